@@ -1,0 +1,1 @@
+"""Exact NumPy model of M2XFP."""

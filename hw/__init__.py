@@ -1,0 +1,1 @@
+"""RTL of the M2XFP units in Amaranth, and the commands that emit and measure it."""
