@@ -1,0 +1,58 @@
+"""Decoder (specification sections 3 and 4)."""
+
+import numpy as np
+
+from .formats import FLOAT32_NAN, SCALE_NAN, e2m1_integers, e2m3_integers
+from .quantized import check_quantized
+from .top1 import top1
+
+
+def element_integers(q):
+    """Elements in units of 1/8 of the group's scale, exact.
+
+    Parameters
+    ----------
+    q : Quantized
+
+    Returns
+    -------
+    int16 array, shape (..., Kpad)
+        Refined activations, -56..56, or weights times their subgroup's factor, -84..84.
+    """
+    elements = q.elements.reshape(*q.metadata.shape, q.subgroup)
+    plain = e2m1_integers(elements).astype(np.int16)
+    if q.kind == "weight":
+        # (2 * value) * (4 + k), so in units of 1/2 * 1/4.
+        integers = plain * (4 + q.metadata[..., None].astype(np.int16))
+    else:
+        lane = top1(elements)[..., None]
+        code = 4 * (np.take_along_axis(elements, lane, -1) & 7) + q.metadata[..., None]
+        refined = e2m3_integers(np.maximum(code, 1) - 1).astype(np.int16)
+        negative = np.take_along_axis(elements, lane, -1) >= 8
+        integers = 4 * plain
+        np.put_along_axis(integers, lane, np.where(negative, -refined, refined), -1)
+    return integers.reshape(q.elements.shape)
+
+
+def dequantize(q):
+    """Decodes a quantized tensor, exactly.
+
+    Float32 holds every value, down to its subnormals, but those beyond its range, which read as
+    infinities. A negative zero code reads as -0, a NaN group as NaN (0x7FC00000).
+
+    Parameters
+    ----------
+    q : Quantized
+
+    Returns
+    -------
+    float32 array
+        Of the original shape: the padding is cut off.
+    """
+    check_quantized(q, "q")
+    scales = q.scales.repeat(q.group, axis=-1)
+    values = np.ldexp(element_integers(q).astype(np.float64), scales.astype(np.int32) - 130)
+    with np.errstate(over="ignore"):
+        values = np.copysign(values, np.where(q.elements >= 8, -1, 1)).astype(np.float32)
+    values[scales == SCALE_NAN] = FLOAT32_NAN
+    return np.ascontiguousarray(values[..., : q.shape[-1]])

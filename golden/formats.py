@@ -1,0 +1,141 @@
+"""Number formats: codes, rounding and scale rules (specification sections 1 and 5)."""
+
+import ml_dtypes
+import numpy as np
+
+GROUPS = (16, 32)
+"""Offered group sizes."""
+
+SUBGROUPS = (4, 8, 16, 32)
+"""Offered subgroup sizes; a subgroup divides its group."""
+
+SCALE_BIAS = 127
+SCALE_MAX = 254
+SCALE_NAN = 255
+
+FLOAT32_NAN = np.uint32(0x7FC00000).view(np.float32)
+"""The only NaN that any function returns."""
+
+FLOAT_TYPES = tuple(np.dtype(t) for t in (np.float32, np.float16, ml_dtypes.bfloat16))
+"""Input types; each is exact in float32."""
+
+RULES = ("floor", "ceil", "rtn1", "rtn2")
+"""Scale rules of specification section 5."""
+
+
+def _first_mantissa_above(m):
+    """Smallest float32 mantissa field whose significand is above the irrational ``m``."""
+    return int(np.ceil((m - 1) * 2**23))
+
+
+SQRT2 = _first_mantissa_above(np.sqrt(2.0))
+THREE_HALVES_OVER_SQRT2 = _first_mantissa_above(1.5 / np.sqrt(2.0))
+
+
+def e2m1_integers(codes):
+    """Twice the value of E2M1 codes, signed: int8 in -12..12."""
+    magnitudes = np.array([0, 1, 2, 3, 4, 6, 8, 12], np.int8)
+    codes = np.asarray(codes)
+    return np.where(codes & 8, -magnitudes[codes & 7], magnitudes[codes & 7])
+
+
+def e2m3_integers(codes):
+    """Eight times the value of E2M3 magnitude codes 0..31: int8 in 0..60."""
+    codes = np.asarray(codes).astype(np.int8)
+    exponents = codes >> 3
+    return np.where(exponents == 0, codes, (8 + (codes & 7)) << np.maximum(exponents - 1, 0))
+
+
+def round_magnitude(v, mantissa):
+    """Rounds magnitudes to E2M1 or E2M3 codes: to nearest, ties to even, saturating.
+
+    Parameters
+    ----------
+    v : float64 array
+        Magnitudes in units of the scale, not negative.
+    mantissa : int
+        Mantissa bits, 1 for E2M1 and 3 for E2M3.
+
+    Returns
+    -------
+    uint8 array
+        Codes without sign, 0..7 or 0..31.
+    """
+    # Within a binade codes count quanta; adding the binade's first code makes them contiguous.
+    exponent = np.where(v >= 4, 2, np.where(v >= 2, 1, 0))
+    code = np.rint(np.ldexp(v, mantissa - exponent)) + (exponent << mantissa)
+    return np.minimum(code, 2 ** (mantissa + 2) - 1).astype(np.uint8)
+
+
+def scale_codes(magnitude_bits, rule):
+    """E8M0 scale codes of groups under a scale rule.
+
+    Parameters
+    ----------
+    magnitude_bits : uint32 array
+        Bits of each group's largest float32 magnitude, finite.
+    rule : str
+        One of `RULES`.
+
+    Returns
+    -------
+    int32 array
+        Codes 0..254.
+    """
+    exponent = (magnitude_bits >> 23).astype(np.int32)
+    mantissa = magnitude_bits & 0x7FFFFF
+    offset = {
+        "floor": 0,
+        "ceil": np.where(mantissa > 0x400000, 1, 0),
+        "rtn1": np.where(mantissa < THREE_HALVES_OVER_SQRT2, -1, 0),
+        "rtn2": np.where(mantissa >= SQRT2, 1, 0),
+    }[rule]
+    # A subnormal's exponent field is 0: whatever its offset, it clamps to code 0, as it must.
+    return np.clip(exponent - 2 + offset, 0, SCALE_MAX)
+
+
+def check_sizes(group, subgroup):
+    """Raises ValueError, naming the argument, unless both sizes are offered and fit."""
+    if group not in GROUPS:
+        raise ValueError(f"group must be one of {GROUPS}, not {group!r}")
+    if subgroup not in SUBGROUPS:
+        raise ValueError(f"subgroup must be one of {SUBGROUPS}, not {subgroup!r}")
+    if subgroup > group:
+        raise ValueError(f"subgroup must divide group {group}, not {subgroup!r}")
+
+
+def groups_of(x, name, group):
+    """Checks a tensor and cuts it into groups along its last axis.
+
+    Parameters
+    ----------
+    x : array of float32, float16 or bfloat16, shape (..., K)
+        Tensor; the other two types are widened to float32, which is exact.
+    name : str
+        The argument's name, for errors.
+    group : int
+        Elements per group; a ragged tail is padded with +0.
+
+    Returns
+    -------
+    float32 array, shape (..., ceil(K / group), group)
+
+    Raises
+    ------
+    TypeError
+        If ``x`` is not an array of a supported type.
+    ValueError
+        If ``x`` has no axis or no element.
+    """
+    dtype = getattr(x, "dtype", None)
+    if not isinstance(x, np.ndarray) or dtype not in FLOAT_TYPES:
+        offered = ", ".join(t.name for t in FLOAT_TYPES)
+        raise TypeError(f"{name} must be a NumPy array of one of {offered}, "
+                        f"not {dtype if dtype is not None else type(x).__name__}")
+    if x.ndim == 0 or x.size == 0:
+        raise ValueError(f"{name} must have at least one axis and one element, "
+                         f"not shape {x.shape}")
+    tail = -x.shape[-1] % group
+    padded = np.zeros((*x.shape[:-1], x.shape[-1] + tail), np.float32)
+    padded[..., : x.shape[-1]] = x
+    return padded.reshape(*x.shape[:-1], -1, group)

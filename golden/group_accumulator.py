@@ -1,0 +1,41 @@
+import numpy as np
+
+from .formats import FLOAT32_NAN, SCALE_NAN
+
+
+def accumulate(acc, total, activation_scale, weight_scale):
+    """Adds group sums to float32 accumulators with one rounding (specification section 7).
+
+    Parameters
+    ----------
+    acc : float32 array
+        Accumulators.
+    total : int array
+        Group sums G in units of 1/64, at most 2**18 in magnitude.
+    activation_scale, weight_scale : uint8 array
+        Scale codes; 255 makes the result NaN.
+
+    Returns
+    -------
+    float32 array
+        acc + G * 2**(Xw + Xx - 260), rounded once to nearest, ties to even, with gradual
+        underflow and overflow to infinity. NaN is 0x7FC00000. Shapes broadcast.
+    """
+    exponent = np.asarray(activation_scale, np.int32) + np.asarray(weight_scale, np.int32) - 260
+    term = np.ldexp(np.asarray(total, np.float64), exponent)
+    augend = np.asarray(acc, np.float32).astype(np.float64)
+
+    # Both are exact in float64, their sum need not be. Rounding it to odd there (the last bit
+    # says that something was cut off) leaves float32's rounding as the only one. The part cut
+    # off is known exactly (Knuth's TwoSum).
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = augend + term
+        virtual = total - augend
+        error = (augend - (total - virtual)) + (term - virtual)
+        inexact = np.isfinite(total) & (error != 0) & (total.view(np.int64) & 1 == 0)
+        step = np.where(np.signbit(error) == np.signbit(total), 1, -1)
+        odd = np.where(inexact, total.view(np.int64) + step, total.view(np.int64))
+        result = odd.view(np.float64).astype(np.float32)
+
+    bad = (np.asarray(activation_scale) == SCALE_NAN) | (np.asarray(weight_scale) == SCALE_NAN)
+    return np.where(bad | np.isnan(result), FLOAT32_NAN, result)

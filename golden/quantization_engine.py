@@ -1,0 +1,81 @@
+"""Activation encoder: Elem-EM (specification section 3)."""
+
+import numpy as np
+
+from .formats import RULES, SCALE_NAN, check_sizes, groups_of, round_magnitude, scale_codes
+from .quantized import Quantized
+from .top1 import top1
+
+
+def quantize_activations(x, *, group=32, subgroup=8, rule="floor"):
+    """Quantizes activations to M2XFP (Elem-EM, the paper's Algorithm 1).
+
+    Elements are rounded to nearest, ties to even, saturating at 6 times the scale; the largest
+    of each subgroup is refined. Float32 subnormals are exact. A group that holds NaN or an
+    infinity becomes a NaN group: scale 255, all else 0.
+
+    Parameters
+    ----------
+    x : array of float32, float16 or bfloat16, shape (..., K)
+        Activations; groups lie along the last axis, whose tail is padded with +0.
+    group : int
+        Elements per scale: 16 or 32.
+    subgroup : int
+        Elements per two metadata bits: 4, 8, 16 or 32, dividing ``group``.
+    rule : str
+        Scale rule: "floor", "ceil", "rtn1" or "rtn2" (specification section 5).
+
+    Returns
+    -------
+    Quantized
+        Of kind "activation".
+
+    Raises
+    ------
+    TypeError
+        If ``x`` is not an array of a supported type.
+    ValueError
+        If ``x`` is empty, or a size or the rule is not offered.
+    """
+    check_sizes(group, subgroup)
+    check_rule(rule)
+    groups = groups_of(x, "x", group)
+    scales, bad = group_scales(groups, rule)
+
+    v = scaled_magnitudes(groups, scales, bad).reshape(*scales.shape, -1, subgroup)
+    codes = round_magnitude(v, 1)
+    lane = top1(codes)[..., None]
+    refined = round_magnitude(np.take_along_axis(v, lane, -1), 3).astype(np.int16)
+    first = 4 * np.take_along_axis(codes, lane, -1).astype(np.int16)
+    metadata = (np.clip(refined + 1, first, first + 3) - first).astype(np.uint8)
+
+    return assemble("activation", x.shape, groups, codes, metadata, scales, bad, subgroup)
+
+
+def check_rule(rule):
+    """Raises ValueError unless the scale rule is offered."""
+    if rule not in RULES:
+        raise ValueError(f"rule must be one of {RULES}, not {rule!r}")
+
+
+def group_scales(groups, rule):
+    """Scale codes of float32 groups (..., group), and which groups hold NaN or an infinity."""
+    largest = (groups.view(np.uint32) & 0x7FFFFFFF).max(axis=-1)
+    return scale_codes(largest, rule), largest >= 0x7F800000
+
+
+def scaled_magnitudes(groups, scales, bad):
+    """Magnitudes in units of the scale, float64, exact; 0 throughout a NaN group."""
+    finite = np.where(bad[..., None], 0, np.abs(groups)).astype(np.float64)
+    return np.ldexp(finite, 127 - scales[..., None])
+
+
+def assemble(kind, shape, groups, codes, metadata, scales, bad, subgroup):
+    """Joins signs and codes, blanks NaN groups and flattens the planes to rows along K."""
+    signs = np.signbit(groups).astype(np.uint8) << 3
+    elements = np.where(bad[..., None], 0, signs | codes.reshape(groups.shape))
+    metadata = np.where(bad[..., None], 0, metadata.reshape(*scales.shape, -1))
+    rows = (*shape[:-1], -1)
+    return Quantized(kind=kind, shape=shape, group=groups.shape[-1], subgroup=subgroup,
+                     elements=elements.reshape(rows), metadata=metadata.reshape(rows),
+                     scales=np.where(bad, SCALE_NAN, scales).astype(np.uint8))

@@ -1,0 +1,163 @@
+"""The quantized tensor and its storage (specification section 2)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .formats import check_sizes
+
+KINDS = ("activation", "weight")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Quantized:
+    """A tensor in M2XFP: FP4 codes, metadata and scales, in groups along the last axis.
+
+    Attributes
+    ----------
+    kind : str
+        "activation" (Elem-EM, specification section 3) or "weight" (Sg-EM, section 4).
+    elements : uint8 array, shape (..., Kpad)
+        FP4 codes, one per byte.
+    metadata : uint8 array, shape (..., Kpad / subgroup)
+        Two metadata bits of each subgroup.
+    scales : uint8 array, shape (..., Kpad / group)
+        E8M0 scale code of each group; 255 is NaN.
+    shape : tuple of int
+        Shape (..., K) of the tensor before K was padded to whole groups.
+    group, subgroup : int
+        Elements per group and per subgroup.
+
+    Raises
+    ------
+    TypeError
+        If a plane is not a uint8 array.
+    ValueError
+        If ``kind`` or a size is not offered, or the planes do not fit ``shape``, or hold values
+        above 15 (elements) or 3 (metadata).
+    """
+
+    kind: str
+    elements: np.ndarray
+    metadata: np.ndarray
+    scales: np.ndarray
+    shape: tuple
+    group: int = 32
+    subgroup: int = 8
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError(f"kind must be one of {KINDS}, not {self.kind!r}")
+        check_sizes(self.group, self.subgroup)
+        *lead, k = _checked_shape(self.shape)
+        groups = -(-k // self.group)
+        for name, limit, length in [
+            ("elements", 15, groups * self.group),
+            ("metadata", 3, groups * self.group // self.subgroup),
+            ("scales", 255, groups),
+        ]:
+            plane = getattr(self, name)
+            if getattr(plane, "dtype", None) != np.uint8:
+                raise TypeError(f"{name} must be a uint8 array, "
+                                f"not {getattr(plane, 'dtype', type(plane).__name__)}")
+            if plane.shape != (*lead, length):
+                raise ValueError(f"{name} must have shape {(*lead, length)} "
+                                 f"for a tensor of shape {self.shape}, not {plane.shape}")
+            if plane.max() > limit:
+                raise ValueError(f"{name} must be at most {limit}, not {plane.max()}")
+
+    def pack(self):
+        """The three planes as they lie in memory.
+
+        Returns
+        -------
+        elements, metadata, scales : bytes
+            Row by row, each row contiguous along K and filled to a whole byte: two elements per
+            byte and four metadata per byte, the first in the least significant bits, and one
+            scale per byte.
+        """
+        return (_pack(self.elements, 4).tobytes(), _pack(self.metadata, 2).tobytes(),
+                self.scales.tobytes())
+
+    @classmethod
+    def unpack(cls, elements, metadata, scales, *, kind, shape, group=32, subgroup=8):
+        """Reads what `pack` wrote.
+
+        Parameters
+        ----------
+        elements, metadata, scales : bytes-like
+            The three planes.
+        kind : str
+            "activation" or "weight".
+        shape : tuple of int
+            Shape (..., K) of the tensor.
+        group, subgroup : int
+            Elements per group and per subgroup.
+
+        Raises
+        ------
+        ValueError
+            If a plane's length does not fit ``shape``, or a size or ``kind`` is not offered.
+        """
+        check_sizes(group, subgroup)
+        *lead, k = _checked_shape(shape)
+        groups = -(-k // group)
+
+        def read(name, plane, bits, length):
+            rows = -(-length * bits // 8)
+            expected = rows * int(np.prod(lead, dtype=int))
+            if len(plane) != expected:
+                raise ValueError(f"{name} must hold {expected} bytes "
+                                 f"for a tensor of shape {shape}, not {len(plane)}")
+            return _unpack(np.frombuffer(plane, np.uint8).reshape(*lead, rows), bits, length)
+
+        return cls(kind=kind, shape=tuple(shape), group=group, subgroup=subgroup,
+                   elements=read("elements", elements, 4, groups * group),
+                   metadata=read("metadata", metadata, 2, groups * group // subgroup),
+                   scales=read("scales", scales, 8, groups))
+
+    def records(self):
+        """Group records, as the RTL's streams carry them.
+
+        Returns
+        -------
+        uint8 array, shape (..., groups, record bytes)
+            Little-endian: elements, then metadata, then scale; 18 bytes at the default sizes.
+            Where the fields do not fill the last byte (subgroups of 16 or 32), zeros do.
+        """
+        groups = (*self.scales.shape, -1)
+        fields = [(self.elements.reshape(groups), 4), (self.metadata.reshape(groups), 2),
+                  (self.scales.reshape(groups), 8)]
+        return np.packbits(np.concatenate([_bits(f, width) for f, width in fields], axis=-1),
+                           axis=-1, bitorder="little")
+
+
+def check_quantized(q, name, kind=None):
+    """Raises TypeError or ValueError unless ``q`` is a Quantized (of that kind)."""
+    if not isinstance(q, Quantized):
+        raise TypeError(f"{name} must be a Quantized, not {type(q).__name__}")
+    if kind is not None and q.kind != kind:
+        raise ValueError(f"{name} must be of kind {kind!r}, not {q.kind!r}")
+
+
+def _checked_shape(shape):
+    if not (isinstance(shape, tuple) and shape and all(
+            isinstance(n, (int, np.integer)) and n >= 1 for n in shape)):
+        raise ValueError(f"shape must be a tuple of at least one positive integer, not {shape!r}")
+    return shape
+
+
+def _bits(codes, width):
+    """Bits of ``width``-bit codes along the last axis, least significant first."""
+    bits = codes[..., None] >> np.arange(width, dtype=np.uint8) & 1
+    return bits.reshape(*codes.shape[:-1], -1)
+
+
+def _pack(codes, width):
+    return np.packbits(_bits(codes, width), axis=-1, bitorder="little")
+
+
+def _unpack(plane, width, length):
+    bits = np.unpackbits(plane, axis=-1, count=length * width, bitorder="little")
+    weights = np.left_shift(1, np.arange(width)).astype(np.uint8)
+    return (bits.reshape(*plane.shape[:-1], length, width) * weights).sum(-1, dtype=np.uint8)

@@ -1,0 +1,128 @@
+"""Random stimuli for every unit, weighted towards the places where arithmetic goes wrong.
+
+Each function takes a generator, a number of transfers and the unit's parameters and returns the
+unit's input ports as `golden.twins` takes them.
+"""
+
+import numpy as np
+
+from . import twins
+from .top1_decode import top1_decode as _top1_decode
+
+
+def top1(rng, count, *, lanes):
+    # Few distinct magnitudes make many ties.
+    codes = rng.integers(0, 16, (count, lanes), np.uint8)
+    tied = rng.integers(0, 8, (count, 1), np.uint8) | (codes & 8)
+    return {"codes": np.where(rng.random((count, lanes)) < 0.3, tied, codes)}
+
+
+def top1_decode(rng, count):
+    return {**top1(rng, count, lanes=8), "metadata": rng.integers(0, 4, count, np.uint8)}
+
+
+def decoder(rng, count, *, kind):
+    return {"i": records(rng, count)}
+
+
+def quantization_engine(rng, count, *, input, rule):
+    dtype = np.dtype(twins.FLOATS[input])
+    x = groups(rng, count)
+    with np.errstate(over="ignore"):
+        narrowed = x.astype(dtype)
+    bits = narrowed.view(f"u{dtype.itemsize}")
+    # Some groups of plain random bits of the type itself: its own subnormals, NaN and Inf.
+    raw = rng.integers(0, 1 << 8 * dtype.itemsize, bits.shape, bits.dtype)
+    return {"i": np.where(rng.random((count, 1)) < 0.1, raw, bits)}
+
+
+def pe_tile(rng, count, *, depth):
+    codes = top1(rng, count, lanes=8)["codes"]
+    # The largest codes reach the sum's limits.
+    codes = np.where(rng.random((count, 1)) < 0.1, codes | 7, codes)
+    weights = rng.integers(0, 16, (count, 8), np.uint8)
+    weights = np.where(rng.random((count, 1)) < 0.1, weights | 7, weights)
+    lane, shift, negative, zero = _top1_decode(codes, rng.integers(0, 4, count, np.uint8))
+    return {"activations": codes, "weights": weights,
+            "metadata": rng.integers(0, 4, count, np.uint8),
+            "lane": (1 << lane.astype(np.uint16)).astype(np.uint8),
+            "refinement": {"shift": shift, "negative": negative, "zero": zero}}
+
+
+def group_accumulator(rng, count):
+    magnitude = rng.integers(0, 131713, count) >> rng.integers(0, 19, count)
+    total = np.where(rng.random(count) < 0.5, -magnitude, magnitude).astype(np.int32)
+    scales = scale_codes(rng, count), scale_codes(rng, count)
+    return {"i": {"sum": total, "activation_scale": scales[0], "weight_scale": scales[1],
+                  "acc": accumulators(rng, total, *scales)}}
+
+
+def group_mac(rng, count, **_):
+    activation, weight = records(rng, count), records(rng, count)
+    total = rng.integers(-20000, 20000, count)
+    return {"i": {"activation": activation, "weight": weight,
+                  "acc": accumulators(rng, total, activation["scale"], weight["scale"])}}
+
+
+def scale_codes(rng, count):
+    """Scale codes: mostly moderate, often extreme, sometimes NaN."""
+    moderate = rng.integers(100, 150, count, np.uint8)
+    extreme = rng.choice(np.array([0, 1, 2, 3, 64, 190, 251, 252, 253, 254], np.uint8), count)
+    anything = rng.integers(0, 256, count, np.uint8)
+    kind = rng.random(count)
+    return np.where(kind < 0.5, moderate, np.where(kind < 0.7, extreme, anything))
+
+
+def records(rng, count):
+    """Group records: random codes, some sparse, some of the largest magnitude."""
+    elements = rng.integers(0, 16, (count, 32), np.uint8)
+    elements[rng.random((count, 32)) < rng.choice([0, 0.5, 0.95], (count, 1))] &= 8
+    metadata = rng.integers(0, 4, (count, 4), np.uint8)
+    largest = rng.random((count, 1)) < 0.05
+    record = {"elements": np.where(largest, elements | 7, elements),
+              "metadata": np.where(largest, 3, metadata).astype(np.uint8),
+              "scale": scale_codes(rng, count)}
+    return record
+
+
+def accumulators(rng, total, activation_scale, weight_scale):
+    """Float32 bits of accumulators near the magnitude of the term that is added, where it exists.
+
+    A third cancels most of the term, some are zeros, infinities, NaN or random bits.
+    """
+    count = len(total)
+    exponent = activation_scale.astype(np.int32) + weight_scale.astype(np.int32) - 260
+    with np.errstate(over="ignore"):
+        near = np.ldexp(-total * (1 + rng.standard_normal(count) * 2.0**-20),
+                        exponent + rng.integers(-1, 2, count)).astype(np.float32)
+        apart = np.ldexp(rng.standard_normal(count),
+                         exponent + rng.integers(-30, 48, count)).astype(np.float32)
+    special = rng.choice(np.array([0, 0x80000000, 0x7F800000, 0xFF800000, 0x7FC00000, 0x7F800001,
+                                   1, 0x80000001, 0x007FFFFF, 0x00800000, 0x7F7FFFFF, 0xFF7FFFFF],
+                                  np.uint32), count)
+    anything = rng.integers(0, 1 << 32, count, np.uint32)
+    kind = rng.random(count)
+    return np.select([kind < 0.35, kind < 0.7, kind < 0.85],
+                     [near.view(np.uint32), apart.view(np.uint32), special], anything)
+
+
+def groups(rng, count):
+    """Float32 groups of 32: heavy tails at all scales, ties, zeros, subnormals, NaN and Inf."""
+    kind = rng.random((count, 1))
+    exponent = np.select([kind < 0.4, kind < 0.6, kind < 0.7],
+                         [rng.integers(-10, 10, (count, 1)),
+                          rng.integers(-149, -120, (count, 1)),
+                          rng.integers(120, 128, (count, 1))], rng.integers(-140, 125, (count, 1)))
+    tails = rng.standard_t(2, (count, 32))
+    # Sixteenths hit every tie of E2M1 and E2M3.
+    ties = rng.integers(-128, 129, (count, 32)) / 16
+    mantissas = np.where(rng.random((count, 1)) < 0.5, tails, ties)
+    mantissas *= rng.random((count, 32)) > rng.choice([0, 0.5, 0.97, 1], (count, 1))
+    with np.errstate(over="ignore"):
+        x = np.ldexp(mantissas, exponent).astype(np.float32)
+    # Neighbours of ties, one unit in the last place away.
+    nudged = (x.view(np.uint32) + rng.integers(-1, 2, x.shape).astype(np.uint32)).view(np.float32)
+    x = np.where((rng.random(x.shape) < 0.2) & (x != 0), nudged, x)
+    bad = rng.random((count, 1)) < 0.04
+    return np.where(bad & (rng.random(x.shape) < 0.1),
+                    rng.choice(np.array([np.nan, np.inf, -np.inf], np.float32), x.shape), x)

@@ -1,0 +1,67 @@
+"""The golden twin of every unit, on that unit's ports.
+
+Each function takes a mapping of the unit's input ports to arrays with one row per transfer
+(nested mappings for structures, one more axis for arrays) and the unit's parameters, and returns
+the output ports in the same form.
+"""
+
+import ml_dtypes
+import numpy as np
+
+from .decoder import dequantize
+from .group_accumulator import accumulate
+from .group_mac import group_mac as _group_mac
+from .pe_tile import pe_tile as _pe_tile
+from .quantization_engine import quantize_activations
+from .quantized import Quantized
+from .top1 import top1 as _top1
+from .top1_decode import top1_decode as _top1_decode
+
+FLOATS = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+
+
+def top1(inputs, *, lanes):
+    return {"lane": _top1(inputs["codes"])}
+
+
+def top1_decode(inputs):
+    lane, shift, negative, zero = _top1_decode(inputs["codes"], inputs["metadata"])
+    return {"lane": (1 << lane.astype(np.uint16)).astype(np.uint8),
+            "refinement": {"shift": shift, "negative": negative, "zero": zero}}
+
+
+def decoder(inputs, *, kind):
+    return {"o": dequantize(_quantized(inputs["i"], kind)).view(np.uint32)}
+
+
+def quantization_engine(inputs, *, input, rule):
+    bits = inputs["i"]
+    x = bits.view(FLOATS[input])
+    q = quantize_activations(x, rule=rule)
+    return {"o": {"elements": q.elements, "metadata": q.metadata, "scale": q.scales[:, 0]}}
+
+
+def pe_tile(inputs, *, depth):
+    refinement = inputs["refinement"]
+    return {"sum": _pe_tile(inputs["activations"], inputs["weights"], inputs["metadata"],
+                            lane=np.log2(inputs["lane"]).astype(np.uint8), **refinement)}
+
+
+def group_accumulator(inputs):
+    i = inputs["i"]
+    acc = accumulate(i["acc"].view(np.float32), i["sum"], i["activation_scale"],
+                     i["weight_scale"])
+    return {"o": acc.view(np.uint32)}
+
+
+def group_mac(inputs, **_):
+    i = inputs["i"]
+    acc = _group_mac(_quantized(i["activation"], "activation"), _quantized(i["weight"], "weight"),
+                     i["acc"].view(np.float32))
+    return {"o": acc.view(np.uint32)}
+
+
+def _quantized(records, kind):
+    elements = records["elements"]
+    return Quantized(kind=kind, shape=elements.shape, elements=elements,
+                     metadata=records["metadata"], scales=records["scale"][:, None])
