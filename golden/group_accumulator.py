@@ -23,12 +23,12 @@ def accumulate(acc, total, activation_scale, weight_scale):
     """
     exponent = np.asarray(activation_scale, np.int32) + np.asarray(weight_scale, np.int32) - 260
     term = np.ldexp(np.asarray(total, np.float64), exponent)
-    augend = np.asarray(acc, np.float32).astype(np.float64)
 
     # Both are exact in float64, their sum need not be. Rounding it to odd there (the last bit
     # says that something was cut off) leaves float32's rounding as the only one. The part cut
     # off is known exactly (Knuth's TwoSum).
     with np.errstate(invalid="ignore", over="ignore"):
+        augend = np.asarray(acc, np.float32).astype(np.float64)
         total = augend + term
         virtual = total - augend
         error = (augend - (total - virtual)) + (term - virtual)

@@ -18,7 +18,7 @@ def top1(rng, count, *, lanes):
 
 
 def top1_decode(rng, count):
-    return {**top1(rng, count, lanes=8), "metadata": rng.integers(0, 4, count, np.uint8)}
+    return {**top1(rng, count, lanes=8), "meta": rng.integers(0, 4, count, np.uint8)}
 
 
 def decoder(rng, count, *, kind):
@@ -28,7 +28,7 @@ def decoder(rng, count, *, kind):
 def quantization_engine(rng, count, *, input, rule):
     dtype = np.dtype(twins.FLOATS[input])
     x = groups(rng, count)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         narrowed = x.astype(dtype)
     bits = narrowed.view(f"u{dtype.itemsize}")
     # Some groups of plain random bits of the type itself: its own subnormals, NaN and Inf.
@@ -44,7 +44,7 @@ def pe_tile(rng, count, *, depth):
     weights = np.where(rng.random((count, 1)) < 0.1, weights | 7, weights)
     lane, shift, negative, zero = _top1_decode(codes, rng.integers(0, 4, count, np.uint8))
     return {"activations": codes, "weights": weights,
-            "metadata": rng.integers(0, 4, count, np.uint8),
+            "meta": rng.integers(0, 4, count, np.uint8),
             "lane": (1 << lane.astype(np.uint16)).astype(np.uint8),
             "refinement": {"shift": shift, "negative": negative, "zero": zero}}
 

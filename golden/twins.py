@@ -25,7 +25,7 @@ def top1(inputs, *, lanes):
 
 
 def top1_decode(inputs):
-    lane, shift, negative, zero = _top1_decode(inputs["codes"], inputs["metadata"])
+    lane, shift, negative, zero = _top1_decode(inputs["codes"], inputs["meta"])
     return {"lane": (1 << lane.astype(np.uint16)).astype(np.uint8),
             "refinement": {"shift": shift, "negative": negative, "zero": zero}}
 
@@ -43,7 +43,7 @@ def quantization_engine(inputs, *, input, rule):
 
 def pe_tile(inputs, *, depth):
     refinement = inputs["refinement"]
-    return {"sum": _pe_tile(inputs["activations"], inputs["weights"], inputs["metadata"],
+    return {"sum": _pe_tile(inputs["activations"], inputs["weights"], inputs["meta"],
                             lane=np.log2(inputs["lane"]).astype(np.uint8), **refinement)}
 
 

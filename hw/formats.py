@@ -1,5 +1,6 @@
 """The format's constants and payload layouts (specification sections 1 and 2)."""
 
+from amaranth import *
 from amaranth.lib import data
 
 GROUP = 32
@@ -25,3 +26,13 @@ Record = data.StructLayout({
     "scale": 8,
 })
 """A group record, 144 bits."""
+
+
+def e2m1_significand(code):
+    """Two-bit significand of an FP4 code; twice its magnitude is significand << shift."""
+    return Cat(code[0], code[1:3].any())
+
+
+def e2m1_shift(code):
+    """Shift of an FP4 code, see `e2m1_significand`: 0, 0, 1 or 2 by exponent."""
+    return Cat(code[1:3] == 2, code[1:3] == 3)

@@ -3,7 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from golden import stimuli, twins
+
+from .decoder import Decoder
+from .group_accumulator import GroupAccumulator
+from .group_mac import GroupMac
+from .pe_tile import PETile
+from .quantization_engine import QuantizationEngine
 from .top1 import Top1
+from .top1_decode import Top1Decode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,12 +24,17 @@ class Unit:
         Component class; ``component(**parameters)`` builds it.
     summary : str
         What the unit does, in one line.
+    twin, stimuli : callable
+        Golden twin and random stimuli on the unit's ports, see `golden.twins` and
+        `golden.stimuli`.
     parameters : dict of str to tuple
         Every parameter with the values that are offered, the default first.
     """
 
     component: Callable
     summary: str
+    twin: Callable
+    stimuli: Callable
     parameters: dict[str, tuple] = field(default_factory=dict)
 
 
@@ -29,6 +42,92 @@ UNITS = {
     "top1": Unit(
         component=Top1,
         summary="Lane of the largest FP4 code of a subgroup",
+        twin=twins.top1,
+        stimuli=stimuli.top1,
         parameters={"lanes": (8, 2, 4, 16, 32)},
     ),
+    "top1_decode": Unit(
+        component=Top1Decode,
+        summary="Top-1 of an activation subgroup and its refinement as a signed shift",
+        twin=twins.top1_decode,
+        stimuli=stimuli.top1_decode,
+    ),
+    "decoder": Unit(
+        component=Decoder,
+        summary="Group record to 32 float32 values",
+        twin=twins.decoder,
+        stimuli=stimuli.decoder,
+        parameters={"kind": ("activation", "weight")},
+    ),
+    "quantization_engine": Unit(
+        component=QuantizationEngine,
+        summary="32 values to an activation's group record (Elem-EM)",
+        twin=twins.quantization_engine,
+        stimuli=stimuli.quantization_engine,
+        parameters={"input": ("float32", "bfloat16", "float16"),
+                    "rule": ("floor", "ceil", "rtn1", "rtn2")},
+    ),
+    "pe_tile": Unit(
+        component=PETile,
+        summary="Refined dot product of a subgroup times the weights' factor, exact",
+        twin=twins.pe_tile,
+        stimuli=stimuli.pe_tile,
+        parameters={"depth": (0, 1, 2)},
+    ),
+    "group_accumulator": Unit(
+        component=GroupAccumulator,
+        summary="Adds a scaled group sum to a float32 accumulator with one rounding",
+        twin=twins.group_accumulator,
+        stimuli=stimuli.group_accumulator,
+    ),
+    "group_mac": Unit(
+        component=GroupMac,
+        summary="Dot product of two group records, accumulated: one column of the array",
+        twin=twins.group_mac,
+        stimuli=stimuli.group_mac,
+    ),
 }
+
+
+def parameters(name, settings=()):
+    """A unit's parameters: the defaults, overridden by settings.
+
+    Parameters
+    ----------
+    name : str
+        Name of the unit.
+    settings : iterable of str
+        Texts of the form "parameter=value".
+
+    Returns
+    -------
+    dict of str to object
+
+    Raises
+    ------
+    ValueError
+        If the unit, a parameter or a value is not offered; the text names those that are.
+    """
+    if name not in UNITS:
+        raise ValueError(f"Unit must be one of {', '.join(UNITS)}, not {name!r}")
+    offered = UNITS[name].parameters
+    chosen = {parameter: values[0] for parameter, values in offered.items()}
+    for setting in settings:
+        parameter, equals, text = setting.partition("=")
+        if not equals:
+            raise ValueError(f"Setting must be of the form parameter=value, not {setting!r}")
+        if parameter not in offered:
+            allowed = ", ".join(offered) or "none"
+            raise ValueError(f"Parameter of {name} must be one of: {allowed}, not {parameter!r}")
+        values = {str(value): value for value in offered[parameter]}
+        if text not in values:
+            raise ValueError(f"{name}'s {parameter} must be one of {', '.join(values)}, "
+                             f"not {text!r}")
+        chosen[parameter] = values[text]
+    return chosen
+
+
+def build(name, settings=()):
+    """A unit's component; arguments and errors as in `parameters`."""
+    chosen = parameters(name, settings)
+    return UNITS[name].component(**chosen)

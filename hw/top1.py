@@ -6,6 +6,31 @@ from amaranth.lib.wiring import In, Out
 from .formats import SUBGROUP
 
 
+def knockout(codes):
+    """Lane and code of the largest-magnitude FP4 code; ties go to the lowest lane.
+
+    Parameters
+    ----------
+    codes : list of Value, 4 bits each
+        A power of two of them.
+
+    Returns
+    -------
+    lane : Value
+    code : Value
+    """
+    # E2M1 magnitudes order like the low three bits of their codes, so nothing is decoded.
+    # Neighbours play a knockout; the right one must be strictly larger, so ties go left.
+    lanes = range(len(codes))
+    players = [(Const(lane, lanes), codes[lane]) for lane in lanes]
+    while len(players) > 1:
+        players = [
+            [Mux(right[1][:3] > left[1][:3], r, l) for l, r in zip(left, right, strict=True)]
+            for left, right in zip(players[::2], players[1::2], strict=True)
+        ]
+    return players[0]
+
+
 class Top1(wiring.Component):
     """Selects the largest-magnitude FP4 (E2M1) code of a subgroup.
 
@@ -45,15 +70,6 @@ class Top1(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        # E2M1 magnitudes order like the low three bits of their codes, so nothing is decoded.
-        # Neighbours play a knockout; the right one must be strictly larger, so ties go left.
-        def winner(left, right):
-            wins = right[1] > left[1]
-            return [Mux(wins, r, l) for l, r in zip(left, right, strict=True)]
-
-        players = [(Const(i, range(self.lanes)), self.codes[i][:3]) for i in range(self.lanes)]
-        while len(players) > 1:
-            players = [winner(*pair) for pair in zip(players[::2], players[1::2], strict=True)]
-        m.d.comb += self.lane.eq(players[0][0])
+        m.d.comb += self.lane.eq(knockout([self.codes[i] for i in range(self.lanes)])[0])
 
         return m

@@ -1,1 +1,5 @@
-"""Runs components on arrays."""
+"""Runs components on arrays: ``sim.run(component, inputs) -> outputs``."""
+
+from .bench import Deadlock, ProtocolError, SimulationError, mismatches, run
+
+__all__ = ["Deadlock", "ProtocolError", "SimulationError", "mismatches", "run"]

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: BSD-2-Clause
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from .formats import (
+    FLOAT32_NAN,
+    GROUP,
+    SCALE_NAN,
+    SUBGROUP,
+    SUBGROUPS,
+    Record,
+    e2m1_shift,
+    e2m1_significand,
+)
+from .stream_register import StreamRegister
+from .top1 import Top1
+
+
+class Decoder(wiring.Component):
+    """Turns group records back into 32 float32 values.
+
+    Exact, subnormals included; a value beyond the range of float32 is an infinity, a negative
+    zero stays one, and a NaN group gives 0x7FC00000 throughout. Latency 1, one group per cycle.
+    Specification sections 3 and 4.
+
+    Parameters
+    ----------
+    kind : str
+        "activation" (Elem-EM) or "weight" (Sg-EM).
+
+    Members
+    -------
+    i : In(stream.Signature(Record))
+    o : Out(stream.Signature(data.ArrayLayout(32, 32)))
+        Float32 bits, element 0 in the least significant ones.
+
+    Raises
+    ------
+    ValueError
+        If ``kind`` is neither.
+    """
+
+    latency = 1
+
+    def __init__(self, *, kind="activation"):
+        if kind not in ("activation", "weight"):
+            raise ValueError(f"Kind must be 'activation' or 'weight', not {kind!r}")
+        self.kind = kind
+        super().__init__({
+            "i": In(stream.Signature(Record)),
+            "o": Out(stream.Signature(data.ArrayLayout(32, GROUP))),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+
+        # The record is held, not the values: a seventh of the flip-flops.
+        m.submodules.register = register = StreamRegister(Record)
+        wiring.connect(m, wiring.flipped(self.i), register.i)
+        record = register.o.payload
+        m.d.comb += [
+            self.o.valid.eq(register.o.valid),
+            register.o.ready.eq(self.o.ready),
+        ]
+
+        for j in range(SUBGROUPS):
+            codes = [record.elements[SUBGROUP * j + i] for i in range(SUBGROUP)]
+            metadata = record.metadata[j]
+            if self.kind == "activation":
+                m.submodules[f"top1_{j}"] = top1 = Top1()
+                m.d.comb += top1.codes.eq(Cat(codes))
+            for i, code in enumerate(codes):
+                m.submodules[f"float{SUBGROUP * j + i}"] = float32 = _Float32()
+                m.d.comb += [
+                    float32.negative.eq(code[3]),
+                    float32.scale.eq(record.scale),
+                    self.o.payload[SUBGROUP * j + i].eq(float32.bits),
+                ]
+                if self.kind == "activation":
+                    # Plain elements are E2M3 codes with two more zero bits. The top-1 goes down
+                    # by one from code 4c + metadata, but not below zero.
+                    plain = Cat(C(0, 2), code[:3])
+                    biased = Cat(metadata, code[:3])
+                    refined = Mux(biased == 0, 0, biased - 1)
+                    e2m3 = Signal(5, name=f"e2m3_{SUBGROUP * j + i}")
+                    m.d.comb += [
+                        e2m3.eq(Mux(top1.lane == i, refined, plain)),
+                        float32.eighths.eq(_e2m3_eighths(e2m3)),
+                    ]
+                else:
+                    # Twice the value (at most 12) times 4 + k (at most 7): eighths, below 2**7.
+                    m.d.comb += float32.eighths.eq(
+                        (e2m1_significand(code) << e2m1_shift(code)) * (4 + metadata))
+
+        return m
+
+
+def _e2m3_eighths(code):
+    """Eight times an E2M3 magnitude, 6 bits, at most 60."""
+    exponent = code[3:]
+    return Cat(code[:3], exponent.any()) << Mux(exponent == 0, 0, exponent - 1)[:2]
+
+
+class _Float32(wiring.Component):
+    """Float32 of a small integer times a power of two: eighths * 2**(scale - 130). Exact.
+
+    Members
+    -------
+    eighths : In(7)
+    negative : In(1)
+    scale : In(8)
+        E8M0 code.
+    bits : Out(32)
+    """
+
+    eighths: In(7)
+    negative: In(1)
+    scale: In(8)
+    bits: Out(32)
+
+    def elaborate(self, platform):
+        m = Module()
+
+        # Moved up until bit 6 is set, eighths is 2**6 times a significand in [1, 2), and the
+        # biased exponent is that of the leading one: scale - 130 + 6 - zeros + 127. A code of
+        # eighths is at most 6 zeros away, so only scales below 4 can go under 1.
+        significand = Signal(7)
+        exponent = Signal(signed(10))
+        with m.Switch(self.eighths):
+            for zeros in range(7):
+                with m.Case("0" * zeros + "1" + "-" * (6 - zeros)):
+                    m.d.comb += [
+                        significand.eq(self.eighths << zeros),
+                        exponent.eq(self.scale + (3 - zeros)),
+                    ]
+
+        with m.If(self.scale == SCALE_NAN):
+            m.d.comb += self.bits.eq(FLOAT32_NAN)
+        with m.Elif(self.eighths == 0):
+            m.d.comb += self.bits.eq(self.negative << 31)
+        with m.Elif(exponent >= 255):
+            m.d.comb += self.bits.eq(Cat(C(0x7F800000, 31), self.negative))
+        with m.Elif(exponent <= 0):
+            # Subnormal: in units of 2**-149 it is eighths * 2**(scale + 19).
+            m.d.comb += self.bits.eq(Cat(
+                C(0, 19), (self.eighths << self.scale[:2])[:10], C(0, 2), self.negative))
+        with m.Else():
+            m.d.comb += self.bits.eq(Cat(C(0, 17), significand[:6], exponent[:8], self.negative))
+
+        return m

@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: BSD-2-Clause
+from math import ceil, sqrt
+
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from .formats import GROUP, SCALE_NAN, SUBGROUP, SUBGROUPS, Record
+from .stream_register import StreamRegister
+from .top1 import Top1
+
+# Exponent and mantissa bits.
+_FLOATS = {"float32": (8, 23), "bfloat16": (8, 7), "float16": (5, 10)}
+
+# A rule adds to floor's exponent when the largest magnitude's significand reaches a bound (of
+# 2**-23, so that "above 1.5" is the next float32), from a base that is one lower for rtn1.
+_RULES = {
+    "floor": None,
+    "ceil": (0, (1 << 22) + 1),
+    "rtn1": (-1, ceil((1.5 / sqrt(2) - 1) * 2**23)),
+    "rtn2": (0, ceil((sqrt(2) - 1) * 2**23)),
+}
+
+_Magnitude = data.StructLayout({"code": 5, "guard": 1, "sticky": 1})
+"""A magnitude in units of the scale: E2M3 code rounded down, next bit, whether any bit follows."""
+
+_Aligned = data.StructLayout({
+    "magnitudes": data.ArrayLayout(_Magnitude, GROUP),
+    "signs": GROUP,
+    "scale": 8,
+})
+
+
+class QuantizationEngine(wiring.Component):
+    """Quantizes 32 values to an activation's group record: Elem-EM.
+
+    Elements are rounded to nearest, ties to even, saturating; subnormals are exact. A group
+    that holds NaN or an infinity becomes a NaN group: scale 255, all else 0. Latency 2, one
+    group per cycle. Specification sections 3, 5 and 6.
+
+    Parameters
+    ----------
+    input : str
+        Type of the values: "float32", "bfloat16" or "float16".
+    rule : str
+        Scale rule: "floor", "ceil", "rtn1" or "rtn2".
+
+    Members
+    -------
+    i : In(stream.Signature(data.ArrayLayout(width, 32)))
+        Bits of the values, element 0 in the least significant ones.
+    o : Out(stream.Signature(Record))
+
+    Raises
+    ------
+    ValueError
+        If ``input`` or ``rule`` is not one of these.
+    """
+
+    latency = 2
+
+    def __init__(self, *, input="float32", rule="floor"):
+        if input not in _FLOATS:
+            raise ValueError(f"Input must be one of {', '.join(_FLOATS)}, not {input!r}")
+        if rule not in _RULES:
+            raise ValueError(f"Rule must be one of {', '.join(_RULES)}, not {rule!r}")
+        self.input = input
+        self.rule = rule
+        width = 1 + sum(_FLOATS[input])
+        super().__init__({
+            "i": In(stream.Signature(data.ArrayLayout(width, GROUP))),
+            "o": Out(stream.Signature(Record)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+
+        m.submodules.aligned = aligned = StreamRegister(_Aligned)
+        m.submodules.encoded = encoded = StreamRegister(Record)
+        m.d.comb += [
+            aligned.i.valid.eq(self.i.valid),
+            self.i.ready.eq(aligned.i.ready),
+            encoded.i.valid.eq(aligned.o.valid),
+            aligned.o.ready.eq(encoded.i.ready),
+        ]
+        wiring.connect(m, encoded.o, wiring.flipped(self.o))
+        self._scale_and_align(m, aligned.i.payload)
+        self._encode(m, aligned.o.payload, encoded.i.payload)
+
+        return m
+
+    def _scale_and_align(self, m, aligned):
+        """First stage: the group's scale, and every magnitude in units of it."""
+        values = [self._unpacked(m, i) for i in range(GROUP)]
+
+        largest = Signal(8)
+        bad = Signal()
+        m.d.comb += [
+            largest.eq(_maximum(m, [exponent for exponent, _ in values])),
+            bad.eq(largest.all()),
+        ]
+
+        # Where the rule adds 1 to a largest exponent of 1, the scale is 0 all the same.
+        offset = 0
+        if _RULES[self.rule] is not None:
+            base, bound = _RULES[self.rule]
+            reached = Signal()
+            m.d.comb += reached.eq(Cat(
+                (exponent == largest) & (mantissa >= -(-bound >> (23 - len(mantissa))))
+                for exponent, mantissa in values).any())
+            offset = reached + base
+        scale = Signal(8)
+        unclamped = Signal(signed(10))
+        m.d.comb += [
+            unclamped.eq(largest - 2 + offset),
+            scale.eq(Mux(unclamped < 0, 0, unclamped)),
+            aligned.scale.eq(Mux(bad, SCALE_NAN, scale)),
+        ]
+
+        for i, (exponent, mantissa) in enumerate(values):
+            m.submodules[f"align{i}"] = align = _Align(mantissa=len(mantissa))
+            m.d.comb += [
+                align.exponent.eq(exponent),
+                align.mantissa.eq(mantissa),
+                align.scale.eq(scale),
+                align.blank.eq(bad),
+                aligned.magnitudes[i].eq(align.magnitude),
+                aligned.signs[i].eq(self.i.payload[i][-1] & ~bad),
+            ]
+
+    def _unpacked(self, m, i):
+        """Biased exponent as of float32 and mantissa of a value."""
+        exponent_bits, mantissa_bits = _FLOATS[self.input]
+        value = self.i.payload[i]
+        if exponent_bits == 8:
+            return value[mantissa_bits:-1], value[:mantissa_bits]
+        m.submodules[f"widen{i}"] = widen = _Widen()
+        m.d.comb += widen.value.eq(value[:-1])
+        return widen.exponent, widen.mantissa
+
+    def _encode(self, m, aligned, record):
+        """Second stage: FP4 codes, each subgroup's top-1 and its metadata."""
+        nan = Signal()
+        m.d.comb += [nan.eq(aligned.scale.all()), record.scale.eq(aligned.scale)]
+        for j in range(SUBGROUPS):
+            m.submodules[f"encode{j}"] = encode = _EncodeSubgroup()
+            m.d.comb += record.metadata[j].eq(Mux(nan, 0, encode.meta))
+            for i in range(SUBGROUP):
+                element = SUBGROUP * j + i
+                m.d.comb += [
+                    encode.magnitudes[i].eq(aligned.magnitudes[element]),
+                    record.elements[element].eq(Cat(encode.codes[i], aligned.signs[element])),
+                ]
+
+
+def _maximum(m, values):
+    """Largest of a power of two of unsigned values."""
+    level = 0
+    while len(values) > 1:
+        winners = [Signal(8, name=f"maximum{level}_{i}") for i in range(len(values) // 2)]
+        for winner, a, b in zip(winners, values[::2], values[1::2], strict=True):
+            m.d.comb += winner.eq(Mux(a > b, a, b))
+        values = winners
+        level += 1
+    return values[0]
+
+
+class _Widen(wiring.Component):
+    """Float16 magnitude to float32's exponent, with ten bits of mantissa: exact.
+
+    Members
+    -------
+    value : In(15)
+    exponent : Out(8)
+        0 for zero, 255 for NaN and infinities.
+    mantissa : Out(10)
+    """
+
+    value: In(15)
+    exponent: Out(8)
+    mantissa: Out(10)
+
+    def elaborate(self, platform):
+        m = Module()
+
+        exponent, mantissa = self.value[10:], self.value[:10]
+        # Biases differ by 112. A subnormal m * 2**-24 is normal in float32; its leading one,
+        # n places below 2**-14, is dropped.
+        with m.If(exponent.all()):
+            m.d.comb += [self.exponent.eq(255), self.mantissa.eq(mantissa)]
+        with m.Elif(exponent != 0):
+            m.d.comb += [self.exponent.eq(exponent + 112), self.mantissa.eq(mantissa)]
+        with m.Else():
+            with m.Switch(mantissa):
+                for n in range(1, 11):
+                    with m.Case("0" * (n - 1) + "1" + "-" * (10 - n)):
+                        m.d.comb += [
+                            self.exponent.eq(113 - n),
+                            self.mantissa.eq(mantissa << n),
+                        ]
+
+        return m
+
+
+class _Align(wiring.Component):
+    """A magnitude in units of its group's scale, as an E2M3 code rounded down and what is cut off.
+
+    Parameters
+    ----------
+    mantissa : int
+        Mantissa bits, at least 7.
+
+    Members
+    -------
+    exponent : In(8)
+        As of float32: 0 for subnormals.
+    mantissa : In(mantissa)
+    scale : In(8)
+        Scale code; at least the exponent less 3.
+    blank : In(1)
+        Gives 0.
+    magnitude : Out(_Magnitude)
+    """
+
+    def __init__(self, *, mantissa):
+        super().__init__({
+            "exponent": In(8),
+            "mantissa": In(mantissa),
+            "scale": In(8),
+            "blank": In(1),
+            "magnitude": Out(_Magnitude),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+
+        # The magnitude is h.mmm * 2**(exponent - scale), with h = 0 and exponent 1 for
+        # subnormals. The largest exponent is at most scale + 2 (scale + 3 under rtn1).
+        normal = Signal()
+        places = Signal(signed(10))
+        m.d.comb += [
+            normal.eq(self.exponent.any()),
+            places.eq(self.scale + 2 - (self.exponent | ~normal)),
+        ]
+
+        bits = [*reversed(self.mantissa)]
+        rest = Signal()
+        m.d.comb += rest.eq(Cat(bits[5:]).any())
+
+        # Below 2 an E2M3 code counts eighths: fixed point. Above, it is the exponent's code and
+        # the mantissa. Rows: the code's five bits, most significant first, guard, sticky.
+        h, m1, m2, m3, m4, m5 = normal, *bits[:5]
+        below = m5 | rest
+        zero = C(0, 1)
+        one = C(1, 1)
+
+        def magnitude(c4, c3, c2, c1, c0, guard, sticky):
+            return self.magnitude.as_value().eq(Cat(c0, c1, c2, c3, c4, guard, sticky))
+
+        with m.If(~self.blank):
+            with m.Switch(places):
+                with m.Case(-1):  # 8 to 16: saturates
+                    m.d.comb += magnitude(one, one, one, one, one, zero, zero)
+                with m.Case(0):  # 4 to 8
+                    m.d.comb += magnitude(one, one, m1, m2, m3, m4, below)
+                with m.Case(1):
+                    with m.If(normal):  # 2 to 4
+                        m.d.comb += magnitude(one, zero, m1, m2, m3, m4, below)
+                    with m.Else():  # a subnormal under scale code 0, below 2
+                        m.d.comb += magnitude(zero, m1, m2, m3, m4, m5, rest)
+                with m.Case(2):  # 1 to 2, like all that follows: below 2
+                    m.d.comb += magnitude(zero, h, m1, m2, m3, m4, below)
+                with m.Case(3):
+                    m.d.comb += magnitude(zero, zero, h, m1, m2, m3, m4 | below)
+                with m.Case(4):
+                    m.d.comb += magnitude(zero, zero, zero, h, m1, m2, m3 | m4 | below)
+                with m.Case(5):
+                    m.d.comb += magnitude(zero, zero, zero, zero, h, m1, m2 | m3 | m4 | below)
+                with m.Case(6):  # 1/16 to 1/8: may still round to 1/8
+                    m.d.comb += magnitude(zero, zero, zero, zero, zero, h,
+                                          m1 | m2 | m3 | m4 | below)
+
+        return m
+
+
+class _EncodeSubgroup(wiring.Component):
+    """Rounds a subgroup to FP4 and its top-1 to E2M3.
+
+    Members
+    -------
+    magnitudes : In(data.ArrayLayout(_Magnitude, 8))
+    codes : Out(data.ArrayLayout(3, 8))
+        E2M1 magnitude codes.
+    meta : Out(2)
+    """
+
+    magnitudes: In(data.ArrayLayout(_Magnitude, SUBGROUP))
+    codes: Out(data.ArrayLayout(3, SUBGROUP))
+    meta: Out(2)
+
+    def elaborate(self, platform):
+        m = Module()
+
+        # An E2M3 code's upper three bits are the E2M1 code rounded down; the rest rounds it.
+        # guard rest last | up
+        #   0     -    -  | 0
+        #   1     0    0  | 0  tie, even already
+        #   1     0    1  | 1  tie, to even
+        #   1     1    -  | 1
+        # Code 7 is 6, the largest: it saturates.
+        m.submodules.top1 = top1 = Top1()
+        up = Signal(SUBGROUP)
+        for i in range(SUBGROUP):
+            magnitude = self.magnitudes[i]
+            lower, upper = magnitude.code[:2], magnitude.code[2:]
+            rest = lower[0] | magnitude.guard | magnitude.sticky
+            m.d.comb += [
+                up[i].eq(lower[1] & (rest | upper[0]) & ~upper.all()),
+                self.codes[i].eq(upper + up[i]),
+                top1.codes[i].eq(self.codes[i]),
+            ]
+
+        # Only the top-1 is rounded to E2M3. Its code plus the bias of 1, less four times its
+        # E2M1 code, is lower + round + 1, less 4 if that was rounded up: clamped to 0..3.
+        top = Signal(_Magnitude)
+        top_up = Signal()
+        m.d.comb += [
+            top.eq(self.magnitudes[top1.lane]),
+            top_up.eq(up.bit_select(top1.lane, 1)),
+        ]
+        lower = top.code[:2]
+        biased = Signal(3)
+        m.d.comb += biased.eq(lower + (top.guard & (top.sticky | lower[0])) + 1)
+        with m.If(top_up):
+            m.d.comb += self.meta.eq(Mux(biased[2], biased[:2], 0))
+        with m.Else():
+            m.d.comb += self.meta.eq(Mux(biased[2], 3, biased[:2]))
+
+        return m
