@@ -25,7 +25,7 @@ def knockout(codes):
     players = [(Const(lane, lanes), codes[lane]) for lane in lanes]
     while len(players) > 1:
         players = [
-            [Mux(right[1][:3] > left[1][:3], r, l) for l, r in zip(left, right, strict=True)]
+            [Mux(right[1][:3] > left[1][:3], b, a) for a, b in zip(left, right, strict=True)]
             for left, right in zip(players[::2], players[1::2], strict=True)
         ]
     return players[0]

@@ -1,0 +1,42 @@
+"""The main job, ``python -m hw``: Verilog of every unit, real data in lockstep, area and timing."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from . import generate, synth, yosys
+from .registry import UNITS
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m hw", description=__doc__,
+        epilog="See also python -m hw.generate, python -m hw.synth and python -m sim.")
+    parser.add_argument("-o", default="build", metavar="DIR", help="folder for all output")
+    parser.add_argument("--vcd", type=Path, metavar="FILE",
+                        help="write waveforms of the lockstep, to FILE's name with the unit's "
+                             "name before the ending")
+    options = parser.parse_args(arguments)
+    try:
+        yosys.prepare()
+        print(f"Verilog and descriptions in {options.o}/")
+        for name in tqdm(UNITS, desc="generate", unit="unit", disable=None, leave=False):
+            generate.generate(name, directory=options.o)
+        print(f"  {', '.join(UNITS)}\n")
+
+        # Here, because simulation rests on the units and not the other way round.
+        from sim import smollm2
+        from sim.__main__ import report_lockstep
+        status = report_lockstep(smollm2.load(), tokens=32, rows=16, vcd=options.vcd)
+
+        print("\nArea and timing")
+        return synth.main(["--json", str(Path(options.o) / "synth.json")]) or status
+    except (OSError, ValueError, yosys.ToolError) as error:
+        print(f"python -m hw: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

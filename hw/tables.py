@@ -1,0 +1,99 @@
+"""The README's tables, made from the registry and from a synthesis report: see ``--help``."""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+from amaranth import Shape
+from amaranth.lib import data, wiring
+
+from .registry import UNITS, build
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="python -m hw.tables", description=__doc__)
+    parser.add_argument("--readme", type=Path, metavar="FILE",
+                        help="write the tables between this file's markers, instead of to stdout")
+    parser.add_argument("--synth", type=Path, metavar="FILE",
+                        help="report of `python -m hw.synth --json FILE`, for the figures")
+    options = parser.parse_args(arguments)
+    try:
+        tables = {"units": units()}
+        if options.synth:
+            tables["figures"] = figures(json.loads(options.synth.read_text()))
+        if options.readme:
+            options.readme.write_text(insert(options.readme.read_text(), tables))
+        else:
+            print("\n\n".join(tables.values()))
+    except (OSError, ValueError, KeyError) as error:
+        print(f"python -m hw.tables: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def insert(text, tables):
+    """A text with each table in place of what stands between the markers of its name."""
+    for name, table in tables.items():
+        begin, end = f"<!-- {name}: python -m hw.tables -->\n", f"<!-- end of {name} -->\n"
+        text, found = re.subn(f"(?s)({re.escape(begin)}).*?({re.escape(end)})",
+                              lambda match, table=table: f"{match[1]}{table}\n{match[2]}", text)
+        if found != 1:
+            raise ValueError(f"Text must have one pair of markers for {name}, not {found}")
+    return text
+
+
+def units():
+    """One section per unit: what it does, parameters, ports and latency, as Markdown."""
+    return "\n\n".join(_unit(name, unit) for name, unit in UNITS.items())
+
+
+def figures(report):
+    """Area and delay of a synthesis report's units, as Markdown."""
+    rows = ["| unit | cells | area um2 | flip-flops' share | delay ns | path | Fmax MHz |",
+            "|---|---|---|---|---|---|---|"]
+    for name, unit in report["units"].items():
+        share = unit["sequential_area_um2"] / unit["area_um2"]
+        rows.append(f"| `{name}` | {unit['cells']} | {unit['area_um2']:.0f} | {share:.0%} | "
+                    f"{unit['delay_ns']:.2f} | {unit['path_class']} | {unit['fmax_mhz']:.0f} |")
+    return "\n".join(rows)
+
+
+def _unit(name, unit):
+    component = build(name)
+    latency = component.latency
+    lines = [f"### `{name}`", "", f"{unit.summary}. "
+             + ("Combinational." if latency == 0 else
+                f"Latency {latency} cycle{'s' if latency > 1 else ''}, one transfer per cycle."),
+             ""]
+    if unit.parameters:
+        lines += ["| parameter | default | also |", "|---|---|---|"]
+        lines += [f"| `{parameter}` | {values[0]} | {', '.join(map(str, values[1:]))} |"
+                  for parameter, values in unit.parameters.items()]
+        lines.append("")
+    lines += ["| port | | payload |", "|---|---|---|"]
+    for port, member in component.signature.members.items():
+        direction = "in" if member.flow == wiring.In else "out"
+        if member.is_signature:
+            direction += " stream"
+            shape = member.signature.members["payload"].shape
+        else:
+            shape = member.shape
+        lines.append(f"| `{port}` | {direction} | {_payload(shape)} |")
+    return "\n".join(lines)
+
+
+def _payload(shape):
+    width = Shape.cast(shape).width
+    text = f"{width} bit{'s' if width > 1 else ''}"
+    if isinstance(shape, data.ArrayLayout):
+        return f"{text}: {shape.length} x {Shape.cast(shape.elem_shape).width}"
+    if isinstance(shape, data.StructLayout):
+        return f"{text}: " + ", ".join(
+            f"`{key}` {Shape.cast(field).width}" for key, field in shape.members.items())
+    return text + (", signed" if Shape.cast(shape).signed else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
