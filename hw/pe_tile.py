@@ -1,4 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
+from functools import reduce
+from operator import or_
+
 from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -72,57 +75,54 @@ class PETile(wiring.Component):
                 m.d.sync += held.eq(value)
             return held
 
-        # Products of the significands, shifted twice, in units of 1/4: at most 12 * 12 < 2**8.
-        products = [Signal(8, name=f"product{i}") for i in range(SUBGROUP)]
-        negative = Signal(SUBGROUP)
+        # Signed products of the significands, at most 3 * 3, shifted by either exponent: units
+        # of 1/4, at most 12 * 12 = 144 < 2**8.
+        products = [Signal(signed(9), name=f"product{i}") for i in range(SUBGROUP)]
         for i, product in enumerate(products):
             w, x = self.weights[i], self.activations[i]
-            w_scaled = Signal(6, name=f"w_scaled{i}")
+            magnitude = Signal(4, name=f"magnitude{i}")
+            significand = Signal(signed(5), name=f"significand{i}")
+            scaled = Signal(signed(7), name=f"scaled{i}")
             m.d.comb += [
-                w_scaled.eq((e2m1_significand(w) * e2m1_significand(x)) << e2m1_shift(w)),
-                product.eq(w_scaled << e2m1_shift(x)),
-                negative[i].eq(w[3] ^ x[3]),
+                magnitude.eq(e2m1_significand(w) * e2m1_significand(x)),
+                significand.eq(Mux(w[3] ^ x[3], -magnitude, magnitude)),
+                scaled.eq(significand << e2m1_shift(w)),
+                product.eq(scaled << e2m1_shift(x)),
             ]
 
         # The top-1's weight in halves (at most 12) times its refinement in eighths (at most 8):
         # at most 96 sixteenths, below 2**7. Its sign is the weight's and the refinement's.
         top = Signal(4)
         refinement = Signal(7)
-        refinement_negative = Signal()
-        for i in range(SUBGROUP):
-            with m.If(self.lane[i]):
-                m.d.comb += top.eq(self.weights[i])
-        with m.If(~self.refinement.zero):
-            m.d.comb += [
-                refinement.eq((e2m1_significand(top) << e2m1_shift(top)) << self.refinement.shift),
-                refinement_negative.eq(top[3] ^ self.refinement.negative),
-            ]
+        negative = Signal()
+        m.d.comb += [
+            top.eq(reduce(or_, (weight & selected.replicate(4)
+                                for weight, selected in zip(self.weights, self.lane, strict=True)))),
+            refinement.eq(((e2m1_significand(top) & ~self.refinement.zero.replicate(2))
+                           << e2m1_shift(top)) << self.refinement.shift),
+            negative.eq((top[3] ^ self.refinement.negative) & ~self.refinement.zero),
+        ]
 
         factor = self.meta
         if self.depth == 2:
             products = [register(product, f"held_product{i}")
                         for i, product in enumerate(products)]
-            negative = register(negative, "held_negative")
             refinement = register(refinement, "held_refinement")
-            refinement_negative = register(refinement_negative, "held_refinement_negative")
+            negative = register(negative, "held_negative")
             factor = register(factor, "product_factor")
 
-        # A negative product is its complement plus one less 2**8, so the products' signs count
-        # twice: their number n is added at weight 1 and taken off at weight 2**8, the latter as
-        # its complement plus one. The sum is within 8 * 144 = 1152 < 2**11: 12 bits with sign.
-        count = Signal(4)
-        m.d.comb += count.eq(sum(negative))
-        rows = [product ^ sign.replicate(8)
-                for product, sign in zip(products, negative, strict=True)]
-        rows += [Cat(count, C(0, 4), ~count), C(1 << 8, 12)]
-        dot = compress(m, rows, width=12, name="dot")
+        # Without their sign's weight, products are 2**8 too large where they are negative.
+        # Counting the sign the other way round makes that 2**8 each, 2**11 in all: the top bit.
+        # At most 8 * 144 = 1152 < 2**11: 12 bits with sign.
+        dot = compress(m, [(product ^ (1 << 8))[:9] for product in products], width=12, name="dot")
+        dot = [dot[0], dot[1] ^ (1 << 11)]
 
         # In sixteenths: 14 bits with sign for at most 4704 < 2**13. The two low bits of the dot
         # product are free, one of them completes the refinement's negation.
         partial = compress(m, [
-            Cat(refinement_negative, C(0, 1), dot[0]),
+            Cat(negative, C(0, 1), dot[0]),
             Cat(C(0, 2), dot[1]),
-            Cat(refinement ^ refinement_negative.replicate(7), refinement_negative.replicate(7)),
+            Cat(refinement ^ negative.replicate(7), negative.replicate(7)),
         ], width=14, name="refined")
         refined = Signal(signed(14))
         m.d.comb += refined.eq(partial[0] + partial[1])
@@ -131,15 +131,15 @@ class PETile(wiring.Component):
             refined = register(refined, "held_refined")
             factor = register(factor, "held_factor")
 
-        # 4 + k is 4, 5, 6 or 8 - 1: one addition. At most 4704 * 7 < 2**16.
-        with m.Switch(factor):
-            with m.Case(0):
-                m.d.comb += self.sum.eq(refined << 2)
-            with m.Case(1):
-                m.d.comb += self.sum.eq((refined << 2) + refined)
-            with m.Case(2):
-                m.d.comb += self.sum.eq((refined << 2) + (refined << 1))
-            with m.Case(3):
-                m.d.comb += self.sum.eq((refined << 3) - refined)
+        # 4 + k is 4 + 0, 4 + 1, 4 + 2 or 8 - 1: one addition. At most 4704 * 7 < 2**16.
+        most = factor.all()
+        base = Signal(signed(17))
+        addend = Signal(signed(17))
+        m.d.comb += [
+            base.eq(Mux(most, refined << 3, refined << 2)),
+            addend.eq(Mux(factor[0], refined ^ most.replicate(14).as_signed(),
+                          Mux(factor[1], refined << 1, 0))),
+            self.sum.eq(base + addend + most),
+        ]
 
         return m
