@@ -92,12 +92,12 @@ class PETile(wiring.Component):
 
         # The top-1's weight in halves (at most 12) times its refinement in eighths (at most 8):
         # at most 96 sixteenths, below 2**7. Its sign is the weight's and the refinement's.
+        lanes = zip(self.weights, self.lane, strict=True)
         top = Signal(4)
         refinement = Signal(7)
         negative = Signal()
         m.d.comb += [
-            top.eq(reduce(or_, (weight & selected.replicate(4)
-                                for weight, selected in zip(self.weights, self.lane, strict=True)))),
+            top.eq(reduce(or_, (weight & selected.replicate(4) for weight, selected in lanes))),
             refinement.eq(((e2m1_significand(top) & ~self.refinement.zero.replicate(2))
                            << e2m1_shift(top)) << self.refinement.shift),
             negative.eq((top[3] ^ self.refinement.negative) & ~self.refinement.zero),

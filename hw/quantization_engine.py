@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
+from functools import reduce
 from math import ceil, sqrt
+from operator import or_
 
 from amaranth import *
 from amaranth.lib import data, stream, wiring
@@ -110,19 +112,23 @@ class QuantizationEngine(wiring.Component):
                 for exponent, mantissa in values).any())
             offset = reached + base
         scale = Signal(8)
+        top = Signal(8)
         unclamped = Signal(signed(10))
         m.d.comb += [
             unclamped.eq(largest - 2 + offset),
             scale.eq(Mux(unclamped < 0, 0, unclamped)),
+            # At most 253 + 2.
+            top.eq(scale + 2),
             aligned.scale.eq(Mux(bad, SCALE_NAN, scale)),
         ]
 
         for i, (exponent, mantissa) in enumerate(values):
-            m.submodules[f"align{i}"] = align = _Align(mantissa=len(mantissa))
+            m.submodules[f"align{i}"] = align = _Align(
+                mantissa=len(mantissa), saturating=self.rule == "rtn1")
             m.d.comb += [
                 align.exponent.eq(exponent),
                 align.mantissa.eq(mantissa),
-                align.scale.eq(scale),
+                align.top.eq(top),
                 align.blank.eq(bad),
                 aligned.magnitudes[i].eq(align.magnitude),
                 aligned.signs[i].eq(self.i.payload[i][-1] & ~bad),
@@ -209,24 +215,27 @@ class _Align(wiring.Component):
     ----------
     mantissa : int
         Mantissa bits, at least 7.
+    saturating : bool
+        Whether the exponent may be ``top`` + 1, which gives the largest code.
 
     Members
     -------
     exponent : In(8)
         As of float32: 0 for subnormals.
     mantissa : In(mantissa)
-    scale : In(8)
-        Scale code; at least the exponent less 3.
+    top : In(8)
+        Exponent of the binade that E2M3 ends with: the scale code + 2.
     blank : In(1)
         Gives 0.
     magnitude : Out(_Magnitude)
     """
 
-    def __init__(self, *, mantissa):
+    def __init__(self, *, mantissa, saturating):
+        self.saturating = saturating
         super().__init__({
             "exponent": In(8),
             "mantissa": In(mantissa),
-            "scale": In(8),
+            "top": In(8),
             "blank": In(1),
             "magnitude": Out(_Magnitude),
         })
@@ -234,51 +243,48 @@ class _Align(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        # The magnitude is h.mmm * 2**(exponent - scale), with h = 0 and exponent 1 for
-        # subnormals. The largest exponent is at most scale + 2 (scale + 3 under rtn1).
-        normal = Signal()
-        places = Signal(signed(10))
+        # The magnitude is h.mmm * 2**(2 - places) in units of the scale; subnormals have h = 0
+        # and exponent 1. From 7 places on it is below 1/16 and rounds to 0.
+        h = Signal()
+        places = Signal(8)
+        near = Signal()
         m.d.comb += [
-            normal.eq(self.exponent.any()),
-            places.eq(self.scale + 2 - (self.exponent | ~normal)),
+            h.eq(self.exponent.any()),
+            places.eq(self.top - (self.exponent | ~h)),
+            near.eq(~places[3:].any() & ~self.blank),
         ]
+        at = [Signal(name=f"at{place}") for place in range(7)]
+        m.d.comb += [at[place].eq(near & (places[:3] == place)) for place in range(7)]
 
-        bits = [*reversed(self.mantissa)]
-        rest = Signal()
-        m.d.comb += rest.eq(Cat(bits[5:]).any())
+        m1, m2, m3, m4, m5 = reversed(self.mantissa[-5:])
+        # Whether any bit follows the fifth, the fourth ...
+        after = [self.mantissa[:-5].any()]
+        for i, bit in enumerate((m5, m4, m3, m2, m1)):
+            any_after = Signal(name=f"after{i}")
+            m.d.comb += any_after.eq(bit | after[-1])
+            after.append(any_after)
 
         # Below 2 an E2M3 code counts eighths: fixed point. Above, it is the exponent's code and
-        # the mantissa. Rows: the code's five bits, most significant first, guard, sticky.
-        h, m1, m2, m3, m4, m5 = normal, *bits[:5]
-        below = m5 | rest
+        # the mantissa, which lies as it does in 1 to 2. Under scale code 0 a subnormal lies below
+        # 2 at 1 place. Rows: the code's three lower bits, guard, sticky.
         zero = C(0, 1)
-        one = C(1, 1)
-
-        def magnitude(c4, c3, c2, c1, c0, guard, sticky):
-            return self.magnitude.as_value().eq(Cat(c0, c1, c2, c3, c4, guard, sticky))
-
-        with m.If(~self.blank):
-            with m.Switch(places):
-                with m.Case(-1):  # 8 to 16: saturates
-                    m.d.comb += magnitude(one, one, one, one, one, zero, zero)
-                with m.Case(0):  # 4 to 8
-                    m.d.comb += magnitude(one, one, m1, m2, m3, m4, below)
-                with m.Case(1):
-                    with m.If(normal):  # 2 to 4
-                        m.d.comb += magnitude(one, zero, m1, m2, m3, m4, below)
-                    with m.Else():  # a subnormal under scale code 0, below 2
-                        m.d.comb += magnitude(zero, m1, m2, m3, m4, m5, rest)
-                with m.Case(2):  # 1 to 2, like all that follows: below 2
-                    m.d.comb += magnitude(zero, h, m1, m2, m3, m4, below)
-                with m.Case(3):
-                    m.d.comb += magnitude(zero, zero, h, m1, m2, m3, m4 | below)
-                with m.Case(4):
-                    m.d.comb += magnitude(zero, zero, zero, h, m1, m2, m3 | m4 | below)
-                with m.Case(5):
-                    m.d.comb += magnitude(zero, zero, zero, zero, h, m1, m2 | m3 | m4 | below)
-                with m.Case(6):  # 1/16 to 1/8: may still round to 1/8
-                    m.d.comb += magnitude(zero, zero, zero, zero, zero, h,
-                                          m1 | m2 | m3 | m4 | below)
+        subnormal = at[1] & ~h
+        rows = [
+            (at[0] | (at[1] & h) | at[2], (m1, m2, m3, m4, after[1])),
+            (subnormal, (m2, m3, m4, m5, after[0])),
+            (at[3], (h, m1, m2, m3, after[2])),
+            (at[4], (zero, h, m1, m2, after[3])),
+            (at[5], (zero, zero, h, m1, after[4])),
+            (at[6], (zero, zero, zero, h, after[5])),
+        ]
+        code2, code1, code0, guard, sticky = (
+            reduce(or_, (selected & row[i] for selected, row in rows)) for i in range(5))
+        code3 = at[0] | (at[2] & h) | (subnormal & m1)
+        code4 = at[0] | (at[1] & h)
+        magnitude = Cat(code0, code1, code2, code3, code4, guard, sticky)
+        if self.saturating:
+            magnitude = magnitude | (places.all() & ~self.blank).replicate(5)
+        m.d.comb += self.magnitude.eq(magnitude)
 
         return m
 
