@@ -24,18 +24,12 @@ def accumulate(acc, total, activation_scale, weight_scale):
     exponent = np.asarray(activation_scale, np.int32) + np.asarray(weight_scale, np.int32) - 260
     term = np.ldexp(np.asarray(total, np.float64), exponent)
 
-    # Both are exact in float64, their sum need not be. Rounding it to odd there (the last bit
-    # says that something was cut off) leaves float32's rounding as the only one. The part cut
-    # off is known exactly (Knuth's TwoSum).
+    # Both are exact in float64. Where their sum is not, its rounding to 53 bits cannot turn a
+    # value into a tie of float32: that takes fewer than 2 * 24 + 2 bits (Figueroa, "When is double
+    # rounding innocuous?", 1995), and under gradual underflow a term near a tie, with its 18
+    # bits, lies too far from it.
     with np.errstate(invalid="ignore", over="ignore"):
-        augend = np.asarray(acc, np.float32).astype(np.float64)
-        total = augend + term
-        virtual = total - augend
-        error = (augend - (total - virtual)) + (term - virtual)
-        inexact = np.isfinite(total) & (error != 0) & (total.view(np.int64) & 1 == 0)
-        step = np.where(np.signbit(error) == np.signbit(total), 1, -1)
-        odd = np.where(inexact, total.view(np.int64) + step, total.view(np.int64))
-        result = odd.view(np.float64).astype(np.float32)
+        result = (np.asarray(acc, np.float32).astype(np.float64) + term).astype(np.float32)
 
     bad = (np.asarray(activation_scale) == SCALE_NAN) | (np.asarray(weight_scale) == SCALE_NAN)
     return np.where(bad | np.isnan(result), FLOAT32_NAN, result)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .formats import SCALE_MAX, check_sizes, e2m1_integers, groups_of
+from .formats import SCALE_MAX, check_sizes, e2m1_integers, groups_of, round_magnitude
 from .quantization_engine import assemble, check_rule, group_scales, scaled_magnitudes
 
 
@@ -74,10 +74,10 @@ def _best_factors(u, scale):
     codes = np.zeros(u.shape, np.uint8)
     factors = np.zeros(u.shape[:-1], np.uint8)
     for k in range(4):
-        # The quotient's rounding must not decide a tie, so u is compared with scaled decision
-        # points: both sides are exact.
+        # The quotient's rounding decides nothing: at a tie the quotient is exact, and elsewhere
+        # the 24 bits of u keep it 2**-24 away.
         step = scale * (4 + k) / 4
-        candidate = _round_to_multiples(u, step)
+        candidate = round_magnitude(u / step, 1)
         q = e2m1_integers(candidate) * (step / 2)
         excess = np.sum(q * (q - 2 * u), axis=-1)
         better = excess < best
@@ -85,13 +85,3 @@ def _best_factors(u, scale):
         codes = np.where(better[..., None], candidate, codes)
         factors = np.where(better, np.uint8(k), factors)
     return codes, factors, best.sum(axis=-1)
-
-
-def _round_to_multiples(u, step):
-    """E2M1 codes of ``u / step``: to nearest, ties to even, saturating."""
-    codes = np.zeros(u.shape, np.uint8)
-    for index, point in enumerate((0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0)):
-        # The tie between codes `index` and `index + 1` goes to the even one of them.
-        reached = u >= point * step if index % 2 else u > point * step
-        codes += reached
-    return codes

@@ -76,9 +76,9 @@ def run(component, inputs, *, outputs=None, stalls=0.0, seed=0, patience=1000, v
     rows = {name: to_integers(to_bits(_shape(ports[name]), inputs[name], name))
             for name in inputs}
     lengths = {len(values) for values in rows.values()}
-    if len(lengths) != 1:
+    if outputs is None and len(lengths) != 1:
         raise ValueError(f"inputs must have equally many rows, not {sorted(lengths)}")
-    count = lengths.pop() if outputs is None else outputs
+    count = max(lengths) if outputs is None else outputs
     if count == 0:
         raise ValueError("inputs must have at least one row, not 0")
 

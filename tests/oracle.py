@@ -1,0 +1,225 @@
+"""Slow, exact references, written from the specification alone and sharing nothing with `golden`.
+
+One group at a time, in Python integers and fractions. Magnitudes are integers in units of 2**-160,
+of which every float32, every scale and every decoded value is a multiple.
+"""
+
+import math
+from fractions import Fraction
+from functools import cache
+
+import ml_dtypes
+import numpy as np
+
+NAN = 0x7FC00000
+UNIT = 2**160
+E2M1_HALVES = [0, 1, 2, 3, 4, 6, 8, 12]
+E2M3_EIGHTHS = [m if e == 0 else (8 + m) * 2 ** (e - 1) for e in range(4) for m in range(8)]
+
+
+def units(x):
+    """Magnitude of a Python float in units of 2**-160, exact for every float32."""
+    numerator, denominator = abs(x).as_integer_ratio()
+    assert UNIT % denominator == 0
+    return numerator * (UNIT // denominator)
+
+
+def scale_units(scale):
+    """2**(X - 127) in units of 2**-160."""
+    return 2 ** (33 + scale)
+
+
+def nearest(magnitude, values, step):
+    """Code c whose value ``values[c] * step`` is nearest to ``magnitude``; of two, the even one."""
+    return min(range(len(values)), key=lambda c: (abs(magnitude - values[c] * step), c % 2))
+
+
+def scale_code(group, rule="floor"):
+    """E8M0 code of a finite group (sections 3 and 5)."""
+    amax = max(map(units, group))
+    if amax == 0:
+        return 0
+    e = amax.bit_length() - 1
+    m = Fraction(amax, 2**e)
+    d = {"floor": 0, "ceil": int(m > Fraction(3, 2)), "rtn1": -int(m**2 < Fraction(9, 8)),
+         "rtn2": int(m**2 >= 2)}[rule]
+    return min(max(e - 160 - 2 + d + 127, 0), 254)
+
+
+def _signs(group):
+    return [8 if math.copysign(1, x) < 0 else 0 for x in group]
+
+
+def _cut(values, size):
+    return [values[i:i + size] for i in range(0, len(values), size)]
+
+
+def encode_activations(group, *, subgroup=8, rule="floor"):
+    """Elements, metadata and scale of a group of Python floats (sections 3, 5 and 6)."""
+    if not all(map(math.isfinite, group)):
+        return [0] * len(group), [0] * (len(group) // subgroup), 255
+    scale = scale_code(group, rule)
+    codes = [nearest(2 * units(x), E2M1_HALVES, scale_units(scale)) for x in group]
+    metadata = []
+    for part, part_codes in zip(_cut(group, subgroup), _cut(codes, subgroup), strict=True):
+        c = max(part_codes)
+        f = nearest(8 * units(part[part_codes.index(c)]), E2M3_EIGHTHS, scale_units(scale))
+        metadata.append(min(max(f + 1, 4 * c), 4 * c + 3) - 4 * c)
+    return [s + c for s, c in zip(_signs(group), codes, strict=True)], metadata, scale
+
+
+def weight_errors(group, *, subgroup=8, rule="floor", adaptive=True):
+    """Squared errors of every candidate, and its codes: {b: [{k: (error, codes)} per subgroup]}."""
+    start = scale_code(group, rule)
+    candidates = {}
+    for b in (-1, 0, 1) if adaptive else (0,):
+        if not 0 <= start + b <= 254:
+            continue
+        candidates[b] = []
+        for part in _cut([8 * units(x) for x in group], subgroup):
+            tried = {}
+            for k in range(4):
+                step = (4 + k) * scale_units(start + b)
+                codes = [nearest(x, E2M1_HALVES, step) for x in part]
+                errors = [x - E2M1_HALVES[c] * step for x, c in zip(part, codes, strict=True)]
+                tried[k] = sum(e * e for e in errors), codes
+            candidates[b].append(tried)
+    return candidates
+
+
+def encode_weights(group, *, subgroup=8, rule="floor", adaptive=True):
+    """Elements, metadata and scale of a group of Python floats (section 4)."""
+    if not all(map(math.isfinite, group)):
+        return [0] * len(group), [0] * (len(group) // subgroup), 255
+    tried = weight_errors(group, subgroup=subgroup, rule=rule, adaptive=adaptive)
+    best_k = {b: [min(range(4), key=lambda k, part=part: (part[k][0], k)) for part in parts]
+              for b, parts in tried.items()}
+    b = min(tried, key=lambda b: (sum(part[k][0] for part, k in zip(tried[b], best_k[b],
+                                                                    strict=True)), b))
+    codes = [c for part, k in zip(tried[b], best_k[b], strict=True) for c in part[k][1]]
+    return ([s + c for s, c in zip(_signs(group), codes, strict=True)], best_k[b],
+            scale_code(group, rule) + b)
+
+
+@cache
+def _weight(code, k):
+    value = Fraction(E2M1_HALVES[code % 8], 2) * (1 + Fraction(k, 4))
+    return -value if code >= 8 else value
+
+
+def values(kind, elements, metadata):
+    """Values of a group in units of its scale (sections 3 and 4)."""
+    subgroup = len(elements) // len(metadata)
+    decoded = []
+    for part, meta in zip(_cut(elements, subgroup), metadata, strict=True):
+        if kind == "weight":
+            decoded += [_weight(code, meta) for code in part]
+            continue
+        new = [_weight(code, 0) for code in part]
+        magnitudes = [code % 8 for code in part]
+        c = max(magnitudes)
+        top = magnitudes.index(c)
+        refined = Fraction(E2M3_EIGHTHS[max(4 * c + meta, 1) - 1], 8)
+        new[top] = -refined if part[top] >= 8 else refined
+        decoded += new
+    return decoded
+
+
+def decode(kind, elements, metadata, scale):
+    """Float32 bits of a group."""
+    if scale == 255:
+        return [NAN] * len(elements)
+    factor = Fraction(scale_units(scale), UNIT)
+    return [float32(value * factor, code >= 8)
+            for value, code in zip(values(kind, elements, metadata), elements, strict=True)]
+
+
+def float32(value, negative_zero=False):
+    """Float32 bits of a fraction, rounded once: gradual underflow, overflow to infinity."""
+    if value == 0:
+        return negative_zero << 31
+    magnitude = abs(value)
+    exponent = magnitude.numerator.bit_length() - magnitude.denominator.bit_length()
+    exponent -= Fraction(2) ** exponent > magnitude
+    exponent = max(exponent, -126)
+    # The significand's leading one counts as one exponent, so that carries need no care.
+    bits = ((exponent + 126) << 23) + round(magnitude / Fraction(2) ** (exponent - 23))
+    return (value < 0) << 31 | min(bits, 0x7F800000)
+
+
+def fraction(bits):
+    """Exact value of a finite float32, given its bits."""
+    exponent, mantissa = bits >> 23 & 255, bits & 0x7FFFFF
+    magnitude = mantissa + (0 if exponent == 0 else 2**23)
+    return (-1) ** (bits >> 31) * Fraction(magnitude) * Fraction(2) ** (max(exponent, 1) - 150)
+
+
+def accumulate(acc, total, activation_scale, weight_scale):
+    """Float32 bits of acc + G * 2**(Xw + Xx - 260), given acc's bits (sections 6 and 7)."""
+    magnitude = acc & 0x7FFFFFFF
+    if 255 in (activation_scale, weight_scale) or magnitude > 0x7F800000:
+        return NAN
+    if magnitude == 0x7F800000:
+        return acc
+    term = total * Fraction(2) ** (activation_scale + weight_scale - 260)
+    # An exact zero sum is +0: a group's zero is +0, so that two zeros never are both negative.
+    return float32(fraction(acc) + term)
+
+
+def group_sum(activation, weight):
+    """G of two records (elements, metadata, ...), in units of 1/64."""
+    products = zip(values("activation", *activation[:2]), values("weight", *weight[:2]),
+                   strict=True)
+    total = 64 * sum(x * w for x, w in products)
+    assert total.denominator == 1
+    return int(total)
+
+
+def matmul(activations, weights):
+    """Float32 bits of a product: rows of records on either side (section 7)."""
+    result = []
+    for x_row in activations:
+        for w_row in weights:
+            acc = 0
+            for x, w in zip(x_row, w_row, strict=True):
+                acc = accumulate(acc, group_sum(x, w), x[2], w[2])
+            result.append(acc)
+    return np.array(result, np.uint32).reshape(len(activations), len(weights))
+
+
+def record(elements, metadata, scale):
+    """A group record as one integer (section 2)."""
+    bits = scale
+    for width, fields in (2, metadata), (4, elements):
+        for field in reversed(fields):
+            bits = bits << width | field
+    return bits
+
+
+def records(q):
+    """The records of a quantized tensor, rows of (elements, metadata, scale) lists."""
+    rows = q.scales.shape[-1]
+    planes = (q.elements.reshape(-1, rows, q.group).tolist(),
+              q.metadata.reshape(-1, rows, q.group // q.subgroup).tolist(),
+              q.scales.reshape(-1, rows).tolist())
+    return [list(zip(*row, strict=True)) for row in zip(*planes, strict=True)]
+
+
+def hard_groups(rng, count, size, dtype=np.float32):
+    """Finite groups where rounding goes wrong: ties, their neighbours, tails, zeros, extremes."""
+    limits = ml_dtypes.finfo(dtype)
+    low, high = limits.minexp - limits.nmant, limits.maxexp
+    # Sixteenths hit every decision point of E2M1 and E2M3.
+    mantissas = np.where(rng.random((count, 1)) < 0.6, rng.integers(-127, 128, (count, size)) / 16,
+                         rng.standard_t(2, (count, size)))
+    mantissas *= rng.random((count, size)) < rng.choice([0.03, 0.3, 1], (count, 1))
+    mantissas = np.where(mantissas == 0, rng.choice([0.0, -0.0], mantissas.shape), mantissas)
+    choices = [(low, high - 2), (low, low + 8), (high - 8, high - 2), (-4, 4), (0, 1)]
+    exponents = np.choose(rng.integers(0, len(choices), count),
+                          [rng.integers(*choice, count) for choice in choices])
+    x = np.ldexp(mantissas, exponents[:, None])
+    x = np.clip(x, -float(limits.max), float(limits.max)).astype(dtype)
+    bits = x.view(f"u{x.dtype.itemsize}")
+    nudged = (bits + rng.choice([-1, 1], bits.shape).astype(bits.dtype)).view(dtype)
+    usable = (x != 0) & np.isfinite(nudged.astype(np.float32)) & (rng.random(x.shape) < 0.2)
+    return np.where(usable, nudged, x)
