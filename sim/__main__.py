@@ -38,6 +38,10 @@ def main(arguments=None):
 
     options = parser.parse_args(arguments)
     try:
+        if not 0 <= options.stalls < 1:
+            raise ValueError(f"--stalls must be at least 0 and below 1, not {options.stalls}")
+        if options.vcd and not options.vcd.parent.is_dir():
+            raise ValueError(f"--vcd must lie in a folder that exists, not {options.vcd.parent}")
         return options.act(options)
     except (OSError, ValueError, SimulationError) as error:
         print(f"python -m sim {options.command}: {error}", file=sys.stderr)

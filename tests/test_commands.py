@@ -1,0 +1,89 @@
+"""The commands of `sim`, and the main job's options."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import sim.__main__ as command
+from golden import dequantize, quantize_activations, quantize_weights
+from sim import smollm2
+from sim.lockstep import lockstep
+
+
+def refused(arguments, capsys):
+    assert command.main(arguments) != 0
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error
+
+
+def test_lockstep_has_no_mismatches(capsys):
+    assert command.main(["lockstep", "--tokens", "2", "--rows", "2", "--stalls", "0.2"]) == 0
+    printed = capsys.readouterr().out
+    assert "quantization_engine: 36 groups, 0 mismatches" in printed
+    assert "group_mac: 72 group dot products, 0 mismatches" in printed
+
+
+def test_lockstep_counts_mismatches(monkeypatch):
+    """Against a model with another scale rule, groups and products differ."""
+    monkeypatch.setattr("sim.lockstep.quantize_activations",
+                        lambda x: quantize_activations(x, rule="ceil"))
+    data = smollm2.load()
+    result = lockstep(data.activations[:2, :64], data.weights[:2, :64])
+    assert result.group_mismatches > 0
+    assert result.product_mismatches > 0
+
+
+def test_lockstep_pads_a_ragged_k():
+    rng = np.random.default_rng(5)
+    x, w = (rng.standard_normal((2, 40)).astype(np.float32) for _ in range(2))
+    result = lockstep(x, w)
+    assert (result.groups, result.products) == (4, 8)
+    assert result.group_mismatches == result.product_mismatches == 0
+
+
+def test_errors_on_real_data():
+    """Worked out here from decoded operands, in another way than the command does."""
+    data = smollm2.load()
+    x, w = data.activations[:2], data.weights[:2]
+    result = lockstep(x, w)
+    exact = np.einsum("mk,nk->mn", x, w, dtype=np.float64)
+    decoded = np.einsum("mk,nk->mn", dequantize(quantize_activations(x)),
+                        dequantize(quantize_weights(w)), dtype=np.float64)
+    assert result.errors["M2XFP"][2] == pytest.approx(
+        ((decoded - exact) ** 2).sum() / (exact**2).sum(), rel=1e-12)
+    # Four outputs are too few to compare; the operands are not.
+    assert result.errors["M2XFP"][0] < result.errors["MXFP4"][0]
+    assert result.errors["M2XFP"][1] < result.errors["MXFP4"][1]
+
+
+@pytest.mark.parametrize(("arguments", "text"), [
+    (["lockstep", "--tokens", "0"], "--tokens must be within 1 and 32, not 0"),
+    (["lockstep", "--rows", "257"], "--rows must be within 1 and 256, not 257"),
+    (["lockstep", "--stalls", "1"], "--stalls must be at least 0 and below 1, not 1.0"),
+    (["cosim", "no_such"], "Unit must be one of top1, .*, not 'no_such'"),
+    (["cosim", "--set", "lanes=4"], "--set must come with one unit"),
+    (["cosim", "top1", "--set", "lanes=3"], "top1's lanes must be one of 8, 2, 4, 16, 32, not '3'"),
+    (["cosim", "top1", "--set", "depth=3"], "Parameter of top1 must be one of: lanes, not 'depth'"),
+    (["cosim", "top1", "--count", "0"], "--count must be at least 1, not 0"),
+    (["cosim", "top1", "--vcd", "/no/such/folder/x.vcd"], "--vcd must lie in a folder that exists, not /no/such/folder"),
+])
+def test_errors_are_one_line(arguments, text, capsys):
+    assert re.search(text, refused(arguments, capsys))
+
+
+def test_vcd(tmp_path, capsys):
+    assert command.main(["cosim", "top1", "--count", "3", "--vcd", str(tmp_path / "a.vcd")]) == 0
+    assert (tmp_path / "a.vcd").read_text().count("$var") > 2
+    assert command.main(["cosim", "top1", "top1_decode", "--count", "3",
+                         "--vcd", str(tmp_path / "b.vcd")]) == 0
+    assert {path.name for path in tmp_path.glob("b.*")} == {"b.top1.vcd", "b.top1_decode.vcd"}
+
+
+def test_main_job_refuses_bad_options():
+    done = subprocess.run([sys.executable, "-m", "hw", "--no-such"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr

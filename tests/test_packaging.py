@@ -1,0 +1,61 @@
+"""An installed wheel works outside the checkout."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation",
+                    "--disable-pip-version-check", "-w", folder, ROOT], check=True)
+    wheel, = folder.glob("m2xfp_rtl-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+        names = archive.namelist()
+    return folder / "site", names
+
+
+def run(installed, *arguments):
+    site, _ = installed
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    return subprocess.run([sys.executable, "-W", "error", *arguments], cwd=site.parent, text=True,
+                          env=environment, capture_output=True, check=True).stdout
+
+
+def test_contents(installed):
+    _, names = installed
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {
+        "golden", "hw", "sim"}
+    assert "sim/data/smollm2_slice.npz" in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_imports_come_from_the_wheel(installed):
+    printed = run(installed, "-c", "import golden, hw, sim; "
+                  "print(golden.__file__, hw.__file__, sim.__file__)")
+    assert all(path.startswith(str(installed[0])) for path in printed.split())
+
+
+def test_golden_knows_no_amaranth(installed):
+    assert run(installed, "-c", "import sys, golden, golden.twins, golden.stimuli; "
+               "print('amaranth' in sys.modules)") == "False\n"
+
+
+def test_commands_work(installed):
+    run(installed, "-m", "hw.generate", "top1", "-o", "out")
+    assert (installed[0].parent / "out" / "top1.v").stat().st_size > 0
+    assert "0 mismatches" in run(installed, "-m", "sim", "cosim", "top1", "--count", "10")
+
+
+def test_real_data_load(installed):
+    printed = run(installed, "-c", "from sim import smollm2; "
+                  "print(smollm2.load().activations.shape)")
+    assert printed == "(32, 576)\n"
