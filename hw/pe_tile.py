@@ -49,7 +49,7 @@ class PETile(wiring.Component):
     """
 
     def __init__(self, *, depth=0):
-        if depth not in (0, 1, 2):
+        if type(depth) is not int or depth not in (0, 1, 2):
             raise ValueError(f"Pipeline depth must be 0, 1 or 2, not {depth!r}")
         self.depth = depth
         super().__init__({

@@ -69,7 +69,8 @@ def test_errors_on_real_data():
     (["cosim", "top1", "--set", "lanes=3"], "top1's lanes must be one of 8, 2, 4, 16, 32, not '3'"),
     (["cosim", "top1", "--set", "depth=3"], "Parameter of top1 must be one of: lanes, not 'depth'"),
     (["cosim", "top1", "--count", "0"], "--count must be at least 1, not 0"),
-    (["cosim", "top1", "--vcd", "/no/such/folder/x.vcd"], "--vcd must lie in a folder that exists, not /no/such/folder"),
+    (["cosim", "top1", "--vcd", "/no/such/folder/x.vcd"],
+     "--vcd must lie in a folder that exists, not /no/such/folder"),
 ])
 def test_errors_are_one_line(arguments, text, capsys):
     assert re.search(text, refused(arguments, capsys))

@@ -12,7 +12,7 @@ from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw import generate, registry, yosys
+from hw import generate, proof, registry, verilog, yosys
 from hw.stream_register import StreamRegister
 
 PROJECT = Path(__file__).parents[1]
@@ -117,7 +117,7 @@ def check_fields(shape):
 @each_unit
 def test_equivalent_to_the_component(emitted):
     name, path, _ = emitted
-    generate.prove(registry.build(name), name, path.read_text())
+    proof.prove(registry.build(name), name, path.read_text())
 
 
 class Sample(wiring.Component):
@@ -156,11 +156,11 @@ class Sample(wiring.Component):
 
 def test_sample(tmp_path):
     component = Sample()
-    text = generate.verilog(component, "sample")
+    text = verilog.verilog(component, "sample")
     (tmp_path / "sample.v").write_text(text)
     assert lint(tmp_path / "sample.v", "sample") == ""
     assert re.findall(r"^module (\w+)", text, re.M) == ["sample", "sample_stream_register"]
-    generate.prove(Sample(), "sample", text)
+    proof.prove(Sample(), "sample", text)
     description = generate.describe(component, "sample", text)
     assert description["ports"][0] == {
         "name": "i__payload", "direction": "input", "width": 17, "signed": False, "fields": [
@@ -183,25 +183,25 @@ def test_sample(tmp_path):
     ("    .i__payload(first_o__payload)", "    .i__payload(first_i__payload)"),  # a wrong wire
 ])
 def test_proof_finds_an_injected_bug(old, new):
-    text = generate.verilog(Sample(), "sample")
+    text = verilog.verilog(Sample(), "sample")
     assert old in text
     with pytest.raises(yosys.ToolError, match="unproven|check"):
-        generate.prove(Sample(), "sample", text.replace(old, new))
+        proof.prove(Sample(), "sample", text.replace(old, new))
 
 
 def test_proof_finds_a_missing_register():
-    text = generate.verilog(Sample(), "sample")
+    text = verilog.verilog(Sample(), "sample")
     bug = re.sub(r"  always @\(posedge clk\)\n    if \(i__valid\) count <= (.*);",
                  r"  always @* count = \1;", text)
     assert bug != text
     with pytest.raises(yosys.ToolError, match="Register count has no counterpart"):
-        generate.prove(Sample(), "sample", bug)
+        proof.prove(Sample(), "sample", bug)
 
 
 def test_register_must_not_depend_on_its_initial_value():
     with pytest.raises(ValueError, match="^Register count of sample has neither reset nor"):
-        generate.verilog(Sample(init=1), "sample")
-    assert "if (rst) count <= 6'h01" in generate.verilog(
+        verilog.verilog(Sample(init=1), "sample")
+    assert "if (rst) count <= 6'h01" in verilog.verilog(
         Sample(init=1, reset_less=False), "sample")
 
 
@@ -228,7 +228,7 @@ def test_signals_must_not_bypass_the_ports():
             return m
 
     with pytest.raises(ValueError, match="Signal hidden of Parent is used by another component"):
-        generate.verilog(Parent(), "parent")
+        verilog.verilog(Parent(), "parent")
 
 
 def test_settings(tmp_path):

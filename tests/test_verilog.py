@@ -1,0 +1,33 @@
+import numpy as np
+import pytest
+from verilog_bench import build, missing, read_vectors, run, write_bench, write_vectors
+
+from hw import generate, registry
+
+COUNT = 150
+
+
+@pytest.mark.parametrize("simulator", ["iverilog", "verilator"])
+def test_emitted_verilog_in_another_simulator(simulator, tmp_path):
+    reason = missing(simulator)
+    if reason:
+        pytest.skip(reason)
+
+    for name, unit in registry.UNITS.items():
+        parameters = registry.parameters(name)
+        component = unit.component(**parameters)
+        inputs = unit.stimuli(np.random.default_rng(0), COUNT, **parameters)
+        text = generate.verilog(component, name)
+        write_bench(tmp_path, name, component, text, inputs, unit.twin(inputs, **parameters))
+    program = build(simulator, tmp_path, registry.UNITS)
+    assert run(program, tmp_path) == {name: f"PASS {COUNT}" for name in registry.UNITS}
+
+    # The benches can fail: one wrong bit at a time, in another vector of each unit.
+    wrong = {}
+    for index, name in enumerate(registry.UNITS, start=COUNT // 2 - 3):
+        path = tmp_path / f"{name}.out.hex"
+        vectors = read_vectors(path)
+        vectors[index] ^= 1
+        write_vectors(path, vectors)
+        wrong[name] = f"FAIL at {index}"
+    assert run(program, tmp_path) == wrong
