@@ -126,3 +126,18 @@ def groups(rng, count):
     bad = rng.random((count, 1)) < 0.04
     return np.where(bad & (rng.random(x.shape) < 0.1),
                     rng.choice(np.array([np.nan, np.inf, -np.inf], np.float32), x.shape), x)
+
+
+def mac_array(rng, count, *, columns):
+    # Tiles of very different lengths; the last one may stay.
+    last = (rng.random(count) < rng.choice([0.02, 0.3, 1], count)).astype(np.uint8)
+    activation = records(rng, count)
+    tiles = int(last[:-1].sum()) + 1
+    weight = records(rng, tiles * columns)
+    # Accumulators near the term of some column.
+    scales = np.repeat(weight["scale"].reshape(tiles, columns), np.bincount(
+        np.cumsum(last) - last, minlength=tiles), axis=0)
+    acc = accumulators(rng, rng.integers(-20000, 20000, count * columns),
+                       np.repeat(activation["scale"], columns), scales.reshape(-1))
+    return {"i_weight": weight, "i_activation": {"record": activation, "last": last},
+            "i_acc": acc.reshape(count, columns)}

@@ -8,7 +8,7 @@ the output ports in the same form.
 import ml_dtypes
 import numpy as np
 
-from .decoder import dequantize
+from .decoder import dequantize, element_integers
 from .group_accumulator import accumulate
 from .group_mac import group_mac as _group_mac
 from .pe_tile import pe_tile as _pe_tile
@@ -65,3 +65,17 @@ def _quantized(records, kind):
     elements = records["elements"]
     return Quantized(kind=kind, shape=elements.shape, elements=elements,
                      metadata=records["metadata"], scales=records["scale"][:, None])
+
+
+def mac_array(inputs, *, columns):
+    activations, weights = inputs["i_activation"], inputs["i_weight"]
+    # The tile that each activation meets: one more after each that was the last of its tile.
+    last = activations["last"].astype(np.int64)
+    tiles = np.cumsum(last) - last
+    stored = _quantized(weights, "weight")
+    w = element_integers(stored).astype(np.int32).reshape(-1, columns, 32)[tiles]
+    scales = stored.scales.reshape(-1, columns)[tiles]
+    x = _quantized(activations["record"], "activation")
+    total = np.einsum("mk,mnk->mn", element_integers(x).astype(np.int32), w)
+    acc = accumulate(inputs["i_acc"].view(np.float32), total, x.scales, scales)
+    return {"o": acc.view(np.uint32)}

@@ -68,8 +68,17 @@ class Decoder(wiring.Component):
             codes = [record.elements[SUBGROUP * j + i] for i in range(SUBGROUP)]
             metadata = record.metadata[j]
             if self.kind == "activation":
+                # The top-1 goes down by one from E2M3 code 4c + metadata, but not below zero.
                 m.submodules[f"top1_{j}"] = top1 = Top1()
-                m.d.comb += top1.codes.eq(Cat(codes))
+                biased = Signal(5, name=f"biased{j}")
+                refined = Signal(5, name=f"refined{j}")
+                top = Signal(6, name=f"top{j}")
+                m.d.comb += [
+                    top1.codes.eq(Cat(codes)),
+                    biased.eq(Cat(metadata, Array(codes)[top1.lane][:3])),
+                    refined.eq(Mux(biased == 0, 0, biased - 1)),
+                    top.eq(_e2m3_eighths(refined)),
+                ]
             for i, code in enumerate(codes):
                 m.submodules[f"float{SUBGROUP * j + i}"] = float32 = _Float32()
                 m.d.comb += [
@@ -78,16 +87,8 @@ class Decoder(wiring.Component):
                     self.o.payload[SUBGROUP * j + i].eq(float32.bits),
                 ]
                 if self.kind == "activation":
-                    # Plain elements are E2M3 codes with two more zero bits. The top-1 goes down
-                    # by one from code 4c + metadata, but not below zero.
-                    plain = Cat(C(0, 2), code[:3])
-                    biased = Cat(metadata, code[:3])
-                    refined = Mux(biased == 0, 0, biased - 1)
-                    e2m3 = Signal(5, name=f"e2m3_{SUBGROUP * j + i}")
-                    m.d.comb += [
-                        e2m3.eq(Mux(top1.lane == i, refined, plain)),
-                        float32.eighths.eq(_e2m3_eighths(e2m3)),
-                    ]
+                    m.d.comb += float32.eighths.eq(Mux(
+                        top1.lane == i, top, e2m1_significand(code) << e2m1_shift(code) << 2))
                 else:
                     # Twice the value (at most 12) times 4 + k (at most 7): eighths, below 2**7.
                     m.d.comb += float32.eighths.eq(
@@ -125,15 +126,17 @@ class _Float32(wiring.Component):
         # Moved up until bit 6 is set, eighths is 2**6 times a significand in [1, 2), and the
         # biased exponent is that of the leading one: scale - 130 + 6 - zeros + 127. A code of
         # eighths is at most 6 zeros away, so only scales below 4 can go under 1.
+        zeros = Signal(range(7))
+        with m.Switch(self.eighths):
+            for n in range(7):
+                with m.Case("0" * n + "1" + "-" * (6 - n)):
+                    m.d.comb += zeros.eq(n)
         significand = Signal(7)
         exponent = Signal(signed(10))
-        with m.Switch(self.eighths):
-            for zeros in range(7):
-                with m.Case("0" * zeros + "1" + "-" * (6 - zeros)):
-                    m.d.comb += [
-                        significand.eq(self.eighths << zeros),
-                        exponent.eq(self.scale + (3 - zeros)),
-                    ]
+        m.d.comb += [
+            significand.eq(self.eighths << zeros),
+            exponent.eq(self.scale + 3 - zeros),
+        ]
 
         with m.If(self.scale == SCALE_NAN):
             m.d.comb += self.bits.eq(FLOAT32_NAN)

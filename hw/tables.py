@@ -51,12 +51,14 @@ def units():
 
 def figures(report):
     """Area and delay of a synthesis report's units, as Markdown."""
-    rows = ["| unit | cells | area um2 | flip-flops' share | delay ns | path | Fmax MHz |",
-            "|---|---|---|---|---|---|---|"]
+    rows = ["| unit | cells | area A um2 | flip-flops' share | area T um2 | delay T ns | path | "
+            "I/O delay T ns | clock with registered ports MHz |", "|---" * 9 + "|"]
     for name, unit in report["units"].items():
         share = unit["sequential_area_um2"] / unit["area_um2"]
         rows.append(f"| `{name}` | {unit['cells']} | {unit['area_um2']:.0f} | {share:.0%} | "
-                    f"{unit['delay_ns']:.2f} | {unit['path_class']} | {unit['fmax_mhz']:.0f} |")
+                    f"{unit['area_timed_um2']:.0f} | {unit['delay_ns']:.2f} | "
+                    f"{unit['path_class']} | {unit['io_delay_ns']:.2f} | "
+                    f"{unit['fmax_io_mhz']:.0f} |")
     return "\n".join(rows)
 
 

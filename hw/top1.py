@@ -6,11 +6,12 @@ from amaranth.lib.wiring import In, Out
 from .formats import SUBGROUP
 
 
-def knockout(codes):
+def knockout(m, codes):
     """Lane and code of the largest-magnitude FP4 code; ties go to the lowest lane.
 
     Parameters
     ----------
+    m : Module
     codes : list of Value, 4 bits each
         A power of two of them.
 
@@ -20,14 +21,24 @@ def knockout(codes):
     code : Value
     """
     # E2M1 magnitudes order like the low three bits of their codes, so nothing is decoded.
-    # Neighbours play a knockout; the right one must be strictly larger, so ties go left.
-    lanes = range(len(codes))
-    players = [(Const(lane, lanes), codes[lane]) for lane in lanes]
+    # Neighbours play a knockout; the right one must be strictly larger, so ties go left. Each
+    # match won adds a bit to the lane.
+    players = [(C(0, 0), code) for code in codes]
+    match = 0
     while len(players) > 1:
-        players = [
-            [Mux(right[1][:3] > left[1][:3], b, a) for a, b in zip(left, right, strict=True)]
-            for left, right in zip(players[::2], players[1::2], strict=True)
-        ]
+        winners = []
+        for (left_lane, left), (right_lane, right) in zip(players[::2], players[1::2], strict=True):
+            right_wins = Signal(name=f"right_wins{match}")
+            code = Signal(4, name=f"winner{match}")
+            lane = Signal(len(left_lane) + 1, name=f"lane{match}")
+            m.d.comb += [
+                right_wins.eq(right[:3] > left[:3]),
+                code.eq(Mux(right_wins, right, left)),
+                lane.eq(Cat(Mux(right_wins, right_lane, left_lane), right_wins)),
+            ]
+            winners.append((lane, code))
+            match += 1
+        players = winners
     return players[0]
 
 
@@ -70,6 +81,6 @@ class Top1(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        m.d.comb += self.lane.eq(knockout([self.codes[i] for i in range(self.lanes)])[0])
+        m.d.comb += self.lane.eq(knockout(m, [self.codes[i] for i in range(self.lanes)])[0])
 
         return m

@@ -41,11 +41,14 @@ class Top1Decode(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        lane, winner = knockout([self.codes[i] for i in range(SUBGROUP)])
-        m.d.comb += self.lane.eq(1 << lane)
-
-        sign = winner[3]
-        code = winner[:3]
+        lane, winner = knockout(m, [self.codes[i] for i in range(SUBGROUP)])
+        sign = Signal()
+        code = Signal(3)
+        m.d.comb += [
+            self.lane.eq(Cat(lane == i for i in range(SUBGROUP))),
+            sign.eq(winner[3]),
+            code.eq(winner[:3]),
+        ]
         meta = self.meta
 
         # Rows: shift by code. Metadata 2 and 3 add one or two quanta of E2M3, which double with

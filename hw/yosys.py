@@ -22,8 +22,7 @@ def prepare():
 
     Says so on stderr, because it takes a minute.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        process = _start(["-V"], folder)
+    with tempfile.TemporaryDirectory() as folder, _start(["-V"], folder) as process:
         for line in process.stderr:
             if "might take a while" in line:
                 print("Preparing Yosys for its first run (about a minute) ...", file=sys.stderr)
@@ -63,8 +62,11 @@ def run(script, *, inputs, outputs=()):
             else:
                 (folder / name).write_text(content)
         (folder / "script.ys").write_text(script)
-        process = _start(["-s", "script.ys"], folder, stderr=subprocess.STDOUT)
+        # The log goes to a file: after ABC has run, nothing comes through standard output.
+        process = _start(["-l", "yosys.log", "-s", "script.ys"], folder, stderr=subprocess.STDOUT)
         log = process.communicate()[0]
+        if (folder / "yosys.log").exists():
+            log = (folder / "yosys.log").read_text()
         if process.returncode != 0:
             errors = [line for line in log.splitlines() if "ERROR" in line]
             reason = errors[-1] if errors else f"exit status {process.returncode}"

@@ -21,7 +21,7 @@ def to_bits(shape, value, name):
 
     Returns
     -------
-    uint8 array, shape (n, ..., width)
+    uint8 array, shape (n, width)
         Least significant bit first.
 
     Raises
@@ -31,19 +31,31 @@ def to_bits(shape, value, name):
     ValueError
         If an array's length or a number is out of range.
     """
+    bits = _bits(shape, value, name)
+    if bits.ndim != 2:
+        raise ValueError(f"{name} must have one axis for its rows and one for each array layout, "
+                         f"not {bits.ndim - 2:+} more")
+    return bits
+
+
+def _bits(shape, value, name):
+    """Bits of an array of payloads, shape (..., width)."""
     if isinstance(shape, data.StructLayout):
         if not isinstance(value, Mapping) or set(value) != set(shape.members):
             raise TypeError(f"{name} must be a mapping with keys {', '.join(shape.members)}, "
                             f"not {_form(value)}")
-        fields = [to_bits(field, value[key], f"{name}.{key}")
+        fields = [_bits(field, value[key], f"{name}.{key}")
                   for key, field in shape.members.items()]
+        rows = [field.shape[:-1] for field in fields]
+        if len(set(rows)) > 1:
+            raise ValueError(f"{name} must have fields of equally many rows, not {rows}")
         return np.concatenate(fields, axis=-1)
     if isinstance(shape, data.ArrayLayout):
-        bits = to_bits(shape.elem_shape, value, name)
+        bits = _bits(shape.elem_shape, value, name)
         if bits.ndim < 3 or bits.shape[-2] != shape.length:
             raise ValueError(f"{name} must have {shape.length} entries along its last axis, "
                              f"not shape {bits.shape[:-1]}")
-        return bits.reshape(*bits.shape[:-2], -1)
+        return bits.reshape(*bits.shape[:-2], bits.shape[-2] * bits.shape[-1])
 
     leaf = Shape.cast(shape)
     value = np.asarray(value)

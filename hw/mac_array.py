@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: BSD-2-Clause
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from .formats import SUBGROUP, SUBGROUPS, Codes, Record
+from .group_accumulator import GroupAccumulator, GroupSum
+from .pe_tile import PETile
+from .stream_register import StreamRegister
+from .top1_decode import Refinement, Top1Decode
+
+_Row = data.StructLayout({
+    "codes": data.ArrayLayout(Codes, SUBGROUPS),
+    "lanes": data.ArrayLayout(SUBGROUP, SUBGROUPS),
+    "refinements": data.ArrayLayout(Refinement, SUBGROUPS),
+    "scale": 8,
+})
+"""An activation group with its top-1s decoded, as all columns share it."""
+
+_StagedRow = data.StructLayout({"row": _Row, "last": 1})
+
+Activation = data.StructLayout({"record": Record, "last": 1})
+"""An activation's group record, and whether it is the last that meets the present weights."""
+
+
+class MacArray(wiring.Component):
+    """Weight-stationary array: one activation group times a tile of weights, every cycle.
+
+    A tile is one weight record per column. It stays until the activation marked ``last``; the
+    next tile is loaded meanwhile and takes over in the same cycle, so that no cycle is lost if
+    it is complete by then. Each column adds its dot product to an accumulator that comes in on
+    ``i_acc`` and leaves on ``o``, in the order of the activations: exact inside the group,
+    rounded once, corners as in `GroupAccumulator`. Specification sections 7 and 8.
+
+    Latency 6 from ``i_activation`` to ``o``, one group per cycle; ``i_acc`` is taken two cycles
+    after its activation.
+
+    Parameters
+    ----------
+    columns : int, at least 1
+        Columns, N.
+
+    Members
+    -------
+    i_weight : In(stream.Signature(Record))
+        Weight records, column 0 first; the first of the next tile may follow at once.
+    i_activation : In(stream.Signature(Activation))
+    i_acc : In(stream.Signature(data.ArrayLayout(32, columns)))
+        Float32 bits, column 0 in the least significant ones.
+    o : Out(stream.Signature(data.ArrayLayout(32, columns)))
+        Float32 bits.
+
+    Raises
+    ------
+    ValueError
+        If ``columns`` is not a positive integer.
+    """
+
+    latency = 3 + GroupAccumulator.latency
+
+    def __init__(self, *, columns=32):
+        if type(columns) is not int or columns < 1:
+            raise ValueError(f"Columns must be a positive integer, not {columns!r}")
+        self.columns = columns
+        accs = data.ArrayLayout(32, columns)
+        super().__init__({
+            "i_weight": In(stream.Signature(Record)),
+            "i_activation": In(stream.Signature(Activation)),
+            "i_acc": In(stream.Signature(accs)),
+            "o": Out(stream.Signature(accs)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+
+        # Activations: a subgroup's top-1 is decoded once for all columns.
+        m.submodules.row = row = StreamRegister(_StagedRow)
+        record = self.i_activation.payload.record
+        staged = row.i.payload
+        m.d.comb += [
+            row.i.valid.eq(self.i_activation.valid),
+            self.i_activation.ready.eq(row.i.ready),
+            staged.last.eq(self.i_activation.payload.last),
+            staged.row.scale.eq(record.scale),
+        ]
+        for j in range(SUBGROUPS):
+            m.submodules[f"top1_decode{j}"] = top1 = Top1Decode()
+            m.d.comb += [
+                top1.codes.eq(Cat(record.elements[SUBGROUP * j + i] for i in range(SUBGROUP))),
+                top1.meta.eq(record.metadata[j]),
+                staged.row.codes[j].eq(top1.codes),
+                staged.row.lanes[j].eq(top1.lane),
+                staged.row.refinements[j].eq(top1.refinement),
+            ]
+
+        # Weights: the shadow tile fills column by column. It takes over when the present one
+        # has met its last activation, or at once if there is none.
+        present = Signal()
+        full = Signal()
+        position = Signal(range(self.columns))
+        consumed = Signal()
+        swap = Signal()
+        load = Signal()
+        load_last = Signal()
+        m.d.comb += [
+            swap.eq(full & (~present | consumed)),
+            self.i_weight.ready.eq(~full | swap),
+            load.eq(self.i_weight.valid & self.i_weight.ready),
+            load_last.eq(load & (position == self.columns - 1)),
+        ]
+        m.d.sync += [
+            full.eq(load_last | (full & ~swap)),
+            present.eq(swap | (present & ~consumed)),
+        ]
+        with m.If(load):
+            m.d.sync += position.eq(Mux(load_last, 0, position + 1))
+
+        # The tiles' registers, one stage for all columns; beyond it, accumulators join.
+        multiplied = Signal()
+        advance = Signal()
+        fire = Signal()
+        columns = [_Column() for _ in range(self.columns)]
+        taken = columns[0].i_ready
+        m.d.comb += [
+            advance.eq(~multiplied | (self.i_acc.valid & taken)),
+            row.o.ready.eq(present & advance),
+            fire.eq(row.o.valid & row.o.ready),
+            consumed.eq(fire & row.o.payload.last),
+            self.i_acc.ready.eq(multiplied & taken),
+            self.o.valid.eq(columns[0].o.valid),
+        ]
+        with m.If(advance):
+            m.d.sync += multiplied.eq(fire)
+
+        # All columns move alike: the first one speaks for them.
+        for n, column in enumerate(columns):
+            m.submodules[f"column{n}"] = column
+            m.d.comb += [
+                column.weight.eq(self.i_weight.payload),
+                column.load.eq(load & (position == n)),
+                column.swap.eq(swap),
+                column.row.eq(row.o.payload.row),
+                column.advance.eq(advance),
+                column.acc.eq(self.i_acc.payload[n]),
+                column.i_valid.eq(multiplied & self.i_acc.valid),
+                column.o.ready.eq(self.o.ready),
+                self.o.payload[n].eq(column.o.payload),
+            ]
+
+        return m
+
+
+class _Column(wiring.Component):
+    """One column: its weights, a tile per subgroup and the accumulator.
+
+    Members
+    -------
+    weight : In(Record)
+        Goes into the shadow register with ``load``.
+    load, swap : In(1)
+        ``swap`` makes the shadow's record the present one.
+    row : In(_Row)
+        The activation group.
+    advance : In(1)
+        Moves the tiles' registers.
+    acc : In(32)
+        Meets the group that is in the tiles' registers.
+    i_valid : In(1)
+    i_ready : Out(1)
+        The group and its accumulator go on with both set.
+    o : Out(stream.Signature(32))
+    """
+
+    weight: In(Record)
+    load: In(1)
+    swap: In(1)
+    row: In(_Row)
+    advance: In(1)
+    acc: In(32)
+    i_valid: In(1)
+    i_ready: Out(1)
+    o: Out(stream.Signature(32))
+
+    def elaborate(self, platform):
+        m = Module()
+
+        shadow = Signal(Record, reset_less=True)
+        stationary = Signal(Record, reset_less=True)
+        with m.If(self.load):
+            m.d.sync += shadow.eq(self.weight)
+        with m.If(self.swap):
+            m.d.sync += stationary.eq(shadow)
+
+        tiles = [PETile(depth=1) for _ in range(SUBGROUPS)]
+        activation_scale = Signal(8, reset_less=True)
+        weight_scale = Signal(8, reset_less=True)
+        with m.If(self.advance):
+            m.d.sync += [activation_scale.eq(self.row.scale), weight_scale.eq(stationary.scale)]
+        for j, tile in enumerate(tiles):
+            m.submodules[f"tile{j}"] = tile
+            m.d.comb += [
+                tile.activations.eq(self.row.codes[j]),
+                tile.lane.eq(self.row.lanes[j]),
+                tile.refinement.eq(self.row.refinements[j]),
+                tile.weights.eq(Cat(stationary.elements[SUBGROUP * j + i]
+                                    for i in range(SUBGROUP))),
+                tile.meta.eq(stationary.metadata[j]),
+                tile.enable.eq(self.advance),
+            ]
+
+        m.submodules.summed = summed = StreamRegister(GroupSum)
+        m.submodules.accumulator = accumulator = GroupAccumulator()
+        m.d.comb += [
+            summed.i.valid.eq(self.i_valid),
+            self.i_ready.eq(summed.i.ready),
+            # At most 131712 < 2**18 in magnitude: 19 bits with sign.
+            summed.i.payload.sum.eq(sum(tile.sum for tile in tiles)),
+            summed.i.payload.activation_scale.eq(activation_scale),
+            summed.i.payload.weight_scale.eq(weight_scale),
+            summed.i.payload.acc.eq(self.acc),
+        ]
+        wiring.connect(m, summed.o, accumulator.i)
+        wiring.connect(m, accumulator.o, wiring.flipped(self.o))
+
+        return m

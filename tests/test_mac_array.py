@@ -1,0 +1,160 @@
+import numpy as np
+import oracle
+import pytest
+from amaranth.hdl import Fragment, ResetInserter, Signal
+from amaranth.sim import Simulator
+from compare import check
+
+import sim
+from golden import matmul, quantize_activations, quantize_weights, stimuli, twins
+from hw.mac_array import MacArray
+
+
+def operands(q):
+    return {"elements": q.elements.reshape(*q.scales.shape, 32),
+            "metadata": q.metadata.reshape(*q.scales.shape, 4), "scale": q.scales}
+
+
+def tile(planes, group):
+    return {name: plane[:, group] for name, plane in planes.items()}
+
+
+def group_steps(a, w):
+    """Inputs of the array for a product whose rows of weights fit it: a tile per group."""
+    rows, groups = a.scales.shape
+    x, y = operands(a), operands(w)
+
+    def joined(tiles):
+        return {name: np.concatenate([t[name] for t in tiles]) for name in tiles[0]}
+
+    acc = [np.zeros((rows, len(w.scales)), np.uint32)]
+    for g in range(1, groups):
+        def head(q, g=g):
+            return {"kind": q.kind, "shape": (q.shape[0], 32 * g),
+                    "elements": q.elements[:, : 32 * g], "metadata": q.metadata[:, : 4 * g],
+                    "scales": q.scales[:, :g]}
+        acc.append(matmul(type(a)(**head(a)), type(w)(**head(w))).view(np.uint32))
+    last = np.tile(np.arange(rows) == rows - 1, groups).astype(np.uint8)
+    return {"i_weight": joined([tile(y, g) for g in range(groups)]),
+            "i_activation": {"record": joined([tile(x, g) for g in range(groups)]), "last": last},
+            "i_acc": np.concatenate(acc)}
+
+
+@pytest.mark.parametrize(("columns", "stalls", "count"), [
+    (1, 0.0, 200), (1, 0.5, 200), (3, 0.0, 120), (3, 0.4, 120), (4, 0.8, 40)])
+def test_golden(columns, stalls, count):
+    inputs = stimuli.mac_array(np.random.default_rng(columns), count, columns=columns)
+    expected = twins.mac_array(inputs, columns=columns)
+    check(MacArray(columns=columns), inputs, expected, stalls=stalls, outputs=count)
+
+
+def test_matrix_product_against_rational_arithmetic():
+    rng = np.random.default_rng(3)
+    a = quantize_activations(rng.standard_normal((5, 96)).astype(np.float32))
+    w = quantize_weights(rng.standard_normal((2, 96)).astype(np.float32))
+    out = sim.run(MacArray(columns=2), group_steps(a, w), outputs=15, stalls=0.2)["o"]
+    expected = oracle.matmul(oracle.records(a), oracle.records(w))
+    assert out[-5:].tolist() == expected.tolist()
+
+
+def cycles(array, inputs, count):
+    """Cycles from the first activation offered to the last output, everything always offered."""
+    found = []
+    streams = {}
+    for name in ("i_weight", "i_activation", "i_acc"):
+        member = array.signature.members[name]
+        shape = member.signature.members["payload"].shape
+        streams[name] = sim.payload.to_integers(sim.payload.to_bits(shape, inputs[name], name))
+
+    def driver(name):
+        async def drive(ctx):
+            port = getattr(array, name)
+            for payload in streams[name]:
+                ctx.set(port.payload.as_value(), payload)
+                ctx.set(port.valid, 1)
+                while not (await ctx.tick().sample(port.ready))[-1]:
+                    pass
+            ctx.set(port.valid, 0)
+        return drive
+
+    async def monitor(ctx):
+        ctx.set(array.o.ready, 1)
+        cycle = 0
+        while len(found) < count:
+            _, _, valid = await ctx.tick().sample(array.o.valid)
+            cycle += 1
+            if valid:
+                found.append(cycle)
+
+    simulator = Simulator(array)
+    simulator.add_clock(1e-9)
+    for name in streams:
+        simulator.add_testbench(driver(name), background=True)
+    simulator.add_testbench(monitor)
+    simulator.run()
+    return found
+
+
+def test_no_stall_in_steady_state():
+    """Tiles as long as loading one takes: after the first, an output leaves every cycle."""
+    columns, tiles = 3, 4
+    rng = np.random.default_rng(0)
+    inputs = stimuli.mac_array(rng, columns * tiles, columns=columns)
+    inputs["i_activation"]["last"][:] = np.tile([0, 0, 1], tiles)
+    inputs["i_weight"] = stimuli.records(rng, columns * tiles)
+    array = MacArray(columns=columns)
+    found = cycles(array, inputs, columns * tiles)
+    assert np.diff(found).tolist() == [1] * (columns * tiles - 1)
+    # The first tile takes its load and one cycle for the swap, in which the activation waits.
+    assert found[0] == columns + 1 + array.latency
+
+
+def test_reset_in_flight():
+    """After a reset the array waits for weights again and computes as if new."""
+    rng = np.random.default_rng(1)
+    inputs = stimuli.mac_array(rng, 6, columns=2)
+    inputs["i_activation"]["last"][:] = 0
+    expected = twins.mac_array(inputs, columns=2)["o"]
+    array = MacArray(columns=2)
+    reset = Signal()
+    rows = {name: sim.payload.to_integers(sim.payload.to_bits(
+        array.signature.members[name].signature.members["payload"].shape, inputs[name], name))
+        for name in inputs}
+    received = []
+
+    async def bench(ctx):
+        ctx.set(array.o.ready, 1)
+        for attempt in range(2):
+            position = dict.fromkeys(rows, 0)
+            for cycle in range(30):
+                for name in rows:
+                    port = getattr(array, name)
+                    ctx.set(port.valid, position[name] < len(rows[name]))
+                    if position[name] < len(rows[name]):
+                        ctx.set(port.payload.as_value(), rows[name][position[name]])
+                if attempt == 0 and cycle == 9:
+                    for name in rows:
+                        ctx.set(getattr(array, name).valid, 0)
+                    ctx.set(reset, 1)
+                    await ctx.tick()
+                    ctx.set(reset, 0)
+                    break
+                taken = {name: ctx.get(getattr(array, name).ready)
+                         and position[name] < len(rows[name]) for name in rows}
+                if attempt and ctx.get(array.o.valid):
+                    received.append([ctx.get(value) for value in array.o.payload])
+                await ctx.tick()
+                for name in rows:
+                    position[name] += bool(taken[name])
+
+    simulator = Simulator(ResetInserter(reset)(Fragment.get(array, None)))
+    simulator.add_clock(1e-9)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert received == expected.tolist()
+
+
+@pytest.mark.parametrize("columns", [0, -1, 2.0, True])
+def test_wrong_columns(columns):
+    with pytest.raises(ValueError, match=f"Columns must be a positive integer, not {columns!r}"):
+        MacArray(columns=columns)

@@ -1,0 +1,120 @@
+"""The synthesis report's command line, its table and its JSON."""
+
+import json
+
+import pytest
+from amaranth import *
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hw import synth
+from hw.liberty import find_library
+from hw.yosys import ToolError
+
+RESULT = {
+    "cells", "area_um2", "sequential_area_um2", "flip_flops", "area_timed_um2", "delay_ns",
+    "fmax_mhz", "path_class", "startpoint", "endpoint", "io_delay_ns", "fmax_io_mhz", "path",
+    "paths", "cells_by_type", "synthesis_s", "parameters",
+}
+
+
+class Register(wiring.Component):
+    """One inverting register, with or without feedback."""
+
+    def __init__(self, *, feedback):
+        self.feedback = feedback
+        super().__init__({"a": In(1), "y": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        held = Signal(init=1)
+        m.d.sync += held.eq(~(self.a & held) if self.feedback else ~self.a)
+        m.d.comb += self.y.eq(held)
+        return m
+
+
+def test_row_and_json(tmp_path, capsys):
+    path = tmp_path / "new" / "synth.json"
+    assert synth.main(["top1", "--set", "lanes=4", "--json", str(path)]) == 0
+    out, err = capsys.readouterr()
+    assert "synth: top1 (1/1)" in err
+
+    written = json.loads(path.read_text())
+    assert set(written) == {"units", "library", "versions", "script"}
+    assert written["library"]["name"] == "NangateOpenCellLibrary"
+    assert set(written["script"]) == {"area", "timing", "drive.txt"}
+    assert list(tmp_path.glob("**/*.*")) == [path]
+    unit = written["units"]["top1"]
+    assert set(unit) == RESULT
+    assert unit["parameters"] == {"lanes": 4}
+    assert unit["cells"] == sum(unit["cells_by_type"].values())
+    library = find_library()
+    area = sum(number * library.cells[kind].area for kind, number in unit["cells_by_type"].items())
+    assert unit["area_um2"] == pytest.approx(area)
+    assert (unit["path_class"], unit["flip_flops"], unit["sequential_area_um2"]) == ("in-out", 0, 0)
+    assert unit["fmax_mhz"] == pytest.approx(1000 / unit["delay_ns"], rel=1e-4)
+    assert unit["delay_ns"] == unit["io_delay_ns"] == unit["path"][-1]["arrival_ns"]
+    assert unit["startpoint"].startswith("codes[") and unit["endpoint"].startswith("lane[")
+
+    row, = (line for line in out.splitlines() if line.startswith("top1 "))
+    assert row.split()[1:3] == [str(unit["cells"]), f"{unit['area_um2']:.0f}"]
+    assert f"{unit['delay_ns']:.3f}  in-out" in row
+    assert row.endswith(f"{unit['startpoint']} -> {unit['endpoint']}")
+    # Neither the report nor the file names a place on this machine.
+    assert "/" not in out.replace("I/O", "").replace("(1/1)", "")
+    assert str(library.path.parent) not in path.read_text()
+
+
+def test_same_figures_again():
+    first, second = (synth.synthesize("top", Register(feedback=True), find_library())
+                     for _ in range(2))
+    del first["synthesis_s"], second["synthesis_s"]
+    assert first == second
+
+
+@pytest.mark.parametrize("feedback, kind", [(True, "reg-reg"), (False, "reg-out")])
+def test_class_of_path(feedback, kind):
+    result = synth.synthesize("top", Register(feedback=feedback), find_library())
+    assert result["path_class"] == kind
+    assert result["flip_flops"] == 1
+    assert 0 < result["sequential_area_um2"] < result["area_um2"]
+    assert ("reg-reg" in result["paths"]) == feedback
+    assert result["io_delay_ns"] == max(
+        path["delay_ns"] for key, path in result["paths"].items() if key != "reg-reg")
+    assert result["fmax_io_mhz"] <= result["fmax_mhz"]
+
+
+def test_foreign_cells_are_refused():
+    class Foreign(wiring.Component):
+        y: Out(1)
+
+        def elaborate(self, platform):
+            m = Module()
+            m.submodules.x = Instance("MYSTERY", o_Y=self.y)
+            return m
+
+    with pytest.raises(ToolError, match="^top: "):
+        synth.synthesize("top", Foreign(), find_library())
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["topp1"], "Unit must be one of top1, "),
+    (["top1", "--set", "lanes=3"], "lanes must be one of 8, 2, "),
+    (["top1", "--set", "lane=3"], "must be one of: lanes, not 'lane'"),
+    (["--set", "lanes=4"], "--set lanes=4 needs exactly one unit, not "),
+    (["top1", "--library", "no.lib"], "Library no.lib: No such file or directory; give nangate45"),
+    (["top1", "--library", "pyproject.toml"], "pyproject.toml is not usable: it is not in the"),
+    (["top1", "--json", "pyproject.toml/x.json"], "cannot write --json pyproject.toml/x.json: "),
+])
+def test_errors_are_one_line(arguments, message, capsys):
+    assert synth.main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert message in err
+
+
+def test_unknown_option_is_one_line(capsys):
+    with pytest.raises(SystemExit) as caught:
+        synth.main(["--libary", "x"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
