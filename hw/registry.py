@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """The units of the project: the one list that generation, synthesis and co-simulation read."""
 
 from collections.abc import Callable
