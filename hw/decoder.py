@@ -14,7 +14,7 @@ from .formats import (
     e2m1_significand,
 )
 from .stream_register import StreamRegister
-from .top1 import Top1
+from .top1 import select_top1
 
 
 class Decoder(wiring.Component):
@@ -69,13 +69,12 @@ class Decoder(wiring.Component):
             metadata = record.metadata[j]
             if self.kind == "activation":
                 # The top-1 goes down by one from E2M3 code 4c + metadata, but not below zero.
-                m.submodules[f"top1_{j}"] = top1 = Top1()
+                lane, magnitude = select_top1(m, codes)
                 biased = Signal(5, name=f"biased{j}")
                 refined = Signal(5, name=f"refined{j}")
                 top = Signal(6, name=f"top{j}")
                 m.d.comb += [
-                    top1.codes.eq(Cat(codes)),
-                    biased.eq(Cat(metadata, Array(codes)[top1.lane][:3])),
+                    biased.eq(Cat(metadata, magnitude)),
                     refined.eq(Mux(biased == 0, 0, biased - 1)),
                     top.eq(_e2m3_eighths(refined)),
                 ]
@@ -88,7 +87,7 @@ class Decoder(wiring.Component):
                 ]
                 if self.kind == "activation":
                     m.d.comb += float32.eighths.eq(Mux(
-                        top1.lane == i, top, e2m1_significand(code) << e2m1_shift(code) << 2))
+                        lane[i], top, e2m1_significand(code) << e2m1_shift(code) << 2))
                 else:
                     # Twice the value (at most 12) times 4 + k (at most 7): eighths, below 2**7.
                     m.d.comb += float32.eighths.eq(

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from .formats import GROUP, SCALE_NAN, SUBGROUP, SUBGROUPS, Record
 from .stream_register import StreamRegister
-from .top1 import Top1
+from .top1 import select_top1
 
 # Exponent and mantissa bits.
 _FLOATS = {"float32": (8, 23), "bfloat16": (8, 7), "float16": (5, 10)}
@@ -314,7 +314,6 @@ class _EncodeSubgroup(wiring.Component):
         #   1     0    1  | 1  tie, to even
         #   1     1    -  | 1
         # Code 7 is 6, the largest: it saturates.
-        m.submodules.top1 = top1 = Top1()
         up = Signal(SUBGROUP)
         for i in range(SUBGROUP):
             magnitude = self.magnitudes[i]
@@ -323,20 +322,24 @@ class _EncodeSubgroup(wiring.Component):
             m.d.comb += [
                 up[i].eq(lower[1] & (rest | upper[0]) & ~upper.all()),
                 self.codes[i].eq(upper + up[i]),
-                top1.codes[i].eq(self.codes[i]),
             ]
 
         # Only the top-1 is rounded to E2M3. Its code plus the bias of 1, less four times its
         # E2M1 code, is lower + round + 1, less 4 if that was rounded up: clamped to 0..3.
-        top = Signal(_Magnitude)
+        lane, _ = select_top1(m, [self.codes[i] for i in range(SUBGROUP)])
+        lower = Signal(2)
+        guard = Signal()
+        sticky = Signal()
         top_up = Signal()
-        m.d.comb += [
-            top.eq(self.magnitudes[top1.lane]),
-            top_up.eq(up.bit_select(top1.lane, 1)),
-        ]
-        lower = top.code[:2]
         biased = Signal(3)
-        m.d.comb += biased.eq(lower + (top.guard & (top.sticky | lower[0])) + 1)
+        m.d.comb += [
+            Cat(lower, guard, sticky, top_up).eq(reduce(or_, (
+                Cat(magnitude.code[:2], magnitude.guard, magnitude.sticky, rounded_up)
+                & selected.replicate(5)
+                for magnitude, rounded_up, selected in zip(self.magnitudes, up, lane, strict=True)
+            ))),
+            biased.eq(lower + (guard & (sticky | lower[0])) + 1),
+        ]
         with m.If(top_up):
             m.d.comb += self.meta.eq(Mux(biased[2], biased[:2], 0))
         with m.Else():

@@ -4,7 +4,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from .formats import SUBGROUP, Codes
-from .top1 import knockout
+from .top1 import select_top1
 
 Refinement = data.StructLayout({"shift": 2, "negative": 1, "zero": 1})
 """What the top-1's metadata adds to its element: plus or minus 2**shift eighths, or nothing.
@@ -41,13 +41,11 @@ class Top1Decode(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        lane, winner = knockout(m, [self.codes[i] for i in range(SUBGROUP)])
+        lane, code = select_top1(m, [self.codes[i] for i in range(SUBGROUP)])
         sign = Signal()
-        code = Signal(3)
         m.d.comb += [
-            self.lane.eq(Cat(lane == i for i in range(SUBGROUP))),
-            sign.eq(winner[3]),
-            code.eq(winner[:3]),
+            self.lane.eq(lane),
+            sign.eq((lane & Cat(self.codes[i][3] for i in range(SUBGROUP))).any()),
         ]
         meta = self.meta
 
