@@ -1,4 +1,4 @@
-"""Carry-save addition: synthesis does not restructure adders, so the structure is given."""
+"""Arithmetic in structures that synthesis does not find by itself."""
 
 from amaranth import *
 
@@ -35,3 +35,40 @@ def compress(m, rows, *, width, name):
         ]
         rows += [total, carry]
     return rows
+
+
+def largest(m, values, *, name):
+    """The largest of unsigned values, and all that equal it, by elimination.
+
+    From the top bit down, values that lack a bit which another one still in play has drop out;
+    whether any has it is that bit of the largest. Half the area of a tournament of comparisons,
+    which carries values from match to match.
+
+    Parameters
+    ----------
+    m : Module
+    values : list of Value, equally wide
+    name : str
+        Prefix of the signals' names.
+
+    Returns
+    -------
+    left : Value
+        A bit per value, set where it is the largest.
+    maximum : Value
+    """
+    # A signal per bit: bits that depend on each other within one would look like a loop.
+    maximum = []
+    left = C(-1, len(values))
+    for place in reversed(range(len(values[0]))):
+        bits = Signal(len(values), name=f"{name}_bits{place}")
+        still = Signal(len(values), name=f"{name}_left{place}")
+        bit = Signal(name=f"{name}{place}")
+        m.d.comb += [
+            bits.eq(Cat(value[place] for value in values) & left),
+            bit.eq(bits.any()),
+            still.eq(bits | (left & ~bit.replicate(len(values)))),
+        ]
+        left = still
+        maximum.insert(0, bit)
+    return left, Cat(maximum)

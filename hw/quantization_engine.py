@@ -7,6 +7,7 @@ from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from .arithmetic import largest
 from .formats import GROUP, SCALE_NAN, SUBGROUP, SUBGROUPS, Record
 from .stream_register import StreamRegister
 from .top1 import select_top1
@@ -95,12 +96,15 @@ class QuantizationEngine(wiring.Component):
         """First stage: the group's scale, and every magnitude in units of it."""
         values = [self._unpacked(m, i) for i in range(GROUP)]
 
-        largest = Signal(8)
-        bad = Signal()
-        m.d.comb += [
-            largest.eq(_maximum(m, [exponent for exponent, _ in values])),
-            bad.eq(largest.all()),
+        # Two levels of elimination are faster than one over all lanes, and hardly larger.
+        maxima = [
+            largest(m, [exponent for exponent, _ in values[start : start + SUBGROUP]],
+                    name=f"maximum{start}")[1]
+            for start in range(0, GROUP, SUBGROUP)
         ]
+        _, maximum = largest(m, maxima, name="maximum")
+        bad = Signal()
+        m.d.comb += bad.eq(maximum.all())
 
         # Where the rule adds 1 to a largest exponent of 1, the scale is 0 all the same.
         offset = 0
@@ -108,14 +112,14 @@ class QuantizationEngine(wiring.Component):
             base, bound = _RULES[self.rule]
             reached = Signal()
             m.d.comb += reached.eq(Cat(
-                (exponent == largest) & (mantissa >= -(-bound >> (23 - len(mantissa))))
+                (exponent == maximum) & (mantissa >= -(-bound >> (23 - len(mantissa))))
                 for exponent, mantissa in values).any())
             offset = reached + base
         scale = Signal(8)
         top = Signal(8)
         unclamped = Signal(signed(10))
         m.d.comb += [
-            unclamped.eq(largest - 2 + offset),
+            unclamped.eq(maximum - 2 + offset),
             scale.eq(Mux(unclamped < 0, 0, unclamped)),
             # At most 253 + 2.
             top.eq(scale + 2),
@@ -157,18 +161,6 @@ class QuantizationEngine(wiring.Component):
                     encode.magnitudes[i].eq(aligned.magnitudes[element]),
                     record.elements[element].eq(Cat(encode.codes[i], aligned.signs[element])),
                 ]
-
-
-def _maximum(m, values):
-    """Largest of a power of two of unsigned values."""
-    level = 0
-    while len(values) > 1:
-        winners = [Signal(8, name=f"maximum{level}_{i}") for i in range(len(values) // 2)]
-        for winner, a, b in zip(winners, values[::2], values[1::2], strict=True):
-            m.d.comb += winner.eq(Mux(a > b, a, b))
-        values = winners
-        level += 1
-    return values[0]
 
 
 class _Widen(wiring.Component):
