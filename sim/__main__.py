@@ -11,6 +11,7 @@ from hw.registry import UNITS, build, parameters
 
 from . import smollm2
 from .bench import SimulationError, mismatches, run
+from .compiled import ENGINES
 from .lockstep import lockstep
 
 
@@ -52,6 +53,8 @@ def _add_common(command):
     command.add_argument("--stalls", type=float, default=0.0, metavar="P",
                          help="probability that an end of a stream pauses (default: 0)")
     command.add_argument("--seed", type=int, default=0, help="of stimuli and stalls (default: 0)")
+    command.add_argument("--engine", default="auto", choices=("auto", "amaranth", *ENGINES),
+                         help="simulator; auto compiles where that pays (default: auto)")
     command.add_argument("--vcd", type=Path, metavar="FILE",
                          help="write waveforms; with several units, to FILE's name with the "
                               "unit's name before the ending")
@@ -64,10 +67,10 @@ def _lockstep(options):
         if not 1 <= value <= most:
             raise ValueError(f"{name} must be within 1 and {most}, not {value}")
     return report_lockstep(data, tokens=options.tokens, rows=options.rows, stalls=options.stalls,
-                           seed=options.seed, vcd=options.vcd)
+                           seed=options.seed, vcd=options.vcd, engine=options.engine)
 
 
-def report_lockstep(data, *, tokens, rows, stalls=0.0, seed=0, vcd=None):
+def report_lockstep(data, *, tokens, rows, stalls=0.0, seed=0, vcd=None, engine="auto"):
     """Runs a slice's first tokens and rows in lockstep and prints the outcome.
 
     Returns
@@ -85,7 +88,8 @@ def report_lockstep(data, *, tokens, rows, stalls=0.0, seed=0, vcd=None):
             bars[unit] = tqdm(total=total, desc=unit, unit="group", disable=None, leave=False)
         bars[unit].update(received - bars[unit].n)
 
-    result = lockstep(activations, weights, stalls=stalls, seed=seed, progress=progress,
+    result = lockstep(activations, weights, stalls=stalls, seed=seed, engine=engine,
+                      progress=progress,
                       vcd=vcd and [_vcd_of(vcd, unit) for unit in
                                    ("quantization_engine", "group_mac")])
     for bar in bars.values():
@@ -115,7 +119,7 @@ def _cosim(options):
         inputs = unit.stimuli(np.random.default_rng(options.seed), options.count, **chosen[name])
         with tqdm(total=options.count, desc=name, disable=None, leave=False) as bar:
             outputs = run(build(name, options.settings), inputs, stalls=options.stalls,
-                          seed=options.seed,
+                          seed=options.seed, engine=options.engine,
                           vcd=options.vcd and _vcd_of(options.vcd, name, alone=len(names) == 1),
                           progress=lambda received, bar=bar: bar.update(received - bar.n))
         wrong = np.flatnonzero(mismatches(outputs, unit.twin(inputs, **chosen[name])))

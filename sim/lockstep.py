@@ -36,14 +36,15 @@ class Lockstep:
     errors: dict
 
 
-def lockstep(activations, weights, *, stalls=0.0, seed=0, vcd=None, progress=None):
+def lockstep(activations, weights, *, stalls=0.0, seed=0, engine="auto", vcd=None,
+             progress=None):
     """Runs a linear layer through quantization engine and dot-product unit, against golden.
 
     Parameters
     ----------
     activations : float32 array, shape (M, K)
     weights : float32 array, shape (N, K)
-    stalls, seed
+    stalls, seed, engine
         As in `sim.run`.
     vcd : pair of path, optional
         Waveform files of the two units.
@@ -59,7 +60,8 @@ def lockstep(activations, weights, *, stalls=0.0, seed=0, vcd=None, progress=Non
 
     records = _records(quantized)
     groups = _padded(activations).view(np.uint32).reshape(-1, 32)
-    outputs = run(QuantizationEngine(), {"i": groups}, stalls=stalls, seed=seed, vcd=vcd[0],
+    outputs = run(QuantizationEngine(), {"i": groups}, stalls=stalls, seed=seed, engine=engine,
+                  vcd=vcd[0],
                   progress=_for_unit(progress, "quantization_engine", len(groups)))
     group_mismatches = mismatches(outputs["o"], _flat(records))
 
@@ -67,7 +69,8 @@ def lockstep(activations, weights, *, stalls=0.0, seed=0, vcd=None, progress=Non
     # result of the step before: where no step differs, that is what the unit gave itself.
     given = {name: plane.reshape(records[name].shape) for name, plane in outputs["o"].items()}
     inputs, expected = _steps(quantized, weight, given)
-    outputs = run(GroupMac(), {"i": inputs}, stalls=stalls, seed=seed, vcd=vcd[1],
+    outputs = run(GroupMac(), {"i": inputs}, stalls=stalls, seed=seed, engine=engine,
+                  vcd=vcd[1],
                   progress=_for_unit(progress, "group_mac", len(expected)))
     product_mismatches = mismatches(outputs["o"], expected)
 

