@@ -1,17 +1,17 @@
 """The main job, ``python -m hw``: Verilog of every unit, real data in lockstep, area and timing."""
 
-import argparse
 import sys
 from pathlib import Path
 
 from tqdm import tqdm
 
 from . import generate, synth, yosys
+from .command import Parser
 from .registry import UNITS
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m hw", description=__doc__,
         epilog="See also python -m hw.generate, python -m hw.synth and python -m sim.")
     parser.add_argument("-o", default="build", metavar="DIR", help="folder for all output")
@@ -34,7 +34,7 @@ def main(arguments=None):
         print("\nArea and timing")
         return synth.main(["--json", str(Path(options.o) / "synth.json")]) or status
     except (OSError, ValueError, yosys.ToolError) as error:
-        print(f"python -m hw: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 1
 
 

@@ -1,6 +1,5 @@
 """Emits units as Verilog-2001 with a JSON description: ``python -m hw.generate --help``."""
 
-import argparse
 import enum
 import hashlib
 import json
@@ -13,13 +12,14 @@ from amaranth.hdl import Shape
 from amaranth.lib import data, stream, wiring
 
 from . import registry, yosys
+from .command import Parser
 from .proof import prove
 from .verilog import ports_of, verilog, versions
 
 
 def main(arguments=None):
     """Command line; see ``--help``. Returns the exit status."""
-    parser = _Parser(
+    parser = Parser(
         prog="python -m hw.generate", description="Emits units as Verilog with a description.")
     parser.add_argument("units", metavar="UNIT", nargs="*", help="default: all units")
     parser.add_argument("--list", action="store_true", help="list the units and their parameters")
@@ -143,13 +143,6 @@ def describe(component, name, text, parameters=None):
         "versions": versions(),
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
     }
-
-
-class _Parser(argparse.ArgumentParser):
-    """Complains in one line."""
-
-    def error(self, message):
-        self.exit(2, f"error: {message}; see --help\n")
 
 
 def _modules(text):

@@ -5,7 +5,6 @@ Every unit is mapped twice onto the cell library, for area and for delay, and th
 is timed by `hw.timing`.
 """
 
-import argparse
 import json
 import os
 import platform
@@ -19,6 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from . import registry, timing, yosys
+from .command import Parser
 from .liberty import find_library
 from .verilog import verilog, versions
 from .yosys import ToolError
@@ -50,7 +50,7 @@ DRIVE = "set_driving_cell {driver}\nset_load {load}\n"
 
 def main(arguments=None):
     """Command line; see ``--help``. Returns the exit status."""
-    parser = _Parser(prog="python -m hw.synth", description="Area and timing of the units.")
+    parser = Parser(prog="python -m hw.synth", description="Area and timing of the units.")
     parser.add_argument("units", metavar="UNIT", nargs="*", help="default: all units")
     parser.add_argument("--library", metavar="nangate45|FILE.lib", default="nangate45",
                         help="cell library in the Liberty format (default: nangate45)")
@@ -193,21 +193,22 @@ def table(results):
     str
     """
     rows = [("unit", "cells", "area", "flip-flops", "area T", "delay", "path", "Fmax", "I/O delay",
-             "time", "slowest path"),
-            ("", "", "um2", "", "um2", "ns", "", "MHz", "ns", "s", "")]
+             "clock", "time", "slowest path"),
+            ("", "", "um2", "", "um2", "ns", "", "MHz", "ns", "MHz", "s", "")]
     for name, unit in results["units"].items():
         share = unit["sequential_area_um2"] / unit["area_um2"] if unit["area_um2"] else 0
         row = [name, str(unit["cells"]), f"{unit['area_um2']:.0f}", f"{share:.0%}",
                f"{unit['area_timed_um2']:.0f}"]
         if unit["delay_ns"] is None:
-            row += ["-"] * 4
+            row += ["-"] * 5
         else:
             row += [f"{unit['delay_ns']:.3f}", unit["path_class"], f"{unit['fmax_mhz']:.0f}",
-                    "-" if unit["io_delay_ns"] is None else f"{unit['io_delay_ns']:.3f}"]
+                    "-" if unit["io_delay_ns"] is None else f"{unit['io_delay_ns']:.3f}",
+                    f"{unit['fmax_io_mhz']:.0f}"]
         rows.append((*row, f"{unit['synthesis_s']:.0f}",
                      f"{unit['startpoint']} -> {unit['endpoint']}" if unit["startpoint"] else "-"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(text.ljust(width) if i in (0, 6, 10) else text.rjust(width)
+    lines = ["  ".join(text.ljust(width) if i in (0, 6, 11) else text.rjust(width)
                        for i, (text, width) in enumerate(zip(row, widths, strict=True))).rstrip()
              for row in rows]
     library, tools = results["library"], results["versions"]
@@ -220,16 +221,10 @@ _LEGEND = (
     "cells, area, flip-flops' share of it: mapped for area. All else: mapped for delay (area T).",
     "delay: reg-reg with clock-to-output and setup, the clock period; in a unit without such",
     "paths the slowest of in-reg, reg-out and in-out. I/O delay: the slowest of these in any unit.",
+    "clock: with ideal registers on all ports.",
     "Inputs arrive at 0 ns behind {driver}, whose delay under load counts; outputs bear "
     "{output_load_ff:g} fF.",
 )
-
-
-class _Parser(argparse.ArgumentParser):
-    """Complains in one line."""
-
-    def error(self, message):
-        self.exit(2, f"error: {message}; see --help\n")
 
 
 def _synthesize_all(names, settings, library):

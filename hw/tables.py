@@ -1,6 +1,5 @@
 """The README's tables, made from the registry and from a synthesis report: see ``--help``."""
 
-import argparse
 import json
 import re
 import sys
@@ -9,11 +8,12 @@ from pathlib import Path
 from amaranth import Shape
 from amaranth.lib import data, wiring
 
+from .command import Parser
 from .registry import UNITS, build
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(prog="python -m hw.tables", description=__doc__)
+    parser = Parser(prog="python -m hw.tables", description=__doc__)
     parser.add_argument("--readme", type=Path, metavar="FILE",
                         help="write the tables between this file's markers, instead of to stdout")
     parser.add_argument("--synth", type=Path, metavar="FILE",
@@ -28,7 +28,7 @@ def main(arguments=None):
         else:
             print("\n\n".join(tables.values()))
     except (OSError, ValueError, KeyError) as error:
-        print(f"python -m hw.tables: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -279,7 +279,11 @@ def _check_registers(modules, payload):
 
 
 def _finish(text, inputs):
-    """Shortens what Yosys wrote and names the unused bits, as lint tools ask for."""
+    """Shortens what Yosys wrote and names the unused bits, as lint tools ask for.
+
+    They also ask for files with the names of their modules. The text is as if the file of each
+    module had been read in turn, which is what a line directive is for.
+    """
     text = re.sub(r"/\*.*?\*/\n+", "", text)
     # A sign extension repeats a bit many times.
     text = re.sub(r"(?<=[{ ])(\w+(?:\[\d+\])?)((?:, \1)+)(?=[, ])",
@@ -289,7 +293,9 @@ def _finish(text, inputs):
         if unused := _unused(module, inputs):
             module = module.replace(
                 "endmodule", f"  wire unused = &{{1'b0, {', '.join(unused)}}};\nendmodule")
-        modules.append(module)
+        name = re.match(r"module (\w+)", module)[1]
+        directive = f'`line 1 "{name}.v" 0\n' if modules else ""
+        modules.append(directive + module)
     return "\n" + "".join(modules)
 
 

@@ -1,12 +1,12 @@
 """Commands that simulate: ``python -m sim {lockstep,cosim}``."""
 
-import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from hw.command import Parser
 from hw.registry import UNITS, build, parameters
 
 from . import smollm2
@@ -16,7 +16,7 @@ from .lockstep import lockstep
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(prog="python -m sim", description=__doc__)
+    parser = Parser(prog="python -m sim", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
     command = commands.add_parser(
@@ -45,7 +45,7 @@ def main(arguments=None):
             raise ValueError(f"--vcd must lie in a folder that exists, not {options.vcd.parent}")
         return options.act(options)
     except (OSError, ValueError, SimulationError) as error:
-        print(f"python -m sim {options.command}: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 1
 
 

@@ -25,10 +25,8 @@ def run(*arguments, **environment):
 
 
 def lint(path, top):
-    """Complaints of the tools about a file, which Verilator is to take for a library."""
-    # With -v, for a file of several modules cannot have the name of each (DECLFILENAME).
-    commands = [[VERILATOR / "bin" / "verilator_bin", "--lint-only", "-Wall", "--top-module", top,
-                 "/dev/null", "-v", path]]
+    """Complaints of the tools about a file."""
+    commands = [[VERILATOR / "bin" / "verilator_bin", "--lint-only", "-Wall", path]]
     if shutil.which("iverilog"):
         commands.append(["iverilog", "-Wall", "-g2005", "-s", top, "-o", "/dev/null", path])
     results = [subprocess.run(command, capture_output=True, text=True,
