@@ -117,12 +117,14 @@ class QuantizationEngine(wiring.Component):
             offset = reached + base
         scale = Signal(8)
         top = Signal(8)
+        least = Signal(8)
         unclamped = Signal(signed(10))
         m.d.comb += [
             unclamped.eq(maximum - 2 + offset),
             scale.eq(Mux(unclamped < 0, 0, unclamped)),
             # At most 253 + 2.
             top.eq(scale + 2),
+            least.eq(Mux(top < 6, 0, top - 6)),
             aligned.scale.eq(Mux(bad, SCALE_NAN, scale)),
         ]
 
@@ -133,6 +135,7 @@ class QuantizationEngine(wiring.Component):
                 align.exponent.eq(exponent),
                 align.mantissa.eq(mantissa),
                 align.top.eq(top),
+                align.least.eq(least),
                 align.blank.eq(bad),
                 aligned.magnitudes[i].eq(align.magnitude),
                 aligned.signs[i].eq(self.i.payload[i][-1] & ~bad),
@@ -217,6 +220,8 @@ class _Align(wiring.Component):
     mantissa : In(mantissa)
     top : In(8)
         Exponent of the binade that E2M3 ends with: the scale code + 2.
+    least : In(8)
+        Smallest exponent that does not round to 0 for certain: ``top`` - 6, at least 0.
     blank : In(1)
         Gives 0.
     magnitude : Out(_Magnitude)
@@ -228,6 +233,7 @@ class _Align(wiring.Component):
             "exponent": In(8),
             "mantissa": In(mantissa),
             "top": In(8),
+            "least": In(8),
             "blank": In(1),
             "magnitude": Out(_Magnitude),
         })
@@ -236,17 +242,24 @@ class _Align(wiring.Component):
         m = Module()
 
         # The magnitude is h.mmm * 2**(2 - places) in units of the scale; subnormals have h = 0
-        # and exponent 1. From 7 places on it is below 1/16 and rounds to 0.
+        # and exponent 1. From 7 places on it is below 1/16 and rounds to 0. A comparison with a
+        # bound that all lanes share and a difference of three bits replace one of eight.
         h = Signal()
-        places = Signal(8)
+        exponent = Signal(8)
+        places = Signal(3)
         near = Signal()
         m.d.comb += [
             h.eq(self.exponent.any()),
-            places.eq(self.top - (self.exponent | ~h)),
-            near.eq(~places[3:].any() & ~self.blank),
+            exponent.eq(self.exponent | ~h),
+            places.eq(self.top[:3] - exponent[:3]),
+            near.eq((exponent >= self.least) & ~self.blank),
         ]
         at = [Signal(name=f"at{place}") for place in range(7)]
-        m.d.comb += [at[place].eq(near & (places[:3] == place)) for place in range(7)]
+        for place in range(7):
+            # Nothing near is at 7 places: the bit that alone tells 3, 5 or 6 from it is spared.
+            telling = [bit for bit in range(3) if place >> bit & 1 or place | 1 << bit != 7]
+            m.d.comb += at[place].eq(near & Cat(
+                places[bit] == (place >> bit & 1) for bit in telling).all())
 
         m1, m2, m3, m4, m5 = reversed(self.mantissa[-5:])
         # Whether any bit follows the fifth, the fourth ...
@@ -275,7 +288,7 @@ class _Align(wiring.Component):
         code4 = at[0] | (at[1] & h)
         magnitude = Cat(code0, code1, code2, code3, code4, guard, sticky)
         if self.saturating:
-            magnitude = magnitude | (places.all() & ~self.blank).replicate(5)
+            magnitude = magnitude | ((exponent > self.top) & ~self.blank).replicate(5)
         m.d.comb += self.magnitude.eq(magnitude)
 
         return m
