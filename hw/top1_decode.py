@@ -47,33 +47,25 @@ class Top1Decode(wiring.Component):
             self.lane.eq(lane),
             sign.eq((lane & Cat(self.codes[i][3] for i in range(SUBGROUP))).any()),
         ]
-        meta = self.meta
 
-        # Rows: shift by code. Metadata 2 and 3 add one or two quanta of E2M3, which double with
-        # every binade; metadata 0 takes one away, a quantum of the next lower code's binade.
-        up = Signal(2)
-        down = Signal(2)
-        with m.Switch(code):
-            for value, (lower, upper) in enumerate([
-                (0, 0),  # 0
-                (0, 0),  # 0.5
-                (0, 0),  # 1
-                (0, 0),  # 1.5
-                (0, 1),  # 2
-                (1, 1),  # 3
-                (1, 2),  # 4
-                (2, 2),  # 6
-            ]):
-                with m.Case(value):
-                    m.d.comb += [down.eq(lower), up.eq(upper)]
-
-        # Metadata 1 stands for the plain element, and so does 0 where there is nothing below.
-        refinement = self.refinement
-        m.d.comb += refinement.zero.eq((meta == 1) | ((meta == 0) & (code == 0)))
-        with m.If(meta[1]):
-            # At most 2 + 1: two bits hold it.
-            m.d.comb += [refinement.shift.eq(up + meta[0]), refinement.negative.eq(sign)]
-        with m.Elif(~refinement.zero):
-            m.d.comb += [refinement.shift.eq(down), refinement.negative.eq(~sign)]
+        # Metadata 2 and 3 add one or two quanta of E2M3, which double with every binade; metadata
+        # 0 takes one away, a quantum of the next lower code's binade. Metadata 1 stands for the
+        # plain element, and so does 0 where there is nothing below. Shifts by code:
+        #        0   0.5  1   1.5  2   3   4   6
+        # 0      -   0    0   0    0   1   1   2
+        # 2      0   0    0   0    1   1   2   2
+        # 3      1   1    1   1    2   2   3   3
+        low, middle, high = code
+        down = Cat(high & (middle ^ low), high & middle & low)
+        one = Cat(high & ~middle, high & middle)
+        two = Cat(~high | middle, high)
+        zero = Signal()
+        m.d.comb += [
+            zero.eq(~self.meta[1] & (self.meta[0] | ~code.any())),
+            self.refinement.zero.eq(zero),
+            self.refinement.shift.eq(
+                Mux(self.meta[1], Mux(self.meta[0], two, one), down & ~self.meta[0].replicate(2))),
+            self.refinement.negative.eq((sign ^ ~self.meta[1]) & ~zero),
+        ]
 
         return m
