@@ -7,6 +7,7 @@ every register a clocked block of its own, with synchronous reset and enable and
 value. `hw.proof` shows that the result still is what Amaranth simulates.
 """
 
+import enum
 import json
 import re
 import tomllib
@@ -118,6 +119,7 @@ class _Netlist:
         self._name = name
         self._modules = {}
         self._owners = {}
+        self._known = {}
         self._add(component, Fragment.get(component, None), name)
 
     def text(self):
@@ -130,12 +132,18 @@ class _Netlist:
         """
         self._separate(fragment)
         ports = {port: (value, direction(member)) for port, member, value in ports_of(component)}
+        content, signals = _content(fragment, ports)
+        if content in self._known:
+            self._check_closed(component, fragment, signals)
+            known, clocked = self._known[content]
+            return known, ports, clocked
         design = fragment.prepare(ports, hierarchy=("@",))
         domains = [*design.fragment.domains]
         if domains not in ([], ["sync"]):
             raise ValueError(f"Clock domain of {type(component).__name__} must be sync, "
                              f"not {', '.join(domains)}")
-        self._check_closed(component, design)
+        self._check_closed(component, fragment, [signal for info in design.fragments.values()
+                                                 for signal in info.used_signals])
         payload = rename(design)
         text = _plain(rtlil.convert_fragment(design, emit_src=False)[0], ["clk", "rst", *ports])
         if name is None:
@@ -148,6 +156,8 @@ class _Netlist:
             name = f"{base}_{others + 1}" if others else base
         self._modules[name] = text.replace("@", name)
         self.payload |= {module.replace("@", name): names for module, names in payload.items()}
+        if content is not None:
+            self._known[content] = name, bool(domains)
         return name, ports, bool(domains)
 
     def _separate(self, fragment):
@@ -166,16 +176,62 @@ class _Netlist:
             instance.origins = child.origins
             fragment.subfragments[i] = instance, label, src_loc
 
-    def _check_closed(self, component, design):
+    def _check_closed(self, component, fragment, signals):
         # A signal in two modules that is a port of neither would become two signals.
-        children = [c for f in design.fragments if (c := _component(f)) is not None]
+        children = [c for f in _below(fragment) if (c := _component(f)) is not None]
         shared = {id(value) for c in (component, *children) for _, _, value in ports_of(c)}
-        for info in design.fragments.values():
-            for signal in info.used_signals:
-                owner = self._owners.setdefault(id(signal), (signal, design))[1]
-                if owner is not design and id(signal) not in shared:
-                    raise ValueError(f"Signal {signal.name} of {type(component).__name__} is used "
-                                     "by another component without being a port")
+        for signal in signals:
+            _, owner, foreign = self._owners.setdefault(
+                id(signal), (signal, fragment, id(signal) not in shared))
+            if owner is not fragment and (foreign or id(signal) not in shared):
+                raise ValueError(f"Signal {signal.name} of {type(component).__name__} is used "
+                                 "by another component without being a port")
+
+
+def _below(fragment):
+    """All fragments below one."""
+    for child, _, _ in fragment.subfragments:
+        yield child
+        yield from _below(child)
+
+
+def _content(fragment, ports):
+    """What a fragment says, so that equal contents make equal modules, and its signals.
+
+    Contents are compared in place of the modules because Amaranth takes long to convert one.
+    Signals count by the order in which they are met. Where anything is found that need not be
+    equal if it looks equal, the content is None.
+    """
+    tokens, signals = [], {}
+    stack = [fragment, *ports.items()]
+    while stack:
+        item = stack.pop()
+        kind = type(item)
+        if kind is Signal:
+            if id(item) in signals:
+                tokens.append((kind, signals[id(item)][0]))
+                continue
+            signals[id(item)] = len(signals), item
+        if item is None or kind in (int, str, bool) or isinstance(item, (enum.Enum, type)):
+            tokens.append((kind, item))
+            continue
+        if isinstance(item, dict):
+            parts = [*item.items()]
+        elif isinstance(item, (tuple, list)):
+            parts = item
+        elif kind is Fragment and not item.domains:
+            parts = (item.statements, item.subfragments, item.attrs, item.domain_renames)
+        elif kind is Instance and not item.domains and not item.subfragments:
+            parts = (item.type, item.parameters, item.ports, item.attrs, item.domain_renames)
+        elif kind.__module__ == Value.__module__:
+            parts = [part for name, part in vars(item).items()
+                     if name != "src_loc" and not name.startswith("_MustUse__")
+                     and (name != "duid" or kind is not Signal)]
+        else:
+            return None, ()
+        tokens.append((kind, len(parts)))
+        stack += parts
+    return tuple(tokens), [signal for _, signal in signals.values()]
 
 
 def ports_of(component):

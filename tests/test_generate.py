@@ -229,6 +229,138 @@ def test_signals_must_not_bypass_the_ports():
         verilog.verilog(Parent(), "parent")
 
 
+class Toggle(wiring.Component):
+    """A register that its port inverts."""
+
+    x: In(1)
+    y: Out(1)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.sync += self.y.eq(self.x ^ self.y)
+        return m
+
+
+class Shell(wiring.Component):
+    """A component around another."""
+
+    x: In(1)
+    y: Out(1)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.toggle = toggle = Toggle()
+        m.d.comb += [toggle.x.eq(self.x), self.y.eq(toggle.y)]
+        return m
+
+
+class Several(wiring.Component):
+    """Equal children, one of them transformed."""
+
+    x: In(1)
+    clear: In(1)
+    y: Out(3)
+
+    def __init__(self, transform, *, child=Toggle):
+        self.transform = transform
+        self.child = child
+        super().__init__()
+
+    def elaborate(self, platform):
+        m = Module()
+        for i, transform in enumerate((None, self.transform, None)):
+            child = self.child()
+            m.submodules[f"child{i}"] = transform(self, child) if transform else child
+            m.d.comb += [child.x.eq(self.x), self.y[i].eq(child.y)]
+        return m
+
+
+def test_equal_components_convert_once(monkeypatch):
+    convert, converted = verilog.rtlil.convert_fragment, []
+
+    def counted(design, **options):
+        converted.append(design)
+        return convert(design, **options)
+
+    monkeypatch.setattr(verilog.rtlil, "convert_fragment", counted)
+    text = verilog.verilog(Several(None, child=Shell), "several")
+    assert re.findall(r"^module (\w+)", text, re.M) == [
+        "several", "several_shell", "several_toggle"]
+    assert len(converted) == 3
+    proof.prove(Several(None, child=Shell), "several", text)
+
+
+@pytest.mark.parametrize("transform", [
+    lambda parent, child: ResetInserter(parent.clear)(child),
+    lambda parent, child: EnableInserter(parent.clear)(child),
+    lambda parent, child: DomainRenamer("sync")(child),
+])
+def test_transformed_children_are_not_taken_for_their_equals(transform):
+    text = verilog.verilog(Several(transform), "several")
+    proof.prove(Several(transform), "several", text)
+
+
+@pytest.mark.parametrize("transform, child, complaint", [
+    # Here the fragment still looks as if it were the component's own.
+    (lambda parent, child: ResetInserter(parent.clear)(Fragment.get(child, None)), Toggle,
+     "Signal clear of Several is used by another component without being a port"),
+    (lambda parent, child: EnableInserter(parent.clear)(child), Shell,
+     "Signal clear of Several is used by another component without being a port"),
+    (lambda parent, child: DomainRenamer("other")(Fragment.get(child, None)), Toggle,
+     "Clock domain of Toggle must be sync, not other"),
+    (lambda parent, child: DomainRenamer("other")(child), Shell,
+     "Clock domain of Toggle must be sync, not other"),
+])
+def test_transformed_children_are_refused_where_ports_do_not_tell(transform, child, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        verilog.verilog(Several(transform, child=child), "several")
+
+
+@pytest.mark.parametrize("difference", [
+    {"init": 1, "reset_less": False}, {"reset_less": False}])
+def test_unequal_components_are_told_apart(difference):
+    class Parent(wiring.Component):
+        y: Out(12)
+
+        def elaborate(self, platform):
+            m = Module()
+            for i, options in enumerate(({}, difference)):
+                m.submodules[f"sample{i}"] = sample = Sample(**options)
+                m.d.comb += self.y[6 * i:6 * i + 6].eq(sample.level)
+            return m
+
+    text = verilog.verilog(Parent(), "parent")
+    assert {"parent_sample", "parent_sample_2"} < {*re.findall(r"^module (\w+)", text, re.M)}
+    proof.prove(Parent(), "parent", text)
+
+
+def test_signals_must_not_bypass_the_ports_of_an_equal_component():
+    class Parent(wiring.Component):
+        y: Out(1)
+
+        def elaborate(self, platform):
+            m = Module()
+            m.submodules.first = Child()
+            m.submodules.second = second = Child()
+            m.d.comb += [second.x.eq(1), self.y.eq(second.hidden)]
+            return m
+
+    class Child(wiring.Component):
+        x: In(1)
+
+        def __init__(self):
+            self.hidden = Signal()
+            super().__init__()
+
+        def elaborate(self, platform):
+            m = Module()
+            m.d.comb += self.hidden.eq(self.x)
+            return m
+
+    with pytest.raises(ValueError, match="Signal hidden of Parent is used by another component"):
+        verilog.verilog(Parent(), "parent")
+
+
 def test_settings(tmp_path):
     paths = generate.generate("top1", ["lanes=2"], tmp_path / "new" / "folder")
     assert "// top1, lanes=2\n" in paths[0].read_text()
