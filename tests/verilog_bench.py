@@ -19,37 +19,34 @@ from sim.payload import to_bits, to_integers
 # Time is in steps of three: inputs change, all is sampled once settled, the clock rises.
 _STREAM = """
 module bench_{name};
-  reg clk = 0, rst = 1, i_valid = 0, o_ready = 0, stalled = 0, taken;
-  wire i_ready, o_valid;
-  reg [{i}:0] inputs [0:{last}];
+  reg clk = 0, rst = 1, o_ready = 0, stalled = 0;
+  wire o_valid;
+{declarations}
   reg [{o}:0] expected [0:{last}];
-  reg [{i}:0] i_payload;
   wire [{o}:0] o_payload;
   reg [{o}:0] held;
   reg [31:0] random = 32'h{seed:08x};
-  integer sent = 0, received = 0, cycle = 0, failed = -1;
+  integer received = 0, cycle = 0, failed = -1;
 
   {name} dut (
-    .clk(clk), .rst(rst), .i__payload(i_payload), .i__valid(i_valid), .i__ready(i_ready),
+    .clk(clk), .rst(rst),
+{connections}
     .o__payload(o_payload), .o__valid(o_valid), .o__ready(o_ready)
   );
 
   initial begin
-    $readmemh("{name}.in.hex", inputs);
+{reads}
     $readmemh("{name}.out.hex", expected);
     // After the last vector, a few cycles more show whether anything is left.
     while (failed < 0 && cycle < {limit} && (received < {count} || cycle < 40)) begin
       random = random ^ (random << 13);
       random = random ^ (random >> 17);
       random = random ^ (random << 5);
-      // Stalls at both ends in three eighths of the cycles; none at all for the second half.
-      if (!i_valid && !rst && sent < {count} && (random[2:0] > 2 || sent > {count} / 2)) begin
-        i_valid = 1;
-        i_payload = inputs[sent];
-      end
-      o_ready = random[10:8] > 2 || sent > {count} / 2;
+      // Stalls at all ends in three eighths of the cycles; none at all for the second half.
+{offers}
+      o_ready = random[28:26] > 2 || received > {count} / 2;
       #1;
-      taken = i_valid && i_ready && !rst;
+{takes}
       if (!rst && stalled && (o_valid !== 1 || o_payload !== held)) failed = received;
       if (!rst && o_valid !== 0 && o_ready) begin
         if (received == {count} || o_valid !== 1 || o_payload !== expected[received])
@@ -61,11 +58,7 @@ module bench_{name};
       #1 clk = 1;
       #1 clk = 0;
       rst = cycle < 2;
-      if (taken) begin
-        sent = sent + 1;
-        i_valid = 0;
-        i_payload = ~i_payload;
-      end
+{moves}
       cycle = cycle + 1;
     end
     if (failed >= 0) $display("{name}: FAIL at %0d", failed);
@@ -74,6 +67,35 @@ module bench_{name};
   end
 endmodule
 """
+
+# What there is of each input stream.
+_INPUT = {
+    "declarations": """\
+  reg {port}_valid = 0, {port}_taken;
+  wire {port}_ready;
+  reg [{high}:0] {port}_rows [0:{last}];
+  reg [{high}:0] {port}_payload;
+  integer {port}_sent = 0;""",
+    "connections": """\
+    .{port}__payload({port}_payload), .{port}__valid({port}_valid),
+    .{port}__ready({port}_ready),""",
+    "reads": """\
+    $readmemh("{name}.{port}.hex", {port}_rows);""",
+    "offers": """\
+      if (!{port}_valid && !rst && {port}_sent < {count}
+          && (random[{bit} +: 3] > 2 || {port}_sent > {count} / 2)) begin
+        {port}_valid = 1;
+        {port}_payload = {port}_rows[{port}_sent];
+      end""",
+    "takes": """\
+      {port}_taken = {port}_valid && {port}_ready && !rst;""",
+    "moves": """\
+      if ({port}_taken) begin
+        {port}_sent = {port}_sent + 1;
+        {port}_valid = 0;
+        {port}_payload = ~{port}_payload;
+      end""",
+}
 
 _COMBINATIONAL = """
 module bench_{name};
@@ -101,29 +123,50 @@ endmodule
 
 
 def write_bench(folder, name, component, text, inputs, expected):
-    """Writes a unit's Verilog, bench and vectors: in the form of `sim.run`, as many of each."""
+    """Writes a unit's Verilog, bench and vectors, which are in the form of `sim.run`.
+
+    A unit has any number of input streams and the output stream ``o``, or no streams.
+    """
+    (folder / f"{name}.v").write_text(text)
     ports = component.signature.members
-    streams = all(port.is_signature for port in ports.values())
+    write = _write_streams if all(port.is_signature for port in ports.values()) else _write_ports
+    bench, vectors = write(name, component, inputs, expected)
+    (folder / f"bench_{name}.v").write_text(bench)
+    for port, bits in vectors.items():
+        write_vectors(folder / f"{name}.{port}.hex", to_integers(bits))
+
+
+def _write_streams(name, component, inputs, expected):
+    bits = {}
+    for port, member in component.signature.members.items():
+        values = (inputs if member.flow == wiring.In else expected)[port]
+        bits[port] = to_bits(member.signature.members["payload"].shape, values, port)
+    o = bits.pop("o")
+    fields = [{"name": name, "port": port, "high": rows.shape[1] - 1, "count": len(rows),
+               "last": len(rows) - 1, "bit": 3 * i} for i, (port, rows) in enumerate(bits.items())]
+    parts = {part: "\n".join(text.format(**stream) for stream in fields)
+             for part, text in _INPUT.items()}
+    most = max(len(o), *map(len, bits.values()))
+    return _STREAM.format(
+        name=name, o=o.shape[1] - 1, count=len(o), last=len(o) - 1, limit=20 * most + 1000,
+        seed=2463534242, **parts), bits | {"out": o}
+
+
+def _write_ports(name, component, inputs, expected):
     sides, connections = {wiring.In: [], wiring.Out: []}, []
-    for port, member in ports.items():
-        shape = member.signature.members["payload"].shape if streams else member.shape
+    for port, member in component.signature.members.items():
         values = (inputs if member.flow == wiring.In else expected)[port]
         word = "in" if member.flow == wiring.In else "out"
         low = sum(bits.shape[1] for bits in sides[member.flow])
-        sides[member.flow].append(to_bits(shape, values, port))
-        if not streams:
-            width = len(Value.cast(getattr(component, port)))
-            assert width == Shape.cast(shape).width
-            connections.append(f".{port}({word}[{low} +: {width}])")
+        sides[member.flow].append(to_bits(member.shape, values, port))
+        width = len(Value.cast(getattr(component, port)))
+        assert width == Shape.cast(member.shape).width
+        connections.append(f".{port}({word}[{low} +: {width}])")
     i, o = (np.concatenate(side, axis=1) for side in sides.values())
-    count = len(i)
-    assert len(o) == count > 0
-    (folder / f"{name}.v").write_text(text)
-    (folder / f"bench_{name}.v").write_text((_STREAM if streams else _COMBINATIONAL).format(
-        name=name, i=i.shape[1] - 1, o=o.shape[1] - 1, count=count, last=count - 1,
-        limit=20 * count + 1000, seed=2463534242, connections=", ".join(connections)))
-    for side, bits in ("in", i), ("out", o):
-        write_vectors(folder / f"{name}.{side}.hex", to_integers(bits))
+    assert len(i) == len(o) > 0
+    return _COMBINATIONAL.format(
+        name=name, i=i.shape[1] - 1, o=o.shape[1] - 1, count=len(o), last=len(o) - 1,
+        connections=", ".join(connections)), {"in": i, "out": o}
 
 
 def read_vectors(path):
