@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from golden import stimuli, twins
 
 from .decoder import Decoder
+from .formats import SUBGROUPS
 from .group_accumulator import GroupAccumulator
 from .group_mac import GroupMac
+from .mac_array import MacArray
 from .pe_tile import PETile
 from .quantization_engine import QuantizationEngine
 from .top1 import Top1
@@ -30,6 +32,10 @@ class Unit:
         `golden.stimuli`.
     parameters : dict of str to tuple
         Every parameter with the values that are offered, the default first.
+    tiles : callable, optional
+        Number of 8-MAC tiles by the same parameters, for figures per tile.
+    hierarchical : bool
+        Whether synthesis maps the unit module by module, because all at once is too much for it.
     """
 
     component: Callable
@@ -37,6 +43,8 @@ class Unit:
     twin: Callable
     stimuli: Callable
     parameters: dict[str, tuple] = field(default_factory=dict)
+    tiles: Callable | None = None
+    hierarchical: bool = False
 
 
 UNITS = {
@@ -86,6 +94,15 @@ UNITS = {
         summary="Dot product of two group records, accumulated: one column of the array",
         twin=twins.group_mac,
         stimuli=stimuli.group_mac,
+    ),
+    "mac_array": Unit(
+        component=MacArray,
+        summary="Weight-stationary array: an activation group times a tile of weights per cycle",
+        twin=twins.mac_array,
+        stimuli=stimuli.mac_array,
+        parameters={"columns": (32, 1, 4, 16)},
+        tiles=lambda columns: SUBGROUPS * columns,
+        hierarchical=True,
     ),
 }
 

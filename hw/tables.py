@@ -55,11 +55,16 @@ def figures(report):
             "I/O delay T ns | clock with registered ports MHz |", "|---" * 9 + "|"]
     for name, unit in report["units"].items():
         share = unit["sequential_area_um2"] / unit["area_um2"]
-        rows.append(f"| `{name}` | {unit['cells']} | {unit['area_um2']:.0f} | {share:.0%} | "
+        mark = " *" if unit["hierarchical"] else ""
+        rows.append(f"| `{name}`{mark} | {unit['cells']} | {unit['area_um2']:.0f} | {share:.0%} | "
                     f"{unit['area_timed_um2']:.0f} | {unit['delay_ns']:.2f} | "
                     f"{unit['path_class']} | {unit['io_delay_ns']:.2f} | "
                     f"{unit['fmax_io_mhz']:.0f} |")
-    return "\n".join(rows)
+    notes = [f"`{name}`, {', '.join(f'{key}={value}' for key, value in unit['parameters'].items())}"
+             f": {unit['area_per_tile_um2']:.0f} um2 (A) for each of its {unit['tiles']} 8-MAC "
+             "tiles, with all that is around them."
+             for name, unit in report["units"].items() if unit["area_per_tile_um2"] is not None]
+    return "\n".join(rows) + "".join(f"\n\n{note}" for note in notes)
 
 
 def _unit(name, unit):

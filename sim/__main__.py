@@ -11,7 +11,7 @@ from hw.registry import UNITS, build, parameters
 
 from . import smollm2
 from .bench import SimulationError, mismatches, run
-from .compiled import ENGINES
+from .compiled import ENGINES, compiler
 from .lockstep import lockstep
 
 
@@ -30,8 +30,9 @@ def main(arguments=None):
 
     command = commands.add_parser("cosim", help="units against their golden twins, random stimuli")
     command.add_argument("units", nargs="*", metavar="UNIT", help="default: all")
-    command.add_argument("--count", type=int, default=500, metavar="N",
-                         help="transfers per unit (default: 500)")
+    command.add_argument("--count", type=int, metavar="N",
+                         help="transfers per unit (default: 500, but only a few of an array on "
+                              "Amaranth's simulator)")
     command.add_argument("--set", action="append", default=[], metavar="PARAM=VALUE",
                          dest="settings", help="parameter of the unit, one unit only")
     _add_common(command)
@@ -110,23 +111,37 @@ def _cosim(options):
     names = options.units or list(UNITS)
     if options.settings and len(names) != 1:
         raise ValueError(f"--set must come with one unit, not {len(names)}")
-    if options.count < 1:
+    if options.count is not None and options.count < 1:
         raise ValueError(f"--count must be at least 1, not {options.count}")
     chosen = {name: parameters(name, options.settings) for name in names}
     failed = 0
     for name in names:
         unit = UNITS[name]
-        inputs = unit.stimuli(np.random.default_rng(options.seed), options.count, **chosen[name])
-        with tqdm(total=options.count, desc=name, disable=None, leave=False) as bar:
-            outputs = run(build(name, options.settings), inputs, stalls=options.stalls,
-                          seed=options.seed, engine=options.engine,
+        count = _count(name, chosen[name], options)
+        inputs = unit.stimuli(np.random.default_rng(options.seed), count, **chosen[name])
+        with tqdm(total=count, desc=name, disable=None, leave=False) as bar:
+            outputs = run(build(name, options.settings), inputs, outputs=count,
+                          stalls=options.stalls, seed=options.seed, engine=options.engine,
                           vcd=options.vcd and _vcd_of(options.vcd, name, alone=len(names) == 1),
                           progress=lambda received, bar=bar: bar.update(received - bar.n))
         wrong = np.flatnonzero(mismatches(outputs, unit.twin(inputs, **chosen[name])))
         first = f", the first is transfer {wrong[0]}" if len(wrong) else ""
-        print(f"{name}: {options.count} transfers, {len(wrong)} mismatches{first}")
+        print(f"{name}: {count} transfers, {len(wrong)} mismatches{first}")
         failed += bool(len(wrong))
     return 1 if failed else 0
+
+
+def _count(name, chosen, options):
+    """Transfers of a unit unless told: as many as take seconds."""
+    if options.count is not None:
+        return options.count
+    tiles = UNITS[name].tiles
+    slow = options.engine == "amaranth" or options.vcd or not compiler()
+    if not tiles or not slow:
+        return 500
+    # With the tiles grows the time of a cycle, and the number of cycles that new weights take,
+    # which every other transfer asks for.
+    return min(500, max(1, 2**17 // tiles(**chosen) ** 2))
 
 
 def _vcd_of(path, unit, *, alone=False):

@@ -1,5 +1,6 @@
 """The synthesis report's command line, its table and its JSON."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,14 +8,15 @@ from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw import synth
+from hw import registry, synth
 from hw.liberty import find_library
 from hw.yosys import ToolError
 
 RESULT = {
     "cells", "area_um2", "sequential_area_um2", "flip_flops", "area_timed_um2", "delay_ns",
     "fmax_mhz", "path_class", "startpoint", "endpoint", "io_delay_ns", "fmax_io_mhz", "path",
-    "paths", "cells_by_type", "synthesis_s", "parameters",
+    "paths", "cells_by_type", "synthesis_s", "parameters", "hierarchical", "tiles",
+    "area_per_tile_um2",
 }
 
 
@@ -63,6 +65,52 @@ def test_row_and_json(tmp_path, capsys):
     # Neither the report nor the file names a place on this machine.
     assert "/" not in out.replace("I/O", "").replace("(1/1)", "")
     assert str(library.path.parent) not in path.read_text()
+
+
+class Pair(wiring.Component):
+    """Two registers, the second one's data inverted twice on the way through both components."""
+
+    def __init__(self):
+        super().__init__({"a": In(1), "y": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.first = first = Register(feedback=False)
+        m.submodules.second = second = Register(feedback=False)
+        m.d.comb += [first.a.eq(self.a), second.a.eq(first.y), self.y.eq(second.y)]
+        return m
+
+
+def test_module_by_module():
+    """Both ways the netlist is flat, with paths through several modules."""
+    results = {}
+    for hierarchical in (False, True):
+        results[hierarchical] = result = synth.synthesize(
+            "top", Pair(), find_library(), hierarchical=hierarchical)
+        assert result["hierarchical"] == hierarchical
+        assert (result["path_class"], result["flip_flops"]) == ("reg-reg", 2)
+        assert result["startpoint"].startswith("first")
+    # Flat, nothing keeps an inverter from going to the other side of a register's output.
+    assert results[True]["area_um2"] >= results[False]["area_um2"]
+
+
+def test_area_per_tile(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(registry.UNITS, "top1", dataclasses.replace(
+        registry.UNITS["top1"], tiles=lambda lanes: lanes // 2, hierarchical=True))
+    path = tmp_path / "synth.json"
+    assert synth.main(["top1", "--set", "lanes=4", "--json", str(path)]) == 0
+    unit = json.loads(path.read_text())["units"]["top1"]
+    assert (unit["hierarchical"], unit["tiles"]) == (True, 2)
+    assert unit["area_per_tile_um2"] == pytest.approx(unit["area_um2"] / 2, abs=1e-3)
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("top1* ") for line in lines)
+    assert any(line.startswith(f"top1: {unit['area_per_tile_um2']:.0f} um2 for each of its 2")
+               for line in lines)
+
+
+def test_tiles_of_the_array():
+    unit = registry.UNITS["mac_array"]
+    assert [unit.tiles(columns=columns) for columns in (1, 32)] == [4, 128]
 
 
 def test_same_figures_again():

@@ -7,6 +7,7 @@ from compare import check
 
 from hw import registry
 from hw.decoder import Decoder
+from hw.mac_array import MacArray
 from hw.pe_tile import PETile
 from hw.quantization_engine import QuantizationEngine
 from hw.stream_register import StreamRegister
@@ -21,6 +22,7 @@ ROWS = {
     "pe_tile": 300,
     "group_accumulator": 1500,
     "group_mac": 150,
+    "mac_array": 40,
 }
 
 
@@ -38,6 +40,11 @@ def build(name, parameters):
     return registry.UNITS[name].component(**parameters)
 
 
+# An array of many columns is the same columns again, and slow without being compiled; the longer
+# checks of .ci/run have all of it. Here it is generated and linted, see test_generate.
+QUICK = [c for c in configurations() if c[1].get("columns", 1) <= 4]
+
+
 def case(name, parameters, *rest):
     settings = [f"{key}={value}" for key, value in parameters.items()]
     return pytest.param(name, parameters, *rest, id="-".join(map(str, (name, *settings, *rest))))
@@ -49,12 +56,13 @@ TILES = [c for c in CLOCKED if c[0] == "pe_tile"]
 
 
 @pytest.mark.parametrize("name, parameters, stalls", [
-    case(*c, stalls) for c in configurations() for stalls in ((0, 0.4) if c in CLOCKED else (0,))])
+    case(*c, stalls) for c in QUICK for stalls in ((0, 0.4) if c in CLOCKED else (0,))])
 def test_twin(name, parameters, stalls):
     unit = registry.UNITS[name]
     # With and without stalls the stimuli differ.
     inputs = unit.stimuli(np.random.default_rng(int(10 * stalls)), ROWS[name], **parameters)
-    check(build(name, parameters), inputs, unit.twin(inputs, **parameters), stalls=stalls)
+    check(build(name, parameters), inputs, unit.twin(inputs, **parameters), stalls=stalls,
+          outputs=ROWS[name])
 
 
 def valids(component, offers):
@@ -178,7 +186,7 @@ def test_wrong_parameter(build, error, text):
     assert str(info.value) == text
 
 
-@pytest.mark.parametrize("component", [Top1, Decoder, QuantizationEngine, PETile])
+@pytest.mark.parametrize("component", [Top1, Decoder, QuantizationEngine, PETile, MacArray])
 def test_parameters_are_keywords(component):
     with pytest.raises(TypeError, match="takes 1 positional argument"):
         component(1)
@@ -190,6 +198,7 @@ def test_parameters_are_keywords(component):
     ("top1", ["width=4"], "Parameter of top1 must be one of: lanes, not 'width'"),
     ("group_mac", ["depth=1"], "Parameter of group_mac must be one of: none, not 'depth'"),
     ("top1", ["lanes=3"], "top1's lanes must be one of 8, 2, 4, 16, 32, not '3'"),
+    ("mac_array", ["columns=2"], "mac_array's columns must be one of 32, 1, 4, 16, not '2'"),
     ("pe_tile", ["depth="], "pe_tile's depth must be one of 0, 1, 2, not ''"),
 ])
 def test_registry_error(name, settings, text):

@@ -6,6 +6,9 @@ from hw import generate, registry
 
 COUNT = 150
 
+# As many columns as do not take minutes to compile.
+SETTINGS = {"mac_array": ["columns=4"]}
+
 
 @pytest.mark.parametrize("simulator", ["iverilog", "verilator"])
 def test_emitted_verilog_in_another_simulator(simulator, tmp_path):
@@ -14,7 +17,7 @@ def test_emitted_verilog_in_another_simulator(simulator, tmp_path):
         pytest.skip(reason)
 
     for name, unit in registry.UNITS.items():
-        parameters = registry.parameters(name)
+        parameters = registry.parameters(name, SETTINGS.get(name, []))
         component = unit.component(**parameters)
         inputs = unit.stimuli(np.random.default_rng(0), COUNT, **parameters)
         text = generate.verilog(component, name)
