@@ -57,7 +57,7 @@ def group_accumulator(rng, count):
                   "acc": accumulators(rng, total, *scales)}}
 
 
-def group_mac(rng, count, **_):
+def group_mac(rng, count):
     activation, weight = records(rng, count), records(rng, count)
     total = rng.integers(-20000, 20000, count)
     return {"i": {"activation": activation, "weight": weight,

@@ -54,7 +54,7 @@ def group_accumulator(inputs):
     return {"o": acc.view(np.uint32)}
 
 
-def group_mac(inputs, **_):
+def group_mac(inputs):
     i = inputs["i"]
     acc = _group_mac(_quantized(i["activation"], "activation"), _quantized(i["weight"], "weight"),
                      i["acc"].view(np.float32))

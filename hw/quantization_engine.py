@@ -122,7 +122,7 @@ class QuantizationEngine(wiring.Component):
         m.d.comb += [
             unclamped.eq(maximum - 2 + offset),
             scale.eq(Mux(unclamped < 0, 0, unclamped)),
-            # At most 253 + 2.
+            # At most 253 + 2, but in a NaN group, which is blanked.
             top.eq(scale + 2),
             least.eq(Mux(top < 6, 0, top - 6)),
             aligned.scale.eq(Mux(bad, SCALE_NAN, scale)),

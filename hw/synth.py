@@ -127,6 +127,7 @@ def synthesize(name, component, library, *, hierarchical=False):
     worst = max(paths.values(), key=lambda path: path.delay_ns, default=None)
     return {
         "hierarchical": hierarchical,
+        "script": _script(name, hierarchical),
         "cells": sum(cells.values()),
         "area_um2": round(area, 3),
         "sequential_area_um2": round(sequential, 3),
@@ -163,13 +164,18 @@ def netlists(name, component, library, *, hierarchical=False):
     area, timed : dict
         Modules of Yosys' ``write_json``, flat.
     """
-    common = COMMON.format(top=name, flatten="" if hierarchical else "-flatten ")
-    script = (common + "design -save common\n" + AREA + FINISH + "write_json area.json\n"
-              "design -load common\n" + TIMING + FINISH + "write_json timed.json\n")
     inputs = {"unit.v": verilog(component, name),
               "cells.lib": library.path, "drive.txt": _drive(library)}
-    _, files = yosys.run(script, inputs=inputs, outputs=["area.json", "timed.json"])
+    _, files = yosys.run(_script(name, hierarchical), inputs=inputs,
+                         outputs=["area.json", "timed.json"])
     return tuple(json.loads(text)["modules"][name] for text in files.values())
+
+
+def _script(name, hierarchical):
+    """All that Yosys does for a unit."""
+    common = COMMON.format(top=name, flatten="" if hierarchical else "-flatten ")
+    return (common + "design -save common\n" + AREA + FINISH + "write_json area.json\n"
+            "design -load common\n" + TIMING + FINISH + "write_json timed.json\n")
 
 
 def describe(library):
@@ -182,7 +188,8 @@ def describe(library):
     Returns
     -------
     dict
-        ``library``, ``versions`` and ``script``, without any path of this machine.
+        ``library``, ``versions`` and ``script``, without any path of this machine. The scripts
+        are those of all units, with places for a unit's name and options; each unit has its own.
     """
     return {
         "library": {"name": library.name, "sha256": library.sha256, "driver": library.driver,

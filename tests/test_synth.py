@@ -15,7 +15,7 @@ from hw.yosys import ToolError
 RESULT = {
     "cells", "area_um2", "sequential_area_um2", "flip_flops", "area_timed_um2", "delay_ns",
     "fmax_mhz", "path_class", "startpoint", "endpoint", "io_delay_ns", "fmax_io_mhz", "path",
-    "paths", "cells_by_type", "synthesis_s", "parameters", "hierarchical", "tiles",
+    "paths", "cells_by_type", "synthesis_s", "parameters", "script", "hierarchical", "tiles",
     "area_per_tile_um2",
 }
 
@@ -48,6 +48,7 @@ def test_row_and_json(tmp_path, capsys):
     assert list(tmp_path.glob("**/*.*")) == [path]
     unit = written["units"]["top1"]
     assert set(unit) == RESULT
+    assert "synth -flatten -top top1\n" in unit["script"] and "{" not in unit["script"]
     assert unit["parameters"] == {"lanes": 4}
     assert unit["cells"] == sum(unit["cells_by_type"].values())
     library = find_library()
