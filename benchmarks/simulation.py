@@ -85,12 +85,12 @@ def stimuli(columns, tiles):
     """Random weights and activations for so many tiles."""
     generator = np.random.default_rng(0)
 
-    def records(rows):
-        return {"elements": generator.integers(0, 16, (rows, 32), dtype=np.uint8),
-                "metadata": generator.integers(0, 4, (rows, 4), dtype=np.uint8),
-                "scale": generator.integers(110, 144, rows, dtype=np.uint8)}
+    def records(*shape):
+        return {"elements": generator.integers(0, 16, (*shape, 32), dtype=np.uint8),
+                "metadata": generator.integers(0, 4, (*shape, 4), dtype=np.uint8),
+                "scale": generator.integers(110, 144, shape, dtype=np.uint8)}
 
-    return {"weight": records(tiles * columns), "activation": records(tiles * TILE),
+    return {"weight": records(tiles * columns, 1), "activation": records(tiles * TILE),
             "acc": generator.integers(0, 1 << 30, (tiles * TILE, columns), dtype=np.uint32)}
 
 

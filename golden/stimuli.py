@@ -128,7 +128,7 @@ def groups(rng, count):
                     rng.choice(np.array([np.nan, np.inf, -np.inf], np.float32), x.shape), x)
 
 
-def mac_array(rng, count, *, columns):
+def mac_array(rng, count, *, columns, weight_width):
     # Tiles of very different lengths; the last one may stay.
     last = (rng.random(count) < rng.choice([0.02, 0.3, 1], count)).astype(np.uint8)
     activation = records(rng, count)
@@ -139,5 +139,7 @@ def mac_array(rng, count, *, columns):
         np.cumsum(last) - last, minlength=tiles), axis=0)
     acc = accumulators(rng, rng.integers(-20000, 20000, count * columns),
                        np.repeat(activation["scale"], columns), scales.reshape(-1))
-    return {"i_weight": weight, "i_activation": {"record": activation, "last": last},
+    transfers = {name: plane.reshape(-1, weight_width, *plane.shape[1:])
+                 for name, plane in weight.items()}
+    return {"i_weight": transfers, "i_activation": {"record": activation, "last": last},
             "i_acc": acc.reshape(count, columns)}

@@ -67,8 +67,11 @@ def _quantized(records, kind):
                      metadata=records["metadata"], scales=records["scale"][:, None])
 
 
-def mac_array(inputs, *, columns):
-    activations, weights = inputs["i_activation"], inputs["i_weight"]
+def mac_array(inputs, *, columns, weight_width):
+    activations = inputs["i_activation"]
+    # Records of one transfer follow each other.
+    weights = {name: plane.reshape(-1, *plane.shape[2:])
+               for name, plane in inputs["i_weight"].items()}
     # The tile that each activation meets: one more after each that was the last of its tile.
     last = activations["last"].astype(np.int64)
     tiles = np.cumsum(last) - last

@@ -26,11 +26,12 @@ Activation = data.StructLayout({"record": Record, "last": 1})
 class MacArray(wiring.Component):
     """Weight-stationary array: one activation group times a tile of weights, every cycle.
 
-    A tile is one weight record per column. It stays until the activation marked ``last``; the
-    next tile is loaded meanwhile and takes over in the same cycle, so that no cycle is lost if
-    it is complete by then. Each column adds its dot product to an accumulator that comes in on
-    ``i_acc`` and leaves on ``o``, in the order of the activations: exact inside the group,
-    rounded once, corners as in `GroupAccumulator`. Specification sections 7 and 8.
+    A tile is one weight record per column, loaded several at a time. It stays until the
+    activation marked ``last``; the next tile is loaded meanwhile and takes over in the same
+    cycle, so that no cycle is lost if it is complete by then. Each column adds its dot product
+    to an accumulator that comes in on ``i_acc`` and leaves on ``o``, in the order of the
+    activations: exact inside the group, rounded once, corners as in `GroupAccumulator`.
+    Specification sections 7 and 8.
 
     Latency 6 from ``i_activation`` to ``o``, one group per cycle; ``i_acc`` is taken two cycles
     after its activation.
@@ -39,10 +40,12 @@ class MacArray(wiring.Component):
     ----------
     columns : int, at least 1
         Columns, N.
+    weight_width : int
+        Weight records per transfer, W; divides ``columns``.
 
     Members
     -------
-    i_weight : In(stream.Signature(Record))
+    i_weight : In(stream.Signature(data.ArrayLayout(Record, W)))
         Weight records, column 0 first; the first of the next tile may follow at once.
     i_activation : In(stream.Signature(Activation))
     i_acc : In(stream.Signature(data.ArrayLayout(32, columns)))
@@ -53,18 +56,22 @@ class MacArray(wiring.Component):
     Raises
     ------
     ValueError
-        If ``columns`` is not a positive integer.
+        If ``columns`` is not a positive integer, or ``weight_width`` does not divide it.
     """
 
     latency = 3 + GroupAccumulator.latency
 
-    def __init__(self, *, columns=32):
+    def __init__(self, *, columns=32, weight_width=1):
         if type(columns) is not int or columns < 1:
             raise ValueError(f"Columns must be a positive integer, not {columns!r}")
+        if type(weight_width) is not int or weight_width < 1 or columns % weight_width:
+            raise ValueError(f"Weight width must be a divisor of {columns} columns, "
+                             f"not {weight_width!r}")
         self.columns = columns
+        self.weight_width = weight_width
         accs = data.ArrayLayout(32, columns)
         super().__init__({
-            "i_weight": In(stream.Signature(Record)),
+            "i_weight": In(stream.Signature(data.ArrayLayout(Record, weight_width))),
             "i_activation": In(stream.Signature(Activation)),
             "i_acc": In(stream.Signature(accs)),
             "o": Out(stream.Signature(accs)),
@@ -93,11 +100,12 @@ class MacArray(wiring.Component):
                 staged.row.refinements[j].eq(top1.refinement),
             ]
 
-        # Weights: the shadow tile fills column by column. It takes over when the present one
+        # Weights: the shadow tile fills from column 0 on. It takes over when the present one
         # has met its last activation, or at once if there is none.
         present = Signal()
         full = Signal()
-        position = Signal(range(self.columns))
+        transfers = self.columns // self.weight_width
+        position = Signal(range(transfers))
         consumed = Signal()
         swap = Signal()
         load = Signal()
@@ -106,7 +114,7 @@ class MacArray(wiring.Component):
             swap.eq(full & (~present | consumed)),
             self.i_weight.ready.eq(~full | swap),
             load.eq(self.i_weight.valid & self.i_weight.ready),
-            load_last.eq(load & (position == self.columns - 1)),
+            load_last.eq(load & (position == transfers - 1)),
         ]
         m.d.sync += [
             full.eq(load_last | (full & ~swap)),
@@ -136,8 +144,8 @@ class MacArray(wiring.Component):
         for n, column in enumerate(columns):
             m.submodules[f"column{n}"] = column
             m.d.comb += [
-                column.weight.eq(self.i_weight.payload),
-                column.load.eq(load & (position == n)),
+                column.weight.eq(self.i_weight.payload[n % self.weight_width]),
+                column.load.eq(load & (position == n // self.weight_width)),
                 column.swap.eq(swap),
                 column.row.eq(row.o.payload.row),
                 column.advance.eq(advance),

@@ -100,8 +100,8 @@ UNITS = {
         summary="Weight-stationary array: an activation group times a tile of weights per cycle",
         twin=twins.mac_array,
         stimuli=stimuli.mac_array,
-        parameters={"columns": (32, 1, 4, 16)},
-        tiles=lambda columns: SUBGROUPS * columns,
+        parameters={"columns": (32, 1, 4, 16), "weight_width": (1, 8)},
+        tiles=lambda columns, weight_width: SUBGROUPS * columns,
         hierarchical=True,
     ),
 }

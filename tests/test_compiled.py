@@ -93,14 +93,14 @@ def bits(*shape):
 def array(columns, rows):
     generator = np.random.default_rng(3)
 
-    def records(count):
-        return {"elements": generator.integers(0, 16, (count, 32)),
-                "metadata": generator.integers(0, 4, (count, 4)),
-                "scale": generator.integers(110, 140, count)}
+    def records(*shape):
+        return {"elements": generator.integers(0, 16, (*shape, 32)),
+                "metadata": generator.integers(0, 4, (*shape, 4)),
+                "scale": generator.integers(110, 140, shape)}
 
     last = np.arange(rows) % (rows // 2) == rows // 2 - 1
     return MacArray(columns=columns), {
-        "i_weight": records(2 * columns),
+        "i_weight": records(2 * columns, 1),
         "i_activation": {"record": records(rows), "last": last},
         "i_acc": generator.integers(0, 1 << 30, (rows, columns)),
     }, rows

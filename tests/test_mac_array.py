@@ -16,6 +16,11 @@ def operands(q):
             "metadata": q.metadata.reshape(*q.scales.shape, 4), "scale": q.scales}
 
 
+def one_each(records):
+    """Transfers of one record."""
+    return {name: plane[:, None] for name, plane in records.items()}
+
+
 def tile(planes, group):
     return {name: plane[:, group] for name, plane in planes.items()}
 
@@ -36,17 +41,19 @@ def group_steps(a, w):
                     "scales": q.scales[:, :g]}
         acc.append(matmul(type(a)(**head(a)), type(w)(**head(w))).view(np.uint32))
     last = np.tile(np.arange(rows) == rows - 1, groups).astype(np.uint8)
-    return {"i_weight": joined([tile(y, g) for g in range(groups)]),
+    return {"i_weight": one_each(joined([tile(y, g) for g in range(groups)])),
             "i_activation": {"record": joined([tile(x, g) for g in range(groups)]), "last": last},
             "i_acc": np.concatenate(acc)}
 
 
-@pytest.mark.parametrize(("columns", "stalls", "count"), [
-    (1, 0.0, 200), (1, 0.5, 200), (3, 0.0, 120), (3, 0.4, 120), (4, 0.8, 40)])
-def test_golden(columns, stalls, count):
-    inputs = stimuli.mac_array(np.random.default_rng(columns), count, columns=columns)
-    expected = twins.mac_array(inputs, columns=columns)
-    check(MacArray(columns=columns), inputs, expected, stalls=stalls, outputs=count)
+@pytest.mark.parametrize(("columns", "weight_width", "stalls", "count"), [
+    (1, 1, 0.0, 200), (1, 1, 0.5, 200), (3, 1, 0.0, 120), (3, 1, 0.4, 120), (4, 1, 0.8, 40),
+    (3, 3, 0.3, 120), (4, 2, 0.3, 80), (4, 4, 0.0, 80)])
+def test_golden(columns, weight_width, stalls, count):
+    parameters = {"columns": columns, "weight_width": weight_width}
+    inputs = stimuli.mac_array(np.random.default_rng(columns), count, **parameters)
+    expected = twins.mac_array(inputs, **parameters)
+    check(MacArray(**parameters), inputs, expected, stalls=stalls, outputs=count)
 
 
 def test_matrix_product_against_rational_arithmetic():
@@ -100,9 +107,9 @@ def test_no_stall_in_steady_state():
     """Tiles as long as loading one takes: after the first, an output leaves every cycle."""
     columns, tiles = 3, 4
     rng = np.random.default_rng(0)
-    inputs = stimuli.mac_array(rng, columns * tiles, columns=columns)
+    inputs = stimuli.mac_array(rng, columns * tiles, columns=columns, weight_width=1)
     inputs["i_activation"]["last"][:] = np.tile([0, 0, 1], tiles)
-    inputs["i_weight"] = stimuli.records(rng, columns * tiles)
+    inputs["i_weight"] = one_each(stimuli.records(rng, columns * tiles))
     array = MacArray(columns=columns)
     found = cycles(array, inputs, columns * tiles)
     assert np.diff(found).tolist() == [1] * (columns * tiles - 1)
@@ -113,9 +120,9 @@ def test_no_stall_in_steady_state():
 def test_reset_in_flight():
     """After a reset the array waits for weights again and computes as if new."""
     rng = np.random.default_rng(1)
-    inputs = stimuli.mac_array(rng, 6, columns=2)
+    inputs = stimuli.mac_array(rng, 6, columns=2, weight_width=1)
     inputs["i_activation"]["last"][:] = 0
-    expected = twins.mac_array(inputs, columns=2)["o"]
+    expected = twins.mac_array(inputs, columns=2, weight_width=1)["o"]
     array = MacArray(columns=2)
     reset = Signal()
     rows = {name: sim.payload.to_integers(sim.payload.to_bits(
@@ -159,3 +166,10 @@ def test_reset_in_flight():
 def test_wrong_columns(columns):
     with pytest.raises(ValueError, match=f"Columns must be a positive integer, not {columns!r}"):
         MacArray(columns=columns)
+
+
+@pytest.mark.parametrize("weight_width", [0, 3, 8, 1.0])
+def test_wrong_weight_width(weight_width):
+    with pytest.raises(ValueError, match="Weight width must be a divisor of 4 columns, "
+                                         f"not {weight_width!r}"):
+        MacArray(columns=4, weight_width=weight_width)
