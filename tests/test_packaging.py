@@ -34,7 +34,7 @@ def test_contents(installed):
     _, names = installed
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {
         "golden", "hw", "sim"}
-    assert "sim/data/smollm2_slice.npz" in names
+    assert "sim/data/smollm2_mlp.npz" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
