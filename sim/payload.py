@@ -6,9 +6,12 @@ import numpy as np
 from amaranth import Shape
 from amaranth.lib import data
 
+# Bits that are a byte each at a time, so that long runs take little more memory than their words.
+_SLICE = 1 << 20
 
-def to_bits(shape, value, name):
-    """Bits of an array of payloads.
+
+def to_words(shape, value, name):
+    """Words of an array of payloads.
 
     Parameters
     ----------
@@ -21,8 +24,8 @@ def to_bits(shape, value, name):
 
     Returns
     -------
-    uint8 array, shape (n, width)
-        Least significant bit first.
+    uint32 array, shape (n, words)
+        Least significant word first, the last one filled up with zeros.
 
     Raises
     ------
@@ -31,31 +34,86 @@ def to_bits(shape, value, name):
     ValueError
         If an array's length or a number is out of range.
     """
-    bits = _bits(shape, value, name)
-    if bits.ndim != 2:
-        raise ValueError(f"{name} must have one axis for its rows and one for each array layout, "
-                         f"not {bits.ndim - 2:+} more")
+    value, count = _checked(shape, value, name)
+    width = Shape.cast(shape).width
+    words = np.zeros((count, -(-width // 32)), np.uint32)
+    size = -(-width // 8)
+    for rows in _slices(count, width):
+        plane = words[rows].view(np.uint8)
+        bits = np.empty((len(plane), width), np.uint8)
+        _fill(bits, shape, value, rows)
+        plane[:, :size] = np.packbits(bits, axis=-1, bitorder="little")
+    return words
+
+
+def from_words(shape, words):
+    """The array or mapping whose words these are; the inverse of `to_words`."""
+    count, width = len(words), Shape.cast(shape).width
+    value = _empty(shape, (count,))
+    for rows in _slices(count, width):
+        plane = np.ascontiguousarray(words[rows]).view(np.uint8)
+        _take(value, shape, np.unpackbits(plane, axis=-1, count=width, bitorder="little"), rows)
+    return value
+
+
+def to_bits(shape, value, name):
+    """Bits of an array of payloads, a byte each.
+
+    Parameters and errors are those of `to_words`.
+
+    Returns
+    -------
+    uint8 array, shape (n, width)
+        Least significant bit first.
+    """
+    value, count = _checked(shape, value, name)
+    width = Shape.cast(shape).width
+    bits = np.empty((count, width), np.uint8)
+    for rows in _slices(count, width):
+        _fill(bits[rows], shape, value, rows)
     return bits
 
 
-def _bits(shape, value, name):
-    """Bits of an array of payloads, shape (..., width)."""
+def to_integers(bits):
+    """Rows of bits, or of words, as Python integers."""
+    rows = bits if bits.dtype == np.uint32 else np.packbits(bits, axis=-1, bitorder="little")
+    return [int.from_bytes(row.tobytes(), "little") for row in rows]
+
+
+def from_integers(integers, width):
+    """Python integers as rows of words for ``width`` bits."""
+    words = -(-width // 32)
+    return np.frombuffer(b"".join(n.to_bytes(4 * words, "little") for n in integers),
+                         np.uint32).reshape(len(integers), words)
+
+
+def _checked(shape, value, name):
+    """The value with arrays for leaves, and its number of rows."""
+    value, axes = _arrays(shape, value, name)
+    if len(axes) != 1:
+        raise ValueError(f"{name} must have one axis for its rows and one for each array layout, "
+                         f"not {len(axes) - 1:+} more")
+    return value, axes[0]
+
+
+def _arrays(shape, value, name):
+    """The value with arrays for leaves, and the shape in which it repeats ``shape``."""
     if isinstance(shape, data.StructLayout):
         if not isinstance(value, Mapping) or set(value) != set(shape.members):
             raise TypeError(f"{name} must be a mapping with keys {', '.join(shape.members)}, "
                             f"not {_form(value)}")
-        fields = [_bits(field, value[key], f"{name}.{key}")
-                  for key, field in shape.members.items()]
-        rows = [field.shape[:-1] for field in fields]
+        fields = {key: _arrays(field, value[key], f"{name}.{key}")
+                  for key, field in shape.members.items()}
+        rows = [axes for _, axes in fields.values()]
         if len(set(rows)) > 1:
             raise ValueError(f"{name} must have fields of equally many rows, not {rows}")
-        return np.concatenate(fields, axis=-1)
+        return {key: arrays for key, (arrays, _) in fields.items()}, rows[0]
     if isinstance(shape, data.ArrayLayout):
-        bits = _bits(shape.elem_shape, value, name)
-        if bits.ndim < 3 or bits.shape[-2] != shape.length:
+        arrays, axes = _arrays(shape.elem_shape, value, name)
+        if len(axes) < 2 or axes[-1] != shape.length:
             raise ValueError(f"{name} must have {shape.length} entries along its last axis, "
-                             f"not shape {bits.shape[:-1]}")
-        return bits.reshape(*bits.shape[:-2], bits.shape[-2] * bits.shape[-1])
+                             f"not shape {axes}")
+        return arrays, axes[:-1]
 
     leaf = Shape.cast(shape)
     value = np.asarray(value)
@@ -65,45 +123,64 @@ def _bits(shape, value, name):
     if value.size and not (low <= int(value.min()) and int(value.max()) < high):
         raise ValueError(f"{name} must be within {low} and {high - 1}, "
                          f"not {value.min()} to {value.max()}")
-    places = np.arange(leaf.width, dtype=np.uint64)
-    return (value.astype(np.uint64)[..., None] >> places & np.uint64(1)).astype(np.uint8)
+    return value, value.shape
 
 
-def from_bits(shape, bits):
-    """The array or mapping whose bits these are; the inverse of `to_bits`."""
+def _empty(shape, axes):
+    """An array or mapping for `_take` to fill."""
     if isinstance(shape, data.StructLayout):
-        fields, start = {}, 0
+        return {key: _empty(field, axes) for key, field in shape.members.items()}
+    if isinstance(shape, data.ArrayLayout):
+        return _empty(shape.elem_shape, (*axes, shape.length))
+    leaf = Shape.cast(shape)
+    return np.empty(axes, f"<{'i' if leaf.signed else 'u'}{_size(leaf)}")
+
+
+def _fill(bits, shape, value, rows):
+    """Sets bits, shape (..., width), to those of rows of a value."""
+    for part, leaf, array in _leaves(bits, shape, value):
+        size = _size(leaf)
+        plane = array[rows].astype(f"<u{size}", order="C").reshape(-1).view(np.uint8)
+        # All bits at once and a part of them copied: faster than NumPy's cut of one after another.
+        plane = np.unpackbits(plane, bitorder="little").reshape(*part.shape[:-1], 8 * size)
+        part[...] = plane[..., : leaf.width]
+
+
+def _take(value, shape, bits, rows):
+    """Sets rows of a value from bits, shape (..., width)."""
+    for part, leaf, array in _leaves(bits, shape, value):
+        plane = np.zeros((*part.shape[:-1], 8 * _size(leaf)), np.uint8)
+        plane[..., : leaf.width] = part
+        if leaf.signed:
+            plane[..., leaf.width :] = part[..., -1:]
+        array[rows] = np.packbits(plane, bitorder="little").view(array.dtype).reshape(
+            part.shape[:-1])
+
+
+def _leaves(bits, shape, value):
+    """Bits, shape and array of each leaf; all bits are views of those given."""
+    if isinstance(shape, data.StructLayout):
+        start = 0
         for key, field in shape.members.items():
             width = Shape.cast(field).width
-            fields[key] = from_bits(field, bits[..., start : start + width])
+            yield from _leaves(bits[..., start : start + width], field, value[key])
             start += width
-        return fields
-    if isinstance(shape, data.ArrayLayout):
-        return from_bits(shape.elem_shape, bits.reshape(*bits.shape[:-1], shape.length, -1))
-
-    leaf = Shape.cast(shape)
-    size = next(size for size in (8, 16, 32, 64) if size >= leaf.width)
-    value = (bits.astype(np.uint64) << np.arange(leaf.width, dtype=np.uint64)).sum(
-        axis=-1, dtype=np.uint64)
-    if not leaf.signed:
-        return value.astype(f"u{size // 8}")
-    # Moved to the top of the word and back, the sign bit fills it.
-    spare = 64 - leaf.width
-    return ((value << np.uint64(spare)).view(np.int64) >> spare).astype(f"i{size // 8}")
+    elif isinstance(shape, data.ArrayLayout):
+        width = Shape.cast(shape.elem_shape).width
+        yield from _leaves(bits.reshape(*bits.shape[:-1], shape.length, width), shape.elem_shape,
+                           value)
+    else:
+        yield bits, Shape.cast(shape), value
 
 
-def to_integers(bits):
-    """Rows of bits as Python integers."""
-    return [int.from_bytes(row.tobytes(), "little")
-            for row in np.packbits(bits, axis=-1, bitorder="little")]
+def _size(leaf):
+    """Bytes of the smallest integer type that holds a leaf."""
+    return next(size for size in (1, 2, 4, 8) if 8 * size >= leaf.width)
 
 
-def from_integers(integers, width):
-    """Python integers as rows of ``width`` bits."""
-    size = -(-width // 8)
-    plane = np.frombuffer(b"".join(n.to_bytes(size, "little") for n in integers), np.uint8)
-    return np.unpackbits(plane.reshape(len(integers), size), axis=-1, count=width,
-                         bitorder="little")
+def _slices(count, width):
+    rows = max(1, _SLICE // max(1, width))
+    return [slice(start, min(start + rows, count)) for start in range(0, count, rows)]
 
 
 def _form(value):

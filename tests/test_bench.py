@@ -12,7 +12,7 @@ from hw.group_accumulator import GroupAccumulator
 from hw.pe_tile import PETile
 from hw.stream_register import StreamRegister
 from hw.top1 import Top1
-from sim.payload import from_bits, from_integers, to_bits, to_integers
+from sim.payload import from_integers, from_words, to_bits, to_integers, to_words
 
 
 class Faulty(wiring.Component):
@@ -97,11 +97,11 @@ FOUR = {"i": np.arange(4)}
 
 
 @pytest.mark.parametrize("fault, text", [
-    ("swallow", "No output for 20 cycles: i took 4 of 4 (valid 0, ready 1); "
+    ("swallow", "No transfer for 20 cycles: i took 4 of 4 (valid 0, ready 1); "
                 "o gave 0 of 4 (valid 0, ready 1)"),
-    ("refuse", "No output for 20 cycles: i took 0 of 4 (valid 1, ready 0); "
+    ("refuse", "No transfer for 20 cycles: i took 0 of 4 (valid 1, ready 0); "
                "o gave 0 of 4 (valid 0, ready 1)"),
-    ("stop", "No output for 20 cycles: i took 3 of 4 (valid 1, ready 0); "
+    ("stop", "No transfer for 20 cycles: i took 3 of 4 (valid 1, ready 0); "
              "o gave 3 of 4 (valid 0, ready 1)"),
 ])
 def test_deadlock(fault, text):
@@ -150,8 +150,7 @@ TILE = {"activations": [[1] * 8] * 2, "lane": [1, 1], "weights": [[1] * 8] * 2, 
      "not activations, enable, lane, meta, refinement, weights"),
     (PETile, TILE | {"meta": [0]}, {}, ValueError,
      "inputs must have equally many rows, not [1, 2]"),
-    (Top1, {"codes": [[0] * 8]}, {"outputs": 0}, ValueError,
-     "inputs must have at least one row, not 0"),
+    (Top1, {"codes": [[0] * 8]}, {"outputs": 0}, ValueError, "outputs must be at least 1, not 0"),
     (PETile, TILE | {"meta": np.array([], np.uint8)}, {}, ValueError,
      "inputs must have equally many rows, not [0, 2]"),
     (Top1, {"codes": np.zeros((2, 8))}, {}, TypeError,
@@ -309,7 +308,11 @@ def test_payloads_are_packed_as_amaranth_does(example):
     integers = to_integers(bits)
     assert bits.shape == (len(rows), width)
     assert integers == [Const.cast(constant(shape, row)).value % (1 << width) for row in rows]
-    assert same(from_bits(shape, from_integers(integers, width)), values)
+    words = to_words(shape, values, "values")
+    assert words.shape == (len(rows), -(-width // 32))
+    assert to_integers(words) == integers
+    assert (from_integers(integers, width) == words).all()
+    assert same(from_words(shape, words), values)
 
 
 def constant(shape, value):
