@@ -284,8 +284,10 @@ def rename(design):
         for signal in names:
             key = id(signal)
             names[signal] = own.get(key) or _identifier(children.get(key, signal.name), taken)
-        payload["_".join(info.name)] = {name: signal.init for signal, name in names.items()
-                                        if signal.reset_less}
+        # An instance is no module, though another one may have its name.
+        if not isinstance(fragment, (Instance, MemoryInstance)):
+            payload["_".join(info.name)] = {name: signal.init for signal, name in names.items()
+                                            if signal.reset_less}
     return payload
 
 
