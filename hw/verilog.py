@@ -4,7 +4,8 @@ Amaranth's own Verilog works but is nothing to hand over: registers rely on init
 submodules are repeated, and their ports are called ``port$53$0``. Here every component becomes
 one module with the ports it declares, emitted once however often it is used. Yosys then gives
 every register a clocked block of its own, with synchronous reset and enable and without initial
-value. `hw.proof` shows that the result still is what Amaranth simulates.
+value. Memories become arrays that start undefined. `hw.proof` shows that the result still is what
+Amaranth simulates.
 """
 
 import enum
@@ -15,8 +16,9 @@ from importlib import metadata
 from pathlib import Path
 
 from amaranth.back import rtlil
-from amaranth.hdl import ClockSignal, Fragment, Instance, ResetSignal, Signal, Value
+from amaranth.hdl import ClockSignal, Fragment, Instance, ResetSignal, Shape, Signal, Value
 from amaranth.hdl._ir import PortDirection
+from amaranth.hdl._mem import MemoryInstance
 from amaranth.lib import wiring
 
 from . import yosys
@@ -40,8 +42,8 @@ def verilog(component, name, parameters=None):
     Raises
     ------
     ValueError
-        If a register would start undefined though its initial value means something, or there is
-        anything else that the Verilog cannot carry.
+        If a register or a memory would start undefined though its initial value means something,
+        or there is anything else that the Verilog cannot carry.
     """
     netlist = _Netlist(component, name)
     _, files = yosys.run(_CLEAN.format(name=name), outputs=["raw.json", "clean.json", "clean.v"],
@@ -64,7 +66,7 @@ def verilog(component, name, parameters=None):
 LOAD = """
 hierarchy -check -top {name}
 chformal -remove
-delete */t:$print
+delete */t:$print */t:$meminit_v2
 proc -norom
 opt_expr
 opt_clean
@@ -131,6 +133,7 @@ class _Netlist:
         Returns its name, its ports and whether it is clocked.
         """
         self._separate(fragment)
+        _check_memories(component, fragment)
         ports = {port: (value, direction(member)) for port, member, value in ports_of(component)}
         content, signals = _content(fragment, ports)
         if content in self._known:
@@ -223,6 +226,11 @@ def _content(fragment, ports):
             parts = (item.statements, item.subfragments, item.attrs, item.domain_renames)
         elif kind is Instance and not item.domains and not item.subfragments:
             parts = (item.type, item.parameters, item.ports, item.attrs, item.domain_renames)
+        elif kind is MemoryInstance:
+            # Initial contents are 0, or it would have been refused.
+            ports = [(*vars(port).values(),) for port in (*item._read_ports, *item._write_ports)]
+            parts = (Shape.cast(item._data.shape).width, item._data.depth, len(item._read_ports),
+                     ports, item.domain_renames)
         elif kind.__module__ == Value.__module__:
             parts = [part for name, part in vars(item).items()
                      if name != "src_loc" and not name.startswith("_MustUse__")
@@ -276,8 +284,10 @@ def rename(design):
         for signal in names:
             key = id(signal)
             names[signal] = own.get(key) or _identifier(children.get(key, signal.name), taken)
-        payload["_".join(info.name)] = {name: signal.init for signal, name in names.items()
-                                        if signal.reset_less}
+        # An instance is no module, though another one may have its name.
+        if not isinstance(fragment, (Instance, MemoryInstance)):
+            payload["_".join(info.name)] = {name: signal.init for signal, name in names.items()
+                                            if signal.reset_less}
     return payload
 
 
@@ -310,6 +320,25 @@ def _plain(text, ports):
                   lambda match: f"{match[1]} {match[2].replace('.', '_')}", text, flags=re.M)
 
 
+def _check_memories(component, fragment):
+    """Refuses memories of a component that are not plain ones: written and read by the clock.
+
+    The initial contents are dropped, as a memory of an integrated circuit has none.
+    """
+    for memory in _below(fragment):
+        if not isinstance(memory, MemoryInstance):
+            continue
+        name = f"Memory of {type(component).__name__}"
+        if any(memory._data.init._raw):
+            raise ValueError(f"{name} must not have initial contents other than 0, "
+                             "as it starts undefined")
+        for port in memory._read_ports:
+            if port._domain == "comb":
+                raise ValueError(f"{name} must not have asynchronous read ports")
+            if port._transparent_for:
+                raise ValueError(f"{name} must not have transparent read ports")
+
+
 def _check_registers(modules, payload):
     """Refuses registers that would start undefined though their initial value means something.
 
@@ -324,7 +353,7 @@ def _check_registers(modules, payload):
             kind = cell["type"]
             if kind in ("$sdff", "$sdffe", "$sdffce"):
                 continue
-            if kind.startswith("$mem") or "latch" in kind or "$adff" in kind or "$aldff" in kind:
+            if "latch" in kind or "$adff" in kind or "$aldff" in kind:
                 raise ValueError(f"{module} has a {kind}, which cannot be emitted")
             if kind in ("$dff", "$dffe") and any(
                     initial.get(bit, 1) for bit in cell["connections"]["Q"]):
@@ -346,6 +375,7 @@ def _finish(text, inputs):
                   lambda match: f"{{{match[0].count(match[1])}{{{match[1]}}}}}", text)
     modules = []
     for module in re.split(r"^(?=module )", text, flags=re.M)[1:]:
+        module = _name_reads(module)
         if unused := _unused(module, inputs):
             module = module.replace(
                 "endmodule", f"  wire unused = &{{1'b0, {', '.join(unused)}}};\nendmodule")
@@ -353,6 +383,20 @@ def _finish(text, inputs):
         directive = f'`line 1 "{name}.v" 0\n' if modules else ""
         modules.append(directive + module)
     return "\n" + "".join(modules)
+
+
+def _name_reads(module):
+    """A module's Verilog with memories from row 0 up, their read registers named after them."""
+    module = re.sub(r"^(  reg .*)\[(\d+):0\];$", r"\1[0:\2];", module, flags=re.M)
+    taken = {*re.findall(r"\w+", module)}
+    for register, memory in re.findall(r"^ +(_\d+_) <= (\w+)\[", module, flags=re.M):
+        if memory in _memories(module):
+            module = re.sub(rf"\b{register}\b", _identifier(f"{memory}_read", taken), module)
+    return module
+
+
+def _memories(module):
+    return re.findall(r"^  reg .*?(\w+) \[0:\d+\];$", module, flags=re.M)
 
 
 def _unused(module, inputs):
@@ -363,6 +407,7 @@ def _unused(module, inputs):
     module's inputs.
     """
     used, widths, child = {}, {}, None
+    memories = set(_memories(module))
     for line in module.splitlines()[1:]:
         if match := re.match(r"  (\w+)(?: signed)? (?:\[(\d+):0\] )?(\\\S+ |\w+);$", line):
             kind, high, name = match.groups()
@@ -377,6 +422,9 @@ def _unused(module, inputs):
             reads = match[2] if match[1].strip("\\ ") in inputs[child] else ""
         elif line.startswith("  assign "):
             reads = line.partition(" = ")[2]
+        elif (match := re.search(r"(\w+)\[.*\] <= ", line)) and match[1] in memories:
+            # Where a memory is written, its address is read.
+            reads = line
         else:
             reads = re.sub(r"(^|\)|else) +(?:\{.*?\}|[^ ]+ ?) <= ", r"\1 ", line, count=1)
         reads = re.sub(r"\d+'s?[hbd]\w+|\$\w+", "", reads)
