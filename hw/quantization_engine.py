@@ -34,6 +34,11 @@ _Aligned = data.StructLayout({
 })
 
 
+def values_layout(input):
+    """Payload of a group's values of a type, as of `QuantizationEngine`."""
+    return data.ArrayLayout(1 + sum(_FLOATS[input]), GROUP)
+
+
 class QuantizationEngine(wiring.Component):
     """Quantizes 32 values to an activation's group record: Elem-EM.
 
@@ -69,9 +74,8 @@ class QuantizationEngine(wiring.Component):
             raise ValueError(f"Rule must be one of {', '.join(_RULES)}, not {rule!r}")
         self.input = input
         self.rule = rule
-        width = 1 + sum(_FLOATS[input])
         super().__init__({
-            "i": In(stream.Signature(data.ArrayLayout(width, GROUP))),
+            "i": In(stream.Signature(values_layout(input))),
             "o": Out(stream.Signature(Record)),
         })
 

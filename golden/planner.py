@@ -1,0 +1,170 @@
+"""How the accelerator divides a product, and so in which order its streams carry the operands."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+SOURCES = RECORDS, VALUES, KEPT = range(3)
+RESULTS = VALUES_OUT, RECORDS_OUT, KEEP = range(3)
+CODES = DONE, BAD_SIZE, BAD_SOURCE, BAD_RESULT, NOT_KEPT, TOO_LARGE = range(6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """The sizes of an accelerator that decide how it divides a product.
+
+    Attributes
+    ----------
+    columns : int
+        Columns of the array.
+    activations : int
+        Records that the activation buffer holds.
+    rows : int
+        Rows that the output buffer holds.
+    weight_width : int
+        Weight records per transfer.
+    input : str or None
+        Type of the values that it quantizes on the way in.
+    """
+
+    columns: int = 32
+    activations: int
+    rows: int
+    weight_width: int = 1
+    input: str | None = "float32"
+
+
+MACHINES = {
+    "paper": Machine(activations=8192, rows=288),
+    "decode": Machine(activations=2048, rows=64, weight_width=8, input="bfloat16"),
+    "lite": Machine(columns=4, activations=1024, rows=256),
+    "tiny": Machine(activations=64, rows=16, weight_width=4),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a product is divided.
+
+    Rows are divided into blocks. For each block, the tiles of ``columns`` weight rows are gone
+    through in bundles; for each bundle, the groups along K; for each group, the bundle's tiles;
+    for each tile, the block's rows. A bundle is one tile, or as many as it takes to have at least
+    eight rows between two sums of the same element.
+
+    Attributes
+    ----------
+    blocks : list of range
+        Rows of each block.
+    groups, tiles : int
+        Groups along K and tiles along N.
+    resident : bool
+        Whether a block's activations come once, or again for each bundle.
+    transfers : int
+        Transfers of weights per tile if none is ragged, 32 columns / ``weight_width``.
+    last_transfers : int
+        The same of the last tile along N, which need not have all columns.
+    """
+
+    blocks: list
+    groups: int
+    tiles: int
+    resident: bool
+    transfers: int
+    last_transfers: int
+
+    def bundles(self, rows):
+        """Ranges of tiles, for a block of so many rows."""
+        width = interleave(rows)
+        return [range(start, min(start + width, self.tiles))
+                for start in range(0, self.tiles, width)]
+
+    def weight_order(self):
+        """Tile and group of every tile of weights that is loaded, in order, as two arrays."""
+        orders = {rows: self._tiles(rows) for rows in {len(block) for block in self.blocks}}
+        order = [orders[len(block)] for block in self.blocks]
+        return tuple(np.concatenate(parts) for parts in zip(*order, strict=True))
+
+    def _tiles(self, rows):
+        bundles = self.bundles(rows)
+        tile = np.concatenate([np.tile(np.arange(b.start, b.stop), self.groups) for b in bundles])
+        group = np.concatenate([np.repeat(np.arange(self.groups), len(b)) for b in bundles])
+        return tile, group
+
+    def activation_order(self):
+        """Row and group of every activation record that comes in, in order, as two arrays."""
+        rows, groups = [], []
+        for block in self.blocks:
+            times = 1 if self.resident else len(self.bundles(len(block)))
+            rows.append(np.tile(np.arange(block.start, block.stop), self.groups * times))
+            groups.append(np.tile(np.repeat(np.arange(self.groups), len(block)), times))
+        return np.concatenate(rows), np.concatenate(groups)
+
+    def result_order(self):
+        """Row and tile of every row of results that comes out, in order, as two arrays."""
+        rows = [np.tile(np.arange(b.start, b.stop), self.tiles) for b in self.blocks]
+        tiles = [np.repeat(np.arange(self.tiles), len(b)) for b in self.blocks]
+        return np.concatenate(rows), np.concatenate(tiles)
+
+
+def interleave(rows):
+    """Tiles in a bundle of a block of so many rows."""
+    return 1 if rows >= 8 else 2 if rows >= 4 else 4 if rows >= 2 else 8
+
+
+def plan(machine, m, k, n):
+    """Divides an M x K by K x N product for a machine.
+
+    Parameters
+    ----------
+    machine : Machine
+    m, k, n : int
+        At least 1.
+
+    Returns
+    -------
+    Plan
+    """
+    groups, tiles = -(-k // 32), -(-n // machine.columns)
+    fit = machine.activations // groups
+    transfers = machine.columns // machine.weight_width
+    resident = m <= fit or fit >= transfers
+    limit = min(fit, machine.rows) if resident else machine.rows
+    count = -(-m // limit)
+    rows, larger = divmod(m, count)
+    starts = np.cumsum([0] + [rows + (i < larger) for i in range(count)]).tolist()
+    last = n - machine.columns * (tiles - 1)
+    return Plan(blocks=[range(a, b) for a, b in zip(starts, starts[1:], strict=False)],
+                groups=groups, tiles=tiles, resident=resident, transfers=transfers,
+                last_transfers=-(-last // machine.weight_width))
+
+
+def check(machine, m, k, n, source, result, kept):
+    """The code with which a command ends.
+
+    Parameters
+    ----------
+    machine : Machine
+    m, k, n, source, result : int
+        Fields of the command.
+    kept : tuple of int or None
+        Rows and columns of the result that the command before kept.
+
+    Returns
+    -------
+    int
+        One of `CODES`.
+    """
+    quantizes = machine.columns == 32
+    if not (m and k and n):
+        return BAD_SIZE
+    if source not in SOURCES or source == VALUES and machine.input is None \
+            or source == KEPT and not quantizes:
+        return BAD_SOURCE
+    if result not in RESULTS or result != VALUES_OUT and not quantizes:
+        return BAD_RESULT
+    if source == KEPT and kept != (m, k):
+        return NOT_KEPT
+    together = -(-k // 32) + -(-n // 32)
+    if result == KEEP and (m > machine.rows or m * together > machine.activations):
+        return TOO_LARGE
+    return DONE

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: BSD-2-Clause
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from .activation_feeder import sum_layout
+from .buffer import Buffer
+from .mac_array import MacArray
+from .stream_register import StreamRegister
+
+
+def result_layout(config):
+    """A row of results of one tile, and whether it is the command's last."""
+    return data.StructLayout({"values": data.ArrayLayout(32, config.columns), "last": 1})
+
+
+class PartialSums(wiring.Component):
+    """The output buffer: gives the array its accumulators and takes them back until they are
+    results.
+
+    Parameters
+    ----------
+    config : Config
+
+    Members
+    -------
+    i_sum : In(stream.Signature(sum_layout(config)))
+        For each row of the array, in order, which partial sum it adds to.
+    o_acc : Out(stream.Signature(data.ArrayLayout(32, config.columns)))
+        To the array.
+    i : In(stream.Signature(data.ArrayLayout(32, config.columns)))
+        From the array.
+    o : Out(stream.Signature(result_layout(config)))
+    retired : Out(1)
+        A row came back from the array, and what reads it next will find it.
+    """
+
+    # To the array, which takes an accumulator two cycles after its activation.
+    latency = 2
+
+    def __init__(self, config):
+        self.config = config
+        row = data.ArrayLayout(32, config.columns)
+        super().__init__({
+            "i_sum": In(stream.Signature(sum_layout(config))),
+            "o_acc": Out(stream.Signature(row)),
+            "i": In(stream.Signature(row)),
+            "o": Out(stream.Signature(result_layout(config))),
+            "retired": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+
+        # A cycle of delay, so that the accumulator meets its activation at the array's tiles.
+        layout = sum_layout(config)
+        m.submodules.ahead = ahead = StreamRegister(layout)
+        m.submodules.beside = beside = StreamRegister(layout)
+        m.submodules.buffer = buffer = Buffer(self.i.payload.shape(), depth=config.rows,
+                                              banks=config.output_banks)
+        wiring.connect(m, wiring.flipped(self.i_sum), ahead.i)
+        # A row that starts from zero may read anything, so its address does no harm.
+        m.d.comb += [
+            buffer.i.valid.eq(ahead.o.valid),
+            buffer.i.payload.eq(ahead.o.payload.row),
+            ahead.o.ready.eq(buffer.i.ready),
+            beside.i.valid.eq(ahead.o.valid),
+            beside.i.payload.eq(ahead.o.payload),
+        ]
+
+        # What is known of a row goes along with it through the array, in as many registers.
+        inside = [StreamRegister(layout) for _ in range(MacArray.latency - 2)]
+        acc = Value.cast(buffer.o.payload)
+        m.d.comb += [
+            self.o_acc.valid.eq(buffer.o.valid & inside[0].i.ready),
+            Value.cast(self.o_acc.payload).eq(
+                acc & (~beside.o.payload.first).replicate(len(acc))),
+            buffer.o.ready.eq(self.o_acc.ready & inside[0].i.ready),
+            beside.o.ready.eq(buffer.o.ready),
+            inside[0].i.valid.eq(buffer.o.valid & self.o_acc.ready),
+            inside[0].i.payload.eq(beside.o.payload),
+        ]
+        for n, register in enumerate(inside):
+            m.submodules[f"inside{n}"] = register
+            if n:
+                wiring.connect(m, inside[n - 1].o, register.i)
+
+        # A result leaves, all else goes back.
+        known = inside[-1].o
+        done = Signal()
+        m.d.comb += [
+            self.o.valid.eq(self.i.valid & known.valid & known.payload.final),
+            Value.cast(self.o.payload["values"]).eq(self.i.payload),
+            self.o.payload.last.eq(known.payload.last),
+            done.eq(self.i.valid & known.valid & (self.o.ready | ~known.payload.final)),
+            self.i.ready.eq(done),
+            known.ready.eq(done),
+            self.retired.eq(done),
+            buffer.write.eq(done & ~known.payload.final),
+            buffer.address.eq(known.payload.row),
+            buffer.row.eq(self.i.payload),
+        ]
+
+        return m
