@@ -136,6 +136,8 @@ def _counts(outputs, rows, ports):
     names = [name for name, port in ports.items() if port.flow == wiring.Out]
     streams = all(port.is_signature for port in ports.values())
     lengths = set(rows.values())
+    if outputs is None and not rows:
+        raise ValueError("outputs must be given for a component without inputs")
     if (outputs is None or not streams) and len(lengths) != 1:
         raise ValueError(f"inputs must have equally many rows, not {sorted(lengths)}")
     if outputs is None:
@@ -155,8 +157,8 @@ def _counts(outputs, rows, ports):
         return counts
     count = _count(outputs, "outputs", 1)
     if not streams and count > max(lengths):
-        raise ValueError(f"outputs must be at most the {max(lengths)} rows of the inputs for "
-                         f"ports that are no streams, not {count}")
+        raise ValueError(f"outputs must be at most {max(lengths)}, the rows of ports that are no "
+                         f"streams, not {count}")
     return dict.fromkeys(names, count)
 
 
@@ -521,11 +523,16 @@ def mismatches(outputs, expected):
     Returns
     -------
     bool array, shape (rows,)
+        As long as the longest stream; a shorter one does not differ beyond its end.
     """
     if isinstance(expected, np.ndarray):
         if outputs.shape != expected.shape:
             raise ValueError(f"outputs must have shape {expected.shape}, not {outputs.shape}")
-        return (outputs != expected).reshape(len(expected), -1).any(axis=-1)
+        return (outputs != expected).any(axis=tuple(range(1, expected.ndim)))
     if set(outputs) != set(expected):
         raise ValueError(f"outputs must be {', '.join(expected)}, not {', '.join(outputs)}")
-    return np.logical_or.reduce([mismatches(outputs[name], expected[name]) for name in expected])
+    parts = [mismatches(outputs[name], expected[name]) for name in expected]
+    wrong = np.zeros(max(map(len, parts)), bool)
+    for part in parts:
+        wrong[: len(part)] |= part
+    return wrong

@@ -12,11 +12,11 @@ def check(component, inputs, expected, **options):
     if len(wrong):
         row = wrong[0]
         raise AssertionError(
-            f"{len(wrong)} rows of {next(iter(_leaves(expected)))[1].shape[0]} differ, first "
-            f"row {row}:\n" + "\n".join(
+            f"{len(wrong)} rows of {max(len(values) for _, values in _leaves(expected))} differ, "
+            f"first row {row}:\n" + "\n".join(
                 f"  {kind} {path} = {[hex(n) for n in np.ravel(values[row]).tolist()]}"
                 for kind, arrays in (("input", inputs), ("output", outputs), ("expected", expected))
-                for path, values in _leaves(arrays)))
+                for path, values in _leaves(arrays) if row < len(values)))
 
 
 def float_bits(values):

@@ -1,9 +1,12 @@
 # amaranth: UnusedElaboratable=no
+import tracemalloc
+
 import numpy as np
 import pytest
 from amaranth import Const, Module, Shape, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from components import Sleeper, Source, Sums
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -137,6 +140,92 @@ def test_fewer_outputs_than_inputs():
         assert outputs["o"].tolist() == [1, 5, 9, 13, 17]
 
 
+LENGTHS = {"i_length": [2, 0, 3], "i_byte": [1, 2, 3, 4, 5]}
+EMPTY = np.zeros(0, np.uint8)
+
+
+@pytest.mark.parametrize("stalls", [0, 0.5])
+def test_streams_of_different_lengths(stalls):
+    counts = {"o_alarm": 0, "o_sum": 3, "o_copy": 5}
+    outputs = sim.run(Sums(), LENGTHS, outputs=counts, stalls=stalls)
+    assert {name: values.tolist() for name, values in outputs.items()} == {
+        "o_copy": [1, 2, 3, 4, 5], "o_sum": [3, 0, 12], "o_alarm": []}
+    assert {name: values.dtype for name, values in outputs.items()} == {
+        "o_copy": "u1", "o_sum": "u2", "o_alarm": "u1"}
+
+
+def test_streams_without_payloads():
+    """An empty input, no input at all, and an empty structure."""
+    outputs = sim.run(Sums(), {"i_length": [0, 0], "i_byte": EMPTY},
+                      outputs={"o_copy": 0, "o_sum": 2, "o_alarm": 0})
+    assert outputs["o_sum"].tolist() == [0, 0]
+    statistics, times = {}, {}
+    outputs = sim.run(Source(3), {}, outputs=3, statistics=statistics, times=times)
+    assert outputs["o"].tolist() == times["o"].tolist() == [0, 1, 2]
+    assert statistics["cycles"] == 3
+    shape = data.ArrayLayout(data.StructLayout({"a": 3, "b": signed(40)}), 4)
+    words = to_words(shape, {"a": np.zeros((0, 4), int), "b": np.zeros((0, 4), int)}, "x")
+    assert words.shape == (0, 6)
+    assert from_words(shape, words)["b"].shape == (0, 4)
+
+
+@pytest.mark.parametrize("counts, name, count", [
+    # Of the first one is watched after all are complete, of the others while copies are missing.
+    ({"o_copy": 15, "o_sum": 0, "o_alarm": 1}, "o_sum", 0),
+    ({"o_copy": 15, "o_sum": 1, "o_alarm": 0}, "o_alarm", 0),
+    ({"o_copy": 14, "o_sum": 1, "o_alarm": 1}, "o_copy", 14),
+])
+@pytest.mark.parametrize("stalls", [0, 0.5])
+def test_complete_outputs_are_watched(counts, name, count, stalls):
+    with pytest.raises(sim.ProtocolError, match=f"^{name} sent more than {count} payloads$"):
+        sim.run(Sums(), {"i_length": [15], "i_byte": np.arange(15)}, outputs=counts, stalls=stalls)
+
+
+def test_deadlock_names_all_streams():
+    with pytest.raises(sim.Deadlock) as info:
+        sim.run(Sums(), {"i_length": [2, 3, 1], "i_byte": [1, 2, 3]}, patience=20,
+                outputs={"o_copy": 6, "o_sum": 3, "o_alarm": 0})
+    assert str(info.value) == (
+        "No transfer for 20 cycles: i_length took 2 of 3 (valid 1, ready 0); "
+        "i_byte took 3 of 3 (valid 0, ready 1); o_copy gave 3 of 6 (valid 0, ready 1); "
+        "o_sum gave 1 of 3 (valid 0, ready 1); o_alarm gave 0 of 0 (valid 0, ready 1)")
+
+
+@pytest.mark.parametrize("stalls", [0, 0.8])
+def test_an_output_may_be_silent_while_others_are_not(stalls):
+    """The only sum comes after 15 copies; pauses are not counted either."""
+    outputs = sim.run(Sums(), {"i_length": [15], "i_byte": np.arange(15)}, patience=2,
+                      outputs={"o_copy": 15, "o_sum": 1, "o_alarm": 1}, stalls=stalls)
+    assert outputs["o_sum"].tolist() == [105]
+
+
+def test_patience_is_exact():
+    inputs = {"i": [0, 3, 9, 2]}
+    assert sim.run(Sleeper(), inputs, patience=10)["o"].tolist() == inputs["i"]
+    with pytest.raises(sim.Deadlock, match="^No transfer for 9 cycles: i took 2 of 4 "):
+        sim.run(Sleeper(), inputs, patience=9)
+    # An input's transfer counts too: here every other cycle has no output.
+    assert len(sim.run(Pairs(), {"i": np.arange(10)}, outputs=5, patience=1)["o"]) == 5
+
+
+def test_times():
+    times, statistics = {}, {}
+    sim.run(Sums(), {"i_length": [2, 0, 1], "i_byte": [1, 2, 3, 4]}, times=times,
+            outputs={"o_copy": 3, "o_sum": 3, "o_alarm": 0}, statistics=statistics)
+    assert {name: cycles.tolist() for name, cycles in times.items()} == {
+        "i_length": [0, 4, 6], "i_byte": [1, 2, 7], "o_copy": [1, 2, 7], "o_sum": [3, 5, 8],
+        "o_alarm": []}
+    assert {cycles.dtype for cycles in times.values()} == {np.dtype(np.uint64)}
+    assert statistics["cycles"] == 9
+
+
+def test_times_of_ports():
+    times = {}
+    sim.run(PETile(depth=2), TILE, times=times)
+    assert times["lane"].tolist() == [0, 1]
+    assert [times[name].tolist() for name in times if name not in TILE] == [[2, 3]]
+
+
 ACCUMULATION = {"sum": [1, 2], "activation_scale": [1, 2], "weight_scale": [1, 2], "acc": [1, 2]}
 TILE = {"activations": [[1] * 8] * 2, "lane": [1, 1], "weights": [[1] * 8] * 2, "meta": [0, 1],
         "refinement": {"shift": [0, 0], "negative": [0, 0], "zero": [1, 1]}}
@@ -171,6 +260,27 @@ TILE = {"activations": [[1] * 8] * 2, "lane": [1, 1], "weights": [[1] * 8] * 2, 
      "i.sum must be within -262144 and 262143, not 0 to 262144"),
     (GroupAccumulator, {"i": ACCUMULATION | {"sum": [0, -262145]}}, {}, ValueError,
      "i.sum must be within -262144 and 262143, not -262145 to 0"),
+    (Sums, LENGTHS, {}, ValueError, "inputs must have equally many rows, not [3, 5]"),
+    (Sums, {"i_length": EMPTY, "i_byte": EMPTY}, {}, ValueError,
+     "inputs must have at least one row, not 0"),
+    (Sums, LENGTHS, {"outputs": {"o_sum": 3, "o_copy": 5}}, ValueError,
+     "outputs must be o_copy, o_sum, o_alarm, not o_sum, o_copy"),
+    (Sums, LENGTHS, {"outputs": {}}, ValueError,
+     "outputs must be o_copy, o_sum, o_alarm, not none"),
+    (Sums, LENGTHS, {"outputs": {"o_sum": 0, "o_copy": 0, "o_alarm": 0}}, ValueError,
+     "outputs must be at least 1 for some stream, not 0 for all"),
+    (Sums, LENGTHS, {"outputs": {"o_sum": -1, "o_copy": 0, "o_alarm": 0}}, ValueError,
+     "outputs['o_sum'] must be at least 0, not -1"),
+    (Sums, LENGTHS, {"outputs": {"o_sum": 1, "o_copy": 2.0, "o_alarm": 0}}, TypeError,
+     "outputs['o_copy'] must be an integer, not 2.0"),
+    (Sums, LENGTHS, {"outputs": True}, TypeError, "outputs must be an integer, not True"),
+    (lambda: Source(3), {}, {}, ValueError, "outputs must be given for a component without inputs"),
+    (Top1, {"codes": [[0] * 8]}, {"outputs": {"lane": 1}}, TypeError,
+     "outputs must be an integer for ports that are no streams, not a mapping"),
+    (Top1, {"codes": [[0] * 8]}, {"outputs": 2}, ValueError,
+     "outputs must be at most 1, the rows of ports that are no streams, not 2"),
+    (Top1, {"codes": [[0] * 8]}, {"patience": 0}, ValueError,
+     "patience must be at least 1, not 0"),
     *[(Top1, {"codes": [[0] * 8]}, {"stalls": stalls}, ValueError,
        f"stalls must be at least 0 and below 1, not {stalls!r}") for stalls in (-0.1, 1, 1.5)],
 ])
@@ -238,6 +348,8 @@ def test_stalls_depend_on_the_seed_alone(tmp_path):
     ({"a": [[1, 2], [3, 4]]}, {"a": [[1, 2], [3, 5]]}, [False, True]),
     ({"a": {"b": [1, 2], "c": [3, 4]}}, {"a": {"b": [1, 2], "c": [0, 4]}}, [True, False]),
     ({"a": [255]}, {"a": [-1]}, [True]),
+    ({"a": [1, 2, 3], "b": [4], "c": []}, {"a": [1, 2, 0], "b": [5], "c": []},
+     [True, False, True]),
 ])
 def test_mismatches(outputs, expected, differ):
     assert sim.mismatches(arrays(outputs), arrays(expected)).tolist() == differ
@@ -313,6 +425,25 @@ def test_payloads_are_packed_as_amaranth_does(example):
     assert to_integers(words) == integers
     assert (from_integers(integers, width) == words).all()
     assert same(from_words(shape, words), values)
+
+
+def test_memory_of_long_runs():
+    """A few times the words, not the bits, even if each is a byte of its own; in both ways."""
+    shape = data.StructLayout({"a": data.ArrayLayout(4, 30), "b": signed(23)})
+    rows = 200_000
+    value = {"a": np.broadcast_to(np.arange(30) % 16, (rows, 30)),
+             "b": np.arange(rows) - rows // 2}
+    tracemalloc.start()
+    words = to_words(shape, value, "x")
+    packing = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    back = from_words(shape, words)
+    unpacking = tracemalloc.get_traced_memory()[1] - words.nbytes
+    tracemalloc.stop()
+    assert same(back, value)
+    slice_ = 8 << 20
+    assert packing < words.nbytes + slice_
+    assert unpacking < sum(array.nbytes for array in back.values()) + slice_
 
 
 def constant(shape, value):

@@ -6,6 +6,7 @@ import pytest
 from amaranth import Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from components import Sleeper, Source, Sums
 
 import sim
 from hw import registry
@@ -77,6 +78,8 @@ CASES = {
     "40 bits": lambda: (StreamRegister(40), {"i": np.arange(40) * 3**20}, None),
     "1024 bits": lambda: (StreamRegister(data.ArrayLayout(64, 16)), {"i": bits(40, 16)}, None),
     "mac_array": lambda: array(2, 12),
+    "sums": lambda: sums(),
+    "source": lambda: (Source(50), {}, 50),
 }
 
 
@@ -106,11 +109,22 @@ def array(columns, rows):
     }, rows
 
 
+def sums():
+    """Streams of different lengths, one input with more than is taken, one output silent."""
+    generator = np.random.default_rng(4)
+    lengths = generator.integers(0, 15, 20)
+    return Sums(), {"i_length": lengths, "i_byte": generator.integers(0, 256, lengths.sum() + 3)}, {
+        "o_copy": int(lengths.sum()), "o_sum": len(lengths), "o_alarm": 0}
+
+
 def run(component, inputs, outputs=None, **options):
-    statistics = {}
-    result = sim.run(component, inputs, outputs=outputs, statistics=statistics, **options)
+    """Outputs, cycles, and the times of all transfers."""
+    statistics, times = {}, {}
+    result = sim.run(component, inputs, outputs=outputs, statistics=statistics, times=times,
+                     **options)
     assert statistics["engine"] == options["engine"]
-    return result, statistics["cycles"]
+    return result, statistics["cycles"], {
+        name: cycles.tolist() for name, cycles in times.items()}
 
 
 @needs_compiler
@@ -125,7 +139,7 @@ def test_engines_agree(engine, case):
         expected = run(component, inputs, outputs, engine="amaranth", **options)
         received = run(component, inputs, outputs, engine=engine, **options)
         assert not sim.mismatches(received[0], expected[0]).any()
-        assert received[1] == expected[1]
+        assert received[1:] == expected[1:]
         cycles.append(received[1])
     # Top1 is combinational: there is nothing to stall.
     assert case in ("top1", "mac_array") or cycles[0] < cycles[1] != cycles[2]
@@ -160,6 +174,49 @@ def test_errors_agree(engine):
         assert errors[0] == errors[1], name
         assert info.type is (sim.Deadlock if name in ("swallowed", "stopped")
                              else sim.ProtocolError)
+
+
+@needs_compiler
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("component, inputs, outputs, text", [
+    (Sums(), {"i_length": [15], "i_byte": np.arange(15)}, {"o_copy": 15, "o_sum": 1, "o_alarm": 0},
+     "o_alarm sent more than 0 payloads"),
+    (Sums(), {"i_length": [2, 3], "i_byte": [1, 2, 3]}, {"o_copy": 5, "o_sum": 2, "o_alarm": 0},
+     "No transfer for 20 cycles: i_length took 2 of 2 "),
+])
+def test_errors_of_several_streams_agree(engine, component, inputs, outputs, text):
+    errors = set()
+    for stalls in 0, 0.5:
+        for which in ("amaranth", engine):
+            with pytest.raises(sim.SimulationError, match=f"^{text}") as info:
+                sim.run(component, inputs, outputs=outputs, patience=20, stalls=stalls,
+                        engine=which)
+            errors.add(str(info.value))
+    assert len(errors) == 1
+
+
+@needs_compiler
+@pytest.mark.parametrize("engine", ENGINES)
+def test_patience_agrees(engine):
+    """Every engine gives up in the same cycle: what one more cycle would save is known exactly."""
+    component, inputs = Sleeper(), {"i": np.array([0, 5, 37, 2])}
+
+    def saved(which, patience, **options):
+        try:
+            sim.run(component, inputs, patience=patience, engine=which, **options)
+        except sim.Deadlock:
+            return False
+        return True
+
+    least = []
+    for options in {}, {"stalls": 0.4}, {"stalls": 0.4, "seed": 1}, {"stalls": 0.8}:
+        patience = next(patience for patience in range(1, 50)
+                        if saved("amaranth", patience, **options))
+        assert saved(engine, patience, **options)
+        assert not saved(engine, patience - 1, **options)
+        least.append(patience)
+    # Without stalls the cycles slept and one more; with them only those without a pause count.
+    assert least[0] == 38 > max(least[1:]) and len(set(least)) > 2
 
 
 @needs_compiler

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sim import compiled
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -34,7 +36,8 @@ def test_contents(installed):
     _, names = installed
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {
         "golden", "hw", "sim"}
-    assert "sim/data/smollm2_mlp.npz" in names
+    assert {"sim/data/smollm2_mlp.npz", "sim/bench.cpp", "sim/verilator.h",
+            "sim/cxxrtl.h"} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
@@ -53,6 +56,12 @@ def test_commands_work(installed):
     run(installed, "-m", "hw.generate", "top1", "-o", "out")
     assert (installed[0].parent / "out" / "top1.v").stat().st_size > 0
     assert "0 mismatches" in run(installed, "-m", "sim", "cosim", "top1", "--count", "10")
+
+
+@pytest.mark.skipif(not compiled.compiler(), reason="needs a C++ compiler")
+def test_compiled_simulation_works(installed):
+    assert "0 mismatches" in run(installed, "-m", "sim", "cosim", "top1", "--count", "10",
+                                 "--engine", "cxxrtl")
 
 
 def test_real_data_load(installed):
