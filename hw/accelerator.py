@@ -148,6 +148,7 @@ class Accelerator(wiring.Component):
             sums.i_sum.payload.eq(product.payload.sum),
             product.ready.eq(sums.i_sum.ready & array.i_activation.ready),
             activations.retired.eq(sums.retired),
+            sums.columns.eq(command.columns),
         ]
         if self.trace:
             entered = Signal()

@@ -15,9 +15,11 @@ def sum_layout(config):
     return data.StructLayout({
         # Row of the output buffer.
         "row": range(config.rows),
-        # It starts from zero; it is a result; it is the command's last result.
+        # It starts from zero; it is a result, of a tile that need not have all columns; it is
+        # the command's last result.
         "first": 1,
         "final": 1,
+        "ragged": 1,
         "last": 1,
     })
 
@@ -186,6 +188,7 @@ class ActivationFeeder(wiring.Component):
             held.i.payload.sum.row.eq(row),
             held.i.payload.sum.first.eq(step.group_first),
             held.i.payload.sum.final.eq(step.group_last),
+            held.i.payload.sum.ragged.eq(step.tile_last & step.bundle_last),
             held.i.payload.sum.last.eq(step.last),
             held.o.ready.eq(self.o.ready),
             self.o.valid.eq(buffer.o.valid),

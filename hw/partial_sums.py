@@ -31,6 +31,9 @@ class PartialSums(wiring.Component):
     i : In(stream.Signature(data.ArrayLayout(32, config.columns)))
         From the array.
     o : Out(stream.Signature(result_layout(config)))
+    columns : In(range(config.columns + 1))
+        Columns of a ragged tile; all others give zero as a result. What comes for them from the
+        array is anything.
     retired : Out(1)
         A row came back from the array, and what reads it next will find it.
     """
@@ -46,6 +49,7 @@ class PartialSums(wiring.Component):
             "o_acc": Out(stream.Signature(row)),
             "i": In(stream.Signature(row)),
             "o": Out(stream.Signature(result_layout(config))),
+            "columns": In(range(config.columns + 1)),
             "retired": Out(1),
         })
 
@@ -91,7 +95,6 @@ class PartialSums(wiring.Component):
         done = Signal()
         m.d.comb += [
             self.o.valid.eq(self.i.valid & known.valid & known.payload.final),
-            Value.cast(self.o.payload["values"]).eq(self.i.payload),
             self.o.payload.last.eq(known.payload.last),
             done.eq(self.i.valid & known.valid & (self.o.ready | ~known.payload.final)),
             self.i.ready.eq(done),
@@ -101,5 +104,11 @@ class PartialSums(wiring.Component):
             buffer.address.eq(known.payload.row),
             buffer.row.eq(self.i.payload),
         ]
+        for n in range(config.columns):
+            present = Signal(name=f"present{n}")
+            m.d.comb += [
+                present.eq(~known.payload.ragged | (self.columns >= n + 1)),
+                self.o.payload["values"][n].eq(self.i.payload[n] & present.replicate(32)),
+            ]
 
         return m

@@ -7,14 +7,14 @@ from .buffer import Buffer
 from .formats import Record
 from .loop_nest import LoopNest
 from .planner import plan_layout
-from .stream_register import StreamRegister
 
 
 class WeightFeeder(wiring.Component):
-    """The weight buffer: a queue in front of the array, which fills ragged tiles up with zeros.
+    """The weight buffer: a queue in front of the array, which fills ragged tiles up.
 
     Takes weights whenever there is room, also before their plan. Gives ``columns`` records per
-    tile, in the order of the plan; one transfer per cycle.
+    tile, in the order of the plan, of which those that the matrix does not have are anything;
+    one transfer per cycle.
 
     Parameters
     ----------
@@ -67,25 +67,18 @@ class WeightFeeder(wiring.Component):
             buffer.row.eq(self.i.payload),
         ]
 
-        # A transfer without any column of the matrix takes none from the queue. What is then
-        # read from the buffer is masked.
+        # A transfer without any column of the matrix takes none from the queue.
         step = loops.o.payload
-        ragged = Signal()
-        mask = Signal(width)
+        wanted = Signal()
         available = Signal()
         take = Signal()
-        m.submodules.mask = held_mask = StreamRegister(width)
         m.d.comb += [
-            ragged.eq(step.tile_last & step.bundle_last),
-            mask.eq(Cat(~ragged | (step.index * width + i < columns) for i in range(width))),
-            available.eq(~mask[0] | (level != 0)),
+            wanted.eq(~(step.tile_last & step.bundle_last) | (step.index * width < columns)),
+            available.eq(~wanted | (level != 0)),
             buffer.i.valid.eq(loops.o.valid & available),
             buffer.i.payload.eq(read),
             loops.o.ready.eq(buffer.i.ready & available),
-            held_mask.i.valid.eq(buffer.i.valid),
-            held_mask.i.payload.eq(mask),
-            held_mask.o.ready.eq(self.o.ready),
-            take.eq(loops.o.valid & loops.o.ready & mask[0]),
+            take.eq(loops.o.valid & loops.o.ready & wanted),
         ]
         m.d.sync += level.eq(level + put - take)
         with m.If(put):
@@ -93,10 +86,6 @@ class WeightFeeder(wiring.Component):
         with m.If(take):
             m.d.sync += read.eq(read + 1)
 
-        m.d.comb += [self.o.valid.eq(buffer.o.valid), buffer.o.ready.eq(self.o.ready)]
-        for i in range(width):
-            record = Value.cast(buffer.o.payload[i])
-            m.d.comb += Value.cast(self.o.payload[i]).eq(
-                record & held_mask.o.payload[i].replicate(len(record)))
+        wiring.connect(m, buffer.o, wiring.flipped(self.o))
 
         return m
