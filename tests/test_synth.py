@@ -8,7 +8,8 @@ from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw import registry, synth
+from hw import registry, synth, tables, verilog
+from hw.buffer import Bank
 from hw.liberty import find_library
 from hw.yosys import ToolError
 
@@ -16,7 +17,7 @@ RESULT = {
     "cells", "area_um2", "sequential_area_um2", "flip_flops", "area_timed_um2", "delay_ns",
     "fmax_mhz", "path_class", "startpoint", "endpoint", "io_delay_ns", "fmax_io_mhz", "path",
     "paths", "cells_by_type", "synthesis_s", "parameters", "script", "hierarchical", "tiles",
-    "area_per_tile_um2",
+    "area_per_tile_um2", "memories", "memory_bits",
 }
 
 
@@ -93,6 +94,76 @@ def test_module_by_module():
         assert result["startpoint"].startswith("first")
     # Flat, nothing keeps an inverter from going to the other side of a register's output.
     assert results[True]["area_um2"] >= results[False]["area_um2"]
+
+
+class Logic(wiring.Component):
+    """Registers on both sides of a memory that is elsewhere."""
+
+    def __init__(self):
+        super().__init__({"x": In(12), "address": In(5), "y": Out(12),
+                          "write_row": Out(12), "read_row": In(12)})
+
+    def elaborate(self, platform):
+        m = Module()
+        held = Signal(12)
+        m.d.sync += [held.eq(self.x + held), self.y.eq(self.read_row ^ held)]
+        m.d.comb += self.write_row.eq(held * 5)
+        return m
+
+
+class Holder(wiring.Component):
+    """The same with two memories, one of which gives the rows."""
+
+    def __init__(self):
+        super().__init__({"x": In(12), "address": In(5), "y": Out(12), "z": Out(12)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.logic = logic = Logic()
+        m.d.comb += [logic.x.eq(self.x), logic.address.eq(self.address), self.y.eq(logic.y)]
+        for name in ("first", "second"):
+            m.submodules[name] = bank = Bank(12, depth=24)
+            m.d.comb += [bank.write.eq(self.x[0]), bank.read.eq(self.x[1]),
+                         bank.write_address.eq(self.address), bank.read_address.eq(self.address),
+                         bank.write_row.eq(logic.write_row)]
+            m.d.comb += (logic.read_row if name == "first" else self.z).eq(bank.read_row)
+        return m
+
+
+@pytest.mark.parametrize("hierarchical", [False, True])
+def test_memories_are_left_out(hierarchical):
+    library = find_library()
+    logic, holder = (synth.synthesize("top", component, library, hierarchical=hierarchical)
+                     for component in (Logic(), Holder()))
+    assert (logic["memories"], logic["memory_bits"]) == (0, 0)
+    assert (holder["memories"], holder["memory_bits"]) == (2, 2 * 24 * 12)
+    assert holder["flip_flops"] == logic["flip_flops"] == 24
+    assert holder["sequential_area_um2"] == logic["sequential_area_um2"]
+    # Mapped as a whole, the order of the nets, which has changed, decides between equal choices.
+    assert holder["area_um2"] == pytest.approx(logic["area_um2"], rel=0 if hierarchical else 0.02)
+    # From the memories' pins and to them.
+    assert holder["paths"]["in-reg"]["startpoint"]
+    endpoint = holder["paths"]["reg-out"]["endpoint"]
+    assert endpoint.startswith(("first.write_row[", "second.write_row["))
+    assert "blackbox top_bank\n" in holder["script"] and "blackbox" not in logic["script"]
+
+    results = {"units": {"top": holder | {"tiles": None, "area_per_tile_um2": None,
+                                          "parameters": {}}}, **synth.describe(library)}
+    assert "\ntop: 576 bits in 2 memories, not in its area.\n" in synth.table(results)
+    assert "`top`: 576 bits in 2 memories, which are not in its area" in tables.figures(results)
+
+
+def test_memories_are_alone_in_their_modules(monkeypatch):
+    with pytest.raises(ToolError, match="^top: top holds a memory, which must be in a module of "):
+        synth.synthesize("top", Bank(4, depth=8), find_library())
+
+    def text(component, name):
+        return verilog.verilog(component, name).replace(
+            "memory[read_address];", "memory[read_address] & write_row;")
+
+    monkeypatch.setattr(synth, "verilog", text)
+    with pytest.raises(ToolError, match="^top: top_bank holds a memory, which must be in a mod"):
+        synth.synthesize("top", Holder(), find_library())
 
 
 def test_area_per_tile(tmp_path, capsys, monkeypatch):
