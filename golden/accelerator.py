@@ -1,10 +1,12 @@
-"""The accelerator's operands and results in the order of its streams."""
+"""The accelerator: what it does with commands, and the order of its streams."""
 
 import numpy as np
 
 from . import planner
+from .formats import FLOATS
 from .group_mac import matmul
 from .quantization_engine import quantize_activations
+from .quantized import Quantized
 
 
 def weight_transfers(machine, plan, w):
@@ -23,16 +25,21 @@ def weight_transfers(machine, plan, w):
         "elements", "metadata" and "scale". Records beyond N, which fill the last transfer of a
         tile, are zeros.
     """
+    places = _weight_places(machine, plan)
+    return {name: _padded(plane, plan.tiles * machine.columns)[places]
+            for name, plane in records(w).items()}
+
+
+def _weight_places(machine, plan):
+    """Row and group of every weight record that comes in, shapes (transfers, weight_width)."""
     tile, group = plan.weight_order()
-    rows = plan.tiles * machine.columns
     transfers = np.where(tile == plan.tiles - 1, plan.last_transfers, plan.transfers)
     # Each transfer's tile, and its number in that.
     which = np.repeat(np.arange(len(tile)), transfers)
     index = np.arange(len(which)) - np.repeat(np.cumsum(transfers) - transfers, transfers)
     row = (tile[which] * machine.columns + index * machine.weight_width)[:, None] \
         + np.arange(machine.weight_width)
-    return {name: _padded(plane, rows)[row, group[which][:, None]]
-            for name, plane in records(w).items()}
+    return row, np.broadcast_to(group[which][:, None], row.shape)
 
 
 def activation_records(plan, a):
@@ -72,6 +79,34 @@ def result_records(plan, y):
     return {name: plane[plan.result_order()] for name, plane in records(q).items()}
 
 
+def weights_of(machine, plan, transfers, n, k):
+    """The N x K weights that come in as these transfers; the inverse of `weight_transfers`."""
+    row, group = _weight_places(machine, plan)
+    planes = {}
+    for name, plane in transfers.items():
+        matrix = np.zeros((plan.tiles * machine.columns, plan.groups, *plane.shape[2:]), np.uint8)
+        # Those that only fill a transfer may have anything.
+        matrix[row, group] = plane
+        planes[name] = matrix[:n]
+    return _quantized(planes, "weight", (n, k))
+
+
+def activations_of(plan, given, m, k):
+    """The M x K activations that come in as these records; inverse of `activation_records`."""
+    planes = {}
+    for name, plane in given.items():
+        planes[name] = np.zeros((m, plan.groups, *plane.shape[1:]), np.uint8)
+        planes[name][plan.activation_order()] = plane
+    return _quantized(planes, "activation", (m, k))
+
+
+def values_of(plan, groups, m):
+    """The values that come in as these groups, with their padding; inverse of `value_groups`."""
+    x = np.zeros((m, plan.groups, 32), groups.dtype)
+    x[plan.activation_order()] = groups
+    return x.reshape(m, -1)
+
+
 def result_matrix(machine, plan, rows, n):
     """The M x N matrix that leaves as these rows; the inverse of `result_rows`."""
     row, tile = plan.result_order()
@@ -87,14 +122,14 @@ def records(q):
             "scale": q.scales}
 
 
-def execute(machine, operands):
+def execute(machine, commands):
     """What the accelerator does with commands.
 
     Parameters
     ----------
     machine : Machine
-    operands : list of dict
-        Each with "m", "k", "n", "source" and "result" of a command and, if it is legal, its
+    commands : list of dict
+        Each with the fields "m", "k", "n", "source" and "result" and, if it is legal, its
         operands: "w", Quantized weights, and, unless the source is KEPT, "a", Quantized
         activations, or "x", an array of values.
 
@@ -106,23 +141,159 @@ def execute(machine, operands):
     """
     kept = None
     results = []
-    for command in operands:
-        size = tuple(command[name] for name in "mkn")
-        code = planner.check(machine, *size, command["source"], command["result"],
-                             kept and kept.shape)
+    for command in commands:
+        code = _code(machine, command, kept)
         if code != planner.DONE:
             results.append((code, None, None))
             continue
-        if command["source"] == planner.KEPT:
-            a = kept
-        elif command["source"] == planner.VALUES:
-            a = quantize_activations(command["x"])
-        else:
-            a = command["a"]
-        y = matmul(a, command["w"])
-        kept = quantize_activations(y) if command["result"] == planner.KEEP else None
-        results.append((code, planner.plan(machine, *size), y))
+        plan, y, kept = _product(machine, command, kept)
+        results.append((code, plan, y))
     return results
+
+
+def _code(machine, command, kept):
+    return planner.check(machine, *(command[name] for name in _FIELDS), kept and kept.shape)
+
+
+def _product(machine, command, kept):
+    """Plan and product of a legal command, and what it keeps."""
+    if command["source"] == planner.KEPT:
+        a = kept
+    elif command["source"] == planner.VALUES:
+        a = quantize_activations(command["x"])
+    else:
+        a = command["a"]
+    y = matmul(a, command["w"])
+    keeps = command["result"] == planner.KEEP
+    return (planner.plan(machine, *(command[name] for name in "mkn")), y,
+            quantize_activations(y) if keeps else None)
+
+
+_FIELDS = ("m", "k", "n", "source", "result")
+
+
+def streams(machine, commands, executed):
+    """The accelerator's input streams for commands, and its output streams.
+
+    Parameters
+    ----------
+    machine : Machine
+    commands : list of dict
+        As of `execute`.
+    executed : list of tuple
+        What `execute` gave.
+
+    Returns
+    -------
+    inputs, outputs : dict of str to array or dict
+        By port, one row per transfer.
+    """
+    inputs, outputs = _empty(machine)
+    for command, (code, plan, y) in zip(commands, executed, strict=True):
+        inputs["i_command"].append({name: np.array([command[name]]) for name in _FIELDS})
+        outputs["o_status"].append(np.array([code], np.uint8))
+        if code != planner.DONE:
+            continue
+        inputs["i_weight"].append(weight_transfers(machine, plan, command["w"]))
+        if command["source"] == planner.RECORDS:
+            inputs["i_activation"].append(activation_records(plan, command["a"]))
+        elif command["source"] == planner.VALUES:
+            groups = value_groups(plan, command["x"])
+            inputs["i_value"].append(groups.view(f"u{groups.itemsize}"))
+        lasts = np.arange(len(y) * plan.tiles) == len(y) * plan.tiles - 1
+        if command["result"] == planner.VALUES_OUT:
+            rows = result_rows(machine, plan, y).view(np.uint32)
+            outputs["o"].append({"values": rows, "last": lasts.astype(np.uint8)})
+        elif command["result"] == planner.RECORDS_OUT:
+            outputs["o_record"].append({"record": result_records(plan, y),
+                                        "last": lasts.astype(np.uint8)})
+    return ({name: _joined(parts) for name, parts in inputs.items()},
+            {name: _joined(parts) for name, parts in outputs.items()})
+
+
+def accelerator(machine, inputs):
+    """What leaves an accelerator for all that comes in; the inverse and again of `streams`.
+
+    Parameters
+    ----------
+    machine : Machine
+    inputs : dict of str to array or dict
+        As `streams` gives them.
+
+    Returns
+    -------
+    dict of str to array or dict
+        The outputs.
+    """
+    position = dict.fromkeys(inputs, 0)
+
+    def take(name, count):
+        start = position[name]
+        position[name] += count
+        return _rows(inputs[name], slice(start, start + count))
+
+    kept = None
+    commands, executed = [], []
+    for fields in zip(*(inputs["i_command"][name].tolist() for name in _FIELDS), strict=True):
+        command = dict(zip(_FIELDS, fields, strict=True))
+        code, plan, y = _code(machine, command, kept), None, None
+        if code == planner.DONE:
+            m, k, n = fields[:3]
+            plan = planner.plan(machine, m, k, n)
+            count = len(_weight_places(machine, plan)[0])
+            command["w"] = weights_of(machine, plan, take("i_weight", count), n, k)
+            count = len(plan.activation_order()[0])
+            if command["source"] == planner.RECORDS:
+                command["a"] = activations_of(plan, take("i_activation", count), m, k)
+            elif command["source"] == planner.VALUES:
+                dtype = FLOATS[machine.input]
+                groups = take("i_value", count).view(dtype)
+                command["x"] = values_of(plan, groups, m)[:, :k]
+            _, y, kept = _product(machine, command, kept)
+        commands.append(command)
+        executed.append((code, plan, y))
+    return streams(machine, commands, executed)[1]
+
+
+def _empty(machine):
+    """Streams without any transfer, in which those of commands are put."""
+    def of_records(*axes):
+        return {"elements": np.zeros((0, *axes, 32), np.uint8),
+                "metadata": np.zeros((0, *axes, 4), np.uint8),
+                "scale": np.zeros((0, *axes), np.uint8)}
+
+    inputs = {
+        "i_command": [{name: np.zeros(0, np.int64) for name in _FIELDS}],
+        "i_weight": [of_records(machine.weight_width)],
+        "i_activation": [of_records()],
+    }
+    if machine.input is not None:
+        size = np.dtype(FLOATS[machine.input]).itemsize
+        inputs["i_value"] = [np.zeros((0, 32), f"u{size}")]
+    flags = np.zeros(0, np.uint8)
+    outputs = {"o": [{"values": np.zeros((0, machine.columns), np.uint32), "last": flags}]}
+    if machine.columns == 32:
+        outputs["o_record"] = [{"record": of_records(), "last": flags}]
+    return inputs, outputs | {"o_status": [flags]}
+
+
+def _joined(parts):
+    if isinstance(parts[0], dict):
+        return {name: _joined([part[name] for part in parts]) for name in parts[0]}
+    return np.concatenate(parts)
+
+
+def _rows(stream, rows):
+    if isinstance(stream, dict):
+        return {name: _rows(plane, rows) for name, plane in stream.items()}
+    return stream[rows]
+
+
+def _quantized(planes, kind, shape):
+    """The quantized matrix with these planes by group."""
+    rows = len(planes["scale"])
+    return Quantized(kind=kind, shape=shape, elements=planes["elements"].reshape(rows, -1),
+                     metadata=planes["metadata"].reshape(rows, -1), scales=planes["scale"])
 
 
 def _padded(plane, rows):

@@ -19,6 +19,9 @@ FLOAT32_NAN = np.uint32(0x7FC00000).view(np.float32)
 FLOAT_TYPES = tuple(np.dtype(t) for t in (np.float32, np.float16, ml_dtypes.bfloat16))
 """Input types; each is exact in float32."""
 
+FLOATS = {dtype.name: dtype for dtype in FLOAT_TYPES}
+"""The same by name."""
+
 RULES = ("floor", "ceil", "rtn1", "rtn2")
 """Scale rules of specification section 5."""
 

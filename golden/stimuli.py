@@ -6,7 +6,10 @@ unit's input ports as `golden.twins` takes them.
 
 import numpy as np
 
-from . import twins
+from . import planner
+from .accelerator import execute, streams
+from .formats import FLOATS
+from .quantized import Quantized
 from .top1_decode import top1_decode as _top1_decode
 
 
@@ -26,7 +29,7 @@ def decoder(rng, count, *, kind):
 
 
 def quantization_engine(rng, count, *, input, rule):
-    dtype = np.dtype(twins.FLOATS[input])
+    dtype = FLOATS[input]
     x = groups(rng, count)
     with np.errstate(over="ignore", invalid="ignore"):
         narrowed = x.astype(dtype)
@@ -143,3 +146,52 @@ def mac_array(rng, count, *, columns, weight_width):
                  for name, plane in weight.items()}
     return {"i_weight": transfers, "i_activation": {"record": activation, "last": last},
             "i_acc": acc.reshape(count, columns)}
+
+
+def accelerator(rng, count, *, config):
+    machine = planner.MACHINES[config]
+    commands = products(rng, count, machine)
+    with np.errstate(over="ignore", invalid="ignore"):
+        executed = execute(machine, commands)
+    return streams(machine, commands, executed)[0]
+
+
+def products(rng, count, machine, *, largest=2**16):
+    """Commands for an accelerator, with operands as `golden.accelerator.execute` takes them.
+
+    Sizes of all magnitudes up to ``largest`` products of elements, ragged ones and such beyond
+    the buffers included; chains of them; a few that cannot run.
+    """
+    commands, kept = [], None
+    while len(commands) < count:
+        # Evenly in the logarithm.
+        m, k, n = (int(high ** rng.random()) for high in (80, 80 * machine.columns, 200))
+        source, result = rng.choice(4, p=[0.35, 0.35, 0.25, 0.05]), rng.choice(
+            4, p=[0.35, 0.25, 0.35, 0.05])
+        if kept and rng.random() < 0.9:
+            (m, k), source = kept, planner.KEPT
+        if rng.random() < 0.04:
+            n = 0
+        if m * k * n > largest:
+            continue
+        command = {"m": m, "k": k, "n": n, "source": int(source), "result": int(result)}
+        code = planner.check(machine, *command.values(), kept)
+        if code == planner.DONE:
+            command["w"] = _matrix(rng, "weight", n, k)
+            if source == planner.RECORDS:
+                command["a"] = _matrix(rng, "activation", m, k)
+            elif source == planner.VALUES:
+                values = groups(rng, -(-m * k // 32)).reshape(-1)[: m * k].reshape(m, k)
+                with np.errstate(over="ignore", invalid="ignore"):
+                    command["x"] = values.astype(FLOATS[machine.input])
+            kept = (m, n) if result == planner.KEEP else None
+        commands.append(command)
+    return commands
+
+
+def _matrix(rng, kind, rows, k):
+    """Random records as a matrix."""
+    planes = records(rng, rows * -(-k // 32))
+    return Quantized(kind=kind, shape=(rows, k), elements=planes["elements"].reshape(rows, -1),
+                     metadata=planes["metadata"].reshape(rows, -1),
+                     scales=planes["scale"].reshape(rows, -1))

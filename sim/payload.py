@@ -74,6 +74,11 @@ def to_bits(shape, value, name):
     return bits
 
 
+def length(value):
+    """Number of payloads in an array or mapping of them."""
+    return length(next(iter(value.values()))) if isinstance(value, Mapping) else len(value)
+
+
 def to_integers(bits):
     """Rows of bits, or of words, as Python integers."""
     rows = bits if bits.dtype == np.uint32 else np.packbits(bits, axis=-1, bitorder="little")
