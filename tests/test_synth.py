@@ -16,7 +16,7 @@ RESULT = {
     "cells", "area_um2", "sequential_area_um2", "flip_flops", "area_timed_um2", "delay_ns",
     "fmax_mhz", "path_class", "startpoint", "endpoint", "io_delay_ns", "fmax_io_mhz", "path",
     "paths", "cells_by_type", "synthesis_s", "parameters", "script", "hierarchical", "tiles",
-    "area_per_tile_um2",
+    "area_per_tile_um2", "fanout_buffers",
 }
 
 
