@@ -111,7 +111,8 @@ def test_area_per_tile(tmp_path, capsys, monkeypatch):
 
 def test_tiles_of_the_array():
     unit = registry.UNITS["mac_array"]
-    assert [unit.tiles(columns=columns, weight_width=1) for columns in (1, 32)] == [4, 128]
+    assert [unit.tiles(columns=columns, weight_width=1, metadata=metadata)
+            for columns, metadata in ((1, True), (32, False))] == [4, 128]
 
 
 def test_same_figures_again():
