@@ -39,12 +39,14 @@ def quantization_engine(rng, count, *, input, rule):
     return {"i": np.where(rng.random((count, 1)) < 0.1, raw, bits)}
 
 
-def pe_tile(rng, count, *, depth):
+def pe_tile(rng, count, *, depth, metadata):
     codes = top1(rng, count, lanes=8)["codes"]
     # The largest codes reach the sum's limits.
     codes = np.where(rng.random((count, 1)) < 0.1, codes | 7, codes)
     weights = rng.integers(0, 16, (count, 8), np.uint8)
     weights = np.where(rng.random((count, 1)) < 0.1, weights | 7, weights)
+    if not metadata:
+        return {"activations": codes, "weights": weights}
     lane, shift, negative, zero = _top1_decode(codes, rng.integers(0, 4, count, np.uint8))
     return {"activations": codes, "weights": weights,
             "meta": rng.integers(0, 4, count, np.uint8),
@@ -52,12 +54,14 @@ def pe_tile(rng, count, *, depth):
             "refinement": {"shift": shift, "negative": negative, "zero": zero}}
 
 
-def group_accumulator(rng, count):
-    magnitude = rng.integers(0, 131713, count) >> rng.integers(0, 19, count)
+def group_accumulator(rng, count, *, metadata):
+    # In units of 1/64 or, without metadata, of 1/4.
+    largest, bits, scale = (131712, 18, 1) if metadata else (4608, 13, 16)
+    magnitude = rng.integers(0, largest + 1, count) >> rng.integers(0, bits + 1, count)
     total = np.where(rng.random(count) < 0.5, -magnitude, magnitude).astype(np.int32)
     scales = scale_codes(rng, count), scale_codes(rng, count)
     return {"i": {"sum": total, "activation_scale": scales[0], "weight_scale": scales[1],
-                  "acc": accumulators(rng, total, *scales)}}
+                  "acc": accumulators(rng, scale * total, *scales)}}
 
 
 def group_mac(rng, count):
@@ -131,7 +135,7 @@ def groups(rng, count):
                     rng.choice(np.array([np.nan, np.inf, -np.inf], np.float32), x.shape), x)
 
 
-def mac_array(rng, count, *, columns, weight_width):
+def mac_array(rng, count, *, columns, weight_width, metadata):
     # Tiles of very different lengths; the last one may stay.
     last = (rng.random(count) < rng.choice([0.02, 0.3, 1], count)).astype(np.uint8)
     activation = records(rng, count)
@@ -142,6 +146,8 @@ def mac_array(rng, count, *, columns, weight_width):
         np.cumsum(last) - last, minlength=tiles), axis=0)
     acc = accumulators(rng, rng.integers(-20000, 20000, count * columns),
                        np.repeat(activation["scale"], columns), scales.reshape(-1))
+    if not metadata:
+        del activation["metadata"], weight["metadata"]
     transfers = {name: plane.reshape(-1, weight_width, *plane.shape[1:])
                  for name, plane in weight.items()}
     return {"i_weight": transfers, "i_activation": {"record": activation, "last": last},

@@ -13,6 +13,7 @@ from .formats import FLOATS
 from .group_accumulator import accumulate
 from .group_mac import group_mac as _group_mac
 from .pe_tile import pe_tile as _pe_tile
+from .pe_tile import plain_pe_tile
 from .planner import MACHINES
 from .quantization_engine import quantize_activations
 from .quantized import Quantized
@@ -41,16 +42,19 @@ def quantization_engine(inputs, *, input, rule):
     return {"o": {"elements": q.elements, "metadata": q.metadata, "scale": q.scales[:, 0]}}
 
 
-def pe_tile(inputs, *, depth):
+def pe_tile(inputs, *, depth, metadata):
+    if not metadata:
+        return {"sum": plain_pe_tile(inputs["activations"], inputs["weights"])}
     refinement = inputs["refinement"]
     return {"sum": _pe_tile(inputs["activations"], inputs["weights"], inputs["meta"],
                             lane=np.log2(inputs["lane"]).astype(np.uint8), **refinement)}
 
 
-def group_accumulator(inputs):
+def group_accumulator(inputs, *, metadata):
     i = inputs["i"]
-    acc = accumulate(i["acc"].view(np.float32), i["sum"], i["activation_scale"],
-                     i["weight_scale"])
+    # Without metadata, sums come in units of 1/4 instead of 1/64.
+    total = i["sum"] if metadata else 16 * i["sum"].astype(np.int32)
+    acc = accumulate(i["acc"].view(np.float32), total, i["activation_scale"], i["weight_scale"])
     return {"o": acc.view(np.uint32)}
 
 
@@ -67,7 +71,7 @@ def _quantized(records, kind):
                      metadata=records["metadata"], scales=records["scale"][:, None])
 
 
-def mac_array(inputs, *, columns, weight_width):
+def mac_array(inputs, *, columns, weight_width, metadata):
     activations = inputs["i_activation"]
     # Records of one transfer follow each other.
     weights = {name: plane.reshape(-1, *plane.shape[2:])
@@ -75,12 +79,17 @@ def mac_array(inputs, *, columns, weight_width):
     # The tile that each activation meets: one more after each that was the last of its tile.
     last = activations["last"].astype(np.int64)
     tiles = np.cumsum(last) - last
-    stored = _quantized(weights, "weight")
-    w = element_integers(stored).astype(np.int32).reshape(-1, columns, 32)[tiles]
-    scales = stored.scales.reshape(-1, columns)[tiles]
-    x = _quantized(activations["record"], "activation")
-    total = np.einsum("mk,mnk->mn", element_integers(x).astype(np.int32), w)
-    acc = accumulate(inputs["i_acc"].view(np.float32), total, x.scales, scales)
+    record = activations["record"]
+    scales = weights["scale"].reshape(-1, columns)[tiles]
+    if metadata:
+        w = element_integers(_quantized(weights, "weight")).astype(np.int32)
+        x = element_integers(_quantized(record, "activation")).astype(np.int32)
+        total = np.einsum("mk,mnk->mn", x, w.reshape(-1, columns, 32)[tiles])
+    else:
+        w = weights["elements"].reshape(-1, columns, 32)[tiles]
+        # In units of 1/4, and then of 1/64.
+        total = 16 * plain_pe_tile(record["elements"][:, None], w)
+    acc = accumulate(inputs["i_acc"].view(np.float32), total, record["scale"][:, None], scales)
     return {"o": acc.view(np.uint32)}
 
 

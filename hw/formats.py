@@ -27,6 +27,15 @@ Record = data.StructLayout({
 })
 """A group record, 144 bits."""
 
+PlainRecord = data.StructLayout({"elements": data.ArrayLayout(4, GROUP), "scale": 8})
+"""A group record of plain MXFP4, without metadata: 136 bits."""
+
+
+def check_metadata(metadata):
+    """Raises TypeError unless a unit's parameter ``metadata`` is True or False."""
+    if type(metadata) is not bool:
+        raise TypeError(f"Metadata must be True or False, not {metadata!r}")
+
 
 def e2m1_significand(code):
     """Two-bit significand of an FP4 code; twice its magnitude is significand << shift."""

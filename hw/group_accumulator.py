@@ -3,17 +3,25 @@ from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .formats import FLOAT32_NAN, SCALE_NAN
+from .formats import FLOAT32_NAN, SCALE_NAN, check_metadata
 from .stream_register import StreamRegister
 
-GroupSum = data.StructLayout({
-    "sum": signed(19),
-    "activation_scale": 8,
-    "weight_scale": 8,
-    "acc": 32,
-})
-"""A group sum G in units of 1/64 (at most 131712 < 2**18 in magnitude), its scales, and the
-float32 it is added to."""
+
+def group_sum(width):
+    """Layout of a group sum of ``width`` bits, its scales, and the float32 it is added to."""
+    return data.StructLayout({
+        "sum": signed(width),
+        "activation_scale": 8,
+        "weight_scale": 8,
+        "acc": 32,
+    })
+
+
+GroupSum = group_sum(19)
+"""With a group sum G in units of 1/64: at most 131712 < 2**18 in magnitude."""
+
+PlainSum = group_sum(14)
+"""With a group sum of MXFP4 in units of 1/4: at most 32 * 144 = 4608 < 2**13 in magnitude."""
 
 _MANTISSA = 24
 """Bits of a float32 significand."""
@@ -25,7 +33,7 @@ loses at most one leading bit, after which a guard and a sticky bit are left."""
 _Exponent = signed(11)
 """Biased exponents before their range is checked, of a term's leading bit 17 - zeros places above
 2**(Xw + Xx - 260): Xw + Xx - 116 - zeros is in -133..394 (NaN scales included), and one more may
-come from the sum."""
+come from the sum. Without metadata, 12 - zeros places above 2**(Xw + Xx - 256), it is within."""
 
 _Terms = data.StructLayout({
     # The operand with the larger exponent and the other, moved right; sticky bit last.
@@ -54,22 +62,39 @@ class GroupAccumulator(wiring.Component):
     zero is +0; an infinite ``acc`` stays; a NaN scale or ``acc`` gives 0x7FC00000. One sum per
     cycle, three pipeline stages. Specification section 7.
 
+    Parameters
+    ----------
+    metadata : bool
+        Whether the sum is one of operands with metadata. Without, it is narrower, in units of 1/4:
+        acc + G * 2**(Xw + Xx - 256).
+
     Members
     -------
     i : In(stream.Signature(GroupSum))
+        Without metadata ``PlainSum``.
     o : Out(stream.Signature(32))
         Float32 bits.
+
+    Raises
+    ------
+    TypeError
+        If ``metadata`` is not a bool.
     """
 
-    i: In(stream.Signature(GroupSum))
-    o: Out(stream.Signature(32))
-
     latency = 3
+
+    def __init__(self, *, metadata=True):
+        check_metadata(metadata)
+        self.has_metadata = metadata
+        super().__init__({
+            "i": In(stream.Signature(GroupSum if metadata else PlainSum)),
+            "o": Out(stream.Signature(32)),
+        })
 
     def elaborate(self, platform):
         m = Module()
 
-        m.submodules.align = align = _Align()
+        m.submodules.align = align = _Align(metadata=self.has_metadata)
         m.submodules.align_register = align_register = StreamRegister(_Terms)
         m.submodules.add = add = _Add()
         m.submodules.add_register = add_register = StreamRegister(_Sum)
@@ -99,35 +124,40 @@ class GroupAccumulator(wiring.Component):
 class _Align(wiring.Component):
     """Normalizes the group sum, orders both operands by exponent and aligns them."""
 
-    i: In(GroupSum)
-    o: Out(_Terms)
+    def __init__(self, *, metadata):
+        # A sum's units are 2**(Xw + Xx - unit).
+        self.unit, layout = (260, GroupSum) if metadata else (256, PlainSum)
+        super().__init__({"i": In(layout), "o": Out(_Terms)})
 
     def elaborate(self, platform):
         m = Module()
 
         total = self.i.sum
+        # One bit less than the sum has: its lowest value does not occur.
+        bits = len(total) - 1
         scale = Signal(9)
-        magnitude = Signal(18)
+        magnitude = Signal(bits)
         m.d.comb += [
             scale.eq(self.i.activation_scale + self.i.weight_scale),
             magnitude.eq(Mux(total < 0, -total, total)),
         ]
 
-        # The term as a float: leading one in bit 17. Only zero has none: its exponent is then
+        # The term as a float: leading one in the top bit. Only zero has none: its exponent is then
         # the smallest of all, and the accumulator passes unchanged.
-        term = Signal(18)
+        term = Signal(bits)
         term_exponent = Signal(_Exponent)
         term_zero = Signal()
-        zeros = Signal(range(18))
+        zeros = Signal(range(bits))
         with m.Switch(magnitude):
-            for n in range(18):
-                with m.Case("0" * n + "1" + "-" * (17 - n)):
+            for n in range(bits):
+                with m.Case("0" * n + "1" + "-" * (bits - 1 - n)):
                     m.d.comb += zeros.eq(n)
             with m.Default():
                 m.d.comb += term_zero.eq(1)
         m.d.comb += [
             term.eq(magnitude << zeros),
-            term_exponent.eq(scale - 116 - zeros),
+            # Of the top bit, biased as in float32.
+            term_exponent.eq(scale - (self.unit - (bits - 1) - 127) - zeros),
         ]
 
         acc = self.i.acc
@@ -146,7 +176,7 @@ class _Align(wiring.Component):
         # the normal range are already in units of 2**-149.
         distance = Signal(signed(12))
         swap = Signal()
-        term_aligned = Cat(C(0, _MANTISSA - 18 + _GUARD), term)
+        term_aligned = Cat(C(0, _MANTISSA - bits + _GUARD), term)
         acc_aligned = Cat(C(0, _GUARD), acc_significand)
         small = Signal(_MANTISSA + _GUARD)
         amount = Signal(12)

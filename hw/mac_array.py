@@ -3,7 +3,7 @@ from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .formats import SUBGROUP, SUBGROUPS, Codes, Record
+from .formats import SUBGROUP, SUBGROUPS, Codes, PlainRecord, Record, check_metadata
 from .group_accumulator import GroupAccumulator, GroupSum
 from .pe_tile import PETile
 from .stream_register import StreamRegister
@@ -17,10 +17,14 @@ _Row = data.StructLayout({
 })
 """An activation group with its top-1s decoded, as all columns share it."""
 
-_StagedRow = data.StructLayout({"row": _Row, "last": 1})
+_PlainRow = data.StructLayout({"codes": data.ArrayLayout(Codes, SUBGROUPS), "scale": 8})
+"""The same without metadata."""
 
 Activation = data.StructLayout({"record": Record, "last": 1})
 """An activation's group record, and whether it is the last that meets the present weights."""
+
+PlainActivation = data.StructLayout({"record": PlainRecord, "last": 1})
+"""The same without metadata."""
 
 
 class MacArray(wiring.Component):
@@ -34,7 +38,7 @@ class MacArray(wiring.Component):
     Specification sections 7 and 8.
 
     Latency 6 from ``i_activation`` to ``o``, one group per cycle; ``i_acc`` is taken two cycles
-    after its activation.
+    after its activation. Without metadata one less: the shorter sum needs no stage of its own.
 
     Parameters
     ----------
@@ -42,6 +46,9 @@ class MacArray(wiring.Component):
         Columns, N.
     weight_width : int
         Weight records per transfer, W; divides ``columns``.
+    metadata : bool
+        Whether records have metadata. Without, the array is one of plain MXFP4, for comparison:
+        streams take ``PlainRecord`` and ``PlainActivation``, and nothing refines.
 
     Members
     -------
@@ -55,33 +62,41 @@ class MacArray(wiring.Component):
 
     Raises
     ------
+    TypeError
+        If ``metadata`` is not a bool.
     ValueError
         If ``columns`` is not a positive integer, or ``weight_width`` does not divide it.
     """
 
-    latency = 3 + GroupAccumulator.latency
-
-    def __init__(self, *, columns=32, weight_width=1):
+    def __init__(self, *, columns=32, weight_width=1, metadata=True):
         if type(columns) is not int or columns < 1:
             raise ValueError(f"Columns must be a positive integer, not {columns!r}")
         if type(weight_width) is not int or weight_width < 1 or columns % weight_width:
             raise ValueError(f"Weight width must be a divisor of {columns} columns, "
                              f"not {weight_width!r}")
+        check_metadata(metadata)
         self.columns = columns
         self.weight_width = weight_width
+        self.has_metadata = metadata
+        record = Record if metadata else PlainRecord
         accs = data.ArrayLayout(32, columns)
         super().__init__({
-            "i_weight": In(stream.Signature(data.ArrayLayout(Record, weight_width))),
-            "i_activation": In(stream.Signature(Activation)),
+            "i_weight": In(stream.Signature(data.ArrayLayout(record, weight_width))),
+            "i_activation": In(stream.Signature(Activation if metadata else PlainActivation)),
             "i_acc": In(stream.Signature(accs)),
             "o": Out(stream.Signature(accs)),
         })
+
+    @property
+    def latency(self):
+        return 2 + self.has_metadata + GroupAccumulator.latency
 
     def elaborate(self, platform):
         m = Module()
 
         # Activations: a subgroup's top-1 is decoded once for all columns.
-        m.submodules.row = row = StreamRegister(_StagedRow)
+        layout = _Row if self.has_metadata else _PlainRow
+        m.submodules.row = row = StreamRegister(data.StructLayout({"row": layout, "last": 1}))
         record = self.i_activation.payload.record
         staged = row.i.payload
         m.d.comb += [
@@ -91,9 +106,13 @@ class MacArray(wiring.Component):
             staged.row.scale.eq(record.scale),
         ]
         for j in range(SUBGROUPS):
+            codes = Cat(record.elements[SUBGROUP * j + i] for i in range(SUBGROUP))
+            if not self.has_metadata:
+                m.d.comb += staged.row.codes[j].eq(codes)
+                continue
             m.submodules[f"top1_decode{j}"] = top1 = Top1Decode()
             m.d.comb += [
-                top1.codes.eq(Cat(record.elements[SUBGROUP * j + i] for i in range(SUBGROUP))),
+                top1.codes.eq(codes),
                 top1.meta.eq(record.metadata[j]),
                 staged.row.codes[j].eq(top1.codes),
                 staged.row.lanes[j].eq(top1.lane),
@@ -127,7 +146,7 @@ class MacArray(wiring.Component):
         multiplied = Signal()
         advance = Signal()
         fire = Signal()
-        columns = [_Column() for _ in range(self.columns)]
+        columns = [_Column(metadata=self.has_metadata) for _ in range(self.columns)]
         taken = columns[0].i_ready
         m.d.comb += [
             advance.eq(~multiplied | (self.i_acc.valid & taken)),
@@ -161,13 +180,17 @@ class MacArray(wiring.Component):
 class _Column(wiring.Component):
     """One column: its weights, a tile per subgroup and the accumulator.
 
+    Parameters
+    ----------
+    metadata : bool
+
     Members
     -------
-    weight : In(Record)
+    weight : In(Record or PlainRecord)
         Goes into the shadow register with ``load``.
     load, swap : In(1)
         ``swap`` makes the shadow's record the present one.
-    row : In(_Row)
+    row : In(_Row or _PlainRow)
         The activation group.
     advance : In(1)
         Moves the tiles' registers.
@@ -179,27 +202,33 @@ class _Column(wiring.Component):
     o : Out(stream.Signature(32))
     """
 
-    weight: In(Record)
-    load: In(1)
-    swap: In(1)
-    row: In(_Row)
-    advance: In(1)
-    acc: In(32)
-    i_valid: In(1)
-    i_ready: Out(1)
-    o: Out(stream.Signature(32))
+    def __init__(self, *, metadata):
+        self.has_metadata = metadata
+        super().__init__({
+            "weight": In(Record if metadata else PlainRecord),
+            "load": In(1),
+            "swap": In(1),
+            "row": In(_Row if metadata else _PlainRow),
+            "advance": In(1),
+            "acc": In(32),
+            "i_valid": In(1),
+            "i_ready": Out(1),
+            "o": Out(stream.Signature(32)),
+        })
 
     def elaborate(self, platform):
         m = Module()
 
-        shadow = Signal(Record, reset_less=True)
-        stationary = Signal(Record, reset_less=True)
+        shadow = Signal.like(self.weight, reset_less=True)
+        stationary = Signal.like(self.weight, reset_less=True)
         with m.If(self.load):
             m.d.sync += shadow.eq(self.weight)
         with m.If(self.swap):
             m.d.sync += stationary.eq(shadow)
 
-        tiles = [PETile(depth=1) for _ in range(SUBGROUPS)]
+        # The plain tiles' sum goes through the tiles' registers in one, see below.
+        tiles = [PETile(depth=int(self.has_metadata), metadata=self.has_metadata)
+                 for _ in range(SUBGROUPS)]
         activation_scale = Signal(8, reset_less=True)
         weight_scale = Signal(8, reset_less=True)
         with m.If(self.advance):
@@ -208,26 +237,39 @@ class _Column(wiring.Component):
             m.submodules[f"tile{j}"] = tile
             m.d.comb += [
                 tile.activations.eq(self.row.codes[j]),
-                tile.lane.eq(self.row.lanes[j]),
-                tile.refinement.eq(self.row.refinements[j]),
                 tile.weights.eq(Cat(stationary.elements[SUBGROUP * j + i]
                                     for i in range(SUBGROUP))),
-                tile.meta.eq(stationary.metadata[j]),
-                tile.enable.eq(self.advance),
             ]
+            if self.has_metadata:
+                m.d.comb += [
+                    tile.lane.eq(self.row.lanes[j]),
+                    tile.refinement.eq(self.row.refinements[j]),
+                    tile.meta.eq(stationary.metadata[j]),
+                    tile.enable.eq(self.advance),
+                ]
 
-        m.submodules.summed = summed = StreamRegister(GroupSum)
-        m.submodules.accumulator = accumulator = GroupAccumulator()
-        m.d.comb += [
-            summed.i.valid.eq(self.i_valid),
-            self.i_ready.eq(summed.i.ready),
+        m.submodules.accumulator = accumulator = GroupAccumulator(metadata=self.has_metadata)
+        if self.has_metadata:
             # At most 131712 < 2**18 in magnitude: 19 bits with sign.
-            summed.i.payload.sum.eq(sum(tile.sum for tile in tiles)),
-            summed.i.payload.activation_scale.eq(activation_scale),
-            summed.i.payload.weight_scale.eq(weight_scale),
-            summed.i.payload.acc.eq(self.acc),
+            total = sum(tile.sum for tile in tiles)
+            m.submodules.summed = summed = StreamRegister(GroupSum)
+            wiring.connect(m, summed.o, accumulator.i)
+            group = summed.i
+        else:
+            # At most 4608 < 2**13 in magnitude: 14 bits with sign. Products and their sum fit one
+            # stage, so that four tiles' registers and a stage are saved.
+            total = Signal(signed(14), reset_less=True)
+            with m.If(self.advance):
+                m.d.sync += total.eq(sum(tile.sum for tile in tiles))
+            group = accumulator.i
+        m.d.comb += [
+            group.valid.eq(self.i_valid),
+            self.i_ready.eq(group.ready),
+            group.payload.sum.eq(total),
+            group.payload.activation_scale.eq(activation_scale),
+            group.payload.weight_scale.eq(weight_scale),
+            group.payload.acc.eq(self.acc),
         ]
-        wiring.connect(m, summed.o, accumulator.i)
         wiring.connect(m, accumulator.o, wiring.flipped(self.o))
 
         return m

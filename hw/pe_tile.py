@@ -7,7 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from .arithmetic import compress
-from .formats import SUBGROUP, Codes, e2m1_shift, e2m1_significand
+from .formats import SUBGROUP, Codes, check_metadata, e2m1_shift, e2m1_significand
 from .top1_decode import Refinement
 
 
@@ -15,7 +15,8 @@ class PETile(wiring.Component):
     """Refined dot product of a subgroup, times the weights' subgroup factor: an exact integer.
 
     The activations' refinement comes ready-made from `Top1Decode`, so that it costs one shifted
-    weight here. Nothing is rounded. Specification section 7.
+    weight here. Nothing is rounded. Specification section 7. Without metadata it is the plain dot
+    product of MXFP4, for comparison.
 
     Latency ``depth``; one subgroup per cycle in which ``enable`` is set.
 
@@ -24,42 +25,49 @@ class PETile(wiring.Component):
     depth : int
         Pipeline registers: 0 is combinational, 1 cuts behind the dot product, 2 also behind the
         products.
+    metadata : bool
+        Whether operands have metadata. Without, there is neither refinement nor factor, nor the
+        ports that bring them.
 
     Members
     -------
     activations : In(Codes)
         FP4 codes.
     lane : In(8)
-        Lane of the activations' top-1, one-hot.
+        Lane of the activations' top-1, one-hot; with metadata.
     refinement : In(Refinement)
-        Added to that activation.
+        Added to that activation; with metadata.
     weights : In(Codes)
         FP4 codes.
     meta : In(2)
-        Of the weights: factor (4 + metadata) / 4.
+        Of the weights: factor (4 + meta) / 4; with metadata.
     enable : In(1)
         Moves the pipeline; absent where depth is 0.
     sum : Out(signed(17))
-        Units of 1/64, at most 32928 in magnitude.
+        Units of 1/64, at most 32928 in magnitude; without metadata ``Out(signed(12))``, units of
+        1/4, at most 1152.
 
     Raises
     ------
+    TypeError
+        If ``metadata`` is not a bool.
     ValueError
         If ``depth`` is not 0, 1 or 2.
     """
 
-    def __init__(self, *, depth=0):
+    def __init__(self, *, depth=0, metadata=True):
         if type(depth) is not int or depth not in (0, 1, 2):
             raise ValueError(f"Pipeline depth must be 0, 1 or 2, not {depth!r}")
+        check_metadata(metadata)
         self.depth = depth
+        self.has_metadata = metadata
         super().__init__({
             "activations": In(Codes),
-            "lane": In(SUBGROUP),
-            "refinement": In(Refinement),
+            **({"lane": In(SUBGROUP), "refinement": In(Refinement)} if metadata else {}),
             "weights": In(Codes),
-            "meta": In(2),
+            **({"meta": In(2)} if metadata else {}),
             **({"enable": In(1)} if depth else {}),
-            "sum": Out(signed(17)),
+            "sum": Out(signed(17) if metadata else signed(12)),
         })
 
     @property
@@ -68,12 +76,6 @@ class PETile(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-
-        def register(value, name):
-            held = Signal.like(value, name=name, reset_less=True)
-            with m.If(self.enable):
-                m.d.sync += held.eq(value)
-            return held
 
         # Signed products of the significands, at most 3 * 3, shifted by either exponent: units
         # of 1/4, at most 12 * 12 = 144 < 2**8.
@@ -90,6 +92,41 @@ class PETile(wiring.Component):
                 product.eq(scaled << e2m1_shift(x)),
             ]
 
+        if self.has_metadata:
+            self._refine(m, products)
+        else:
+            self._add(m, products)
+
+        return m
+
+    def _register(self, m, value, name):
+        held = Signal.like(value, name=name, reset_less=True)
+        with m.If(self.enable):
+            m.d.sync += held.eq(value)
+        return held
+
+    def _register_products(self, m, products):
+        return [self._register(m, product, f"held_product{i}")
+                for i, product in enumerate(products)]
+
+    def _dot(self, m, products):
+        # Without their sign's weight, products are 2**8 too large where they are negative.
+        # Counting the sign the other way round makes that 2**8 each, 2**11 in all: the top bit.
+        # At most 8 * 144 = 1152 < 2**11: 12 bits with sign.
+        dot = compress(m, [(product ^ (1 << 8))[:9] for product in products], width=12, name="dot")
+        return [dot[0], dot[1] ^ (1 << 11)]
+
+    def _add(self, m, products):
+        """The dot product alone."""
+        if self.depth == 2:
+            products = self._register_products(m, products)
+        dot = self._dot(m, products)
+        total = Signal(signed(12))
+        m.d.comb += total.eq(dot[0] + dot[1])
+        m.d.comb += self.sum.eq(self._register(m, total, "held_total") if self.depth else total)
+
+    def _refine(self, m, products):
+        """The dot product with the refinement, times the factor."""
         # The top-1's weight in halves (at most 12) times its refinement in eighths (at most 8):
         # at most 96 sixteenths, below 2**7. Its sign is the weight's and the refinement's.
         lanes = zip(self.weights, self.lane, strict=True)
@@ -105,17 +142,11 @@ class PETile(wiring.Component):
 
         factor = self.meta
         if self.depth == 2:
-            products = [register(product, f"held_product{i}")
-                        for i, product in enumerate(products)]
-            refinement = register(refinement, "held_refinement")
-            negative = register(negative, "held_negative")
-            factor = register(factor, "product_factor")
-
-        # Without their sign's weight, products are 2**8 too large where they are negative.
-        # Counting the sign the other way round makes that 2**8 each, 2**11 in all: the top bit.
-        # At most 8 * 144 = 1152 < 2**11: 12 bits with sign.
-        dot = compress(m, [(product ^ (1 << 8))[:9] for product in products], width=12, name="dot")
-        dot = [dot[0], dot[1] ^ (1 << 11)]
+            products = self._register_products(m, products)
+            refinement = self._register(m, refinement, "held_refinement")
+            negative = self._register(m, negative, "held_negative")
+            factor = self._register(m, factor, "product_factor")
+        dot = self._dot(m, products)
 
         # In sixteenths: 14 bits with sign for at most 4704 < 2**13. The two low bits of the dot
         # product are free, one of them completes the refinement's negation.
@@ -128,8 +159,8 @@ class PETile(wiring.Component):
         m.d.comb += refined.eq(partial[0] + partial[1])
 
         if self.depth:
-            refined = register(refined, "held_refined")
-            factor = register(factor, "held_factor")
+            refined = self._register(m, refined, "held_refined")
+            factor = self._register(m, factor, "held_factor")
 
         # 4 + k is 4 + 0, 4 + 1, 4 + 2 or 8 - 1: one addition. At most 4704 * 7 < 2**16.
         most = factor.all()
@@ -141,5 +172,3 @@ class PETile(wiring.Component):
                           Mux(factor[1], refined << 1, 0))),
             self.sum.eq(base + addend + most),
         ]
-
-        return m

@@ -83,13 +83,14 @@ UNITS = {
         summary="Refined dot product of a subgroup times the weights' factor, exact",
         twin=twins.pe_tile,
         stimuli=stimuli.pe_tile,
-        parameters={"depth": (0, 1, 2)},
+        parameters={"depth": (0, 1, 2), "metadata": (True, False)},
     ),
     "group_accumulator": Unit(
         component=GroupAccumulator,
         summary="Adds a scaled group sum to a float32 accumulator with one rounding",
         twin=twins.group_accumulator,
         stimuli=stimuli.group_accumulator,
+        parameters={"metadata": (True, False)},
     ),
     "group_mac": Unit(
         component=GroupMac,
@@ -102,8 +103,9 @@ UNITS = {
         summary="Weight-stationary array: an activation group times a tile of weights per cycle",
         twin=twins.mac_array,
         stimuli=stimuli.mac_array,
-        parameters={"columns": (32, 1, 4, 16), "weight_width": (1, 8)},
-        tiles=lambda columns, weight_width: SUBGROUPS * columns,
+        parameters={"columns": (32, 1, 4, 16), "weight_width": (1, 8),
+                    "metadata": (True, False)},
+        tiles=lambda columns, **_: SUBGROUPS * columns,
         hierarchical=True,
     ),
     "accelerator": Unit(

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from . import registry, timing, yosys
 from .command import Parser
+from .fanout import FANOUT, buffer_nets
 from .liberty import find_library
 from .verilog import verilog, versions
 from .yosys import ToolError
@@ -98,7 +99,8 @@ def synthesize(name, component, library, *, hierarchical=False):
     library : Library
     hierarchical : bool
         Whether every module is mapped by itself, for units too large to be mapped as a whole.
-        Nothing is then shared, sized or buffered across modules.
+        Nothing is then shared or sized across modules; in the netlist mapped for delay,
+        `hw.fanout.buffer_nets` buffers what many of them read.
 
     Returns
     -------
@@ -128,6 +130,7 @@ def synthesize(name, component, library, *, hierarchical=False):
         macros = _open_memories(small, sizes)
         _open_memories(timed, sizes)
         cells, area, sequential, registers = _count(small, library)
+        buffers = buffer_nets(timed, library) if hierarchical else 0
         area_timed = _count(timed, library)[1]
         paths = timing.analyse(timed, library)
     except ToolError as error:
@@ -144,6 +147,7 @@ def synthesize(name, component, library, *, hierarchical=False):
         "sequential_area_um2": round(sequential, 3),
         "flip_flops": registers,
         "area_timed_um2": round(area_timed, 3),
+        "fanout_buffers": buffers,
         "delay_ns": _round(period and period.delay_ns),
         "fmax_mhz": period and round(1000 / period.delay_ns, 1),
         "path_class": period and period.kind,
@@ -168,7 +172,7 @@ def netlists(name, component, library, *, hierarchical=False):
     component : Component
     library : Library
     hierarchical : bool
-        As in `synthesize`.
+        As in `synthesize`, without its buffers.
 
     Returns
     -------
@@ -320,8 +324,8 @@ _LEGEND = (
     "delay: reg-reg with clock-to-output and setup, the clock period; in a unit without such",
     "paths the slowest of in-reg, reg-out and in-out. I/O delay: the slowest of these in any unit.",
     "clock: with ideal registers on all ports.",
-    "*: mapped module by module, flat for count and timing. Nothing is shared, sized or buffered",
-    "across modules: a net to many of them is slow.",
+    "*: mapped module by module, flat for count and timing. Nothing is shared or sized across",
+    f"modules; for delay, nets with more load than {FANOUT} inputs of {{driver}} get trees of it.",
     "Memories are left out: their pins count as ports, their access time is not included.",
     "Inputs arrive at 0 ns behind {driver}, whose delay under load counts; outputs bear "
     "{output_load_ff:g} fF.",

@@ -20,11 +20,12 @@ def split(total):
     return min(total, 254), max(total - 254, 0)
 
 
-def check_rows(rows, bits, **options):
+def check_rows(rows, bits, *, metadata=True, **options):
     """Rows of acc, G and both scale codes."""
     acc, total, activation, weight = np.array(rows).T
-    check(GroupAccumulator(), {"i": {"acc": acc, "sum": total, "activation_scale": activation,
-                                     "weight_scale": weight}}, {"o": np.array(bits)}, **options)
+    check(GroupAccumulator(metadata=metadata),
+          {"i": {"acc": acc, "sum": total, "activation_scale": activation,
+                 "weight_scale": weight}}, {"o": np.array(bits)}, **options)
 
 
 # acc, G, x (so that G counts 2**x), result.
@@ -144,6 +145,15 @@ def test_every_exponent(acc):
     totals = np.resize([1, -1, 131071, -131071, 87381, -43691], 509).tolist()
     rows = [(acc, g, *split(scale)) for scale, g in enumerate(totals)]
     check_rows(rows, [accumulate(*row) for row in rows])
+
+
+@pytest.mark.parametrize("acc", [0, 0x80000001, 0x00800000, 0x3F800001, 0xFF7FFFFE])
+def test_every_exponent_without_metadata(acc):
+    # The sum's limits are 32 * 12 * 12 quarters; oracle counts sixty-fourths.
+    totals = np.resize([1, -1, 4608, -4608, 4095, -2731, 0], 509).tolist()
+    rows = [(acc, g, *split(scale)) for scale, g in enumerate(totals)]
+    check_rows(rows, [accumulate(acc, 16 * g, *scales) for acc, g, *scales in rows],
+               metadata=False)
 
 
 @pytest.mark.parametrize("stalls", [0, 0.5])

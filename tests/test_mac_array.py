@@ -46,11 +46,15 @@ def group_steps(a, w):
             "i_acc": np.concatenate(acc)}
 
 
+METADATA = pytest.mark.parametrize("metadata", [True, False])
+
+
+@METADATA
 @pytest.mark.parametrize(("columns", "weight_width", "stalls", "count"), [
     (1, 1, 0.0, 200), (1, 1, 0.5, 200), (3, 1, 0.0, 120), (3, 1, 0.4, 120), (4, 1, 0.8, 40),
     (3, 3, 0.3, 120), (4, 2, 0.3, 80), (4, 4, 0.0, 80)])
-def test_golden(columns, weight_width, stalls, count):
-    parameters = {"columns": columns, "weight_width": weight_width}
+def test_golden(columns, weight_width, stalls, count, metadata):
+    parameters = {"columns": columns, "weight_width": weight_width, "metadata": metadata}
     inputs = stimuli.mac_array(np.random.default_rng(columns), count, **parameters)
     expected = twins.mac_array(inputs, **parameters)
     check(MacArray(**parameters), inputs, expected, stalls=stalls, outputs=count)
@@ -63,6 +67,38 @@ def test_matrix_product_against_rational_arithmetic():
     out = sim.run(MacArray(columns=2), group_steps(a, w), outputs=15, stalls=0.2)["o"]
     expected = oracle.matmul(oracle.records(a), oracle.records(w))
     assert out[-5:].tolist() == expected.tolist()
+
+
+def test_plain_records_against_metadata_that_do_nothing():
+    """MXFP4 is what M2XFP is with factors of one and nothing refined."""
+    parameters = {"columns": 2, "weight_width": 1}
+    inputs = stimuli.mac_array(np.random.default_rng(4), 300, **parameters, metadata=False)
+    plain = twins.mac_array(inputs, **parameters, metadata=False)["o"]
+    inputs["i_weight"]["metadata"] = np.zeros((len(inputs["i_weight"]["scale"]), 1, 4), np.uint8)
+    inputs["i_activation"]["record"]["metadata"] = np.ones((300, 4), np.uint8)
+    assert plain.tolist() == twins.mac_array(inputs, **parameters, metadata=True)["o"].tolist()
+
+
+def test_plain_matrix_product_against_rational_arithmetic():
+    rng = np.random.default_rng(5)
+    a = quantize_activations(rng.standard_normal((5, 96)).astype(np.float32))
+    w = quantize_weights(rng.standard_normal((2, 96)).astype(np.float32))
+    a.metadata[:], w.metadata[:] = 1, 0
+    inputs = group_steps(a, w)
+    del inputs["i_weight"]["metadata"], inputs["i_activation"]["record"]["metadata"]
+    out = sim.run(MacArray(columns=2, metadata=False), inputs, outputs=15, stalls=0.2)["o"]
+    expected = oracle.matmul(oracle.records(a), oracle.records(w))
+    assert out[-5:].tolist() == expected.tolist()
+
+
+def test_plain_records_hold_no_metadata():
+    def widths(array):
+        members = array.signature.members
+        return [members[name].signature.members["payload"].shape.size
+                for name in ("i_weight", "i_activation")]
+
+    assert widths(MacArray(columns=2)) == [144, 145]
+    assert widths(MacArray(columns=2, metadata=False)) == [136, 137]
 
 
 def cycles(array, inputs, count):
@@ -103,27 +139,34 @@ def cycles(array, inputs, count):
     return found
 
 
-def test_no_stall_in_steady_state():
+@METADATA
+def test_no_stall_in_steady_state(metadata):
     """Tiles as long as loading one takes: after the first, an output leaves every cycle."""
     columns, tiles = 3, 4
     rng = np.random.default_rng(0)
-    inputs = stimuli.mac_array(rng, columns * tiles, columns=columns, weight_width=1)
+    inputs = stimuli.mac_array(rng, columns * tiles, columns=columns, weight_width=1,
+                               metadata=metadata)
     inputs["i_activation"]["last"][:] = np.tile([0, 0, 1], tiles)
-    inputs["i_weight"] = one_each(stimuli.records(rng, columns * tiles))
-    array = MacArray(columns=columns)
+    weights = stimuli.records(rng, columns * tiles)
+    if not metadata:
+        del weights["metadata"]
+    inputs["i_weight"] = one_each(weights)
+    array = MacArray(columns=columns, metadata=metadata)
+    assert array.latency == 5 + metadata
     found = cycles(array, inputs, columns * tiles)
     assert np.diff(found).tolist() == [1] * (columns * tiles - 1)
     # The first tile takes its load and one cycle for the swap, in which the activation waits.
     assert found[0] == columns + 1 + array.latency
 
 
-def test_reset_in_flight():
+@METADATA
+def test_reset_in_flight(metadata):
     """After a reset the array waits for weights again and computes as if new."""
     rng = np.random.default_rng(1)
-    inputs = stimuli.mac_array(rng, 6, columns=2, weight_width=1)
+    inputs = stimuli.mac_array(rng, 6, columns=2, weight_width=1, metadata=metadata)
     inputs["i_activation"]["last"][:] = 0
-    expected = twins.mac_array(inputs, columns=2, weight_width=1)["o"]
-    array = MacArray(columns=2)
+    expected = twins.mac_array(inputs, columns=2, weight_width=1, metadata=metadata)["o"]
+    array = MacArray(columns=2, metadata=metadata)
     reset = Signal()
     rows = {name: sim.payload.to_integers(sim.payload.to_bits(
         array.signature.members[name].signature.members["payload"].shape, inputs[name], name))

@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 from itertools import product
 
 import numpy as np
@@ -50,6 +51,33 @@ def test_extremes(depth):
     rows = [transfer([x] * 8, [w] * 8, 3, lane=lane, meta=3)
             for x, w, lane in product((7, 15), (7, 15), (0, 7))]
     check_rows(rows, [32928] * 2 + [-32928] * 4 + [32928] * 2, depth=depth)
+
+
+def test_every_plain_product():
+    # In units of 1/4, and every lane has its turn.
+    codes = [*product(range(16), range(16))]
+    inputs = {"activations": np.array([one(x, row % 8) for row, (x, _) in enumerate(codes)]),
+              "weights": np.array([one(w, row % 8) for row, (_, w) in enumerate(codes)])}
+    halves = [*E2M1_HALVES, *(-value for value in E2M1_HALVES)]
+    check(PETile(metadata=False), inputs,
+          {"sum": np.array([halves[x] * halves[w] for x, w in codes])})
+
+
+@DEPTHS
+@pytest.mark.parametrize("stalls", [0, 0.5])
+def test_plain_dot_product(depth, stalls):
+    # The limits, 8 * 12 * 12, and values of all lanes together.
+    rows = [([x] * 8, [w] * 8) for x, w in product((7, 15), repeat=2)]
+    rows += [([1, 2, 3, 4, 5, 6, 7, 8], [7, 15, 1, 9, 0, 8, 2, 3]), ([0] * 8, [15] * 8)]
+    check(PETile(depth=depth, metadata=False),
+          {"activations": np.array([x for x, _ in rows]),
+           "weights": np.array([w for _, w in rows])},
+          {"sum": np.array([1152, -1152, -1152, 1152, 12 - 24 + 3 - 4 + 24, 0])}, stalls=stalls)
+
+
+def test_plain_tile_has_no_metadata_ports():
+    assert set(PETile(metadata=False, depth=1).signature.members) == {
+        "activations", "weights", "enable", "sum"}
 
 
 @DEPTHS

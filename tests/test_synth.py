@@ -17,7 +17,7 @@ RESULT = {
     "cells", "area_um2", "sequential_area_um2", "flip_flops", "area_timed_um2", "delay_ns",
     "fmax_mhz", "path_class", "startpoint", "endpoint", "io_delay_ns", "fmax_io_mhz", "path",
     "paths", "cells_by_type", "synthesis_s", "parameters", "script", "hierarchical", "tiles",
-    "area_per_tile_um2", "memories", "memory_bits",
+    "area_per_tile_um2", "memories", "memory_bits", "fanout_buffers",
 }
 
 
@@ -182,7 +182,8 @@ def test_area_per_tile(tmp_path, capsys, monkeypatch):
 
 def test_tiles_of_the_array():
     unit = registry.UNITS["mac_array"]
-    assert [unit.tiles(columns=columns, weight_width=1) for columns in (1, 32)] == [4, 128]
+    assert [unit.tiles(columns=columns, weight_width=1, metadata=metadata)
+            for columns, metadata in ((1, True), (32, False))] == [4, 128]
 
 
 def test_same_figures_again():

@@ -7,6 +7,7 @@ from compare import check
 
 from hw import registry
 from hw.decoder import Decoder
+from hw.group_accumulator import GroupAccumulator
 from hw.mac_array import MacArray
 from hw.pe_tile import PETile
 from hw.quantization_engine import QuantizationEngine
@@ -104,21 +105,23 @@ def test_latency_and_throughput(name, parameters):
 @pytest.mark.parametrize("name, parameters", [case(*c) for c in TILES])
 def test_latency_and_throughput_of_tile(name, parameters):
     tile = build(name, parameters)
-    # 1 times 1 in one lane is 64/64, by the sign of the weight.
+    # 1 times 1 in one lane is 64/64 or, without metadata, 4/4, by the sign of the weight.
+    unit = 64 if parameters["metadata"] else 4
     signs = [1, 0, 0, 0, 1, -1, 1, 1, -1]
     sums = []
 
     async def bench(ctx):
         ctx.set(tile.enable, 1)
         ctx.set(tile.activations[0], 2)
-        ctx.set(tile.refinement.zero, 1)
+        if parameters["metadata"]:
+            ctx.set(tile.refinement.zero, 1)
         for sign in signs + [0] * tile.latency:
             ctx.set(tile.weights[0], {1: 2, 0: 0, -1: 10}[sign])
             sums.append(ctx.get(tile.sum))
             await ctx.tick()
 
     simulate(tile, bench)
-    assert sums == [0] * tile.latency + [64 * sign for sign in signs]
+    assert sums == [0] * tile.latency + [unit * sign for sign in signs]
 
 
 @pytest.mark.parametrize("name, parameters", [case(*c) for c in STREAMED])
@@ -177,6 +180,10 @@ def test_valid_does_not_wait_and_reset_empties(name, parameters):
     (lambda: PETile(depth=3), ValueError, "Pipeline depth must be 0, 1 or 2, not 3"),
     (lambda: PETile(depth=-1), ValueError, "Pipeline depth must be 0, 1 or 2, not -1"),
     (lambda: PETile(depth="1"), ValueError, "Pipeline depth must be 0, 1 or 2, not '1'"),
+    (lambda: PETile(metadata=0), TypeError, "Metadata must be True or False, not 0"),
+    (lambda: GroupAccumulator(metadata="False"), TypeError,
+     "Metadata must be True or False, not 'False'"),
+    (lambda: MacArray(metadata=None), TypeError, "Metadata must be True or False, not None"),
     (lambda: StreamRegister("wide"), TypeError,
      "Object 'wide' cannot be converted to an Amaranth shape"),
 ])
@@ -186,7 +193,8 @@ def test_wrong_parameter(build, error, text):
     assert str(info.value) == text
 
 
-@pytest.mark.parametrize("component", [Top1, Decoder, QuantizationEngine, PETile, MacArray])
+@pytest.mark.parametrize("component", [Top1, Decoder, QuantizationEngine, PETile,
+                                       GroupAccumulator, MacArray])
 def test_parameters_are_keywords(component):
     with pytest.raises(TypeError, match="takes 1 positional argument"):
         component(1)
@@ -199,6 +207,7 @@ def test_parameters_are_keywords(component):
     ("group_mac", ["depth=1"], "Parameter of group_mac must be one of: none, not 'depth'"),
     ("top1", ["lanes=3"], "top1's lanes must be one of 8, 2, 4, 16, 32, not '3'"),
     ("mac_array", ["columns=2"], "mac_array's columns must be one of 32, 1, 4, 16, not '2'"),
+    ("pe_tile", ["metadata=no"], "pe_tile's metadata must be one of True, False, not 'no'"),
     ("pe_tile", ["depth="], "pe_tile's depth must be one of 0, 1, 2, not ''"),
 ])
 def test_registry_error(name, settings, text):
@@ -213,7 +222,8 @@ def test_registry_settings():
     assert registry.parameters("quantization_engine", ["rule=rtn2", "input=float16"]) == {
         "input": "float16", "rule": "rtn2"}
     # The last setting of a parameter holds.
-    assert registry.parameters("pe_tile", ["depth=1", "depth=2"]) == {"depth": 2}
+    assert registry.parameters("pe_tile", ["depth=1", "depth=2"]) == {
+        "depth": 2, "metadata": True}
 
 
 def test_registry_builds():
