@@ -68,6 +68,8 @@ class MacArray(wiring.Component):
         If ``columns`` is not a positive integer, or ``weight_width`` does not divide it.
     """
 
+    latency = 3 + GroupAccumulator.latency
+
     def __init__(self, *, columns=32, weight_width=1, metadata=True):
         if type(columns) is not int or columns < 1:
             raise ValueError(f"Columns must be a positive integer, not {columns!r}")
@@ -78,6 +80,8 @@ class MacArray(wiring.Component):
         self.columns = columns
         self.weight_width = weight_width
         self.has_metadata = metadata
+        if not metadata:
+            self.latency -= 1
         record = Record if metadata else PlainRecord
         accs = data.ArrayLayout(32, columns)
         super().__init__({
@@ -86,10 +90,6 @@ class MacArray(wiring.Component):
             "i_acc": In(stream.Signature(accs)),
             "o": Out(stream.Signature(accs)),
         })
-
-    @property
-    def latency(self):
-        return 2 + self.has_metadata + GroupAccumulator.latency
 
     def elaborate(self, platform):
         m = Module()

@@ -7,6 +7,7 @@ import numpy as np
 from golden import planner
 from golden.accelerator import execute, result_matrix, streams
 from hw.accelerator import Accelerator
+from hw.config import CONFIGS, Config
 
 from . import compiled
 from .bench import mismatches, run
@@ -64,7 +65,7 @@ def accelerate(commands, *, config="tiny", trace=False, engine="auto", vcd=None,
     """
     component = Accelerator(config=config, trace=trace)
     engine = compiled.preferred(engine, vcd)
-    machine = _machine(component.config)
+    machine = machine_of(config)
     executed = execute(machine, commands)
     inputs, expected = streams(machine, commands, executed)
     if trace:
@@ -76,7 +77,12 @@ def accelerate(commands, *, config="tiny", trace=False, engine="auto", vcd=None,
     return _products(machine, commands, executed, outputs, wrong)
 
 
-def _machine(config):
+def machine_of(config):
+    """The golden machine of a configuration, or of one by name."""
+    if not isinstance(config, Config):
+        if config not in CONFIGS:
+            raise ValueError(f"config must be one of {', '.join(CONFIGS)}, not {config!r}")
+        config = CONFIGS[config]
     return planner.Machine(columns=config.columns, activations=config.activations,
                            rows=config.rows, weight_width=config.weight_width,
                            input=config.input)

@@ -1,0 +1,97 @@
+"""How many cycles a command takes, in closed form."""
+
+from golden.planner import interleave, plan
+from hw.loop_nest import LoopNest
+from hw.mac_array import MacArray
+from hw.planner import INTERLEAVE, SIZE, Planner
+from hw.quantization_engine import QuantizationEngine
+
+from .accelerator import machine_of
+
+SOURCES = "records", "values", "kept"
+RESULTS = "values", "records", "keep"
+
+# Cycles from a command's being offered until tiles of weights are read from their buffer, and
+# one of the array's transfers of them is taken; and then until they are present.
+_WEIGHTS = Planner.latency + LoopNest.latency + 1
+_PRESENT = 1
+
+# The same until an activation may enter the tiles: the plan's register, its way into the buffer
+# and out of it, and the array's register.
+_KEPT = Planner.latency + 1 + LoopNest.latency + 2
+_ARRIVED = _KEPT + 1
+
+# From there to the result.
+_RESULT = MacArray.latency - 1
+
+
+def cycles(config, m, k, n, *, source="values", result="values"):
+    """Cycles of a command, from its being offered to its status, both included.
+
+    Exactly those of the RTL, for a machine that has nothing else to do and an environment that
+    never pauses.
+
+    An activation meets a tile of weights in every cycle, but for three waits. The command is
+    planned and its first tile loaded. A tile takes ``columns / weight_width`` cycles to load,
+    behind the one before: with r rows it lasts D = max(r, that). And a partial sum is back 8
+    cycles after it was used, so the G groups of a bundle of T tiles follow each other after
+    P = max(8, T * D). A bundle thus takes (G - 1) * P + T * D, less what the next tile's
+    weights load while sums are waited for.
+
+    Parameters
+    ----------
+    config : Config or str
+        As of `hw.accelerator.Accelerator`.
+    m, k, n : int
+        1 to 2**20 - 1.
+    source, result : str
+        "records" or "values" or, as the source, "kept"; "values", "records" or "keep".
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    ValueError
+        If there is no such configuration, source or result, or the command cannot run.
+    """
+    for name, size in (("m", m), ("k", k), ("n", n)):
+        if type(size) is not int or not 1 <= size < 1 << SIZE:
+            raise ValueError(f"{name} must be an integer within 1 and {(1 << SIZE) - 1}, "
+                             f"not {size!r}")
+    for name, value, offered in (("source", source, SOURCES), ("result", result, RESULTS)):
+        if value not in offered:
+            raise ValueError(f"{name} must be one of {', '.join(offered)}, not {value!r}")
+    machine = machine_of(config)
+    divided = plan(machine, m, k, n)
+
+    # Blocks come in at most two sizes.
+    sizes = [len(block) for block in divided.blocks]
+    load = divided.transfers
+    total, tail = max(_KEPT if source == "kept" else _ARRIVED, _WEIGHTS + load + _PRESENT), 0
+    for rows in {*sizes}:
+        width = interleave(rows)
+        whole, rest = divmod(divided.tiles, width)
+        for tiles, count in ((width, whole), (rest, 1 if rest else 0)):
+            total += sizes.count(rows) * count * _bundle(divided.groups, tiles, rows, load)[0]
+    # The last tile of all ends with its last row.
+    last = divided.tiles % interleave(sizes[-1]) or interleave(sizes[-1])
+    tail = _bundle(divided.groups, last, sizes[-1], load)[1]
+    total += sizes[-1] - tail
+    engine = 0 if result == "values" else QuantizationEngine.latency
+    # The status follows in the next cycle; the last cycle counts.
+    return total - 1 + _RESULT + engine + 1 + 1
+
+
+def _bundle(groups, tiles, rows, load):
+    """Cycles of a bundle to the start of the next, and those of its last tile alone."""
+    tile = max(rows, load)
+    idle = max(0, INTERLEAVE - tiles * tile)
+    last = max(rows, tile - (groups - 1) * idle)
+    return (groups - 1) * max(INTERLEAVE, tiles * tile) + (tiles - 1) * tile + last, last
+
+
+def utilisation(config, m, k, n, cycles):
+    """Products of elements over those that the array could do in so many cycles."""
+    return m * k * n / (32 * machine_of(config).columns * cycles)
