@@ -109,7 +109,6 @@ class Planner(wiring.Component):
         config = self.config
 
         command = Signal(Command, reset_less=True)
-        plan = Signal(plan_layout(config), reset_less=True)
         # What the last accepted command kept.
         kept = Signal()
         kept_m = Signal(SIZE, reset_less=True)
@@ -148,20 +147,14 @@ class Planner(wiring.Component):
                 step.eq(step + 1),
             ]
 
-        m.d.comb += [
-            self.o.payload.eq(plan),
-            # The last quotient's.
-            self.o.payload.rows.eq(quotient),
-            self.o.payload.larger.eq(remainder),
-        ]
-
         load = config.columns // config.weight_width
-        resident = Signal()
+        resident = Signal(reset_less=True)
+        fits = Signal()
         limit = Signal(range(config.rows + 1))
         room = Signal(SIZE, reset_less=True)
         m.d.comb += [
-            resident.eq((command.m <= quotient) | (quotient >= load)),
-            limit.eq(Mux(resident & (quotient < config.rows), quotient, config.rows)),
+            fits.eq((command.m <= quotient) | (quotient >= load)),
+            limit.eq(Mux(fits & (quotient < config.rows), quotient, config.rows)),
         ]
 
         code = Signal(Code)
@@ -184,6 +177,21 @@ class Planner(wiring.Component):
         last_columns = Signal(range(config.columns + 1))
         spare = command.n[: (config.columns - 1).bit_length()]
         m.d.comb += last_columns.eq(Mux(spare == 0, config.columns, spare))
+
+        # When it is given, the last division's operands and results are still there.
+        plan = self.o.payload
+        m.d.comb += [
+            plan.code.eq(code),
+            Value.cast(plan.source).eq(command.source),
+            Value.cast(plan.result).eq(command.result),
+            plan.groups.eq(groups),
+            plan.tiles.eq(tiles),
+            plan.columns.eq(last_columns),
+            plan.blocks.eq(divisor),
+            plan.rows.eq(quotient),
+            plan.larger.eq(remainder),
+            plan.resident.eq(resident),
+        ]
 
         with m.FSM():
             with m.State("COMMAND"):
@@ -208,16 +216,7 @@ class Planner(wiring.Component):
                 with m.If(divided):
                     m.next = "BEGIN BLOCKS"
             with m.State("BEGIN BLOCKS"):
-                m.d.sync += [
-                    plan.code.eq(code),
-                    plan.source.eq(command.source),
-                    plan.result.eq(command.result),
-                    plan.groups.eq(groups),
-                    plan.tiles.eq(tiles),
-                    plan.columns.eq(last_columns),
-                    plan.resident.eq(resident),
-                    *begin(command.m, limit),
-                ]
+                m.d.sync += [resident.eq(fits), *begin(command.m, limit)]
                 m.next = "BLOCKS"
             with m.State("BLOCKS"):
                 divide()
@@ -226,7 +225,7 @@ class Planner(wiring.Component):
             with m.State("BEGIN ROWS"):
                 blocks = Signal(SIZE)
                 m.d.comb += blocks.eq(quotient + (remainder != 0))
-                m.d.sync += [plan.blocks.eq(blocks), *begin(command.m, blocks)]
+                m.d.sync += begin(command.m, blocks)
                 m.next = "ROWS"
             with m.State("ROWS"):
                 divide()
@@ -235,9 +234,9 @@ class Planner(wiring.Component):
             with m.State("PLAN"):
                 m.d.comb += self.o.valid.eq(1)
                 with m.If(self.o.ready):
-                    with m.If(plan.code == Code.DONE):
+                    with m.If(code == Code.DONE):
                         m.d.sync += [
-                            kept.eq(plan.result == Result.KEEP),
+                            kept.eq(command.result == Result.KEEP.value),
                             kept_m.eq(command.m),
                             kept_n.eq(command.n),
                         ]
