@@ -10,7 +10,7 @@ from hw.accelerator import Accelerator
 from hw.config import CONFIGS, Config
 
 from . import compiled
-from .bench import mismatches, run
+from .bench import SimulationError, mismatches, run
 from .payload import length
 
 
@@ -34,7 +34,8 @@ class Product:
     mismatches: int
 
 
-def accelerate(commands, *, config="tiny", trace=False, engine="auto", vcd=None, **options):
+def accelerate(commands, *, config="paper", component=None, trace=False, engine="auto", vcd=None,
+               **options):
     """Runs commands through the accelerator and compares every output with golden.
 
     Parameters
@@ -43,6 +44,8 @@ def accelerate(commands, *, config="tiny", trace=False, engine="auto", vcd=None,
         As `golden.accelerator.execute` takes them.
     config : Config or str
         As of `Accelerator`.
+    component : Accelerator, optional
+        In place of ``config`` and ``trace``: one of several runs, which is then built once.
     trace : bool
         Whether ``times`` is to have the tiles of weights too, as "o_trace".
     engine : str
@@ -63,17 +66,20 @@ def accelerate(commands, *, config="tiny", trace=False, engine="auto", vcd=None,
     SimulationError
         As `sim.run`; also if the number of results is not golden's.
     """
-    component = Accelerator(config=config, trace=trace)
+    if component is None:
+        component = Accelerator(config=config, trace=trace)
     engine = compiled.preferred(engine, vcd)
-    machine = machine_of(config)
+    machine = machine_of(component.config)
     executed = execute(machine, commands)
     inputs, expected = streams(machine, commands, executed)
-    if trace:
-        expected["o_trace"] = np.zeros(_tiles(executed), np.uint16)
+    if component.trace:
+        expected["o_trace"] = _trace(executed)
     outputs = run(component, inputs, outputs={name: length(rows)
                                               for name, rows in expected.items()},
                   engine=engine, vcd=vcd, **options)
     wrong = {name: mismatches(outputs[name], expected[name]) for name in expected}
+    if component.trace and wrong["o_trace"].any():
+        raise SimulationError("o_trace has other tiles of weights than the plans")
     return _products(machine, commands, executed, outputs, wrong)
 
 
@@ -110,6 +116,8 @@ def _products(machine, commands, executed, outputs, wrong):
     return products
 
 
-def _tiles(executed):
-    """Tiles of weights that all commands together load."""
-    return sum(len(plan.weight_order()[0]) for _, plan, _ in executed if plan)
+def _trace(executed):
+    """Rows of activations that go through each tile of weights."""
+    counts = [np.repeat([len(block) for block in plan.blocks], plan.groups * plan.tiles)
+              for _, plan, _ in executed if plan]
+    return np.concatenate([np.zeros(0, np.int64), *counts])

@@ -1,13 +1,14 @@
 """How many cycles a command takes, in closed form."""
 
-from golden.planner import interleave, plan
+from golden.planner import check, interleave, plan
 from hw.loop_nest import LoopNest
 from hw.mac_array import MacArray
-from hw.planner import INTERLEAVE, SIZE, Planner
+from hw.planner import INTERLEAVE, SIZE, Code, Planner
 from hw.quantization_engine import QuantizationEngine
 
 from .accelerator import machine_of
 
+# In the order of `hw.planner.Source` and `Result`.
 SOURCES = "records", "values", "kept"
 RESULTS = "values", "records", "keep"
 
@@ -64,16 +65,19 @@ def cycles(config, m, k, n, *, source="values", result="values"):
         if value not in offered:
             raise ValueError(f"{name} must be one of {', '.join(offered)}, not {value!r}")
     machine = machine_of(config)
+    code = Code(check(machine, m, k, n, SOURCES.index(source), RESULTS.index(result), (m, k)))
+    if code != Code.DONE:
+        raise ValueError(f"The command ends with code {code.value}, {code.name}, on {config}")
     divided = plan(machine, m, k, n)
 
     # Blocks come in at most two sizes.
     sizes = [len(block) for block in divided.blocks]
     load = divided.transfers
-    total, tail = max(_KEPT if source == "kept" else _ARRIVED, _WEIGHTS + load + _PRESENT), 0
+    total = max(_KEPT if source == "kept" else _ARRIVED, _WEIGHTS + load + _PRESENT)
     for rows in {*sizes}:
         width = interleave(rows)
         whole, rest = divmod(divided.tiles, width)
-        for tiles, count in ((width, whole), (rest, 1 if rest else 0)):
+        for tiles, count in ((width, whole), (rest, min(rest, 1))):
             total += sizes.count(rows) * count * _bundle(divided.groups, tiles, rows, load)[0]
     # The last tile of all ends with its last row.
     last = divided.tiles % interleave(sizes[-1]) or interleave(sizes[-1])
