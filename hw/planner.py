@@ -109,7 +109,10 @@ class Planner(wiring.Component):
         config = self.config
 
         command = Signal(Command, reset_less=True)
-        plan = Signal(plan_layout(config), reset_less=True)
+        # All of the plan that is known before its last quotient.
+        known = {name: shape for name, shape in plan_layout(config).members.items()
+                 if name not in ("rows", "larger")}
+        plan = Signal(data.StructLayout(known), reset_less=True)
         # What the last accepted command kept.
         kept = Signal()
         kept_m = Signal(SIZE, reset_less=True)
@@ -149,8 +152,7 @@ class Planner(wiring.Component):
             ]
 
         m.d.comb += [
-            self.o.payload.eq(plan),
-            # The last quotient's.
+            *(self.o.payload[name].eq(plan[name]) for name in known),
             self.o.payload.rows.eq(quotient),
             self.o.payload.larger.eq(remainder),
         ]
