@@ -4,7 +4,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .activation_feeder import ActivationFeeder
-from .config import CONFIGS, Config
+from .config import configuration
 from .formats import Record
 from .loop_nest import LoopNest
 from .mac_array import MacArray
@@ -16,6 +16,20 @@ from .weight_feeder import WeightFeeder
 
 ResultRecord = data.StructLayout({"record": Record, "last": 1})
 """A group record of a result, and whether it is the command's last."""
+
+
+def data_streams(config):
+    """Members of an accelerator that carry operands and results."""
+    members = {
+        "i_weight": In(stream.Signature(data.ArrayLayout(Record, config.weight_width))),
+        "i_activation": In(stream.Signature(Record)),
+    }
+    if config.input is not None:
+        members["i_value"] = In(stream.Signature(values_layout(config.input)))
+    members["o"] = Out(stream.Signature(result_layout(config)))
+    if config.quantizes:
+        members["o_record"] = Out(stream.Signature(ResultRecord))
+    return members
 
 
 class Accelerator(wiring.Component):
@@ -67,25 +81,16 @@ class Accelerator(wiring.Component):
     latency = Planner.latency + 1 + LoopNest.latency + 1 + MacArray.latency
 
     def __init__(self, *, config="paper", trace=False):
-        if not isinstance(config, Config):
-            if config not in CONFIGS:
-                raise ValueError(f"Config must be one of {', '.join(CONFIGS)}, not {config!r}")
-            config = CONFIGS[config]
-        self.config = config
+        self.config = configuration(config)
         self.trace = trace
         members = {
             "i_command": In(stream.Signature(Command)),
-            "i_weight": In(stream.Signature(data.ArrayLayout(Record, config.weight_width))),
-            "i_activation": In(stream.Signature(Record)),
+            **data_streams(self.config),
+            "o_status": Out(stream.Signature(Code)),
         }
-        if config.input is not None:
-            members["i_value"] = In(stream.Signature(values_layout(config.input)))
-        members["o"] = Out(stream.Signature(result_layout(config)))
-        if config.quantizes:
-            members["o_record"] = Out(stream.Signature(ResultRecord))
-        members["o_status"] = Out(stream.Signature(Code))
         if trace:
-            members["o_trace"] = Out(stream.Signature(range(config.rows + 1), always_ready=True))
+            members["o_trace"] = Out(stream.Signature(range(self.config.rows + 1),
+                                                          always_ready=True))
         super().__init__(members)
 
     def elaborate(self, platform):

@@ -80,6 +80,21 @@ class Config:
         return 144 * (self.activations + self.weights) + 32 * self.columns * self.rows
 
 
+def configuration(config):
+    """A `Config`: itself, or the one of `CONFIGS` that has this name.
+
+    Raises
+    ------
+    ValueError
+        If none has.
+    """
+    if isinstance(config, Config):
+        return config
+    if config not in CONFIGS:
+        raise ValueError(f"Config must be one of {', '.join(CONFIGS)}, not {config!r}")
+    return CONFIGS[config]
+
+
 CONFIGS = {
     # The paper's buffers: 144 KB, 144 KB and 36 KB.
     "paper": Config(activations=8192, weights=8192, rows=288,

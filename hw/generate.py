@@ -12,19 +12,26 @@ from amaranth.hdl import Shape
 from amaranth.lib import data, stream, wiring
 
 from . import registry, yosys
+from .axi import wrap
 from .command import Parser
 from .proof import prove
 from .verilog import ports_of, verilog, versions
+
+OFFERED = registry.UNITS | registry.ASSEMBLIES
 
 
 def main(arguments=None):
     """Command line; see ``--help``. Returns the exit status."""
     parser = Parser(
         prog="python -m hw.generate", description="Emits units as Verilog with a description.")
-    parser.add_argument("units", metavar="UNIT", nargs="*", help="default: all units")
+    parser.add_argument("units", metavar="UNIT", nargs="*",
+                        help=f"default: all but {', '.join(registry.ASSEMBLIES)}")
     parser.add_argument("--list", action="store_true", help="list the units and their parameters")
     parser.add_argument("--set", metavar="PARAMETER=VALUE", action="append", default=[],
                         help="set a parameter of the unit (repeatable)")
+    parser.add_argument("--axi", action="store_true",
+                        help="also write UNIT_axi.v, a module around the unit with AXI4-Stream and "
+                             "AXI4-Lite interfaces")
     parser.add_argument("--prove", action="store_true",
                         help="also prove the Verilog equivalent to what is simulated")
     parser.add_argument("-o", metavar="DIR", default="build", help="folder (default: build)")
@@ -37,10 +44,11 @@ def main(arguments=None):
         if options.set and len(units) != 1:
             raise ValueError(f"--set {options.set[0]} needs exactly one unit, not {len(units)}")
         for name in units:
-            registry.parameters(name, options.set)
+            registry.parameters(name, options.set, units=OFFERED)
         yosys.prepare()
         for name in units:
-            for path in generate(name, options.set, options.o, proof=options.prove):
+            for path in generate(name, options.set, options.o, proof=options.prove,
+                                 axi=options.axi):
                 print(path)
     except (ValueError, yosys.ToolError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -56,7 +64,7 @@ def main(arguments=None):
 def listing():
     """The units with their parameters, offered values and defaults, as text."""
     lines = []
-    for name, unit in registry.UNITS.items():
+    for name, unit in OFFERED.items():
         lines.append(f"{name}: {unit.summary}")
         for parameter, values in unit.parameters.items():
             default, *others = map(str, values)
@@ -64,46 +72,56 @@ def listing():
     return "\n".join(lines)
 
 
-def generate(name, settings=(), directory="build", *, proof=False):
+def generate(name, settings=(), directory="build", *, proof=False, axi=False):
     """Writes a unit's Verilog and its description, each at once or not at all.
 
     Parameters
     ----------
     name : str
-        Name in the registry.
+        Name in the registry, of a unit or an assembly.
     settings : iterable of str
         Texts of the form "parameter=value".
     directory : str or Path
         Made when absent.
     proof : bool
         Whether to `prove` the Verilog first.
+    axi : bool
+        Whether to write a module with AXI interfaces, too, see `hw.axi.wrap`.
 
     Returns
     -------
     tuple of Path
-        The files, ``NAME.v`` and ``NAME.json``.
+        The files: ``NAME.v``, ``NAME.json``; ``NAME_axi.v`` if asked for; a C header if the unit
+        has registers.
 
     Raises
     ------
     ValueError
-        If the registry does not offer this, or the component cannot be emitted.
+        If the registry does not offer this, or the component cannot be emitted or wrapped.
     ToolError
         If Yosys fails or the proof does.
     OSError
         If the files cannot be written.
     """
-    parameters = registry.parameters(name, settings)
-    component = registry.build(name, settings)
+    parameters = registry.parameters(name, settings, units=OFFERED)
+    component = registry.build(name, settings, units=OFFERED)
     text = verilog(component, name, parameters)
     if proof:
-        prove(registry.build(name, settings), name, text)
+        prove(registry.build(name, settings, units=OFFERED), name, text)
     description = describe(component, name, text, parameters)
+    files = {f"{name}.v": text, f"{name}.json": None}
+    if axi:
+        wrapper, interfaces = wrap(description)
+        files[f"{name}_axi.v"] = wrapper
+        description["axi"] = {"file": f"{name}_axi.v", **interfaces}
+    if description["registers"]:
+        files[description["registers"]["header"]] = component.registers.header()
+    files[f"{name}.json"] = json.dumps(description, indent=2) + "\n"
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    paths = directory / f"{name}.v", directory / f"{name}.json"
-    for path, content in zip(paths, (text, json.dumps(description, indent=2) + "\n"), strict=True):
-        _write(path, content)
-    return paths
+    for file, content in files.items():
+        _write(directory / file, content)
+    return tuple(directory / file for file in files)
 
 
 def describe(component, name, text, parameters=None):
@@ -120,7 +138,8 @@ def describe(component, name, text, parameters=None):
     Returns
     -------
     dict
-        Only of types that JSON has. Bits of ``fields`` count from the port's bit 0.
+        Only of types that JSON has. Bits of ``fields`` count from the port's bit 0. "axi" is None
+        until there is a wrapper, see `hw.axi.wrap`; "registers" is None for a component without.
     """
     ports = []
     for port, member, value in ports_of(component):
@@ -131,7 +150,7 @@ def describe(component, name, text, parameters=None):
     clocked = re.search(r"^  input clk;$", text, re.M) is not None
     return {
         "unit": name,
-        "summary": registry.UNITS[name].summary if name in registry.UNITS else None,
+        "summary": OFFERED[name].summary if name in OFFERED else None,
         "parameters": {key: value if isinstance(value, int) else str(value)
                        for key, value in (parameters or {}).items()},
         "latency": component.latency,
@@ -139,10 +158,18 @@ def describe(component, name, text, parameters=None):
         "reset": {"name": "rst", "active": "high", "synchronous": True} if clocked else None,
         "ports": ports,
         "streams": _streams(component),
+        "axi": None,
+        "registers": _registers(component),
         "modules": _modules(text),
         "versions": versions(),
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
     }
+
+
+def _registers(component):
+    """The registers of a component that has them, with the name of their C header."""
+    table = getattr(component, "registers", None)
+    return table and {"header": f"{table.name}_registers.h", "table": table.describe()}
 
 
 def _modules(text):

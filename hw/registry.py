@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from golden import stimuli, twins
 
 from .accelerator import Accelerator
+from .axi_accelerator import AxiAccelerator
 from .config import CONFIGS
 from .decoder import Decoder
 from .formats import SUBGROUPS
@@ -120,7 +121,31 @@ UNITS = {
 }
 
 
-def parameters(name, settings=()):
+@dataclass(frozen=True, kw_only=True)
+class Assembly:
+    """Units put together for use in a larger design; only generation reads these.
+
+    Attributes
+    ----------
+    component, summary, parameters
+        As of `Unit`.
+    """
+
+    component: Callable
+    summary: str
+    parameters: dict[str, tuple] = field(default_factory=dict)
+
+
+ASSEMBLIES = {
+    "axi_accelerator": Assembly(
+        component=AxiAccelerator,
+        summary="The accelerator with its commands in registers on an AXI4-Lite bus",
+        parameters={"config": tuple(CONFIGS)},
+    ),
+}
+
+
+def parameters(name, settings=(), *, units=UNITS):
     """A unit's parameters: the defaults, overridden by settings.
 
     Parameters
@@ -129,6 +154,8 @@ def parameters(name, settings=()):
         Name of the unit.
     settings : iterable of str
         Texts of the form "parameter=value".
+    units : dict of str to Unit or Assembly
+        Where to look.
 
     Returns
     -------
@@ -139,9 +166,9 @@ def parameters(name, settings=()):
     ValueError
         If the unit, a parameter or a value is not offered; the text names those that are.
     """
-    if name not in UNITS:
-        raise ValueError(f"Unit must be one of {', '.join(UNITS)}, not {name!r}")
-    offered = UNITS[name].parameters
+    if name not in units:
+        raise ValueError(f"Unit must be one of {', '.join(units)}, not {name!r}")
+    offered = units[name].parameters
     chosen = {parameter: values[0] for parameter, values in offered.items()}
     for setting in settings:
         parameter, equals, text = setting.partition("=")
@@ -158,7 +185,7 @@ def parameters(name, settings=()):
     return chosen
 
 
-def build(name, settings=()):
+def build(name, settings=(), *, units=UNITS):
     """A unit's component; arguments and errors as in `parameters`."""
-    chosen = parameters(name, settings)
-    return UNITS[name].component(**chosen)
+    chosen = parameters(name, settings, units=units)
+    return units[name].component(**chosen)

@@ -1,4 +1,4 @@
-"""The README's tables, made from the registry and from a synthesis report: see ``--help``."""
+"""The README's tables, made from the code and from a synthesis report: see ``--help``."""
 
 import json
 import re
@@ -8,7 +8,9 @@ from pathlib import Path
 from amaranth import Shape
 from amaranth.lib import data, wiring
 
+from .axi_lite import register_map
 from .command import Parser
+from .config import CONFIGS
 from .registry import UNITS, build
 
 
@@ -20,7 +22,7 @@ def main(arguments=None):
                         help="report of `python -m hw.synth --json FILE`, for the figures")
     options = parser.parse_args(arguments)
     try:
-        tables = {"units": units()}
+        tables = {"units": units(), "registers": registers()}
         if options.synth:
             tables["figures"] = figures(json.loads(options.synth.read_text()))
         if options.readme:
@@ -47,6 +49,11 @@ def insert(text, tables):
 def units():
     """One section per unit: what it does, parameters, ports and latency, as Markdown."""
     return "\n\n".join(_unit(name, unit) for name, unit in UNITS.items())
+
+
+def registers():
+    """The registers of the accelerator in the paper's configuration, as Markdown."""
+    return register_map(CONFIGS["paper"]).markdown()
 
 
 def figures(report):

@@ -7,7 +7,7 @@ import numpy as np
 from golden import planner
 from golden.accelerator import execute, result_matrix, streams
 from hw.accelerator import Accelerator
-from hw.config import CONFIGS, Config
+from hw.config import configuration
 
 from . import compiled
 from .bench import SimulationError, mismatches, run
@@ -85,10 +85,7 @@ def accelerate(commands, *, config="paper", component=None, trace=False, engine=
 
 def machine_of(config):
     """The golden machine of a configuration, or of one by name."""
-    if not isinstance(config, Config):
-        if config not in CONFIGS:
-            raise ValueError(f"config must be one of {', '.join(CONFIGS)}, not {config!r}")
-        config = CONFIGS[config]
+    config = configuration(config)
     return planner.Machine(columns=config.columns, activations=config.activations,
                            rows=config.rows, weight_width=config.weight_width,
                            input=config.input)

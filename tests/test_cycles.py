@@ -81,7 +81,7 @@ def test_one_row_is_as_fast_as_its_weights():
 
 
 @pytest.mark.parametrize("arguments, text", [
-    (("huge", 1, 1, 1), "config must be one of paper, decode, lite, tiny, not 'huge'"),
+    (("huge", 1, 1, 1), "Config must be one of paper, decode, lite, tiny, not 'huge'"),
     (("tiny", 0, 1, 1), "m must be an integer within 1 and 1048575, not 0"),
     (("tiny", 1, 2.0, 1), "k must be an integer within 1 and 1048575, not 2.0"),
     (("tiny", 1, 1, 1 << 20), "n must be an integer within 1 and 1048575, not 1048576"),

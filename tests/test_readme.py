@@ -13,8 +13,9 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def test_unit_tables_are_current():
-    assert tables.insert(README, {"units": tables.units()}) == README
+def test_tables_are_current():
+    current = {"units": tables.units(), "registers": tables.registers()}
+    assert tables.insert(README, current) == README
 
 
 def test_every_unit_has_a_figure():
