@@ -1,19 +1,27 @@
-"""Commands that simulate: ``python -m sim {lockstep,cosim}``."""
+"""Commands that simulate: ``python -m sim {lockstep,cosim,gemm,layer}``."""
 
 import sys
+from importlib import util
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from golden import planner
 from hw.command import Parser
+from hw.config import CONFIGS
+from hw.planner import SIZE, Code
 from hw.registry import UNITS, build, parameters
 
-from . import compiled, smollm2
+from . import compiled, gemm, layer, plot, smollm2
 from .bench import SimulationError, mismatches, run
 from .compiled import ENGINES, compiler
 from .lockstep import lockstep
 from .payload import length
+
+_LARGEST = (1 << SIZE) - 1
+_SOURCES = {"records": planner.RECORDS, "values": planner.VALUES}
+_RESULTS = {"values": planner.VALUES_OUT, "records": planner.RECORDS_OUT}
 
 
 def main(arguments=None):
@@ -39,12 +47,36 @@ def main(arguments=None):
     _add_common(command)
     command.set_defaults(act=_cosim)
 
+    command = commands.add_parser(
+        "gemm", help="a product of random matrices on the whole accelerator")
+    for name, help in (("m", "rows of activations"), ("k", "columns of both"),
+                       ("n", "rows of weights")):
+        command.add_argument(f"--{name}", type=int, required=True, metavar=name.upper(),
+                             help=f"{help}, 1 to {_LARGEST}")
+    command.add_argument("--source", default="records", choices=_SOURCES,
+                         help="activations as group records, or quantized on the way in "
+                              "(default: records)")
+    command.add_argument("--result", default="values", choices=_RESULTS,
+                         help="results as float32, or quantized on the way out "
+                              "(default: values)")
+    _add_accelerator(command)
+    command.set_defaults(act=_gemm)
+
+    command = commands.add_parser(
+        "layer", help="a real MLP's up and down projection on the whole accelerator")
+    command.add_argument("--tokens", type=int, default=32, metavar="M",
+                         help="rows of activations, 1 to 32 (default: 32)")
+    _add_accelerator(command)
+    command.set_defaults(act=_layer)
+
     options = parser.parse_args(arguments)
     try:
         if not 0 <= options.stalls < 1:
             raise ValueError(f"--stalls must be at least 0 and below 1, not {options.stalls}")
         if options.vcd and not options.vcd.parent.is_dir():
             raise ValueError(f"--vcd must lie in a folder that exists, not {options.vcd.parent}")
+        if getattr(options, "plot", None):
+            _check_plot(options.plot)
         return options.act(options)
     except (OSError, ValueError, SimulationError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -60,6 +92,23 @@ def _add_common(command):
     command.add_argument("--vcd", type=Path, metavar="FILE",
                          help="write waveforms; with several units, to FILE's name with the "
                               "unit's name before the ending")
+
+
+def _add_accelerator(command):
+    command.add_argument("--config", default="paper", choices=tuple(CONFIGS),
+                         help="sizes of the accelerator (default: paper)")
+    command.add_argument("--plot", type=Path, metavar="FILE",
+                         help="draw utilisation and activity over time, as PNG or SVG (extra plot)")
+    _add_common(command)
+
+
+def _check_plot(path):
+    if path.suffix.lower() not in (".png", ".svg"):
+        raise ValueError(f"--plot must end in .png or .svg, not {path.name}")
+    if not path.parent.is_dir():
+        raise ValueError(f"--plot must lie in a folder that exists, not {path.parent}")
+    if not util.find_spec("matplotlib"):
+        raise ValueError("--plot needs matplotlib: pip install 'm2xfp-rtl[plot]'")
 
 
 def _lockstep(options):
@@ -106,6 +155,94 @@ def report_lockstep(data, *, tokens, rows, stalls=0.0, seed=0, vcd=None, engine=
         x, w, y = errors
         print(f"    {name:<33}{x:>13.5f}{w:>10.5f}{y:>9.5f}")
     return 1 if result.group_mismatches or result.product_mismatches else 0
+
+
+def _gemm(options):
+    sizes = m, k, n = options.m, options.k, options.n
+    for name, value in zip("mkn", sizes, strict=True):
+        if not 1 <= value <= _LARGEST:
+            raise ValueError(f"--{name} must be within 1 and {_LARGEST}, not {value}")
+    machine = planner.MACHINES[options.config]
+    source, result = _SOURCES[options.source], _RESULTS[options.result]
+    # Neither is wrong on a machine that has the engine in question.
+    match planner.check(machine, *sizes, source, result, None):
+        case planner.BAD_SOURCE:
+            raise ValueError(f"--source must be records with config {options.config}, "
+                             f"not {options.source}")
+        case planner.BAD_RESULT:
+            raise ValueError(f"--result must be values with config {options.config}, "
+                             f"not {options.result}")
+    needed, there = gemm.memory(machine, *sizes, source, result), gemm.physical_memory()
+    if there and needed > there / 2:
+        raise ValueError(f"--m, --k and --n must be such that operands and streams fit half of "
+                         f"this machine's {there / 1e9:.0f} GB, not {m} x {k} x {n}, which takes "
+                         f"about {needed / 1e9:,.0f} GB")
+    command = gemm.random_product(*sizes, config=options.config, source=source, result=result,
+                                  seed=options.seed)
+    title = f"M x K x N = {m} x {k} x {n} on config {options.config}"
+    print(f"{title}: {options.source} in, {options.result} out")
+    return _report(_measure([command], options), ["command"], title, options)
+
+
+def _layer(options):
+    mlp = smollm2.load_mlp()
+    commands = layer.commands(mlp, tokens=options.tokens, config=options.config)
+    kind = planner.MACHINES[options.config].input
+    print(f"SmolLM2-135M, MLP of layer {mlp.layer}: {options.tokens} tokens on config "
+          f"{options.config}\n"
+          f"  down takes up's result: the model multiplies by its gate in between, which this "
+          f"does not\n"
+          f"  activations: {kind}{', rounded from float32,' * (kind != 'float32')} quantized on "
+          f"the way in")
+    measured = _measure(commands, options)
+    names = [f"{name} {command['m']} x {command['k']} x {command['n']}"
+             for name, command in zip(("up", "down"), commands, strict=True)]
+    status = _report(measured, names, f"SmolLM2-135M's MLP, {options.tokens} tokens, on config "
+                                      f"{options.config}", options)
+    if measured.products[1].y is not None:
+        errors = layer.errors(mlp, commands[0]["x"], measured.products[1].y)
+        print("  squared error over float64's squares: "
+              + ", ".join(f"{name} {error:.5f}" for name, error in errors.items()))
+    return status
+
+
+def _measure(commands, options):
+    """Runs commands with a bar of the outputs received."""
+    with tqdm(desc=options.command, unit="output", disable=None, leave=False) as bar:
+        def progress(received, total):
+            bar.total = total
+            bar.update(received - bar.n)
+
+        return gemm.measure(commands, config=options.config, trace=bool(options.plot),
+                            engine=options.engine, stalls=options.stalls, seed=options.seed,
+                            vcd=options.vcd, progress=progress)
+
+
+def _report(measured, names, title, options):
+    """Prints what commands gave and draws the plot asked for; returns the exit status."""
+    print(f"  engine {measured.engine}, built or loaded in {measured.build_s:.1f} s")
+    starts = [0, *measured.ends[:-1]]
+    shares = []
+    for name, command, product, start, end in zip(
+            names, measured.commands, measured.products, starts, measured.ends, strict=True):
+        code = Code(product.code).name
+        rows = f"{product.rows:,} rows of results" if product.rows else "result kept"
+        share = gemm.utilisation(measured.machine, [command], int(end - start))
+        shares.append(f"{name}: {100 * share:.1f} %")
+        cycles = f", {end - start:,} cycles" if len(names) > 1 else ""
+        print(f"  {name}: {code}, {rows}, {product.mismatches} mismatches against golden{cycles}")
+    print(f"  {measured.cycles:,} cycles, utilisation {100 * measured.utilisation:.1f} % of "
+          f"{measured.peak} MACs per cycle")
+    print(f"  simulated in {measured.run_s:.2f} s, "
+          f"{measured.cycles / measured.run_s:,.0f} cycles/s")
+    if options.plot:
+        windows = plot.windows(measured.times, *gemm.tiles(measured.machine, measured.commands),
+                               cycles=measured.cycles, peak=measured.peak)
+        plot.draw(options.plot, windows, ends=measured.ends.tolist(),
+                  names=shares if len(shares) > 1 else (),
+                  title=f"{title}: utilisation {100 * measured.utilisation:.1f} %")
+        print(f"  plot in {options.plot}")
+    return 1 if measured.mismatches else 0
 
 
 def _cosim(options):

@@ -61,7 +61,8 @@ def run(component, inputs, *, outputs=None, stalls=0.0, seed=0, patience=1000, v
         default as many as the inputs have rows. For ports that are no streams, an int that is not
         above that.
     stalls : float
-        Probability, at least 0 and below 1, that an end of a stream pauses in a cycle.
+        Probability, at least 0 and below 1, that an end of a stream pauses in a cycle. An output
+        that is ``always_ready`` never does.
     seed : int
         Of the stalls.
     patience : int
@@ -118,7 +119,7 @@ def run(component, inputs, *, outputs=None, stalls=0.0, seed=0, patience=1000, v
     started = time.perf_counter()
     bench = _bench(engine, {name: len(words) for name, words in rows.items()} | counts, vcd,
                    component)(
-        component, rows, counts, pauses=_Pauses(stalls, seed), patience=patience,
+        component, rows, counts, pauses=_Pauses(stalls, seed, ports), patience=patience,
         progress=progress or (lambda received: None), timed=times is not None)
     built = time.perf_counter()
     received = bench.run(vcd)
@@ -216,12 +217,16 @@ def _unsigned(value):
 class _Pauses:
     """In which cycles which end pauses, as all engines see it."""
 
-    def __init__(self, stalls, seed):
+    def __init__(self, stalls, seed, ports):
         self.stalls = stalls
         self.seed = seed
+        self.tireless = {name for name, port in ports.items() if port.is_signature
+                         and port.flow == wiring.Out and port.signature.always_ready}
 
     def __getitem__(self, name):
         """A byte per cycle; the pattern repeats."""
+        if name in self.tireless:
+            return bytes(_PERIOD)
         generator = np.random.default_rng(list(f"{self.seed} {name}".encode()))
         pauses = generator.random(_PERIOD) < self.stalls
         # However many stalls, none lasts forever.
@@ -395,7 +400,8 @@ class _Streams:
         for end in self.sinks.values():
             end.ready = int(not end.paused(cycle))
             paused |= not end.ready
-            ctx.set(end.port.ready, end.ready)
+            if not end.port.signature.always_ready:
+                ctx.set(end.port.ready, end.ready)
         return paused
 
     def _look_at_sources(self, cycle, readies):

@@ -4,6 +4,8 @@ from amaranth import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.stream_register import StreamRegister
+
 
 class Sums(wiring.Component):
     """Sums of as many bytes as each length says, with a copy of every byte.
@@ -76,6 +78,29 @@ class Sleeper(wiring.Component):
             m.d.sync += slept.eq(slept + 1)
         with m.If(self.i.valid & self.i.ready):
             m.d.sync += slept.eq(0)
+
+        return m
+
+
+class Watched(wiring.Component):
+    """Gives every payload, and tells of each odd one as it is taken, which nothing can hold up."""
+
+    i: In(stream.Signature(8))
+    o: Out(stream.Signature(8))
+    o_odd: Out(stream.Signature(8, always_ready=True))
+
+    latency = 1
+
+    def elaborate(self, platform):
+        m = Module()
+
+        m.submodules.register = register = StreamRegister(8)
+        wiring.connect(m, wiring.flipped(self.i), register.i)
+        wiring.connect(m, register.o, wiring.flipped(self.o))
+        m.d.comb += [
+            self.o_odd.payload.eq(self.o.payload),
+            self.o_odd.valid.eq(self.o.valid & self.o.ready & self.o.payload[0]),
+        ]
 
         return m
 

@@ -6,7 +6,7 @@ import pytest
 from amaranth import Const, Module, Shape, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from components import Sleeper, Source, Sums
+from components import Sleeper, Source, Sums, Watched
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -167,6 +167,20 @@ def test_streams_without_payloads():
     words = to_words(shape, {"a": np.zeros((0, 4), int), "b": np.zeros((0, 4), int)}, "x")
     assert words.shape == (0, 6)
     assert from_words(shape, words)["b"].shape == (0, 4)
+
+
+@pytest.mark.parametrize("stalls", [0, 0.5])
+def test_an_output_without_ready_is_always_taken(stalls):
+    times = {}
+    payloads = np.random.default_rng(6).integers(0, 256, 50)
+    odd = payloads % 2 == 1
+    outputs = sim.run(Watched(), {"i": payloads}, outputs={"o": 50, "o_odd": int(odd.sum())},
+                      stalls=stalls, times=times)
+    assert outputs["o_odd"].tolist() == payloads[odd].tolist()
+    # It is told in the cycle in which the other output is taken, however that one stalls.
+    assert times["o_odd"].tolist() == times["o"][odd].tolist()
+    with pytest.raises(sim.ProtocolError, match="^o_odd sent more than 2 payloads$"):
+        sim.run(Watched(), {"i": [1, 3, 5]}, outputs={"o": 3, "o_odd": 2}, stalls=stalls)
 
 
 @pytest.mark.parametrize("counts, name, count", [

@@ -6,7 +6,7 @@ import pytest
 from amaranth import Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from components import Sleeper, Source, Sums
+from components import Sleeper, Source, Sums, Watched
 
 import sim
 from hw import registry
@@ -80,6 +80,7 @@ CASES = {
     "mac_array": lambda: array(2, 12),
     "sums": lambda: sums(),
     "source": lambda: (Source(50), {}, 50),
+    "always ready": lambda: (Watched(), {"i": np.arange(40)}, {"o": 40, "o_odd": 20}),
 }
 
 

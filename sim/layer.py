@@ -1,0 +1,78 @@
+"""Both projections of a real MLP, one after the other without leaving the accelerator."""
+
+import numpy as np
+
+from golden import planner, quantize_weights
+from golden.mxfp4 import mxfp4_round_trip
+
+from .gemm import TYPES
+
+
+def commands(mlp, *, tokens, config):
+    """The commands of an MLP's up and down projection.
+
+    The first quantizes the activations on their way in and keeps its result, which is the
+    second's source. The SiLU of the gate projection, by which the model multiplies in between,
+    is not there.
+
+    Parameters
+    ----------
+    mlp : sim.smollm2.Mlp
+    tokens : int
+        Rows of activations.
+    config : str
+
+    Returns
+    -------
+    list of dict
+        As `sim.accelerator.accelerate` takes them.
+
+    Raises
+    ------
+    ValueError
+        If the machine cannot keep results, or not those of so many tokens.
+    """
+    machine = planner.MACHINES[config]
+    hidden, width = mlp.up.shape
+    if machine.columns != 32 or machine.input is None:
+        raise ValueError(f"--config must be one that quantizes values and keeps results, with 32 "
+                         f"columns, not {config}")
+    records = -(-width // 32) + -(-hidden // 32)
+    most = min(machine.rows, machine.activations // records, len(mlp.activations))
+    if not most:
+        raise ValueError(f"--config must be one whose activation buffer holds the {records} "
+                         f"records of a token, not {config}, which holds {machine.activations}")
+    if not 1 <= tokens <= most:
+        raise ValueError(f"--tokens must be within 1 and {most} with config {config}, "
+                         f"not {tokens}")
+    return [{"m": tokens, "k": width, "n": hidden, "source": planner.VALUES,
+             "result": planner.KEEP, "w": quantize_weights(mlp.up),
+             "x": mlp.activations[:tokens].astype(TYPES[machine.input])},
+            {"m": tokens, "k": hidden, "n": width, "source": planner.KEPT,
+             "result": planner.VALUES_OUT, "w": quantize_weights(mlp.down)}]
+
+
+def errors(mlp, given, y):
+    """Squared errors of outputs over the squares of the outputs in float64.
+
+    Parameters
+    ----------
+    mlp : sim.smollm2.Mlp
+    given : array, shape (tokens, K)
+        The activations, which may have been rounded to a smaller type.
+    y : float32 array
+        The accelerator's output.
+
+    Returns
+    -------
+    dict of str to float
+        Of "M2XFP", which ``y`` is in, and "MXFP4".
+    """
+    def product(x, w):
+        return x.astype(np.float64) @ w.astype(np.float64).T
+
+    exact = product(product(mlp.activations[: len(y)], mlp.up), mlp.down)
+    between = product(mxfp4_round_trip(given), mxfp4_round_trip(mlp.up)).astype(np.float32)
+    plain = product(mxfp4_round_trip(between), mxfp4_round_trip(mlp.down))
+    return {name: float(((approximate - exact) ** 2).sum() / (exact**2).sum())
+            for name, approximate in (("M2XFP", y), ("MXFP4", plain))}
