@@ -32,7 +32,8 @@ class Windows:
 def windows(times, rows, macs, *, cycles, peak, count=400):
     """Divides a run into windows.
 
-    A tile of weights meets one activation per cycle, the last one in its cycle of ``o_trace``.
+    A tile of weights meets one activation per cycle, the last one in its cycle of ``o_trace``; all
+    pauses since the tile before are taken to lie in front of the first one.
 
     Parameters
     ----------
