@@ -52,7 +52,8 @@ def accelerate(commands, *, config="paper", component=None, trace=False, engine=
         As of `sim.run`, but "auto" compiles whenever it can: on Amaranth's simulator, a machine
         of 32 columns makes some ten cycles per second.
     vcd, **options
-        As of `sim.run`.
+        As of `sim.run`, but by default the patience lasts for as long as the array can be busy
+        with what is in the buffers.
 
     Returns
     -------
@@ -74,6 +75,7 @@ def accelerate(commands, *, config="paper", component=None, trace=False, engine=
     inputs, expected = streams(machine, commands, executed)
     if component.trace:
         expected["o_trace"] = _trace(executed)
+    options = {"patience": _patience(executed)} | options
     outputs = run(component, inputs, outputs={name: length(rows)
                                               for name, rows in expected.items()},
                   engine=engine, vcd=vcd, **options)
@@ -111,6 +113,12 @@ def _products(machine, commands, executed, outputs, wrong):
         products.append(Product(code=int(status), y=matrix, rows=count,
                                 mismatches=missed + int(wrong[name][own].sum())))
     return products
+
+
+def _patience(executed):
+    """Cycles that may pass without a transfer."""
+    return 1000 + sum(plan.groups * plan.tiles * max(len(block), plan.transfers, 8)
+                      for _, plan, _ in executed if plan for block in plan.blocks)
 
 
 def _trace(executed):

@@ -87,7 +87,6 @@ def measure(commands, *, config, progress=None, **options):
     statistics, times = {}, {}
     products = accelerate(
         commands, config=config, statistics=statistics, times=times,
-        patience=_patience(machine, commands),
         progress=progress and (lambda received: progress(received, total)), **options)
     return Measured(machine=machine, commands=commands, products=products, times=times,
                     **statistics)
@@ -188,13 +187,6 @@ def _outputs(machine, commands, trace):
         if trace:
             total += len(plan.blocks) * plan.tiles * plan.groups
     return total
-
-
-def _patience(machine, commands):
-    """Cycles that may pass without a transfer: what is in the buffers can keep the array busy."""
-    plans = [_plan(machine, command) for command in commands]
-    return 1000 + sum(plan.groups * plan.tiles * max(len(block), plan.transfers, 8)
-                      for plan in plans for block in plan.blocks)
 
 
 def _quantized(quantize, x):

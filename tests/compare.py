@@ -4,6 +4,9 @@ import numpy as np
 
 import sim
 
+SMALL = {"mac_array": ["columns=4"], "accelerator": ["config=lite"]}
+"""Settings of the units that are large: more columns show nothing new and take minutes."""
+
 
 def check(component, inputs, expected, **options):
     """Runs a component on arrays; fails with the first row whose outputs differ."""

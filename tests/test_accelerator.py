@@ -71,6 +71,7 @@ def with_scales(q, scales):
 
 
 @needs_compiler
+@pytest.mark.xdist_group("tiny")
 def test_tiny_against_golden():
     component = Accelerator(config="tiny")
     machine = sim.machine_of("tiny")
@@ -93,6 +94,7 @@ def test_tiny_against_golden():
     assert not sim.mismatches(given, outputs).any()
 
 
+@pytest.mark.xdist_group("lite")
 @pytest.mark.parametrize("stalls", [0.0, 0.5])
 def test_lite_against_golden(stalls):
     # Without a compiler fewer, at some sixty cycles per second.
@@ -103,7 +105,7 @@ def test_lite_against_golden(stalls):
 
 
 def test_lite_on_amaranths_simulator():
-    """Sizes beyond what a block holds, against rational arithmetic."""
+    """Against rational arithmetic, which shares nothing with golden."""
     rng = np.random.default_rng(1)
     a, w = normal(rng, "activation", 3, 96), normal(rng, "weight", 6, 96)
     (product,) = run([command(3, 96, 6, a=a, w=w)], Accelerator(config="lite"), engine="amaranth")
@@ -187,6 +189,22 @@ def test_mismatch_is_counted(monkeypatch):
     monkeypatch.setattr("sim.accelerator.execute", other)
     (product,) = sim.accelerate([given], config="lite", engine="amaranth")
     assert product.mismatches == product.rows == 1
+
+
+@needs_compiler
+@pytest.mark.long
+@pytest.mark.parametrize("config", ["paper", "decode"])
+def test_large_machines_against_golden(config):
+    """Commands of all kinds, and one product for which there are several blocks."""
+    component = Accelerator(config=config)
+    rng = np.random.default_rng(5)
+    commands = stimuli.products(rng, 150, sim.machine_of(config))
+    run(commands, component, stalls=0.3)
+    large = command(300, 1024, 70, a=normal(rng, "activation", 300, 1024),
+                    w=normal(rng, "weight", 70, 1024))
+    statistics = {}
+    run([large], component, statistics=statistics)
+    assert statistics["cycles"] == sim.cycles(config, 300, 1024, 70, source="records")
 
 
 def test_wrong_config():

@@ -11,14 +11,13 @@ from amaranth.sim import Simulator
 
 import sim
 from golden import quantize_activations, quantize_weights
+from golden.accelerator import execute, streams
 from hw import proof, verilog
-from hw.accelerator import Accelerator
 from hw.axi_accelerator import AxiAccelerator
 from hw.axi_lite import ADDRESS, QUEUE, CommandRegisters, register_map
 from hw.config import CONFIGS
 from hw.planner import Code, Result, Source
 from hw.register_map import Field, Register, RegisterMap
-from sim.accelerator import streams
 
 OKAY, SLVERR = 0, 2
 
@@ -404,7 +403,8 @@ def test_accelerator():
         commands.append({"m": m, "k": k, "n": n, "source": Source.VALUES.value,
                          "result": Result.VALUES.value, "x": x, "w": quantize_weights(w)})
     commands[2] |= {"source": Source.RECORDS.value, "a": quantize_activations(commands[2]["x"])}
-    inputs, expected, _ = streams(commands, Accelerator(config="lite"))
+    machine = sim.machine_of("lite")
+    inputs, expected = streams(machine, commands, execute(machine, commands))
     codes = []
 
     async def driver(ctx):

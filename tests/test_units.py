@@ -43,7 +43,8 @@ def build(name, parameters):
 
 # An array of many columns is the same columns again, and slow without being compiled; the longer
 # checks of .ci/run have all of it. Here it is generated and linted, see test_generate.
-QUICK = [c for c in configurations() if c[1].get("columns", 1) <= 4]
+# The accelerator has its own tests.
+QUICK = [c for c in configurations() if c[1].get("columns", 1) <= 4 and c[0] != "accelerator"]
 
 
 def case(name, parameters, *rest):
