@@ -23,6 +23,7 @@ from importlib import metadata, resources, util
 from pathlib import Path
 
 from amaranth.lib import wiring
+from filelock import FileLock
 
 from hw import generate, yosys
 
@@ -373,9 +374,17 @@ def _hash(*texts):
 def _publish(path, build):
     """Lets ``build(folder)`` make a file and moves it into the cache at once.
 
-    Its digest lies beside it, so that a damaged file is noticed.
+    Its digest lies beside it, so that a damaged file is noticed. Whoever wants the same file
+    meanwhile waits for it.
     """
-    path.parent.parent.mkdir(parents=True, exist_ok=True)
+    locks = path.parent.parent / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / path.parent.name):
+        if not _intact(path):
+            _make(path, build)
+
+
+def _make(path, build):
     with tempfile.TemporaryDirectory(dir=path.parent.parent, prefix="new.") as scratch:
         work, ready = Path(scratch, "work"), Path(scratch, "ready")
         work.mkdir()
@@ -384,16 +393,9 @@ def _publish(path, build):
         shutil.move(work / path.name, ready / path.name)
         digest = hashlib.sha256((ready / path.name).read_bytes()).hexdigest()
         (ready / "sha256").write_text(digest)
-        if _intact(path):
-            # Another process was faster.
-            return
         if path.parent.exists():
             path.parent.rename(Path(scratch, "damaged"))
-        try:
-            ready.rename(path.parent)
-        except OSError:
-            if not _intact(path):
-                raise
+        ready.rename(path.parent)
 
 
 def _intact(path):

@@ -71,7 +71,6 @@ def with_scales(q, scales):
 
 
 @needs_compiler
-@pytest.mark.xdist_group("tiny")
 def test_tiny_against_golden():
     component = Accelerator(config="tiny")
     machine = sim.machine_of("tiny")
@@ -94,7 +93,6 @@ def test_tiny_against_golden():
     assert not sim.mismatches(given, outputs).any()
 
 
-@pytest.mark.xdist_group("lite")
 @pytest.mark.parametrize("stalls", [0.0, 0.5])
 def test_lite_against_golden(stalls):
     # Without a compiler fewer, at some sixty cycles per second.

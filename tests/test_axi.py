@@ -9,6 +9,7 @@ import pytest
 from amaranth import Module, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from compare import SMALL
 from test_generate import lint, run
 from verilog_bench import build, missing, write_bench
 from verilog_bench import run as simulate
@@ -19,7 +20,6 @@ from hw.axi_lite import CommandRegisters
 from hw.config import CONFIGS
 from hw.stream_register import StreamRegister
 
-PARAMETERS = {"mac_array": ["columns=4"]}
 STREAMED = [name for name in registry.UNITS
             if all(member.is_signature
                    for member in registry.build(name).signature.members.values())]
@@ -39,7 +39,7 @@ def declared(text):
 
 @pytest.mark.parametrize("name", STREAMED)
 def test_units(name, tmp_path):
-    paths = generate.generate(name, PARAMETERS.get(name, []), tmp_path, axi=True)
+    paths = generate.generate(name, SMALL.get(name, []), tmp_path, axi=True)
     assert [path.name for path in paths] == [f"{name}.v", f"{name}.json", f"{name}_axi.v"]
     assert lint(paths[2], f"{name}_axi", paths[0]) == ""
     description = json.loads(paths[1].read_text())

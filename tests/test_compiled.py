@@ -1,5 +1,6 @@
 # amaranth: UnusedElaboratable=no
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -256,7 +257,19 @@ def test_damaged_cache_entry_is_rebuilt(tmp_path, monkeypatch):
         path, = tmp_path.glob("*/unit.so")
         path.unlink()
         path.write_bytes(b"not a library")
-    assert {path.name for path in tmp_path.iterdir()} == {path.parent.name}
+    assert {path.name for path in tmp_path.iterdir()} == {path.parent.name, "locks"}
+
+
+@needs_compiler
+def test_what_is_being_built_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("M2XFP_CACHE_DIR", str(tmp_path))
+    calls = []
+    compile_ = compiled._compile
+    monkeypatch.setattr(compiled, "_compile", lambda *a: calls.append(a) or compile_(*a))
+    components = Rebel(), Rebel()
+    with ThreadPoolExecutor() as pool:
+        assert len({*pool.map(lambda c: compiled._build(c, "cxxrtl"), components)}) == 1
+    assert len(calls) == 1
 
 
 def without_compiler(monkeypatch):

@@ -55,9 +55,10 @@ needs_compiler = pytest.mark.skipif(not compiler(), reason="no C++ compiler to s
 
 @needs_compiler
 @pytest.mark.parametrize("config, every", [
-    pytest.param("lite", 4, marks=pytest.mark.xdist_group("lite")),
+    ("lite", 4),
     pytest.param("lite", 1, marks=pytest.mark.long),
-    pytest.param("tiny", 1, marks=pytest.mark.xdist_group("tiny")),
+    ("tiny", 3),
+    pytest.param("tiny", 1, marks=pytest.mark.long),
     pytest.param("decode", 1, marks=pytest.mark.long),
     pytest.param("paper", 1, marks=pytest.mark.long),
 ])

@@ -10,9 +10,6 @@ import sim.__main__ as command
 from golden import matmul, planner, quantize_weights
 from sim import gemm, plot
 
-# They share the machine's build.
-pytestmark = pytest.mark.xdist_group("lite")
-
 SMALL = ["gemm", "--config", "lite", "--m", "3", "--k", "40", "--n", "7"]
 
 

@@ -126,7 +126,8 @@ def test_equivalent_to_the_component(emitted):
     proof.prove(registry.build(name, SMALL.get(name, [])), name, path.read_text())
 
 
-@pytest.mark.parametrize("columns", [1, 16, 32])
+@pytest.mark.parametrize("columns", [
+    1, pytest.param(16, marks=pytest.mark.long), pytest.param(32, marks=pytest.mark.long)])
 def test_lint_of_the_array_is_silent(columns, tmp_path):
     path, _ = generate.generate("mac_array", [f"columns={columns}"], tmp_path)
     assert lint(path, "mac_array") == ""
