@@ -78,7 +78,7 @@ class Accelerator(wiring.Component):
     """
 
     # A command's way to its first step and that of an activation through the machine.
-    latency = Planner.latency + 1 + LoopNest.latency + 1 + MacArray.latency
+    latency = Planner.latency + 1 + LoopNest.latency + 1 + MacArray.latency + 1
 
     def __init__(self, *, config="paper", trace=False):
         self.config = configuration(config)

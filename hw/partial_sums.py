@@ -31,6 +31,7 @@ class PartialSums(wiring.Component):
     i : In(stream.Signature(data.ArrayLayout(32, config.columns)))
         From the array.
     o : Out(stream.Signature(result_layout(config)))
+        Latency 1 from ``i``.
     columns : In(range(config.columns + 1))
         Columns of a ragged tile; all others give zero as a result. What comes for them from the
         array is anything.
@@ -90,13 +91,16 @@ class PartialSums(wiring.Component):
             if n:
                 wiring.connect(m, inside[n - 1].o, register.i)
 
-        # A result leaves, all else goes back.
+        # A result leaves, all else goes back. The register parts the array's last stage from
+        # what quantizes the results.
+        m.submodules.result = result = StreamRegister(result_layout(config))
+        wiring.connect(m, result.o, wiring.flipped(self.o))
         known = inside[-1].o
         done = Signal()
         m.d.comb += [
-            self.o.valid.eq(self.i.valid & known.valid & known.payload.final),
-            self.o.payload.last.eq(known.payload.last),
-            done.eq(self.i.valid & known.valid & (self.o.ready | ~known.payload.final)),
+            result.i.valid.eq(self.i.valid & known.valid & known.payload.final),
+            result.i.payload.last.eq(known.payload.last),
+            done.eq(self.i.valid & known.valid & (result.i.ready | ~known.payload.final)),
             self.i.ready.eq(done),
             known.ready.eq(done),
             self.retired.eq(done),
@@ -108,7 +112,7 @@ class PartialSums(wiring.Component):
             present = Signal(name=f"present{n}")
             m.d.comb += [
                 present.eq(~known.payload.ragged | (self.columns >= n + 1)),
-                self.o.payload["values"][n].eq(self.i.payload[n] & present.replicate(32)),
+                result.i.payload["values"][n].eq(self.i.payload[n] & present.replicate(32)),
             ]
 
         return m

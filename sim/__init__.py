@@ -2,7 +2,7 @@
 
 from .accelerator import Product, accelerate, machine_of
 from .bench import Deadlock, ProtocolError, SimulationError, mismatches, run
-from .cycles import cycles, utilisation
+from .cycles import cycles, scale_sim, utilisation
 
 __all__ = ["Deadlock", "Product", "ProtocolError", "SimulationError", "accelerate", "cycles",
-           "machine_of", "mismatches", "run", "utilisation"]
+           "machine_of", "mismatches", "run", "scale_sim", "utilisation"]

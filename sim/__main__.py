@@ -14,8 +14,10 @@ from hw.planner import SIZE, Code
 from hw.registry import UNITS, build, parameters
 
 from . import compiled, gemm, layer, plot, smollm2
+from .accelerator import machine_of
 from .bench import SimulationError, mismatches, run
 from .compiled import ENGINES, compiler
+from .cycles import cycles, scale_sim
 from .lockstep import lockstep
 from .payload import length
 
@@ -49,10 +51,7 @@ def main(arguments=None):
 
     command = commands.add_parser(
         "gemm", help="a product of random matrices on the whole accelerator")
-    for name, help in (("m", "rows of activations"), ("k", "columns of both"),
-                       ("n", "rows of weights")):
-        command.add_argument(f"--{name}", type=int, required=True, metavar=name.upper(),
-                             help=f"{help}, 1 to {_LARGEST}")
+    _add_sizes(command)
     command.add_argument("--source", default="records", choices=_SOURCES,
                          help="activations as group records, or quantized on the way in "
                               "(default: records)")
@@ -61,6 +60,13 @@ def main(arguments=None):
                               "(default: values)")
     _add_accelerator(command)
     command.set_defaults(act=_gemm)
+
+    command = commands.add_parser(
+        "cycles", help="cycles of a product in closed form, beside those of other models")
+    _add_sizes(command)
+    command.add_argument("--config", default="paper", choices=tuple(CONFIGS),
+                         help="sizes of the accelerator (default: paper)")
+    command.set_defaults(act=_cycles, stalls=0.0, vcd=None)
 
     command = commands.add_parser(
         "layer", help="a real MLP's up and down projection on the whole accelerator")
@@ -81,6 +87,13 @@ def main(arguments=None):
     except (OSError, ValueError, SimulationError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def _add_sizes(command):
+    for name, help in (("m", "rows of activations"), ("k", "columns of both"),
+                       ("n", "rows of weights")):
+        command.add_argument(f"--{name}", type=int, required=True, metavar=name.upper(),
+                             help=f"{help}, 1 to {_LARGEST}")
 
 
 def _add_common(command):
@@ -243,6 +256,26 @@ def _report(measured, names, title, options):
                   title=f"{title}: utilisation {100 * measured.utilisation:.1f} %")
         print(f"  plot in {options.plot}")
     return 1 if measured.mismatches else 0
+
+
+def _cycles(options):
+    sizes = {name: getattr(options, name) for name in "mkn"}
+    for name, size in sizes.items():
+        if not 1 <= size <= _LARGEST:
+            raise ValueError(f"--{name} must be within 1 and {_LARGEST}, not {size}")
+    machine = machine_of(options.config)
+    peak = 32 * machine.columns
+    found = {
+        "ideal": -(-options.m * options.k * options.n // peak),
+        f"this accelerator, {options.config}": cycles(options.config, **sizes),
+        **{f"SCALE-Sim, {dataflow}": count for dataflow, count
+           in scale_sim(**sizes, columns=machine.columns).items()},
+    }
+    print(f"M x K x N = {options.m} x {options.k} x {options.n} on 32 x {machine.columns}")
+    for name, count in found.items():
+        share = options.m * options.k * options.n / (peak * count)
+        print(f"  {name:<32}{count:>15,} cycles, utilisation {share:.4%}")
+    return 0
 
 
 def _cosim(options):

@@ -22,8 +22,8 @@ _PRESENT = 1
 _KEPT = Planner.latency + 1 + LoopNest.latency + 2
 _ARRIVED = _KEPT + 1
 
-# From there to the result.
-_RESULT = MacArray.latency - 1
+# From there to the result, which has a register of its own.
+_RESULT = MacArray.latency - 1 + 1
 
 
 def cycles(config, m, k, n, *, source="values", result="values"):
@@ -99,3 +99,24 @@ def _bundle(groups, tiles, rows, load):
 def utilisation(config, m, k, n, cycles):
     """Products of elements over those that the array could do in so many cycles."""
     return m * k * n / (32 * machine_of(config).columns * cycles)
+
+
+def scale_sim(m, k, n, *, columns=32):
+    """Cycles that SCALE-Sim 3.0.0 gives an array of 32 x ``columns``, by its closed forms.
+
+    They agree with the traces that it writes. It loads, computes and drains one tile after the
+    other.
+
+    Parameters
+    ----------
+    m, k, n : int
+    columns : int
+
+    Returns
+    -------
+    dict of str to int
+        By dataflow.
+    """
+    rows, groups, tiles = -(-m // 32), -(-k // 32), -(-n // columns)
+    return {"output-stationary": rows * tiles * (k + 30 + columns) - 1,
+            "weight-stationary": groups * tiles * (m + 62 + columns) - 1}

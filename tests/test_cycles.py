@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 import sim
+import sim.__main__ as command
 from golden import planner
 from hw.accelerator import Accelerator
 from sim.compiled import compiler, fastest
@@ -75,9 +76,9 @@ def test_closed_form_is_exact(config, every):
 
 
 def test_large_product():
-    """S = 2048, K = 4096, N = 4096: all but 127 cycles are full."""
+    """S = 2048, K = 4096, N = 4096: all but 128 cycles are full."""
     cycles = sim.cycles("paper", 2048, 4096, 4096)
-    assert cycles == 2048 * 4096 * 4096 // 1024 + 127
+    assert cycles == 2048 * 4096 * 4096 // 1024 + 128
     assert sim.utilisation("paper", 2048, 4096, 4096, cycles) > 0.99999
 
 
@@ -85,6 +86,24 @@ def test_one_row_is_as_fast_as_its_weights():
     for config, load in (("paper", 32), ("decode", 4)):
         cycles = sim.cycles(config, 1, 4096, 4096)
         assert 0 < cycles - 128 * 128 * load < 128
+
+
+def test_scale_sim():
+    """What the tool itself gave for S = 2048, K = N = 4096."""
+    assert sim.scale_sim(2048, 4096, 4096) == {"output-stationary": 34_062_335,
+                                               "weight-stationary": 35_094_527}
+
+
+def test_command(capsys):
+    assert command.main(["cycles", "--m", "2048", "--k", "4096", "--n", "4096"]) == 0
+    assert capsys.readouterr().out == (
+        "M x K x N = 2048 x 4096 x 4096 on 32 x 32\n"
+        "  ideal                                33,554,432 cycles, utilisation 100.0000%\n"
+        "  this accelerator, paper              33,554,560 cycles, utilisation 99.9996%\n"
+        "  SCALE-Sim, output-stationary         34,062,335 cycles, utilisation 98.5089%\n"
+        "  SCALE-Sim, weight-stationary         35,094,527 cycles, utilisation 95.6116%\n")
+    assert command.main(["cycles", "--m", "0", "--k", "1", "--n", "1"]) == 1
+    assert capsys.readouterr().err == "error: --m must be within 1 and 1048575, not 0\n"
 
 
 @pytest.mark.parametrize("arguments, text", [
