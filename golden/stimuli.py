@@ -28,7 +28,7 @@ def decoder(rng, count, *, kind):
     return {"i": records(rng, count)}
 
 
-def quantization_engine(rng, count, *, input, rule):
+def quantization_engine(rng, count, *, input, rule, metadata):
     dtype = FLOATS[input]
     x = groups(rng, count)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -37,6 +37,48 @@ def quantization_engine(rng, count, *, input, rule):
     # Some groups of plain random bits of the type itself: its own subnormals, NaN and Inf.
     raw = rng.integers(0, 1 << 8 * dtype.itemsize, bits.shape, bits.dtype)
     return {"i": np.where(rng.random((count, 1)) < 0.1, raw, bits)}
+
+
+def nvfp4_quantizer(rng, count):
+    # Tensor scales near where the group's scale is moderate, subnormal or saturates.
+    kind = rng.random(count)
+    tensor_scale = rng.uniform(1, 2, count).astype(np.float32)
+    tensor_scale = np.where(kind < 0.5, np.float32(1), tensor_scale)
+    tensor_scale = np.ldexp(tensor_scale, np.where(
+        rng.random(count) < 0.5, rng.integers(-20, 20, count), rng.integers(-115, 127, count)))
+    kind = rng.random(count)
+    quotient = np.select([kind < 0.25, kind < 0.9],
+                         [rng.integers(-11, -4, count), rng.integers(-8, 9, count)],
+                         rng.integers(-40, 40, count))
+    x = groups(rng, count)[:, :16]
+    largest = np.frexp(np.abs(np.where(np.isfinite(x), x, 0)).max(axis=1))[1]
+    moved = quotient + np.frexp(tensor_scale)[1] + 2 - largest
+    # Decision points times the step of a group whose scale is known.
+    significand = rng.integers(8, 16, count).astype(np.float32) / 8
+    points = np.array([0, 0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5], np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        step = np.ldexp(tensor_scale * significand, quotient)[:, None]
+        x = np.ldexp(x, moved[:, None])
+        hit = rng.choice(points, x.shape) * step * rng.choice([-1, 1], x.shape).astype(np.float32)
+        hit[:, 0] = 6 * step[:, 0]
+    hit = (hit.view(np.uint32) + rng.choice([0, 0, 0, -1, 1], x.shape).astype(np.uint32))
+    x = np.where(rng.random((count, 1)) < 0.4, hit, x.view(np.uint32))
+    bits = tensor_scale.view(np.uint32)
+    anything = rng.integers(0, 1 << 32, count, np.uint32)
+    return {"i": {"values": x, "tensor_scale": np.where(rng.random(count) < 0.05, anything, bits)}}
+
+
+def nvfp4_pe_tile(rng, count, *, lanes):
+    codes = {}
+    for name in ("activations", "weights"):
+        given = rng.integers(0, 16, (count, lanes), np.uint8)
+        # The largest codes reach the sum's limits.
+        codes[name] = np.where(rng.random((count, 1)) < 0.15, given | 7, given)
+        scale = rng.integers(0, 128, count, np.uint8)
+        codes[name.removesuffix("s") + "_scale"] = np.where(
+            rng.random(count) < 0.2, rng.choice(np.array([0, 1, 7, 8, 126, 127], np.uint8), count),
+            scale)
+    return codes
 
 
 def pe_tile(rng, count, *, depth, metadata):

@@ -12,6 +12,7 @@ from .decoder import dequantize, element_integers
 from .formats import FLOATS
 from .group_accumulator import accumulate
 from .group_mac import group_mac as _group_mac
+from .nvfp4 import nvfp4_tile, quantize_nvfp4
 from .pe_tile import pe_tile as _pe_tile
 from .pe_tile import plain_pe_tile
 from .planner import MACHINES
@@ -35,11 +36,27 @@ def decoder(inputs, *, kind):
     return {"o": dequantize(_quantized(inputs["i"], kind)).view(np.uint32)}
 
 
-def quantization_engine(inputs, *, input, rule):
+def quantization_engine(inputs, *, input, rule, metadata):
     bits = inputs["i"]
     x = bits.view(FLOATS[input])
     q = quantize_activations(x, rule=rule)
-    return {"o": {"elements": q.elements, "metadata": q.metadata, "scale": q.scales[:, 0]}}
+    record = {"elements": q.elements, "metadata": q.metadata, "scale": q.scales[:, 0]}
+    if not metadata:
+        # The elements and scales of M2XFP are MXFP4.
+        del record["metadata"]
+    return {"o": record}
+
+
+def nvfp4_quantizer(inputs):
+    i = inputs["i"]
+    q = quantize_nvfp4(i["values"].view(np.float32), i["tensor_scale"].view(np.float32)[:, None])
+    return {"o": {"elements": q.elements, "scale": q.scales[:, 0]}}
+
+
+def nvfp4_pe_tile(inputs, *, lanes):
+    total, shift, nan = nvfp4_tile(inputs["activations"], inputs["weights"],
+                                   inputs["activation_scale"], inputs["weight_scale"])
+    return {"sum": total, "shift": shift, "nan": nan.astype(np.uint8)}
 
 
 def pe_tile(inputs, *, depth, metadata):

@@ -72,3 +72,38 @@ def largest(m, values, *, name):
         left = still
         maximum.insert(0, bit)
     return left, Cat(maximum)
+
+
+def greater(m, a, b, *, name):
+    """Whether one of two equally wide unsigned values is greater than the other.
+
+    A tree of pairs of bits, greater and not less, of parts that double. A subtraction, which is
+    what synthesis takes for a comparison, has an exclusive or in place of each "not less".
+
+    Parameters
+    ----------
+    m : Module
+    a, b : Value
+    name : str
+        Prefix of the signals' names.
+
+    Returns
+    -------
+    Value
+        Whether ``a`` is greater than ``b``.
+    """
+    more, least = a & ~b, a | ~b
+    level = 0
+    while len(more) > 1:
+        # Neighbours in pairs from the top down, as the lowest part may be alone.
+        pairs = [(i - 1, i) for i in range(len(more) - 1, 0, -2)][::-1]
+        alone = [0] if len(more) % 2 else []
+        more_held, least_held = (Signal(len(more), name=f"{name}_{part}{level}")
+                                 for part in ("more", "least"))
+        m.d.comb += [more_held.eq(more), least_held.eq(least)]
+        more = Cat(*(more_held[i] for i in alone),
+                   *(more_held[high] | (least_held[high] & more_held[low]) for low, high in pairs))
+        least = Cat(*(least_held[i] for i in alone),
+                    *(least_held[high] & least_held[low] for low, high in pairs))
+        level += 1
+    return more

@@ -30,6 +30,17 @@ Record = data.StructLayout({
 PlainRecord = data.StructLayout({"elements": data.ArrayLayout(4, GROUP), "scale": 8})
 """A group record of plain MXFP4, without metadata: 136 bits."""
 
+NVFP4_GROUP = 16
+"""Elements per block scale of NVFP4."""
+
+NVFP4_SCALE_MAX = 0x7E
+"""E4M3 code of 448, the largest scale."""
+
+NVFP4_SCALE_NAN = 0x7F
+
+Nvfp4Record = data.StructLayout({"elements": data.ArrayLayout(4, NVFP4_GROUP), "scale": 8})
+"""A group of NVFP4: 72 bits. The scale is an E4M3 code whose sign bit is 0."""
+
 
 def check_metadata(metadata):
     """Raises TypeError unless a unit's parameter ``metadata`` is True or False."""

@@ -11,6 +11,35 @@ from .formats import SUBGROUP, Codes, check_metadata, e2m1_shift, e2m1_significa
 from .top1_decode import Refinement
 
 
+def e2m1_products(m, weights, activations):
+    """Products of FP4 codes, lane by lane: signed, in units of 1/4."""
+    # Signed products of the significands, at most 3 * 3, shifted by either exponent: at most
+    # 12 * 12 = 144 < 2**8.
+    products = [Signal(signed(9), name=f"product{i}") for i in range(len(weights))]
+    for i, product in enumerate(products):
+        w, x = weights[i], activations[i]
+        magnitude = Signal(4, name=f"magnitude{i}")
+        significand = Signal(signed(5), name=f"significand{i}")
+        scaled = Signal(signed(7), name=f"scaled{i}")
+        m.d.comb += [
+            magnitude.eq(e2m1_significand(w) * e2m1_significand(x)),
+            significand.eq(Mux(w[3] ^ x[3], -magnitude, magnitude)),
+            scaled.eq(significand << e2m1_shift(w)),
+            product.eq(scaled << e2m1_shift(x)),
+        ]
+    return products
+
+
+def add_products(m, products):
+    """Two rows that add up, modulo their width, to the sum of a power of two of products."""
+    # Without their sign's weight, products are 2**8 too large where they are negative. Counting
+    # the sign the other way round makes that 2**8 each, of 8 2**11 in all: the top bit. At most
+    # 8 * 144 = 1152 < 2**11: 12 bits with sign.
+    width = 9 + (len(products) - 1).bit_length()
+    dot = compress(m, [(product ^ (1 << 8))[:9] for product in products], width=width, name="dot")
+    return [dot[0], dot[1] ^ (1 << (width - 1))]
+
+
 class PETile(wiring.Component):
     """Refined dot product of a subgroup, times the weights' subgroup factor: an exact integer.
 
@@ -77,21 +106,7 @@ class PETile(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        # Signed products of the significands, at most 3 * 3, shifted by either exponent: units
-        # of 1/4, at most 12 * 12 = 144 < 2**8.
-        products = [Signal(signed(9), name=f"product{i}") for i in range(SUBGROUP)]
-        for i, product in enumerate(products):
-            w, x = self.weights[i], self.activations[i]
-            magnitude = Signal(4, name=f"magnitude{i}")
-            significand = Signal(signed(5), name=f"significand{i}")
-            scaled = Signal(signed(7), name=f"scaled{i}")
-            m.d.comb += [
-                magnitude.eq(e2m1_significand(w) * e2m1_significand(x)),
-                significand.eq(Mux(w[3] ^ x[3], -magnitude, magnitude)),
-                scaled.eq(significand << e2m1_shift(w)),
-                product.eq(scaled << e2m1_shift(x)),
-            ]
-
+        products = e2m1_products(m, self.weights, self.activations)
         if self.has_metadata:
             self._refine(m, products)
         else:
@@ -109,18 +124,11 @@ class PETile(wiring.Component):
         return [self._register(m, product, f"held_product{i}")
                 for i, product in enumerate(products)]
 
-    def _dot(self, m, products):
-        # Without their sign's weight, products are 2**8 too large where they are negative.
-        # Counting the sign the other way round makes that 2**8 each, 2**11 in all: the top bit.
-        # At most 8 * 144 = 1152 < 2**11: 12 bits with sign.
-        dot = compress(m, [(product ^ (1 << 8))[:9] for product in products], width=12, name="dot")
-        return [dot[0], dot[1] ^ (1 << 11)]
-
     def _add(self, m, products):
         """The dot product alone."""
         if self.depth == 2:
             products = self._register_products(m, products)
-        dot = self._dot(m, products)
+        dot = add_products(m, products)
         total = Signal(signed(12))
         m.d.comb += total.eq(dot[0] + dot[1])
         m.d.comb += self.sum.eq(self._register(m, total, "held_total") if self.depth else total)
@@ -146,7 +154,7 @@ class PETile(wiring.Component):
             refinement = self._register(m, refinement, "held_refinement")
             negative = self._register(m, negative, "held_negative")
             factor = self._register(m, factor, "product_factor")
-        dot = self._dot(m, products)
+        dot = add_products(m, products)
 
         # In sixteenths: 14 bits with sign for at most 4704 < 2**13. The two low bits of the dot
         # product are free, one of them completes the refinement's negation.

