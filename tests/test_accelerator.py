@@ -93,7 +93,7 @@ def test_tiny_against_golden():
     assert not sim.mismatches(given, outputs).any()
 
 
-@pytest.mark.parametrize("stalls", [0.0, 0.5])
+@pytest.mark.parametrize("stalls", [pytest.param(0.0, marks=pytest.mark.long), 0.5])
 def test_lite_against_golden(stalls):
     # Without a compiler fewer, at some sixty cycles per second.
     count = 60 if compiler() else 4

@@ -146,7 +146,8 @@ def registers():
     return CommandRegisters(CONFIGS["tiny"])
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long)
+                                       for seed in (1, 2))])
 def test_random_transfers(seed):
     component = registers()
     rng = np.random.default_rng(seed)

@@ -104,7 +104,8 @@ def test_reads_what_was_written(depth, banks, stalls):
 
 @needs_compiler
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("width, depth, banks", [(16, 24, 2), (1024, 288, 1), (144, 8192, 1)])
+@pytest.mark.parametrize("width, depth, banks", [
+    (16, 24, 2), (1024, 288, 1), pytest.param(144, 8192, 1, marks=pytest.mark.long)])
 def test_engines_agree(engine, width, depth, banks):
     rng = np.random.default_rng(width)
     shape = data.ArrayLayout(8, width // 8)
@@ -131,7 +132,8 @@ def test_emission(width, depth, banks, tmp_path):
     assert text == verilog.verilog(Buffer(width, depth=depth, banks=banks), "unit")
 
 
-@pytest.mark.parametrize("width, depth, banks", [(16, 24, 1), (4, 24, 4), (144, 8192, 1)])
+@pytest.mark.parametrize("width, depth, banks", [
+    (16, 24, 1), (4, 24, 4), pytest.param(144, 8192, 1, marks=pytest.mark.long)])
 def test_equivalence(width, depth, banks):
     proof.prove(Buffer(width, depth=depth, banks=banks), "unit")
 

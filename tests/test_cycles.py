@@ -58,7 +58,6 @@ needs_compiler = pytest.mark.skipif(not compiler(), reason="no C++ compiler to s
 @pytest.mark.parametrize("config, every", [
     ("lite", 4),
     pytest.param("lite", 1, marks=pytest.mark.long),
-    ("tiny", 3),
     pytest.param("tiny", 1, marks=pytest.mark.long),
     pytest.param("decode", 1, marks=pytest.mark.long),
     pytest.param("paper", 1, marks=pytest.mark.long),

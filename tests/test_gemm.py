@@ -109,6 +109,7 @@ def test_plot_needs_matplotlib(monkeypatch, capsys, tmp_path):
         [*SMALL, "--plot", str(tmp_path / "a.png")], capsys)
 
 
+@pytest.mark.long
 def test_plot(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     file = tmp_path / "a.png"
@@ -147,6 +148,7 @@ def test_tiles_make_up_the_product(config, sizes):
     assert both[1].tolist() == [*macs, 1]
 
 
+@pytest.mark.long
 def test_tiles_are_those_of_the_trace():
     """The array takes as many cycles for a tile as it meets activations."""
     one = gemm.random_product(300, 40, 9, config="lite", source=planner.RECORDS,

@@ -9,6 +9,7 @@ from golden.mxfp4 import mxfp4_round_trip
 from sim import compiled, smollm2
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not compiled.compiler(), reason="needs a C++ compiler")
 def test_layer(monkeypatch, capsys):
     """A corner of the MLP, on the smallest machine that keeps results."""

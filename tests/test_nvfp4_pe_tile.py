@@ -34,6 +34,7 @@ def test_every_product(lanes):
                [(64 * HALVES[x] * HALVES[w], 12, 0) for x, w in codes], lanes=lanes)
 
 
+@pytest.mark.long
 def test_every_pair_of_scales():
     # sum * 2**(shift - 20) is the product of the values: of the scales, with 1.5 times -1.
     scales = [*product(range(127), range(0, 127, 3)), *product(range(0, 127, 3), range(127))]

@@ -43,6 +43,7 @@ def test_ties_of_elements():
     check_groups(groups, units, records)
 
 
+@pytest.mark.long
 def test_every_scale():
     # Each scale's largest magnitude, and both sides of every point between two of them; with
     # tensor scales that have few bits, these are exact.
@@ -62,6 +63,7 @@ def test_every_scale():
     check_groups(groups, units)
 
 
+@pytest.mark.long
 def test_significands_of_both_scales():
     # Every scale's significand times many tensor scales, with values around the decision points.
     rng = np.random.default_rng(0)
@@ -101,7 +103,7 @@ def test_not_finite():
     check_groups(groups, [1] * 19, records)
 
 
-@pytest.mark.parametrize("stalls", [0, 0.5])
+@pytest.mark.parametrize("stalls", [pytest.param(0, marks=pytest.mark.long), 0.5])
 def test_at_random(stalls):
     inputs = stimuli.nvfp4_quantizer(np.random.default_rng(1), 400)["i"]
     with np.errstate(invalid="ignore"):

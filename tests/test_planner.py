@@ -32,7 +32,9 @@ def commands(rng, count, machine):
     return {"m": m, "k": k, "n": n, "source": source, "result": result}
 
 
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", [
+    "tiny", "lite", *(pytest.param(config, marks=pytest.mark.long)
+                      for config in ("paper", "decode"))])
 def test_golden(config):
     machine = planner.MACHINES[config]
     given = commands(np.random.default_rng(0), 60, machine)
