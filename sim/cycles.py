@@ -17,9 +17,10 @@ RESULTS = "values", "records", "keep"
 _WEIGHTS = Planner.latency + LoopNest.latency + 1
 _PRESENT = 1
 
-# The same until an activation may enter the tiles: the plan's register, its way into the buffer
-# and out of it, and the array's register.
-_KEPT = Planner.latency + 1 + LoopNest.latency + 2
+# The same until activations arrive, and until the first of them, or one that is there already, may
+# enter the tiles: the plan's register, its way into the buffer and out of it, the array's register.
+_ARRIVALS = Planner.latency + 1 + LoopNest.latency
+_KEPT = _ARRIVALS + 2
 _ARRIVED = _KEPT + 1
 
 # From there to the result, which has a register of its own.
@@ -37,7 +38,8 @@ def cycles(config, m, k, n, *, source="values", result="values"):
     behind the one before: with r rows it lasts D = max(r, that). And a partial sum is back 8
     cycles after it was used, so the G groups of a bundle of T tiles follow each other after
     P = max(8, T * D). A bundle thus takes (G - 1) * P + T * D, less what the next tile's
-    weights load while sums are waited for.
+    weights load while sums are waited for. A result that is kept may have to wait, once, until
+    all of the command's own activations have arrived.
 
     Parameters
     ----------
@@ -73,7 +75,7 @@ def cycles(config, m, k, n, *, source="values", result="values"):
     # Blocks come in at most two sizes.
     sizes = [len(block) for block in divided.blocks]
     load = divided.transfers
-    total = max(_KEPT if source == "kept" else _ARRIVED, _WEIGHTS + load + _PRESENT)
+    start = total = max(_KEPT if source == "kept" else _ARRIVED, _WEIGHTS + load + _PRESENT)
     for rows in {*sizes}:
         width = interleave(rows)
         whole, rest = divmod(divided.tiles, width)
@@ -83,9 +85,15 @@ def cycles(config, m, k, n, *, source="values", result="values"):
     last = divided.tiles % interleave(sizes[-1]) or interleave(sizes[-1])
     tail = _bundle(divided.groups, last, sizes[-1], load)[1]
     total += sizes[-1] - tail
-    engine = 0 if result == "values" else QuantizationEngine.latency
+    if result != "values":
+        total += QuantizationEngine.latency
+    if result == "keep" and source != "kept":
+        # What is kept follows the command's own activations into the buffer.
+        first = (start + (divided.groups - 1) * max(sizes[0], load) + _RESULT
+                 + QuantizationEngine.latency)
+        total += max(0, _ARRIVALS + divided.groups * sizes[0] - first)
     # The status follows in the next cycle; the last cycle counts.
-    return total - 1 + _RESULT + engine + 1 + 1
+    return total - 1 + _RESULT + 1 + 1
 
 
 def _bundle(groups, tiles, rows, load):

@@ -404,6 +404,7 @@ def test_command_line_complains_in_one_line(tmp_path):
     assert [*tmp_path.iterdir()] == []
 
 
+@pytest.mark.long
 def test_accelerator(tmp_path):
     done = run("axi_accelerator", "--axi", "--set", "config=lite", "-o", tmp_path)
     assert done.returncode == 0, done.stderr

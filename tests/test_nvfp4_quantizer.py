@@ -76,6 +76,7 @@ def test_significands_of_both_scales():
     check_groups(x.astype(float).tolist(), units.astype(float).tolist())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("groups, unit, records", [
     pytest.param([[], [-0.0], [-0.0] * 16], 1, [([], 0)] * 3, id="zeros"),
     pytest.param([[6, -0.0]], 1, [([7, 8], 0x38)], id="negative zero"),
@@ -93,6 +94,7 @@ def test_directed(groups, unit, records):
     check_groups(groups, [unit] * len(groups), records)
 
 
+@pytest.mark.long
 def test_not_finite():
     groups = [[*[6] * i, bad] for i, bad in enumerate([NAN, INF, -INF, NAN] * 4)]
     records = [([], 0x7F)] * 16
