@@ -71,6 +71,7 @@ def with_scales(q, scales):
 
 
 @needs_compiler
+@pytest.mark.long
 def test_tiny_against_golden():
     component = Accelerator(config="tiny")
     machine = sim.machine_of("tiny")

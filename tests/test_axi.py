@@ -37,7 +37,9 @@ def declared(text):
         r"^  (input|output) wire (?:\[(\d+):0\] )?(\w+),?$", text, re.M)}
 
 
-@pytest.mark.parametrize("name", STREAMED)
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=pytest.mark.long if name in ("accelerator", "nvfp4_quantizer") else [])
+    for name in STREAMED])
 def test_units(name, tmp_path):
     paths = generate.generate(name, SMALL.get(name, []), tmp_path, axi=True)
     assert [path.name for path in paths] == [f"{name}.v", f"{name}.json", f"{name}_axi.v"]

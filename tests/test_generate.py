@@ -119,8 +119,10 @@ def check_fields(shape):
 
 
 # The accelerator's proof takes minutes: the longer checks of .ci/run have it.
-@pytest.mark.parametrize("emitted", [name for name in registry.UNITS if name != "accelerator"],
-                         indirect=True)
+@pytest.mark.parametrize("emitted", [
+    pytest.param(name, marks=pytest.mark.long if name in (
+        "mac_array", "nvfp4_quantizer", "quantization_engine") else [])
+    for name in registry.UNITS if name != "accelerator"], indirect=True)
 def test_equivalent_to_the_component(emitted):
     name, path, _ = emitted
     proof.prove(registry.build(name, SMALL.get(name, [])), name, path.read_text())
