@@ -94,10 +94,15 @@ def test_tiny_against_golden():
     assert not sim.mismatches(given, outputs).any()
 
 
-@pytest.mark.parametrize("stalls", [pytest.param(0.0, marks=pytest.mark.long), 0.5])
-def test_lite_against_golden(stalls):
-    # Without a compiler fewer, at some sixty cycles per second.
-    count = 60 if compiler() else 4
+@pytest.mark.parametrize("stalls, count", [
+    pytest.param(0.0, 60, marks=pytest.mark.long),
+    pytest.param(0.5, 60, marks=pytest.mark.long),
+    (0.5, 12),
+])
+def test_lite_against_golden(stalls, count):
+    if not compiler():
+        # At some sixty cycles per second.
+        count = 4
     commands = stimuli.products(np.random.default_rng(int(10 * stalls)), count,
                                 sim.machine_of("lite"))
     run(commands, Accelerator(config="lite"), stalls=stalls)

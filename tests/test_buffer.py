@@ -121,7 +121,8 @@ def test_engines_agree(engine, width, depth, banks):
 
 
 @pytest.mark.parametrize("width, depth, banks", [
-    (16, 24, 1), (1024, 288, 1), (144, 8192, 1), (144, 8192, 8), (16, 24, 4), (1, 4, 2)])
+    (16, 24, 1), (1024, 288, 1),
+    pytest.param(144, 8192, 1, marks=pytest.mark.long), (144, 8192, 8), (16, 24, 4), (1, 4, 2)])
 def test_emission(width, depth, banks, tmp_path):
     text = verilog.verilog(Buffer(width, depth=depth, banks=banks), "unit")
     (tmp_path / "unit.v").write_text(text)

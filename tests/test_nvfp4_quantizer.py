@@ -105,9 +105,13 @@ def test_not_finite():
     check_groups(groups, [1] * 19, records)
 
 
-@pytest.mark.parametrize("stalls", [pytest.param(0, marks=pytest.mark.long), 0.5])
-def test_at_random(stalls):
-    inputs = stimuli.nvfp4_quantizer(np.random.default_rng(1), 400)["i"]
+@pytest.mark.parametrize("stalls, count", [
+    pytest.param(0, 400, marks=pytest.mark.long),
+    pytest.param(0.5, 400, marks=pytest.mark.long),
+    (0.5, 60),
+])
+def test_at_random(stalls, count):
+    inputs = stimuli.nvfp4_quantizer(np.random.default_rng(1), count)["i"]
     with np.errstate(invalid="ignore"):
         groups = inputs["values"].view(np.float32).astype(float).tolist()
         units = inputs["tensor_scale"].view(np.float32).astype(float).tolist()

@@ -305,8 +305,8 @@ def opensta(name, netlist, library, kinds, folder):
 @pytest.mark.skipif(shutil.which("sta") is None, reason="OpenSTA is not installed")
 @pytest.mark.parametrize("name, settings, kinds", [
     ("top1_decode", (), ["in-out"]),
-    ("top1", ["lanes=32"], ["in-out"]),
-    ("group_accumulator", (), list(FROM_TO)),
+    pytest.param("top1", ["lanes=32"], ["in-out"], marks=pytest.mark.long),
+    pytest.param("group_accumulator", (), list(FROM_TO), marks=pytest.mark.long),
 ])
 def test_agreement_with_opensta(name, settings, kinds, tmp_path):
     library = find_library()
