@@ -37,6 +37,84 @@ def compress(m, rows, *, width, name):
     return rows
 
 
+def add(m, a, b, *, carry=None, name):
+    """Adds two equally wide values and a carry, modulo their width.
+
+    Carries skip pairs of bits: smaller and faster, from some 20 bits on, than what synthesis
+    makes of an addition.
+
+    Parameters
+    ----------
+    m : Module
+    a, b : Value
+        Bits; signs are not looked at.
+    carry : Value, optional
+        One bit.
+    name : str
+        Signal's name and prefix of others'.
+
+    Returns
+    -------
+    Signal
+        As wide as ``a``.
+    """
+    width = len(a)
+    result = Signal(width, name=name)
+    both = Signal(width, name=f"{name}_both")
+    either = Signal(width, name=f"{name}_either")
+    m.d.comb += [both.eq(a & b), either.eq(a ^ b)]
+    carries = [C(0, 1) if carry is None else carry]
+    for start in range(0, width, 2):
+        into = carries[-1]
+        generates, propagates = C(0, 1), C(1, 1)
+        for place in range(start, min(start + 2, width)):
+            below, all_below = generates, propagates
+            generates, propagates, out = (Signal(name=f"{name}_{part}{place}") for part in
+                                          ("generates", "propagates", "carry"))
+            m.d.comb += [
+                generates.eq(both[place] | (either[place] & below)),
+                propagates.eq(either[place] & all_below),
+                out.eq(generates | (propagates & into)),
+            ]
+            carries.append(out)
+    m.d.comb += result.eq(either ^ Cat(carries[:-1]))
+    return result
+
+
+def increment(m, value, by, *, name):
+    """A value plus one bit, modulo its width.
+
+    Carries skip blocks of four bits. Of an addition synthesis makes a chain that is bit by bit.
+
+    Parameters
+    ----------
+    m : Module
+    value : Value
+    by : Value
+        One bit.
+    name : str
+        Signal's name and prefix of others'.
+
+    Returns
+    -------
+    Signal
+        As wide as ``value``.
+    """
+    width = len(value)
+    bits = Signal(width, name=f"{name}_bits")
+    carries = Signal(width, name=f"{name}_carries")
+    result = Signal(width, name=name)
+    full = Signal(width // 4 + 1, name=f"{name}_full")
+    m.d.comb += [
+        bits.eq(value),
+        full.eq(Cat(bits[block : block + 4].all() for block in range(0, width, 4))),
+        carries.eq(Cat(full[: place // 4].all() & bits[place // 4 * 4 : place].all()
+                       for place in range(width))),
+        result.eq(bits ^ (carries & by.replicate(width))),
+    ]
+    return result
+
+
 def largest(m, values, *, name):
     """The largest of unsigned values, and all that equal it, by elimination.
 

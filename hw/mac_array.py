@@ -3,22 +3,12 @@ from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .formats import SUBGROUP, SUBGROUPS, Codes, PlainRecord, Record, check_metadata
-from .group_accumulator import GroupAccumulator, GroupSum
-from .pe_tile import PETile
+from .formats import SUBGROUP, SUBGROUPS, PlainRecord, Record, check_metadata
+from .group_accumulator import Normalize, TermAdder, scale_sum
+from .group_dot import GroupDot, PlainRow, Row
+from .pipeline import Control, hold
 from .stream_register import StreamRegister
-from .top1_decode import Refinement, Top1Decode
-
-_Row = data.StructLayout({
-    "codes": data.ArrayLayout(Codes, SUBGROUPS),
-    "lanes": data.ArrayLayout(SUBGROUP, SUBGROUPS),
-    "refinements": data.ArrayLayout(Refinement, SUBGROUPS),
-    "scale": 8,
-})
-"""An activation group with its top-1s decoded, as all columns share it."""
-
-_PlainRow = data.StructLayout({"codes": data.ArrayLayout(Codes, SUBGROUPS), "scale": 8})
-"""The same without metadata."""
+from .top1_decode import Top1Decode
 
 Activation = data.StructLayout({"record": Record, "last": 1})
 """An activation's group record, and whether it is the last that meets the present weights."""
@@ -37,8 +27,8 @@ class MacArray(wiring.Component):
     activations: exact inside the group, rounded once, corners as in `GroupAccumulator`.
     Specification sections 7 and 8.
 
-    Latency 6 from ``i_activation`` to ``o``, one group per cycle; ``i_acc`` is taken two cycles
-    after its activation. Without metadata one less: the shorter sum needs no stage of its own.
+    Latency 5 from ``i_activation`` to ``o``, one group per cycle; ``i_acc`` is taken three cycles
+    after its activation.
 
     Parameters
     ----------
@@ -68,7 +58,9 @@ class MacArray(wiring.Component):
         If ``columns`` is not a positive integer, or ``weight_width`` does not divide it.
     """
 
-    latency = 3 + GroupAccumulator.latency
+    # From an activation to its accumulators, and to its results.
+    acc_latency = 1 + GroupDot.latency + 1
+    latency = acc_latency + TermAdder.latency
 
     def __init__(self, *, columns=32, weight_width=1, metadata=True):
         if type(columns) is not int or columns < 1:
@@ -80,8 +72,6 @@ class MacArray(wiring.Component):
         self.columns = columns
         self.weight_width = weight_width
         self.has_metadata = metadata
-        if not metadata:
-            self.latency -= 1
         record = Record if metadata else PlainRecord
         accs = data.ArrayLayout(32, columns)
         super().__init__({
@@ -95,7 +85,7 @@ class MacArray(wiring.Component):
         m = Module()
 
         # Activations: a subgroup's top-1 is decoded once for all columns.
-        layout = _Row if self.has_metadata else _PlainRow
+        layout = Row if self.has_metadata else PlainRow
         m.submodules.row = row = StreamRegister(data.StructLayout({"row": layout, "last": 1}))
         record = self.i_activation.payload.record
         staged = row.i.payload
@@ -142,43 +132,37 @@ class MacArray(wiring.Component):
         with m.If(load):
             m.d.sync += position.eq(Mux(load_last, 0, position + 1))
 
-        # The tiles' registers, one stage for all columns; beyond it, accumulators join.
-        multiplied = Signal()
-        advance = Signal()
-        fire = Signal()
-        columns = [_Column(metadata=self.has_metadata) for _ in range(self.columns)]
-        taken = columns[0].i_ready
+        # All columns move alike: a group's sum, the same as a float, and from where accumulators
+        # join the new sum and its rounding.
+        m.submodules.multiply = multiply = Control(GroupDot.latency + 1)
+        m.submodules.add = add = Control(TermAdder.latency)
         m.d.comb += [
-            advance.eq(~multiplied | (self.i_acc.valid & taken)),
-            row.o.ready.eq(present & advance),
-            fire.eq(row.o.valid & row.o.ready),
-            consumed.eq(fire & row.o.payload.last),
-            self.i_acc.ready.eq(multiplied & taken),
-            self.o.valid.eq(columns[0].o.valid),
+            multiply.i_valid.eq(row.o.valid & present),
+            row.o.ready.eq(present & multiply.i_ready),
+            consumed.eq(row.o.valid & row.o.ready & row.o.payload.last),
+            add.i_valid.eq(multiply.o_valid & self.i_acc.valid),
+            multiply.o_ready.eq(add.i_ready & self.i_acc.valid),
+            self.i_acc.ready.eq(add.i_ready & multiply.o_valid),
+            self.o.valid.eq(add.o_valid),
+            add.o_ready.eq(self.o.ready),
         ]
-        with m.If(advance):
-            m.d.sync += multiplied.eq(fire)
-
-        # All columns move alike: the first one speaks for them.
-        for n, column in enumerate(columns):
-            m.submodules[f"column{n}"] = column
+        for n in range(self.columns):
+            m.submodules[f"column{n}"] = column = _Column(metadata=self.has_metadata)
             m.d.comb += [
                 column.weight.eq(self.i_weight.payload[n % self.weight_width]),
                 column.load.eq(load & (position == n // self.weight_width)),
                 column.swap.eq(swap),
                 column.row.eq(row.o.payload.row),
-                column.advance.eq(advance),
+                column.enable.eq(Cat(multiply.enable, add.enable)),
                 column.acc.eq(self.i_acc.payload[n]),
-                column.i_valid.eq(multiplied & self.i_acc.valid),
-                column.o.ready.eq(self.o.ready),
-                self.o.payload[n].eq(column.o.payload),
+                self.o.payload[n].eq(column.o),
             ]
 
         return m
 
 
 class _Column(wiring.Component):
-    """One column: its weights, a tile per subgroup and the accumulator.
+    """One column: its weights, their dot product and the accumulator.
 
     Parameters
     ----------
@@ -190,16 +174,13 @@ class _Column(wiring.Component):
         Goes into the shadow register with ``load``.
     load, swap : In(1)
         ``swap`` makes the shadow's record the present one.
-    row : In(_Row or _PlainRow)
+    row : In(Row or PlainRow)
         The activation group.
-    advance : In(1)
-        Moves the tiles' registers.
+    enable : In(4)
+        Moves each stage.
     acc : In(32)
-        Meets the group that is in the tiles' registers.
-    i_valid : In(1)
-    i_ready : Out(1)
-        The group and its accumulator go on with both set.
-    o : Out(stream.Signature(32))
+        Meets the group that is in the second stage.
+    o : Out(32)
     """
 
     def __init__(self, *, metadata):
@@ -208,12 +189,10 @@ class _Column(wiring.Component):
             "weight": In(Record if metadata else PlainRecord),
             "load": In(1),
             "swap": In(1),
-            "row": In(_Row if metadata else _PlainRow),
-            "advance": In(1),
+            "row": In(Row if metadata else PlainRow),
+            "enable": In(MacArray.latency - 1),
             "acc": In(32),
-            "i_valid": In(1),
-            "i_ready": Out(1),
-            "o": Out(stream.Signature(32)),
+            "o": Out(32),
         })
 
     def elaborate(self, platform):
@@ -226,50 +205,20 @@ class _Column(wiring.Component):
         with m.If(self.swap):
             m.d.sync += stationary.eq(shadow)
 
-        # The plain tiles' sum goes through the tiles' registers in one, see below.
-        tiles = [PETile(depth=int(self.has_metadata), metadata=self.has_metadata)
-                 for _ in range(SUBGROUPS)]
-        activation_scale = Signal(8, reset_less=True)
-        weight_scale = Signal(8, reset_less=True)
-        with m.If(self.advance):
-            m.d.sync += [activation_scale.eq(self.row.scale), weight_scale.eq(stationary.scale)]
-        for j, tile in enumerate(tiles):
-            m.submodules[f"tile{j}"] = tile
-            m.d.comb += [
-                tile.activations.eq(self.row.codes[j]),
-                tile.weights.eq(Cat(stationary.elements[SUBGROUP * j + i]
-                                    for i in range(SUBGROUP))),
-            ]
-            if self.has_metadata:
-                m.d.comb += [
-                    tile.lane.eq(self.row.lanes[j]),
-                    tile.refinement.eq(self.row.refinements[j]),
-                    tile.meta.eq(stationary.metadata[j]),
-                    tile.enable.eq(self.advance),
-                ]
-
-        m.submodules.accumulator = accumulator = GroupAccumulator(metadata=self.has_metadata)
-        if self.has_metadata:
-            # At most 131712 < 2**18 in magnitude: 19 bits with sign.
-            total = sum(tile.sum for tile in tiles)
-            m.submodules.summed = summed = StreamRegister(GroupSum)
-            wiring.connect(m, summed.o, accumulator.i)
-            group = summed.i
-        else:
-            # At most 4608 < 2**13 in magnitude: 14 bits with sign. Products and their sum fit one
-            # stage, so that four tiles' registers and a stage are saved.
-            total = Signal(signed(14), reset_less=True)
-            with m.If(self.advance):
-                m.d.sync += total.eq(sum(tile.sum for tile in tiles))
-            group = accumulator.i
+        m.submodules.dot = dot = GroupDot(metadata=self.has_metadata)
+        m.submodules.normalize = normalize = Normalize(metadata=self.has_metadata)
+        m.submodules.add = add = TermAdder(metadata=self.has_metadata)
+        scale = scale_sum(self.row.scale, stationary.scale)
         m.d.comb += [
-            group.valid.eq(self.i_valid),
-            self.i_ready.eq(group.ready),
-            group.payload.sum.eq(total),
-            group.payload.activation_scale.eq(activation_scale),
-            group.payload.weight_scale.eq(weight_scale),
-            group.payload.acc.eq(self.acc),
+            dot.row.eq(self.row),
+            dot.weight.eq(stationary),
+            dot.enable.eq(self.enable[0]),
+            normalize.sum.eq(dot.sum),
+            normalize.scale.eq(hold(m, scale, self.enable[0], "scale")),
+            add.term.eq(hold(m, normalize.o, self.enable[1], "term")),
+            add.acc.eq(self.acc),
+            add.enable.eq(self.enable[2:]),
+            self.o.eq(add.o),
         ]
-        wiring.connect(m, accumulator.o, wiring.flipped(self.o))
 
         return m

@@ -39,8 +39,8 @@ class PartialSums(wiring.Component):
         A row came back from the array, and what reads it next will find it.
     """
 
-    # To the array, which takes an accumulator two cycles after its activation.
-    latency = 2
+    # To the array, which takes an accumulator some cycles after its activation.
+    latency = MacArray.acc_latency
 
     def __init__(self, config):
         self.config = config
@@ -58,13 +58,19 @@ class PartialSums(wiring.Component):
         m = Module()
         config = self.config
 
-        # A cycle of delay, so that the accumulator meets its activation at the array's tiles.
+        # Delayed, so that the accumulator meets its activation in the array: the buffer's own
+        # cycle is the last before.
         layout = sum_layout(config)
-        m.submodules.ahead = ahead = StreamRegister(layout)
+        delays = [StreamRegister(layout) for _ in range(self.latency - 1)]
+        ahead = delays[-1]
         m.submodules.beside = beside = StreamRegister(layout)
         m.submodules.buffer = buffer = Buffer(self.i.payload.shape(), depth=config.rows,
                                               banks=config.output_banks)
-        wiring.connect(m, wiring.flipped(self.i_sum), ahead.i)
+        wiring.connect(m, wiring.flipped(self.i_sum), delays[0].i)
+        for n, register in enumerate(delays):
+            m.submodules[f"ahead{n}"] = register
+            if n:
+                wiring.connect(m, delays[n - 1].o, register.i)
         # A row that starts from zero may read anything, so its address does no harm.
         m.d.comb += [
             buffer.i.valid.eq(ahead.o.valid),
@@ -75,7 +81,7 @@ class PartialSums(wiring.Component):
         ]
 
         # What is known of a row goes along with it through the array, in as many registers.
-        inside = [StreamRegister(layout) for _ in range(MacArray.latency - 2)]
+        inside = [StreamRegister(layout) for _ in range(MacArray.latency - self.latency)]
         acc = Value.cast(buffer.o.payload)
         m.d.comb += [
             self.o_acc.valid.eq(buffer.o.valid & inside[0].i.ready),

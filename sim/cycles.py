@@ -3,7 +3,7 @@
 from golden.planner import check, interleave, plan
 from hw.loop_nest import LoopNest
 from hw.mac_array import MacArray
-from hw.planner import INTERLEAVE, SIZE, Code, Planner
+from hw.planner import SIZE, Code, Planner
 from hw.quantization_engine import QuantizationEngine
 
 from .accelerator import machine_of
@@ -26,6 +26,9 @@ _ARRIVED = _KEPT + 1
 # From there to the result, which has a register of its own.
 _RESULT = MacArray.latency - 1 + 1
 
+# From a partial sum's activation to the next one's of the same sum: through the array and back.
+_BACK = MacArray.latency + 2
+
 
 def cycles(config, m, k, n, *, source="values", result="values"):
     """Cycles of a command, from its being offered to its status, both included.
@@ -35,9 +38,9 @@ def cycles(config, m, k, n, *, source="values", result="values"):
 
     An activation meets a tile of weights in every cycle, but for three waits. The command is
     planned and its first tile loaded. A tile takes ``columns / weight_width`` cycles to load,
-    behind the one before: with r rows it lasts D = max(r, that). And a partial sum is back 8
+    behind the one before: with r rows it lasts D = max(r, that). And a partial sum is back 7
     cycles after it was used, so the G groups of a bundle of T tiles follow each other after
-    P = max(8, T * D). A bundle thus takes (G - 1) * P + T * D, less what the next tile's
+    P = max(7, T * D). A bundle thus takes (G - 1) * P + T * D, less what the next tile's
     weights load while sums are waited for. A result that is kept may have to wait, once, until
     all of the command's own activations have arrived.
 
@@ -99,9 +102,9 @@ def cycles(config, m, k, n, *, source="values", result="values"):
 def _bundle(groups, tiles, rows, load):
     """Cycles of a bundle to the start of the next, and those of its last tile alone."""
     tile = max(rows, load)
-    idle = max(0, INTERLEAVE - tiles * tile)
+    idle = max(0, _BACK - tiles * tile)
     last = max(rows, tile - (groups - 1) * idle)
-    return (groups - 1) * max(INTERLEAVE, tiles * tile) + (tiles - 1) * tile + last, last
+    return (groups - 1) * max(_BACK, tiles * tile) + (tiles - 1) * tile + last, last
 
 
 def utilisation(config, m, k, n, cycles):

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Pipelines whose data have no handshake of their own."""
+
+from amaranth import *
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+
+def hold(m, value, enable, name):
+    """A register without reset that takes ``value`` with ``enable``."""
+    held = Signal.like(value, name=name, reset_less=True)
+    with m.If(enable):
+        m.d.sync += held.eq(value)
+    return held
+
+
+class Control(wiring.Component):
+    """Moves the stages of a pipeline: a stage takes what is before it if it is empty or moves on.
+
+    One transfer per cycle; bubbles close while stalled. ``i_ready`` depends combinationally on
+    ``o_ready``.
+
+    Parameters
+    ----------
+    stages : int
+
+    Members
+    -------
+    i_valid, i_ready, o_valid, o_ready : In(1), Out(1), Out(1), In(1)
+        As of a stream's.
+    enable : Out(stages)
+        Moves each stage's registers, first stage in the least significant bit.
+    """
+
+    def __init__(self, stages):
+        self.latency = stages
+        super().__init__({
+            "i_valid": In(1),
+            "i_ready": Out(1),
+            "o_valid": Out(1),
+            "o_ready": In(1),
+            "enable": Out(stages),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+
+        valid = [Signal(name=f"valid{stage}") for stage in range(self.latency)]
+        enable = [Signal(name=f"enable{stage}") for stage in range(self.latency)]
+        for stage in range(self.latency):
+            before = valid[stage - 1] if stage else self.i_valid
+            after = enable[stage + 1] if stage + 1 < self.latency else self.o_ready
+            m.d.comb += enable[stage].eq(~valid[stage] | after)
+            with m.If(enable[stage]):
+                m.d.sync += valid[stage].eq(before)
+        m.d.comb += [
+            self.i_ready.eq(enable[0]),
+            self.o_valid.eq(valid[-1]),
+            self.enable.eq(Cat(enable)),
+        ]
+
+        return m
