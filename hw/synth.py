@@ -58,13 +58,17 @@ DRIVE = "set_driving_cell {driver}\nset_load {load}\n"
 
 def main(arguments=None):
     """Command line; see ``--help``. Returns the exit status."""
+    # Sweeps measure by this module.
+    from . import sweep
+
     parser = Parser(prog="python -m hw.synth", description="Area and timing of the units.")
     parser.add_argument("units", metavar="UNIT", nargs="*", help="default: all units")
     parser.add_argument("--library", metavar="nangate45|FILE.lib", default="nangate45",
                         help="cell library in the Liberty format (default: nangate45)")
     parser.add_argument("--json", metavar="FILE", type=Path,
-                        help="all figures with the slowest paths (default: build/synth.json or, "
-                             "with --compare, build/formats.json or build/mapping.json)")
+                        help="all figures with the slowest paths (default: build/synth.json; "
+                             "with --compare or --sweep build/formats.json, build/mapping.json "
+                             "or build/sweep.json)")
     parser.add_argument("--set", metavar="PARAMETER=VALUE", action="append", default=[],
                         help="set a parameter of the unit (repeatable)")
     parser.add_argument("--flatten", action="store_true",
@@ -75,14 +79,20 @@ def main(arguments=None):
                              "mapped module by module and flattened")
     parser.add_argument("--columns", metavar="N",
                         help="columns of the arrays that --compare builds (default: 4)")
+    sweep.add_options(parser)
     options = parser.parse_args(arguments)
     if options.json is None:
-        options.json = Path("build", f"{options.compare or 'synth'}.json")
+        kind = options.compare or ("sweep" if options.sweep else "synth")
+        options.json = Path("build", f"{kind}.json")
     try:
+        if not options.sweep:
+            sweep.refuse_options(options)
         if options.compare is not None:
             return _compare(options)
         if options.columns is not None:
-            raise ValueError(f"--columns {options.columns} needs --compare formats")
+            raise ValueError(f"--columns {options.columns} needs --compare")
+        if options.sweep:
+            return sweep.main(options)
         names = list(dict.fromkeys(options.units or registry.UNITS))
         if options.set and len(names) != 1:
             raise ValueError(f"--set {options.set[0]} needs exactly one unit, not {len(names)}")
@@ -109,9 +119,10 @@ def _compare(options):
     compared = {"formats": ("format", format_units), "mapping": ("mapping", mapping_units)}
     if options.compare not in compared:
         raise ValueError(f"--compare must be {' or '.join(compared)}, not {options.compare!r}")
-    if options.units or options.set or options.flatten:
+    if options.units or options.set or options.sweep or options.flatten:
         given = (options.units[0] if options.units else
-                 f"--set {options.set[0]}" if options.set else "--flatten")
+                 f"--set {options.set[0]}" if options.set else
+                 f"--sweep {options.sweep[0]}" if options.sweep else "--flatten")
         raise ValueError(f"--compare chooses units itself; leave out {given}")
     title, choose = compared[options.compare]
     rows = choose("4" if options.columns is None else options.columns)

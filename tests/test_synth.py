@@ -295,7 +295,7 @@ def test_compared_units_are_offered():
      "--compare chooses units itself; leave out --set lanes=4"),
     (["--compare", "formats", "--columns", "5"],
      "mac_array's columns must be one of 32, 1, 4, 16, not '5'"),
-    (["top1", "--columns", "4"], "--columns 4 needs --compare formats"),
+    (["top1", "--columns", "4"], "--columns 4 needs --compare"),
     (["topp1"], "Unit must be one of top1, "),
     (["top1", "--set", "lanes=3"], "lanes must be one of 8, 2, "),
     (["top1", "--set", "lane=3"], "must be one of: lanes, not 'lane'"),
