@@ -44,32 +44,32 @@ def draw(path, groups, *, title):
     axes.margins(0.14)
     for (name, group), color in zip(groups.items(), _colors(), strict=False):
         best = front([point[1:] for point in group])
-        for wanted, face in ((True, color), (False, "white")):
-            shown = [point for point, is_best in zip(group, best, strict=True)
-                     if is_best == wanted]
-            axes.plot([point[1] for point in shown], [point[2] for point in shown], "o",
-                      color=color, markerfacecolor=face, markersize=7, zorder=3)
-        axes.plot([], [], "o-", color=color, label=name)
-    # The limits are those of the points, so the fronts, which go on to the edges, come after them.
+        for (_, x, y), is_best in zip(group, best, strict=True):
+            axes.plot(x, y, "o", color=color, markerfacecolor=color if is_best else "white",
+                      markersize=7, zorder=3)
+        axes.plot([], [], "o-", color=color, label=f"{name}: Pareto front" if len(groups) > 1
+                  else "Pareto front")
+    axes.plot([], [], "o", color="0.4", markerfacecolor="white", label="other points")
+    # The limits are those of the points; the fronts, which go on to the edges, leave them.
     right, top = axes.get_xlim()[1], axes.get_ylim()[1]
-    axes.set_xlim(axes.get_xlim())
-    axes.set_ylim(axes.get_ylim())
+    axes.set_autoscale_on(False)
+    lines = []
     for group, color in zip(groups.values(), _colors(), strict=False):
         points = [point[1:] for point in group]
-        best = sorted(point for point, is_best in zip(points, front(points), strict=True)
-                      if is_best)
+        best = sorted({point for point, is_best in zip(points, front(points), strict=True)
+                       if is_best})
         # What is to be had within a delay is the smallest area of all points up to there.
-        axes.step([best[0][0], *(x for x, _ in best), right],
-                  [top, *(y for _, y in best), best[-1][1]],
-                  where="post", color=color, linewidth=1.2, alpha=0.7, zorder=2)
+        corners = [(best[0][0], top), *(corner for (x, y), (end, _) in zip(
+            best, [*best[1:], (right, 0)], strict=True) for corner in ((x, y), (end, y)))]
+        axes.plot(*zip(*corners, strict=True), color=color, linewidth=1.2, alpha=0.7, zorder=2)
+        lines += zip(corners, corners[1:], strict=False)
     axes.set_xlabel("slowest path, ports included, mapped for delay (ns)")
     axes.set_ylabel("area, mapped for delay (\N{MICRO SIGN}m\N{SUPERSCRIPT TWO})")
     axes.grid(color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    if len(groups) > 1:
-        figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    _label(figure, axes, [point for group in groups.values() for point in group])
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    _label(figure, axes, [point for group in groups.values() for point in group], lines)
     figure.savefig(path, dpi=150)
 
 
@@ -78,12 +78,15 @@ def _colors():
         yield from ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 
-def _label(figure, axes, points):
-    """Writes each label where it covers least: no other label, and no point."""
+def _label(figure, axes, points, lines):
+    """Writes each label where it covers least of other labels, points and lines."""
     figure.draw_without_rendering()
     places = axes.transData.transform([point[1:] for point in points])
     size = 5 * figure.dpi / 72
     taken = [(x - size, y - size, x + size, y + size) for x, y in places]
+    for line in lines:
+        (left, low), (right, high) = sorted(map(tuple, axes.transData.transform(line)))
+        taken.append((left - 2, min(low, high) - 2, right + 2, max(low, high) + 2))
     edges = axes.bbox.extents
     for text, x, y in points:
         def free(choice, text=text, x=x, y=y):
@@ -98,6 +101,7 @@ def _label(figure, axes, points):
 
         choices = [(sign * dx, dy, align) for dx in (9, 22) for dy in (0, 9, -9, 20, -20, 32, -32)
                    for sign, align in ((1, "left"), (-1, "right"))]
+        choices += [(0, dy, "center") for dy in (14, -14)]
         dx, dy, align = min(choices, key=free)
         far = abs(dx) + abs(dy) > 20
         note = axes.annotate(

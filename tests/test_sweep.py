@@ -3,6 +3,7 @@
 
 import csv
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import sys
 import time
 
 import pytest
+from amaranth import Module
 
 from hw import cache, pareto, registry, sweep, synth, yosys
 from hw.liberty import find_library
@@ -26,6 +28,9 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+once = functools.cache(find_library)
+
+
 @pytest.fixture
 def measured(monkeypatch):
     """Points measured, which takes no time."""
@@ -34,13 +39,13 @@ def measured(monkeypatch):
     def measure(name, settings, library, flatten=False):
         calls.append((name, *settings))
         lanes = registry.parameters(name, settings).get("lanes", 1)
-        return {"parameters": {}, "tiles": None, "hierarchical": False, "area_timed_um2": 2 * lanes,
-                "area_um2": lanes, "paths": {"in-out": {"delay_ns": 1 / lanes}}, "cells": len(calls),
-                **{name: 1 for name in sweep.FIGURES
-                   if name not in ("area_um2", "area_timed_um2", "cells", "hierarchical")}}
+        return {**dict.fromkeys(sweep.FIGURES, 1), "hierarchical": False, "cells": len(calls),
+                "area_um2": lanes, "area_timed_um2": 2 * lanes,
+                "paths": {"in-out": {"delay_ns": 1 / lanes}}}
 
     monkeypatch.setattr(synth, "measure", measure)
     monkeypatch.setattr(sweep, "_prepare", lambda: None)
+    monkeypatch.setattr(sweep, "find_library", once)
     return calls
 
 
@@ -58,9 +63,8 @@ def test_figures_and_second_run(folder, capsys, monkeypatch):
     written = json.loads((folder / "build" / "sweep.json").read_text())
     assert list(written["units"]) == ["top1 lanes=4", "top1 lanes=2"]
     assert (written["failed"], written["library"]["sha256"]) == ({}, library.sha256)
-    alone = synth.measure("top1", ["lanes=4"], library)
     unit = written["units"]["top1 lanes=4"]
-    assert {**alone, "synthesis_s": 0} == {**unit, "synthesis_s": 0}
+    assert unit["parameters"] == {"lanes": 4}
     four, two = rows()
     assert (four["unit"], four["lanes"], two["lanes"]) == ("top1", "4", "2")
     assert four["area_um2"] == str(unit["area_um2"])
@@ -139,7 +143,8 @@ def test_what_figures_depend_on(folder, monkeypatch):
         patch.setitem(registry.UNITS, "top1", dataclasses.replace(
             registry.UNITS["top1"], component=Other))
         assert key == sweep._key(point, library, False)
-        patch.setattr(Other, "elaborate", lambda self, platform: registry.Module())
+        patch.setattr(Other, "elaborate", lambda self, platform: Module())
+        assert key != sweep._key(point, library, False)
     names = {path.name for path in sweep._tools()}
     assert {"synth.py", "timing.py", "fanout.py", "liberty.py", "verilog.py"} <= names
     assert not {"registry.py", "top1.py"} & names
@@ -212,9 +217,6 @@ def test_interrupted(folder, capsys, monkeypatch, measured):
     assert (out, err.splitlines()[1:]) == ("", [
         "interrupted: 1 of 3 points are done and kept; the same command goes on from there"])
     assert not (folder / "build" / "sweep.csv").exists()
-    monkeypatch.undo()
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("M2XFP_CACHE_DIR", str(folder / "cache"))
     assert len([*(folder / "cache").glob("*/figures.json")]) == 1
 
 
@@ -230,7 +232,7 @@ def test_signal(folder):
          "    return process\n"
          "start, hw.yosys._start = hw.yosys._start, started\n"
          "hw.yosys.prepare = lambda: None\n"
-         "sys.exit(hw.synth.main(['mac_array', '--sweep', 'columns=4']))"],
+         "sys.exit(hw.synth.main(['pe_tile', '--sweep', 'depth=0']))"],
         env={**os.environ, "PYTHONPATH": root}, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE)
     pid = int(process.stdout.readline().split()[1])
@@ -251,7 +253,7 @@ def test_signal(folder):
     (["top1", "--sweep", "lanes="], "top1's lanes must be one of 8, 2, 4, 16, 32, not ''"),
     (["top1", "--sweep", "lanes=4", "lanes=8"], "--sweep must give a new parameter, not 'lanes'"),
     (["top1", "--set", "lanes=4", "--sweep", "lanes=8"], "must give a new parameter, not 'lanes'"),
-    (["top1", "--set", "lanes", "--sweep", "lanes=8"], "--set must be of the form parameter=value,"),
+    (["top1", "--set", "lanes", "--sweep", "lanes=8"], "--set must be of the form parameter=v"),
     (["pe_tile", "--sweep", "subgroup=4"],
      "Parameter of pe_tile must be one of: depth, metadata, not 'subgroup'"),
     (["top1", "decoder", "--sweep", "lanes=4"], "Parameter of decoder must be one of: kind, not"),
@@ -300,13 +302,20 @@ def test_front_is_the_unit_s_own(folder, measured, capsys):
     assert sweep.fronts(results) == {Point("a", ()), Point("b", ())}
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.svg"])
-def test_plot(name, folder, measured, capsys):
+def test_plot(folder, measured, capsys):
     pytest.importorskip("matplotlib")
-    assert synth.main(["top1", "--sweep", "lanes=2,4,32", "--plot", name]) == 0
-    assert capsys.readouterr().out.endswith(f"\nPlot in {name}.\n")
-    content = (folder / name).read_bytes()
-    assert content.startswith(b"\x89PNG") if name == "a.png" else b"</svg>" in content
+    assert synth.main(["top1", "--sweep", "lanes=2,4,32", "--plot", "a.svg"]) == 0
+    assert capsys.readouterr().out.endswith("\nPlot in a.svg.\n")
+    content = (folder / "a.svg").read_text()
+    assert all(f"<!-- {text} -->" in content for text in (
+        "lanes=2", "lanes=4", "lanes=32", "Pareto front", "other points"))
+
+
+def test_plot_of_several_units(tmp_path):
+    pytest.importorskip("matplotlib")
+    pareto.draw(tmp_path / "a.png", {"x": [("one", 1, 1), ("two", 1, 1)], "y": [("", 2, 20)]},
+                title="Title")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_plot_needs_matplotlib(folder, measured, monkeypatch, capsys):
@@ -324,3 +333,10 @@ def test_labels_of_points():
     group = [Point("x", ("rule=floor", "n=1")), Point("x", ("rule=ceil", "n=1"))]
     assert sweep._short(group[1], group) == "ceil"
     assert sweep._short(group[1], group[1:]) == ""
+
+
+def test_needs_distributed(folder, measured, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert synth.main(["top1", "--sweep", "lanes=2", "--scheduler", "tcp://host:1"]) == 1
+    assert capsys.readouterr().err == ("error: --scheduler needs distributed: pip install "
+                                       "'m2xfp-rtl[cluster]'\n")
