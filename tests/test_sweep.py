@@ -135,6 +135,12 @@ def test_what_figures_depend_on(folder, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(synth, "TIMING", synth.TIMING.replace("100", "200"))
         assert key != sweep._key(point, library, False)
+    assert key == sweep._key(point, library, True)
+    with monkeypatch.context() as patch:
+        patch.setitem(registry.UNITS, "top1", dataclasses.replace(
+            registry.UNITS["top1"], hierarchical=True))
+        assert key != sweep._key(point, library, False)
+        assert key == sweep._key(point, library, True)
     # A component that does not come with the package counts by what it is made of.
     with monkeypatch.context() as patch:
         class Other(registry.Top1):
