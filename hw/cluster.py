@@ -1,5 +1,6 @@
 """Runs functions on the workers of a Dask scheduler, which the extra `cluster` is for."""
 
+import logging
 import threading
 import time
 from importlib import util
@@ -34,6 +35,8 @@ class Cluster:
             raise ValueError("--scheduler needs distributed: pip install 'm2xfp-rtl[cluster]'")
         from distributed import Client
 
+        # What it would log comes as an exception, too.
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
         self._stopped = threading.Event()
         try:
             self._client = Client(address, timeout=REACH, set_as_default=False)
@@ -70,8 +73,9 @@ class Cluster:
                     return future.result(timeout=1)
                 except TimeoutError:
                     if future.done():
-                        raise
-                if self._client.scheduler_info()["workers"]:
+                        return future.result()
+                # While the scheduler does not answer, there is no information.
+                if self._client.scheduler_info().get("workers"):
                     seen = time.monotonic()
                 if self._stopped.is_set():
                     raise ToolError("stopped")

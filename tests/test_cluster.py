@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -119,12 +120,22 @@ def test_workers_or_scheduler_are_gone(folder, monkeypatch, capsys):
         with Service(folder, "worker", found, "--nthreads", "1", "--no-dashboard") as worker:
             worker.line("Registered to:")
             machines = Cluster(found)
-        try:
-            monkeypatch.setattr(cluster, "PATIENCE", 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(cluster, "PATIENCE", 1)
             with pytest.raises(ToolError, match="^the cluster has had no worker for 1 s$"):
                 machines.run(divmod, 7, 2)
-        finally:
-            machines.close()
+        pool = ThreadPoolExecutor()
+        waiting = [pool.submit(machines.run, divmod, 7, number) for number in (2, 3)]
+        time.sleep(1)
+    try:
+        for run in waiting:
+            with pytest.raises(ToolError, match="^the scheduler is gone$"):
+                run.result()
+        with pytest.raises(ToolError, match="^the scheduler is gone$"):
+            machines.run(divmod, 7, 2)
+    finally:
+        pool.shutdown()
+        machines.close()
 
 
 def test_scheduler_that_does_not_answer(folder, capsys, monkeypatch):
