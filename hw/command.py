@@ -1,6 +1,7 @@
 """What all command lines have in common."""
 
 import argparse
+from importlib import util
 
 
 class Parser(argparse.ArgumentParser):
@@ -8,3 +9,13 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         self.exit(2, f"error: {message}; see --help\n")
+
+
+def check_plot(path):
+    """Refuses a ``--plot`` that could not be drawn."""
+    if path.suffix.lower() not in (".png", ".svg"):
+        raise ValueError(f"--plot must end in .png or .svg, not {path.name}")
+    if not path.parent.is_dir():
+        raise ValueError(f"--plot must lie in a folder that exists, not {path.parent}")
+    if not util.find_spec("matplotlib"):
+        raise ValueError("--plot needs matplotlib: pip install 'm2xfp-rtl[plot]'")

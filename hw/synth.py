@@ -58,27 +58,41 @@ DRIVE = "set_driving_cell {driver}\nset_load {load}\n"
 
 def main(arguments=None):
     """Command line; see ``--help``. Returns the exit status."""
+    # Sweeps measure by this module.
+    from . import sweep
+
     parser = Parser(prog="python -m hw.synth", description="Area and timing of the units.")
     parser.add_argument("units", metavar="UNIT", nargs="*", help="default: all units")
     parser.add_argument("--library", metavar="nangate45|FILE.lib", default="nangate45",
                         help="cell library in the Liberty format (default: nangate45)")
     parser.add_argument("--json", metavar="FILE", type=Path,
-                        help="all figures with the slowest paths (default: build/synth.json or, "
-                             "with --compare, build/formats.json)")
+                        help="all figures with the slowest paths (default: build/synth.json; "
+                             "with --compare or --sweep build/formats.json, build/mapping.json "
+                             "or build/sweep.json)")
     parser.add_argument("--set", metavar="PARAMETER=VALUE", action="append", default=[],
                         help="set a parameter of the unit (repeatable)")
-    parser.add_argument("--compare", metavar="formats",
-                        help="what MXFP4, NVFP4 and M2XFP cost, instead of units")
+    parser.add_argument("--flatten", action="store_true",
+                        help="map as a whole also the units that are mapped module by module, "
+                             "which takes long")
+    parser.add_argument("--compare", metavar="formats|mapping",
+                        help="instead of units, what MXFP4, NVFP4 and M2XFP cost, or an array "
+                             "mapped module by module and flattened")
     parser.add_argument("--columns", metavar="N",
                         help="columns of the arrays that --compare builds (default: 4)")
+    sweep.add_options(parser)
     options = parser.parse_args(arguments)
     if options.json is None:
-        options.json = Path("build", "formats.json" if options.compare else "synth.json")
+        kind = options.compare or ("sweep" if options.sweep else "synth")
+        options.json = Path("build", f"{kind}.json")
     try:
+        if not options.sweep:
+            sweep.refuse_options(options)
         if options.compare is not None:
             return _compare(options)
         if options.columns is not None:
-            raise ValueError(f"--columns {options.columns} needs --compare formats")
+            raise ValueError(f"--columns {options.columns} needs --compare")
+        if options.sweep:
+            return sweep.main(options)
         names = list(dict.fromkeys(options.units or registry.UNITS))
         if options.set and len(names) != 1:
             raise ValueError(f"--set {options.set[0]} needs exactly one unit, not {len(names)}")
@@ -87,7 +101,8 @@ def main(arguments=None):
         library = find_library(options.library)
         options.json.parent.mkdir(parents=True, exist_ok=True)
         yosys.prepare()
-        units = _synthesize_all({name: (name, options.set) for name in names}, library)
+        units = _synthesize_all({name: (name, options.set, options.flatten) for name in names},
+                                library)
         results = {"units": units, **describe(library)}
         _write(options.json, json.dumps(results, indent=2) + "\n")
         print(table(results))
@@ -101,21 +116,26 @@ def main(arguments=None):
 
 
 def _compare(options):
-    if options.compare != "formats":
-        raise ValueError(f"--compare must be formats, not {options.compare!r}")
-    if options.units or options.set:
-        given = options.units[0] if options.units else f"--set {options.set[0]}"
+    compared = {"formats": ("format", format_units), "mapping": ("mapping", mapping_units)}
+    if options.compare not in compared:
+        raise ValueError(f"--compare must be {' or '.join(compared)}, not {options.compare!r}")
+    if options.units or options.set or options.sweep or options.flatten:
+        given = (options.units[0] if options.units else
+                 f"--set {options.set[0]}" if options.set else
+                 f"--sweep {options.sweep[0]}" if options.sweep else "--flatten")
         raise ValueError(f"--compare chooses units itself; leave out {given}")
-    rows = format_units("4" if options.columns is None else options.columns)
-    jobs = {_label(name, settings): (name, settings) for _, _, name, settings, _ in rows}
-    for name, settings in jobs.values():
+    title, choose = compared[options.compare]
+    rows = choose("4" if options.columns is None else options.columns)
+    jobs = {_label(name, settings): (name, [text for text in settings if text != _FLATTEN],
+                                     _FLATTEN in settings) for _, _, name, settings, _ in rows}
+    for name, settings, _ in jobs.values():
         registry.parameters(name, settings)
     library = find_library(options.library)
     options.json.parent.mkdir(parents=True, exist_ok=True)
     yosys.prepare()
     results = {"units": _synthesize_all(jobs, library), **describe(library)}
     _write(options.json, json.dumps(results, indent=2) + "\n")
-    print(comparison(rows, results))
+    print(comparison(rows, results, title))
     return 0
 
 
@@ -147,37 +167,50 @@ def format_units(columns):
     ]
 
 
-def comparison(rows, results):
-    """A table of areas and delays with their ratios to MXFP4.
+_FLATTEN = "--flatten"
+
+
+def mapping_units(columns):
+    """An array mapped module by module and as a whole; as of `format_units`."""
+    array = f"columns={columns}"
+    return [(f"array, columns: {columns}", "by module", "mac_array", (array,), 1),
+            (f"array, columns: {columns}", "flattened", "mac_array", (array, _FLATTEN), 1)]
+
+
+def comparison(rows, results, title):
+    """A table of areas and delays with their ratios to what comes first, such as MXFP4.
 
     Parameters
     ----------
     rows : list of tuple
-        What `format_units` gives.
+        What `format_units` or `mapping_units` gives.
     results : dict
         As of `table`, units by name and settings.
+    title : str
+        What the second column says.
 
     Returns
     -------
     str
     """
-    lines = [("", "format", "unit", "count", "area A", "ratio", "delay T", "ratio"),
+    lines = [("", title, "unit", "count", "area A", "ratio", "delay T", "ratio"),
              ("", "", "", "", "um2", "", "ns", "")]
-    base, title = None, None
+    base, before = None, None
     for part, format, name, settings, count in rows:
         unit = results["units"][_label(name, settings)]
         figures = (count * unit["area_um2"], 1000 / unit["fmax_io_mhz"])
-        if part != title:
+        if part != before:
             base = figures
         ratios = (f"{figure / of:.2f}" for figure, of in zip(figures, base, strict=True))
-        lines.append(("" if part == title else part, format,
+        lines.append(("" if part == before else part, format,
                       _label(name, settings) + "*" * unit["hierarchical"], f"{count:g}",
                       f"{figures[0]:.0f}", next(ratios), f"{figures[1]:.3f}", next(ratios)))
-        title = part
+        before = part
     return "\n".join([
         *_aligned(lines, left=(0, 1, 2)), "",
         "area: of so many units (count), mapped for area. delay: the slowest path of all, ports",
-        "included, mapped for delay. ratio: to MXFP4. *: mapped module by module.",
+        "included, mapped for delay. ratio: to the first row of its part. *: mapped module by",
+        "module.",
         _tools(results)])
 
 
@@ -439,26 +472,44 @@ _LEGEND = (
 )
 
 
-def _synthesize_all(units, library):
-    """Results of units by label, given their names and settings by label."""
-    # Yosys runs as processes of its own, so threads are enough to keep all cores busy.
-    def job(name, settings):
-        unit, chosen = registry.UNITS[name], registry.parameters(name, settings)
-        result = synthesize(name, registry.build(name, settings), library,
-                            hierarchical=unit.hierarchical)
-        tiles = unit.tiles and unit.tiles(**chosen)
-        return {
-            "parameters": {key: value if isinstance(value, int) else str(value)
-                           for key, value in chosen.items()},
-            "tiles": tiles,
-            "area_per_tile_um2": tiles and round(result["area_um2"] / tiles, 3),
-            **result,
-        }
+def measure(name, settings, library, flatten=False):
+    """Maps a unit of the registry.
 
+    Parameters
+    ----------
+    name : str
+    settings : iterable of str
+        As of `registry.parameters`.
+    library : Library
+    flatten : bool
+        Whether to map it as a whole, also where the registry says otherwise.
+
+    Returns
+    -------
+    dict
+        What `synthesize` gives, with parameters, number of tiles and area of each.
+    """
+    unit, chosen = registry.UNITS[name], registry.parameters(name, settings)
+    result = synthesize(name, registry.build(name, settings), library,
+                        hierarchical=unit.hierarchical and not flatten)
+    tiles = unit.tiles and unit.tiles(**chosen)
+    return {
+        "parameters": {key: value if isinstance(value, int) else str(value)
+                       for key, value in chosen.items()},
+        "tiles": tiles,
+        "area_per_tile_um2": tiles and round(result["area_um2"] / tiles, 3),
+        **result,
+    }
+
+
+def _synthesize_all(units, library):
+    """Results of `measure` by label, given name, settings and whether to flatten by label."""
+    # Yosys runs as processes of its own, so threads are enough to keep all cores busy.
     bar = tqdm(total=len(units), desc="synth", unit="unit", disable=None, leave=False)
     results = {}
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = {pool.submit(job, *unit): label for label, unit in units.items()}
+        jobs = {pool.submit(measure, name, settings, library, flatten): label
+                for label, (name, settings, flatten) in units.items()}
         try:
             for done in as_completed(jobs):
                 results[jobs[done]] = done.result()

@@ -62,6 +62,11 @@ def verilog(component, name, parameters=None):
     return "\n".join(header) + "\n" + _finish(files["clean.v"], inputs)
 
 
+def netlist(component, name):
+    """What `verilog` starts from, as RTLIL: the same for equal designs, and made without Yosys."""
+    return _Netlist(component, name).text()
+
+
 # Initial values go before `opt_dff`, so that no simplification builds on them.
 LOAD = """
 hierarchy -check -top {name}

