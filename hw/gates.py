@@ -209,7 +209,7 @@ def simulate(netlist, traffic):
     else:
         trace = np.zeros((cycles, netlist.rows), dtype=np.uint64)
         start = np.zeros(netlist.rows, dtype=np.uint64)
-        start[netlist.ports["rst"]["bits"]] = ~np.uint64(0)
+        start[netlist.ports.get("rst", {"bits": []})["bits"]] = ~np.uint64(0)
         netlist.settle(start)
         netlist.clock(start, trace[0])
         for cycle in range(cycles):
