@@ -14,6 +14,7 @@ from hw import power, registry, synth
 from hw.boolean import function
 from hw.gates import LANES, Traffic
 from hw.liberty import find_library
+from hw.stream_register import StreamRegister
 from hw.yosys import ToolError
 from sim.traffic import KINDS, REAL, traffic
 
@@ -202,6 +203,15 @@ def netlist(name, *settings):
                           hierarchical=unit.hierarchical)[1]
 
 
+@functools.cache
+def stream():
+    """A register between two streams, and what it is simulated with."""
+    gates = synth.netlists("top", StreamRegister(4), find_library())[1]
+    payloads = np.random.default_rng(3).integers(0, 2, (LANES, 20, 4), np.uint8)
+    return gates, Traffic(inputs={"i": payloads}, outputs={"o": payloads}, latency=1, settle=3,
+                          cycles=16)
+
+
 def slowly(netlist, library, inputs, cycles):
     """Every net's values, one vector after another, with Python's own evaluation."""
     values = {"0": 0, "1": 1, "x": 0}
@@ -253,31 +263,44 @@ def test_toggles_against_one_vector_after_another():
     assert alone["toggles"] != found["toggles"]
 
 
+TILE = "pe_tile", ("depth=1",)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_netlist_equals_golden(kind):
-    chosen = traffic("group_accumulator", kind=kind)
-    figures = power.estimate(netlist("group_accumulator"), find_library(), chosen)
+    name, settings = TILE
+    figures = power.estimate(netlist(name, *settings), find_library(),
+                             traffic(name, settings, kind))
     assert (figures["rate"], figures["cycles"]) == (1, 64 * LANES)
-    assert figures["checked"] >= figures["cycles"]
+    assert figures["checked"] == (64 + 3) * LANES
     assert figures["total_uw"] == pytest.approx(sum(
         figures[f"{part}_uw"] for part in ("switching", "internal", "leakage")))
     assert 0 < figures["clock_uw"] < figures["flip_flops_uw"] < figures["dynamic_uw"]
 
 
-@pytest.mark.parametrize("name", ["top1", "group_accumulator"])
-def test_wrong_netlist_is_found(name):
-    broken = json.loads(json.dumps(netlist(name)))
+def test_wrong_netlist_is_found():
+    name, settings = TILE
+    broken = json.loads(json.dumps(netlist(name, *settings)))
     kinds = [cell for cell in broken["cells"].values() if cell["type"] == "NAND2_X1"]
     kinds[0]["type"] = "NOR2_X1"
     with pytest.raises(ToolError, match=r"\d+ of \d+ outputs of the netlist differ from those of"):
-        power.estimate(broken, find_library(), traffic(name))
+        power.estimate(broken, find_library(), traffic(name, settings))
 
 
-def test_stream_without_outputs_is_found():
-    dead = json.loads(json.dumps(netlist("group_accumulator")))
+def test_streams():
+    gates, chosen = stream()
+    figures = power.estimate(gates, find_library(), chosen)
+    assert (figures["rate"], figures["checked"]) == (1, 19 * LANES)
+    assert figures["flip_flops_uw"] > 0
+
+    other = chosen.outputs["o"].copy()
+    other[5, 7, 2] ^= 1
+    with pytest.raises(ToolError, match="1 of 1216 outputs of the netlist differ from those of"):
+        power.estimate(gates, find_library(), Traffic(**vars(chosen) | {"outputs": {"o": other}}))
+    dead = json.loads(json.dumps(gates))
     dead["ports"]["o__valid"]["bits"] = ["0"]
-    with pytest.raises(ToolError, match="the netlist gave no outputs in 64 cycles"):
-        power.estimate(dead, find_library(), traffic("group_accumulator"))
+    with pytest.raises(ToolError, match="the netlist gave no outputs in 16 cycles"):
+        power.estimate(dead, find_library(), chosen)
 
 
 def test_traffic_must_suffice(tiny):
@@ -285,10 +308,10 @@ def test_traffic_must_suffice(tiny):
     short = Traffic(inputs={"a": a}, outputs={"y": a}, latency=0, settle=0, cycles=4)
     with pytest.raises(ToolError, match="the traffic ends before cycle 5"):
         power.estimate(CHAIN, tiny, short)
-    chosen = traffic("group_accumulator")
-    short = Traffic(**{**vars(chosen), "cycles": chosen.cycles + 1})
-    with pytest.raises(ToolError, match="the traffic on i ends before cycle"):
-        power.estimate(netlist("group_accumulator"), find_library(), short)
+    gates, chosen = stream()
+    short = Traffic(**vars(chosen) | {"cycles": 17})
+    with pytest.raises(ToolError, match="the traffic on i ends before cycle 20"):
+        power.estimate(gates, find_library(), short)
 
 
 @pytest.mark.parametrize("name, settings", [
@@ -438,16 +461,17 @@ needs_opensta = pytest.mark.skipif(shutil.which("sta") is None, reason="OpenSTA 
 @needs_opensta
 def test_agreement_with_opensta(tmp_path):
     """All nets toggle equally often, as OpenSTA assumes it without traffic."""
-    library, gates = find_library(), netlist("group_accumulator")
+    name, settings = TILE
+    library, gates = find_library(), netlist(name, *settings)
     ours = power.estimate_uniform(gates, library, 0.2)
-    internal, switching, leaks = report("group_accumulator", gates, 0.2, tmp_path)["Total"]
+    internal, switching, leaks = report(name, gates, 0.2, tmp_path)["Total"]
     assert ours["leakage_uw"] == pytest.approx(leaks, rel=1e-5)
     # It takes the larger capacitance of the two edges for both, and leaves out the clock pins.
     load = ours["clock_uw"] - power.estimate_uniform(gates, library, 0)["internal_uw"]
     assert 1 < switching / (ours["switching_uw"] - load) < 1.06
 
     # Without toggles the clock is left: exactly the same tables.
-    internal, switching, _ = report("group_accumulator", gates, 0, tmp_path)["Total"]
+    internal, switching, _ = report(name, gates, 0, tmp_path)["Total"]
     assert switching == 0
     assert internal == pytest.approx(power.estimate_uniform(gates, library, 0)["internal_uw"],
                                      rel=1e-4)
