@@ -364,8 +364,16 @@ def rows(results):
     return lines
 
 
+COLUMNS = (
+    "random: the unit's own stimuli. toggles: of a net in a cycle. In brackets, of the two before:",
+    "internal to flip-flops and into their clock pins; of that, what the clock takes anyway.",
+    "!: slower than the clock.",
+)
+"""Lines on the columns of `rows`."""
+
+
 def legend(results):
-    """Lines on what the power figures are and leave out."""
+    """Lines on what power and energy are and leave out."""
     units = results["units"].values()
     first = next(iter(units))["power"]
     checked = sum(unit["power"][kind]["checked"] for unit in units
@@ -375,9 +383,5 @@ def legend(results):
         "for delay, simulated gate by gate:",
         f"{checked} outputs equal the golden model's. Estimated before layout: without wires, "
         "clock tree,",
-        "glitches and memories. real: a layer of SmolLM2, weights resting for 32 tokens; "
-        "random: the unit's",
-        "stimuli. toggles: of a net in a cycle. In brackets, of the two before: internal to "
-        "flip-flops and into",
-        "their clock pins; of that, what the clock takes anyway. !: slower than the clock.",
+        "glitches and memories. real: a layer of SmolLM2, weights resting for 32 tokens.",
     ]

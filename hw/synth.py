@@ -196,7 +196,8 @@ def comparison(rows, results):
         *_aligned(lines, left=(0, 1, 2)), "",
         "area: of so many units (count), mapped for area. delay: the slowest path of all, ports",
         "included, mapped for delay. ratio: to MXFP4. *: mapped module by module.",
-        *(power.legend(results) if energies else ()),
+        *(("energy: of one MAC or value, under real traffic.", *power.legend(results))
+          if energies else ()),
         _tools(results)])
 
 
@@ -453,7 +454,7 @@ def table(results):
 def power_table(results):
     """One row per unit and traffic, and what the figures leave out; as `table`."""
     lines = _aligned(power.rows(results), left=(0, 1, 11))
-    return "\n".join([*lines, "", *power.legend(results), _tools(results)])
+    return "\n".join([*lines, "", *power.legend(results), *power.COLUMNS, _tools(results)])
 
 
 _LEGEND = (

@@ -46,12 +46,15 @@ def extended(kind, cell="", **pins):
 
 
 POWER_CELLS = CELLS | {
+    # Inputs fall slower than they rise.
+    "BUF_X2": CELLS["BUF_X2"].replace(table("fall_transition", 0.01, 0.5, 0.001),
+                                      table("fall_transition", 0.03, 0.5, 0.001)),
     "INV": extended("INV", leakage(3, "A") + leakage(5, "!A"),
                     Y=energy("A", (1, 10, 0.1), (2, 20, 0.2))),
     "NAND": extended("NAND", leakage(7, "A & B") + leakage(1),
                      Y=energy("A", (1, 0, 0), (2, 0, 0), "B")
                      + energy("B", (4, 0, 0), (8, 0, 0), "A")),
-    "DFF": extended("DFF", "cell_leakage_power : 4;",
+    "DFF": extended("DFF", "cell_leakage_power : 4;" + leakage(2, "CK & Q") + leakage(6, "!CK"),
                     D=energy("", (1, 0, 0), (2, 0, 0), "CK") + energy("", (50, 0, 0), (50, 0, 0),
                                                                     "!CK"),
                     CK=energy("", (3, 0, 0), (5, 0, 0), "D & Q") + energy(
@@ -93,10 +96,11 @@ def test_chain_of_inverters(tiny):
 
     # n bears an input of 2 fF and falls when a rises; y bears the output.
     switching = (rise + fall) * (2 + LOAD) * VOLTS**2 / 2
-    slew_a = 0.01 + 0.001 * 2
-    slew_n = 0.01 + 0.5 * slew_a + 0.001 * 2
-    internal = (rise * (2 + 20 * slew_a + 0.2 * 2) + fall * (1 + 10 * slew_a + 0.1 * 2)
-                + rise * (1 + 10 * slew_n + 0.1 * LOAD) + fall * (2 + 20 * slew_n + 0.2 * LOAD))
+    rising_a, falling_a = 0.01 + 0.001 * 2, 0.03 + 0.001 * 2
+    rising_n, falling_n = (0.01 + 0.5 * slew + 0.001 * 2 for slew in (falling_a, rising_a))
+    internal = (rise * (2 + 20 * rising_a + 0.2 * 2) + fall * (1 + 10 * falling_a + 0.1 * 2)
+                + rise * (1 + 10 * falling_n + 0.1 * LOAD)
+                + fall * (2 + 20 * rising_n + 0.2 * LOAD))
     # One of the two has a 1 at any time; in uW.
     assert {name: pytest.approx(value, rel=1e-12) for name, value in figures.items()} == {
         "switching_uw": switching / 10, "internal_uw": internal / 10,
@@ -104,6 +108,17 @@ def test_chain_of_inverters(tiny):
         "clock_uw": 0, "total_uw": (switching + internal) / 10 + 8,
         "energy_fj": switching + internal + 80, "toggles": rise + fall,
         "cycles": 8 * LANES, "checked": 9 * LANES, "rate": 1}
+
+
+def test_capacitance_of_each_edge(tiny):
+    """A pin that takes 3 fF while it rises and 4 while it falls; ports' own nets do not count."""
+    gates = module(["input a b", "output y"], ("u", "INV", {"A": "a", "Y": "n"}),
+                   ("v", "NAND", {"A": "b", "B": "n", "Y": "y"}))
+    for a, load in (((1, 0), 3), ((0, 1), 4)):
+        a = np.tile(np.array(a, np.uint8)[:, None], (LANES, 1, 1))
+        figures = power.estimate(gates, tiny, given({"a": a, "b": a * 0 + 1}, {"y": a}),
+                                 clock_mhz=1000)
+        assert figures["switching_uw"] == pytest.approx((load + LOAD) * VOLTS**2 / 2)
 
 
 @pytest.mark.parametrize("level, expected", [(0, 5 + 3), (1, 3 + 5)])
@@ -157,7 +172,8 @@ def test_flip_flop(tiny):
     assert figures["internal_uw"] == pytest.approx(internal)
     assert figures["flip_flops_uw"] == pytest.approx(internal + load)
     assert figures["switching_uw"] == pytest.approx((rise + fall) * LOAD * VOLTS**2 / 2 + load)
-    assert figures["leakage_uw"] == pytest.approx(4)
+    # The clock is low half the time.
+    assert figures["leakage_uw"] == pytest.approx(6 / 2 + (4 - 2 * q[:, 1:].mean()) / 2)
     assert figures["checked"] == 39 * LANES
 
 
