@@ -25,6 +25,7 @@ import numpy as np
 from . import registry, timing
 from .boolean import function
 from .gates import LANES, Netlist, given, simulate
+from .yosys import ToolError
 
 CLOCK = 500.0
 """MHz."""
@@ -298,8 +299,8 @@ def inspector(clock=None):
     callable
         Takes a unit's name and settings, a netlist and the library, and returns a dictionary:
         ``clock_mhz``, ``voltage_v``, the ``operation`` that energies are given for and the number
-        of ``operations`` in an output, and for each kind of traffic that there is what `estimate`
-        gives, with ``energy_per_operation_fj``.
+        of ``operations`` in an output, and for traffic ``real`` and ``random`` what `estimate`
+        gives, with ``energy_per_operation_fj``; ToolError as there, or without traffic.
 
     Raises
     ------
@@ -324,11 +325,12 @@ def _inspect(clock_mhz, name, settings, module, library):
     result = {"clock_mhz": clock_mhz, "voltage_v": library.voltage, "operation": what,
               "operations": number}
     for kind in traffic.KINDS:
-        given = traffic.traffic(name, settings, kind)
-        if given is not None:
-            figures = estimate(module, library, given, clock_mhz=clock_mhz)
-            result[kind] = figures | {
-                "energy_per_operation_fj": figures["energy_fj"] / (number * figures["rate"])}
+        chosen = traffic.traffic(name, settings, kind)
+        if chosen is None:
+            raise ToolError("Power: there is no traffic for this unit")
+        figures = estimate(module, library, chosen, clock_mhz=clock_mhz)
+        result[kind] = figures | {
+            "energy_per_operation_fj": figures["energy_fj"] / (number * figures["rate"])}
     return result
 
 
@@ -352,15 +354,14 @@ def rows(results):
         slow = unit["delay_ns"] is not None and unit["delay_ns"] * measured["clock_mhz"] > 1000
         label = name + "*" * unit["hierarchical"] + "!" * slow
         for kind in ("real", "random"):
-            if kind in measured:
-                figures = measured[kind]
-                lines.append((
-                    label, kind, f"{figures['toggles']:.3f}",
-                    *(f"{figures[f'{part}_uw']:.1f}" for part in (
-                        "switching", "internal", "flip_flops", "clock", "leakage", "total")),
-                    f"{figures['energy_fj']:.0f}", f"{figures['energy_per_operation_fj']:.1f}",
-                    measured["operation"]))
-                label = ""
+            figures = measured[kind]
+            lines.append((
+                label, kind, f"{figures['toggles']:.3f}",
+                *(f"{figures[f'{part}_uw']:.1f}" for part in (
+                    "switching", "internal", "flip_flops", "clock", "leakage", "total")),
+                f"{figures['energy_fj']:.0f}", f"{figures['energy_per_operation_fj']:.1f}",
+                measured["operation"]))
+            label = ""
     return lines
 
 
@@ -377,7 +378,7 @@ def legend(results):
     units = results["units"].values()
     first = next(iter(units))["power"]
     checked = sum(unit["power"][kind]["checked"] for unit in units
-                  for kind in ("real", "random") if kind in unit["power"])
+                  for kind in ("real", "random"))
     return [
         f"power: at {first['clock_mhz']:g} MHz and {first['voltage_v']:g} V, of the netlist mapped "
         "for delay, simulated gate by gate:",

@@ -353,13 +353,20 @@ def test_all_units_have_traffic():
         traffic("top1", kind="idle")
 
 
+def test_unit_without_traffic(monkeypatch):
+    monkeypatch.delitem(REAL, "top1")
+    with pytest.raises(ToolError, match="there is no traffic for this unit"):
+        power.inspector()("top1", (), netlist("top1"), find_library())
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name, settings", [
     *((name, ()) for name in power.UNITS if name != "mac_array"), ("mac_array", ("columns=4",)),
-    ("mac_array", ("columns=4", "weight_width=1", "metadata=False")),
+    ("mac_array", ("columns=4", "metadata=False")),
     ("quantization_engine", ("metadata=False",)), ("quantization_engine", ("input=bfloat16",)),
     ("pe_tile", ("metadata=False",)), ("pe_tile", ("depth=2",)), ("nvfp4_pe_tile", ("lanes=16",)),
     ("decoder", ("kind=weight",)), ("group_accumulator", ("metadata=False",)),
+    ("mac_array", ("columns=16", "weight_width=8")),
 ])
 def test_every_netlist_equals_golden(name, settings):
     for kind in KINDS:
@@ -451,7 +458,7 @@ def test_comparison():
     rows = [("tile", "MXFP4", "top1", ("lanes=4",), 1), ("tile", "M2XFP", "top1", (), 2)]
     figures = {"area_um2": 10, "fmax_io_mhz": 1000, "hierarchical": False}
     units = {label: figures | {"power": {"clock_mhz": 500, "voltage_v": 1.1, "real": {
-        "checked": 64, "energy_per_operation_fj": value}}}
+        "checked": 64, "energy_per_operation_fj": value}, "random": {"checked": 36}}}
         for label, value in (("top1 lanes=4", 20.0), ("top1", 25.0))}
     results = {"units": units, **synth.describe(find_library())}
     lines = synth.comparison(rows, results).splitlines()
@@ -459,7 +466,7 @@ def test_comparison():
     # Of an operation, so it does not matter how many units do it.
     assert [line.split()[-4:] for line in lines[2:4]] == [["1.000", "1.00", "20.0", "1.00"],
                                                           ["1.000", "1.00", "25.0", "1.25"]]
-    assert "\n128 outputs equal the golden model's." in synth.comparison(rows, results)
+    assert "\n200 outputs equal the golden model's." in synth.comparison(rows, results)
 
 
 def report(name, netlist, density, folder):
