@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Cell libraries in the Liberty format: areas, pin capacitances and delay tables."""
+"""Cell libraries in the Liberty format: areas, pin capacitances, delay and power tables."""
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
@@ -17,8 +18,10 @@ NANGATE45 = "adks/freepdk-45nm/view-tiny/stdcells.lib"
 
 DELAYS = "cell_rise", "cell_fall", "rise_transition", "fall_transition"
 CONSTRAINTS = "rise_constraint", "fall_constraint"
+ENERGIES = "rise_power", "fall_power"
 SECOND_AXES = "total_output_net_capacitance", "related_pin_transition"
-AXES = "input_net_transition", "constrained_pin_transition", *SECOND_AXES
+AXES = ("input_net_transition", "input_transition_time", "constrained_pin_transition",
+        *SECOND_AXES)
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,49 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class EnergyArc:
+    """One ``internal_power`` group of a pin.
+
+    Attributes
+    ----------
+    pin : str
+        Where the edge is whose energy it gives.
+    related : str
+        Input whose edge causes it; empty if the pin is an input.
+    when : str
+        Condition on the other pins, empty without one.
+    tables : dict of str to int
+        Number of each table of ``ENERGIES``, for `CellPower.lookup`.
+    """
+
+    pin: str
+    related: str
+    when: str
+    tables: dict
+
+
+@dataclass(frozen=True)
+class CellPower:
+    """What a cell spends.
+
+    Attributes
+    ----------
+    leakage : list of (str, float)
+        Conditions on the pins, which exclude each other, and the power while they hold, nW.
+    other_leakage : float
+        While none of them holds.
+    arcs : list of EnergyArc
+    lookup : callable
+        As `Library.lookup`, of energies in fJ.
+    """
+
+    leakage: list
+    other_leakage: float
+    arcs: list
+    lookup: Callable
+
+
+@dataclass(frozen=True)
 class Library:
     """A cell library.
 
@@ -111,15 +157,18 @@ class Library:
     path : Path
         The file.
     cells : dict of str to Cell
-    tables : list of (numpy.ndarray, numpy.ndarray, numpy.ndarray)
+    tables : Tables
         Slew axis in ns, load axis in fF (slew of the clock in ns, for constraints), values in ns.
+    group : Group
+        The whole file.
     """
 
     name: str
     sha256: str
     path: Path
     cells: dict
-    tables: list
+    tables: "Tables"
+    group: Group
 
     @cached_property
     def driver(self):
@@ -132,6 +181,57 @@ class Library:
         if "BUF_X2" in buffers:
             return "BUF_X2"
         return min(buffers, key=lambda name: (self.cells[name].area, name), default=None)
+
+    @cached_property
+    def voltage(self):
+        """Of the supply in V; ToolError if the file does not tell it."""
+        default = self.group.get("default_operating_conditions")
+        conditions = [group for group in self.group.all("operating_conditions")
+                      if group.arguments == (default,)]
+        found = conditions[0].get("voltage") if conditions else None
+        found = found or self.group.get("nom_voltage")
+        if found is None:
+            raise ToolError(f"Library {self.name} does not tell its voltage")
+        return float(found) * _voltage_unit(self.group)
+
+    def power(self, kind):
+        """What a cell spends, from the tables of the file.
+
+        Parameters
+        ----------
+        kind : str
+            Name of the cell.
+
+        Returns
+        -------
+        CellPower
+
+        Raises
+        ------
+        ToolError
+            If the cell's tables are of no use here.
+        """
+        try:
+            return _Reader(self.group).power(self.cells[kind].group)
+        except (ValueError, KeyError, IndexError) as error:
+            raise ToolError(f"Power of {kind} in {self.name} is not usable: {error}") from None
+
+    def lookup(self, table, slew, load):
+        """Interpolates delay tables; see `Tables.lookup`."""
+        return self.tables.lookup(table, slew, load)
+
+
+class Tables:
+    """Tables over two axes, by their number.
+
+    Parameters
+    ----------
+    tables : list of (numpy.ndarray, numpy.ndarray, numpy.ndarray)
+        Slew axis, load axis, values.
+    """
+
+    def __init__(self, tables):
+        self.tables = tables
 
     @cached_property
     def _stacked(self):
@@ -164,7 +264,7 @@ class Library:
         Returns
         -------
         array of float
-            ns.
+            In the tables' unit, ns for delays.
         """
         slews, loads, values, inner = self._stacked
         i = (inner[0, table] <= np.asarray(slew)[..., None]).sum(axis=-1)
@@ -266,7 +366,7 @@ def _library(group, path, digest):
     if not reader.tables:
         raise ValueError("it has no delay tables")
     return Library(name=group.arguments[0], sha256=digest.hexdigest(), path=path, cells=cells,
-                   tables=reader.tables)
+                   tables=Tables(reader.tables), group=group)
 
 
 class _Reader:
@@ -275,13 +375,20 @@ class _Reader:
     def __init__(self, group):
         self.tables = []
         self.templates = {
-            template.arguments[0]: template for template in group.all("lu_table_template")
+            template.arguments[0]: template for kind in ("lu_table_template",
+                                                         "power_lut_template")
+            for template in group.all(kind)
         }
         unit = group.get("time_unit", "1ns")
         self.ns = float(unit[:-2]) * {"us": 1e3, "ns": 1, "ps": 1e-3, "fs": 1e-6}[unit[-2:]]
         amount, unit = group.attributes.get("capacitive_load_unit", ("1", "pf"))
         self.ff = float(amount) * {"ff": 1, "pf": 1e3}[unit.lower()]
         self.capacitance = group.get("default_input_pin_cap", "0")
+        # Liberty has no unit of its own for energy: it is that of voltage squared times load.
+        self.fj = _voltage_unit(group) ** 2 * self.ff
+        amount, unit = re.fullmatch(r"([\d.]+)(\w+)",
+                                    group.get("leakage_power_unit", "1nW")).groups()
+        self.nw = float(amount) * {"mw": 1e6, "uw": 1e3, "nw": 1, "pw": 1e-3}[unit.lower()]
 
     def cell(self, group):
         pins = group.all("pin") + [pin for bus in group.all("bus") for pin in bus.all("pin")]
@@ -305,11 +412,30 @@ class _Reader:
         wanted = CONSTRAINTS if kind.startswith("setup") else DELAYS
         if kind.startswith(("hold", "recovery", "removal", "min_", "non_seq", "skew")):
             return
-        tables = {table.kind: self.table(table) for table in timing.groups if table.kind in wanted}
+        tables = {table.kind: self.table(table, self.ns)
+                  for table in timing.groups if table.kind in wanted}
         for related in timing.get("related_pin", "").split():
             yield Arc(pin, related, kind, timing.get("timing_sense", "non_unate"), tables)
 
-    def table(self, group):
+    def power(self, group):
+        """A cell's leakage and energies; fills the tables, so a reader reads only one."""
+        leakage = [(leak.get("when", ""), float(leak.get("value")) * self.nw)
+                   for leak in group.all("leakage_power")]
+        other = [value for when, value in leakage if not when]
+        other += [float(group.get("cell_leakage_power", 0)) * self.nw]
+        arcs = []
+        for pin in group.all("pin") + [pin for bus in group.all("bus") for pin in bus.all("pin")]:
+            for energy in pin.all("internal_power"):
+                # A table named `power` is that of both edges.
+                tables = {edge: self.table(table, self.fj) for table in energy.groups
+                          for edge in ENERGIES if table.kind in (edge, "power")}
+                arcs += [EnergyArc(name, related, energy.get("when", ""), tables)
+                         for name in pin.arguments
+                         for related in energy.get("related_pin", "").split() or [""]]
+        return CellPower(leakage=[state for state in leakage if state[0]], other_leakage=other[0],
+                         arcs=arcs, lookup=Tables(self.tables).lookup)
+
+    def table(self, group, unit):
         """Files a table under its number, as two-dimensional with the slew first."""
         template = self.templates.get(group.arguments[0], Group("", ()))
         rows = [_numbers(row) for row in group.attributes["values"]]
@@ -321,7 +447,7 @@ class _Reader:
         for i, name in enumerate(names, start=1):
             points = group.get(f"index_{i}") or template.get(f"index_{i}", "")
             axes[name in SECOND_AXES] = _numbers(points)
-        values = np.array(rows, dtype=float) * self.ns
+        values = np.array(rows, dtype=float) * unit
         if names and names[0] in SECOND_AXES:
             values = values.reshape(len(axes[1]), len(axes[0])).T
         values = values.reshape(len(axes[0]), len(axes[1]))
@@ -334,6 +460,11 @@ class _Reader:
                 axes[axis] = np.array([0.0, 1.0])
         self.tables.append((*axes, values))
         return len(self.tables) - 1
+
+
+def _voltage_unit(group):
+    amount, unit = re.fullmatch(r"([\d.]+)(\w+)", group.get("voltage_unit", "1V")).groups()
+    return float(amount) * {"V": 1, "mV": 1e-3}[unit]
 
 
 def _numbers(text):

