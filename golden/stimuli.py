@@ -28,7 +28,7 @@ def decoder(rng, count, *, kind):
     return {"i": records(rng, count)}
 
 
-def quantization_engine(rng, count, *, input, rule, metadata):
+def quantization_engine(rng, count, *, input, rule, metadata, depth):
     dtype = FLOATS[input]
     x = groups(rng, count)
     with np.errstate(over="ignore", invalid="ignore"):

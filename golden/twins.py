@@ -36,7 +36,7 @@ def decoder(inputs, *, kind):
     return {"o": dequantize(_quantized(inputs["i"], kind)).view(np.uint32)}
 
 
-def quantization_engine(inputs, *, input, rule, metadata):
+def quantization_engine(inputs, *, input, rule, metadata, depth):
     bits = inputs["i"]
     x = bits.view(FLOATS[input])
     q = quantize_activations(x, rule=rule)

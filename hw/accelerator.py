@@ -17,6 +17,9 @@ from .weight_feeder import WeightFeeder
 ResultRecord = data.StructLayout({"record": Record, "last": 1})
 """A group record of a result, and whether it is the command's last."""
 
+RESULT_ENGINE_DEPTH = 2
+"""Pipeline registers of the engine that quantizes results."""
+
 
 def data_streams(config):
     """Members of an accelerator that carry operands and results."""
@@ -191,7 +194,7 @@ class Accelerator(wiring.Component):
             wiring.connect(m, results, wiring.flipped(self.o))
             m.d.comb += last.eq(self.o.valid & self.o.ready & self.o.payload.last)
             return
-        m.submodules.quantize_result = engine = QuantizationEngine()
+        m.submodules.quantize_result = engine = QuantizationEngine(depth=RESULT_ENGINE_DEPTH)
         # Whether a record is the last goes along with it.
         lasts = [StreamRegister(1) for _ in range(engine.latency)]
         for n, register in enumerate(lasts):

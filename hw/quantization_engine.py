@@ -13,6 +13,7 @@ from .formats import (
     SCALE_NAN,
     SUBGROUP,
     SUBGROUPS,
+    Codes,
     PlainRecord,
     Record,
     check_metadata,
@@ -32,20 +33,48 @@ _RULES = {
     "rtn2": (0, ceil((sqrt(2) - 1) * 2**23)),
 }
 
-_Magnitude = data.StructLayout({"code": 5, "guard": 1, "sticky": 1})
-"""A magnitude in units of the scale: E2M3 code rounded down, next bit, whether any bit follows."""
 
-_PlainMagnitude = data.StructLayout({"code": 3, "guard": 1, "sticky": 1})
-"""The same with an E2M1 code, which is all that elements without metadata need."""
+def _ranked(metadata, rule):
+    """Payload behind the first stage: the largest exponent, and the values relative to it.
 
-
-def _aligned(magnitude):
-    """Payload between the stages, with magnitudes of either layout."""
+    ``equal``, ``close`` and ``far`` are about the upper six bits of an exponent: whether they are
+    those of the largest one, those or one less, two less. ``mantissa`` has upper bits, the first
+    one at the top, and ``rest`` is whether any bit follows them.
+    """
     return data.StructLayout({
-        "magnitudes": data.ArrayLayout(magnitude, GROUP),
-        "signs": GROUP,
+        "values": data.ArrayLayout(data.StructLayout({
+            "equal": 1,
+            "close": 1,
+            "low": 2,
+            "normal": 1,
+            "mantissa": 5 if metadata else 3,
+            "rest": 1,
+            "sign": 1,
+        }), GROUP),
+        **({"far": len(_deep(metadata, rule))} if _deep(metadata, rule) else {}),
+        "maximum": 8,
+        **({"reached": 1} if _RULES[rule] else {}),
+    })
+
+
+def _rounded(metadata):
+    """Payload behind the second stage: the record with each lane's metadata, were it the top-1."""
+    return data.StructLayout({
+        "elements": data.ArrayLayout(4, GROUP),
+        **({"metadata": data.ArrayLayout(2, GROUP)} if metadata else {}),
         "scale": 8,
     })
+
+
+def _deep(metadata, rule):
+    """Lanes that matter further than four binades below the largest exponent.
+
+    There codes are 0, and ties go to the lowest lane: a top-1 with code 0 is lane 0. Under rtn1
+    values may be one place nearer to the top than to the largest exponent.
+    """
+    if rule == "rtn1":
+        return [*range(GROUP)]
+    return [*range(0, GROUP, SUBGROUP)] if metadata else []
 
 
 def values_layout(input):
@@ -57,12 +86,17 @@ class QuantizationEngine(wiring.Component):
     """Quantizes 32 values to an activation's group record: Elem-EM or plain MXFP4.
 
     Elements are rounded to nearest, ties to even, saturating; subnormals are exact. A group
-    that holds NaN or an infinity becomes a NaN group: scale 255, all else 0. Latency 2, one
-    group per cycle. Specification sections 3, 5 and 6. Without metadata elements and scale are the
-    same, and nothing else is there: MXFP4, for comparison.
+    that holds NaN or an infinity becomes a NaN group: scale 255, all else 0. Specification
+    sections 3, 5 and 6. Without metadata elements and scale are the same, and nothing else is
+    there: MXFP4, for comparison.
+
+    Latency ``depth``; one group per cycle.
 
     Parameters
     ----------
+    depth : int
+        Pipeline registers: 0 is combinational, 2 holds the record and the elements before the
+        top-1 are selected, 3 also cuts behind the largest exponent.
     input : str
         Type of the values: "float32", "bfloat16" or "float16".
     rule : str
@@ -73,154 +107,204 @@ class QuantizationEngine(wiring.Component):
     Members
     -------
     i : In(stream.Signature(data.ArrayLayout(width, 32)))
-        Bits of the values, element 0 in the least significant ones.
+        Bits of the values, element 0 in the least significant ones. Where ``depth`` is 0 it is
+        the payload alone.
     o : Out(stream.Signature(Record))
-        Of `PlainRecord` without metadata.
+        Of `PlainRecord` without metadata. Where ``depth`` is 0 it is the payload alone.
 
     Raises
     ------
     TypeError
         If ``metadata`` is not a bool.
     ValueError
-        If ``input`` or ``rule`` is not one of these.
+        If ``depth``, ``input`` or ``rule`` is not one of these.
     """
 
-    latency = 2
-
-    def __init__(self, *, input="float32", rule="floor", metadata=True):
+    def __init__(self, *, depth=2, input="float32", rule="floor", metadata=True):
+        if type(depth) is not int or depth not in (0, 2, 3):
+            raise ValueError(f"Pipeline depth must be 0, 2 or 3, not {depth!r}")
         if input not in _FLOATS:
             raise ValueError(f"Input must be one of {', '.join(_FLOATS)}, not {input!r}")
         if rule not in _RULES:
             raise ValueError(f"Rule must be one of {', '.join(_RULES)}, not {rule!r}")
         check_metadata(metadata)
+        self.depth = depth
         self.input = input
         self.rule = rule
         self.has_metadata = metadata
+        values, record = values_layout(input), Record if metadata else PlainRecord
         super().__init__({
-            "i": In(stream.Signature(values_layout(input))),
-            "o": Out(stream.Signature(Record if metadata else PlainRecord)),
+            "i": In(stream.Signature(values) if depth else values),
+            "o": Out(stream.Signature(record) if depth else record),
         })
+
+    @property
+    def latency(self):
+        return self.depth
 
     def elaborate(self, platform):
         m = Module()
 
-        m.submodules.aligned = aligned = StreamRegister(_aligned(
-            _Magnitude if self.has_metadata else _PlainMagnitude))
-        m.submodules.encoded = encoded = StreamRegister(self.o.payload.shape())
-        m.d.comb += [
-            aligned.i.valid.eq(self.i.valid),
-            self.i.ready.eq(aligned.i.ready),
-            encoded.i.valid.eq(aligned.o.valid),
-            aligned.o.ready.eq(encoded.i.ready),
-        ]
-        wiring.connect(m, encoded.o, wiring.flipped(self.o))
-        self._scale_and_align(m, aligned.i.payload)
-        encode = self._encode if self.has_metadata else self._encode_plain
-        encode(m, aligned.o.payload, encoded.i.payload)
+        source, payload = self.i, self.i.payload if self.depth else self.i
+        for name, stage, shape, depth in (
+                ("ranked", self._rank, _ranked(self.has_metadata, self.rule), 3),
+                ("rounded", self._round, _rounded(self.has_metadata), 2),
+                ("encoded", self._encode, Record if self.has_metadata else PlainRecord, 2)):
+            result = Signal(shape, name=name)
+            stage(m, payload, result)
+            payload = result
+            if self.depth >= depth:
+                m.submodules[f"hold_{name}"] = register = StreamRegister(shape)
+                m.d.comb += [
+                    register.i.payload.eq(result),
+                    register.i.valid.eq(source.valid),
+                    source.ready.eq(register.i.ready),
+                ]
+                source, payload = register.o, register.o.payload
+        if self.depth:
+            wiring.connect(m, source, wiring.flipped(self.o))
+        else:
+            m.d.comb += self.o.eq(payload)
 
         return m
 
-    def _scale_and_align(self, m, aligned):
-        """First stage: the group's scale, and every magnitude in units of it."""
-        values = [self._unpacked(m, i) for i in range(GROUP)]
+    def _rank(self, m, values, ranked):
+        """First stage: the largest exponent, and which exponents are near it."""
+        pairs = [self._unpacked(m, n, value) for n, value in enumerate(values)]
+        exponents = [exponent for exponent, _ in pairs]
 
-        # Two levels of elimination are faster than one over all lanes, and hardly larger.
-        maxima = [
-            largest(m, [exponent for exponent, _ in values[start : start + SUBGROUP]],
-                    name=f"maximum{start}")[1]
-            for start in range(0, GROUP, SUBGROUP)
-        ]
-        _, maximum = largest(m, maxima, name="maximum")
-        bad = Signal()
-        m.d.comb += bad.eq(maximum.all())
-
-        # Where the rule adds 1 to a largest exponent of 1, the scale is 0 all the same.
-        offset = 0
-        if _RULES[self.rule] is not None:
-            base, bound = _RULES[self.rule]
-            reached = Signal()
-            m.d.comb += reached.eq(Cat(
-                (exponent == maximum) & (mantissa >= -(-bound >> (23 - len(mantissa))))
-                for exponent, mantissa in values).any())
-            offset = reached + base
-        places = _places(self.has_metadata)
-        scale = Signal(8)
-        top = Signal(8)
-        least = Signal(8)
-        unclamped = Signal(signed(10))
-        m.d.comb += [
-            unclamped.eq(maximum - 2 + offset),
-            scale.eq(Mux(unclamped < 0, 0, unclamped)),
-            # At most 253 + 2, but in a NaN group, which is blanked.
-            top.eq(scale + 2),
-            least.eq(Mux(top < places, 0, top - places)),
-            aligned.scale.eq(Mux(bad, SCALE_NAN, scale)),
-        ]
-
-        for i, (exponent, mantissa) in enumerate(values):
-            m.submodules[f"align{i}"] = align = _Align(
-                mantissa=len(mantissa), saturating=self.rule == "rtn1",
-                metadata=self.has_metadata)
+        # Two levels are faster than one over all lanes. A lane is close if it and its subgroup,
+        # together, are at most one below.
+        ranks = [_rank(m, exponents[start : start + SUBGROUP], name=f"subgroup{start}")
+                 for start in range(0, GROUP, SUBGROUP)]
+        equal, close, largest, maximum = _rank(m, [rank[-1] for rank in ranks], name="group")
+        far = Signal(6)
+        m.d.comb += [ranked.maximum.eq(maximum), far.eq(maximum[2:] - 2)]
+        reached = []
+        for n, (exponent, mantissa) in enumerate(pairs):
+            j, i = divmod(n, SUBGROUP)
+            equal_in, close_in, largest_in, _ = ranks[j]
+            value = ranked["values"][n]
+            kept = len(value.mantissa)
             m.d.comb += [
-                align.exponent.eq(exponent),
-                align.mantissa.eq(mantissa),
-                align.top.eq(top),
-                align.least.eq(least),
-                align.blank.eq(bad),
-                aligned.magnitudes[i].eq(align.magnitude),
-                aligned.signs[i].eq(self.i.payload[i][-1] & ~bad),
+                value.equal.eq(equal_in[i] & equal[j]),
+                value.close.eq((close_in[i] & equal[j]) | (equal_in[i] & close[j])),
+                value.low.eq(exponent[:2]),
+                value.normal.eq(exponent.any()),
+                value.mantissa.eq(mantissa[-kept:]),
+                value.rest.eq(mantissa[:-kept].any()),
+                value.sign.eq(values[n][-1]),
             ]
+            if _RULES[self.rule] is not None:
+                _, bound = _RULES[self.rule]
+                reached.append(largest_in[i] & largest[j]
+                               & (mantissa >= -(-bound >> (23 - len(mantissa)))))
+        # Wrapped around, what is two less than 0 or 1 is above every exponent there.
+        if deep := _deep(self.has_metadata, self.rule):
+            m.d.comb += ranked.far.eq(Cat(exponents[n][2:] == far for n in deep))
+        if reached:
+            m.d.comb += ranked.reached.eq(Cat(reached).any())
 
-    def _unpacked(self, m, i):
+    def _unpacked(self, m, i, value):
         """Biased exponent as of float32 and mantissa of a value."""
         exponent_bits, mantissa_bits = _FLOATS[self.input]
-        value = self.i.payload[i]
         if exponent_bits == 8:
             return value[mantissa_bits:-1], value[:mantissa_bits]
         m.submodules[f"widen{i}"] = widen = _Widen()
         m.d.comb += widen.value.eq(value[:-1])
         return widen.exponent, widen.mantissa
 
-    def _encode(self, m, aligned, record):
-        """Second stage: FP4 codes, each subgroup's top-1 and its metadata."""
-        nan = Signal()
-        m.d.comb += [nan.eq(aligned.scale.all()), record.scale.eq(aligned.scale)]
-        for j in range(SUBGROUPS):
-            m.submodules[f"encode{j}"] = encode = _EncodeSubgroup()
-            m.d.comb += record.metadata[j].eq(Mux(nan, 0, encode.meta))
-            for i in range(SUBGROUP):
-                element = SUBGROUP * j + i
-                m.d.comb += [
-                    encode.magnitudes[i].eq(aligned.magnitudes[element]),
-                    record.elements[element].eq(Cat(encode.codes[i], aligned.signs[element])),
-                ]
-
-    def _encode_plain(self, m, aligned, record):
-        """Second stage without metadata: rounds to FP4 codes."""
-        m.d.comb += record.scale.eq(aligned.scale)
-        for i, magnitude in enumerate(aligned.magnitudes):
-            code = Signal(3, name=f"code{i}")
+    def _round(self, m, ranked, rounded):
+        """Second stage: the scale, and every element with its metadata."""
+        bad = Signal()
+        reference = Signal(8)
+        top = Signal(8)
+        maximum = ranked.maximum
+        m.d.comb += [
+            bad.eq(maximum.all()),
+            # At least 2: scale code 0.
+            reference.eq(Cat(maximum[0] & maximum[1:].any(), maximum[1] | ~maximum[2:].any(),
+                             maximum[2:])),
+            rounded.scale.eq(Mux(bad, SCALE_NAN, top - 2)),
+        ]
+        # Where the rule adds 1 to a largest exponent of 1, the scale is 0 all the same.
+        if _RULES[self.rule] is None:
+            m.d.comb += top.eq(reference)
+        else:
+            base, _ = _RULES[self.rule]
+            unclamped = Signal(signed(10))
             m.d.comb += [
-                code.eq(magnitude.code
-                        + _rounds_up(magnitude.code, magnitude.guard, magnitude.sticky)),
-                record.elements[i].eq(Cat(code, aligned.signs[i])),
+                unclamped.eq(maximum + base + ranked.reached),
+                # At most 255, but in a NaN group, which is blanked.
+                top.eq(Mux(unclamped < 2, 2, unclamped)),
             ]
 
+        deep = _deep(self.has_metadata, self.rule)
+        for n, value in enumerate(ranked["values"]):
+            m.submodules[f"round{n}"] = element = _Round(
+                ranked=value.shape(), rule=self.rule, deep=n in deep, metadata=self.has_metadata)
+            m.d.comb += [
+                element.value.eq(value),
+                element.reference.eq(reference),
+                element.blank.eq(bad),
+                rounded.elements[n].eq(element.element),
+            ]
+            if n in deep:
+                m.d.comb += element.far.eq(ranked.far[deep.index(n)])
+            if _RULES[self.rule] is not None:
+                m.d.comb += element.moved.eq(top[0] ^ reference[0])
+            if self.has_metadata:
+                m.d.comb += rounded.metadata[n].eq(element.meta)
 
-def _places(metadata):
-    """Binades below the top one that do not round to 0 for certain: as far as half a quantum."""
-    return 6 if metadata else 4
+    def _encode(self, m, rounded, record):
+        """Third stage: each subgroup's metadata are its top-1's. Without metadata, nothing."""
+        m.d.comb += [record.elements.eq(rounded.elements), record.scale.eq(rounded.scale)]
+        if not self.has_metadata:
+            return
+        for j in range(SUBGROUPS):
+            m.submodules[f"select{j}"] = select = _Select()
+            lanes = range(SUBGROUP * j, SUBGROUP * (j + 1))
+            m.d.comb += [select.codes[i].eq(rounded.elements[n]) for i, n in enumerate(lanes)]
+            m.d.comb += [select.candidates[i].eq(rounded.metadata[n]) for i, n in enumerate(lanes)]
+            m.d.comb += record.metadata[j].eq(select.meta)
 
 
-def _rounds_up(code, guard, sticky):
-    """Whether an E2M1 code that was rounded down is rounded up."""
-    # guard sticky last | up
-    #   0     -     -   | 0
-    #   1     0     0   | 0  tie, even already
-    #   1     0     1   | 1  tie, to even
-    #   1     1     -   | 1
-    # Code 7 is 6, the largest: it saturates.
-    return guard & (sticky | code[0]) & ~code.all()
+def _rank(m, exponents, *, name):
+    """The largest of some exponents, and which ones are near it.
+
+    Parameters
+    ----------
+    m : Module
+    exponents : list of Value
+        Eight bits each.
+    name : str
+        Prefix of the signals' names.
+
+    Returns
+    -------
+    equal, close : Value
+        A bit per exponent: whether its upper six bits are those of the largest, and whether they
+        are those or one less.
+    left : Value
+        A bit per exponent, set where it is the largest.
+    maximum : Value
+    """
+    left, maximum = largest(m, exponents, name=f"{name}_maximum")
+    # From the top bit down: what was equal is close. One that is one less in the bits so far stays
+    # so where it has a bit that the largest one lacks.
+    equal, close = C(-1, len(exponents)), C(-1, len(exponents))
+    for place in reversed(range(2, 8)):
+        bits, still_equal, still_close = (
+            Signal(len(exponents), name=f"{name}_{part}{place}")
+            for part in ("bits", "equal", "close"))
+        lacking = ~maximum[place].replicate(len(exponents))
+        m.d.comb += [
+            bits.eq(Cat(exponent[place] for exponent in exponents)),
+            still_equal.eq(equal & (bits | lacking)),
+            still_close.eq(equal | (close & bits & lacking)),
+        ]
+        equal, close = still_equal, still_close
+    return equal, close, left, maximum
 
 
 class _Widen(wiring.Component):
@@ -260,163 +344,184 @@ class _Widen(wiring.Component):
         return m
 
 
-class _Align(wiring.Component):
-    """A magnitude in units of its group's scale, as a code rounded down and what is cut off.
+class _Round(wiring.Component):
+    """Rounds a value to its element, and finds the metadata that it has if it is the top-1.
 
     Parameters
     ----------
-    mantissa : int
-        Mantissa bits, at least 7.
-    saturating : bool
-        Whether the exponent may be ``top`` + 1, which gives the largest code.
+    ranked : Layout
+        Of the value, see `_ranked`.
+    rule : str
+        Scale rule.
+    deep : bool
+        Whether more than four binades matter, see `_deep`.
     metadata : bool
-        Whether the code is one of E2M3; else it is one of E2M1.
 
     Members
     -------
-    exponent : In(8)
-        As of float32: 0 for subnormals.
-    mantissa : In(mantissa)
-    top : In(8)
-        Exponent of the binade that E2M3 ends with: the scale code + 2.
-    least : In(8)
-        Smallest exponent that does not round to 0 for certain: ``top`` - 6 or, of E2M1,
-        ``top`` - 4, at least 0.
+    value : In(ranked)
+    reference : In(2)
+        Low bits of the largest exponent, which is taken to be at least 2.
+    far : In(1)
+        See `_ranked`; for a value that is deep.
+    moved : In(1)
+        Whether the top binade is not the largest exponent's: above it or, of rtn1, below. Not for
+        the rule floor, under which they are the same.
     blank : In(1)
         Gives 0.
-    magnitude : Out(_Magnitude)
-        Of `_PlainMagnitude` without metadata.
+    element : Out(4)
+        FP4 code.
+    meta : Out(2)
+        With metadata. Of no meaning for code 0 unless the value is deep.
     """
 
-    def __init__(self, *, mantissa, saturating, metadata):
-        self.saturating = saturating
+    def __init__(self, *, ranked, rule, deep, metadata):
+        self.rule = rule
+        self.deep = deep
         self.has_metadata = metadata
         super().__init__({
-            "exponent": In(8),
-            "mantissa": In(mantissa),
-            "top": In(8),
-            "least": In(8),
+            "value": In(ranked),
+            "reference": In(2),
+            **({"far": In(1)} if deep else {}),
+            **({"moved": In(1)} if _RULES[rule] else {}),
             "blank": In(1),
-            "magnitude": Out(_Magnitude if metadata else _PlainMagnitude),
+            "element": Out(4),
+            **({"meta": Out(2)} if metadata else {}),
         })
 
     def elaborate(self, platform):
         m = Module()
 
-        # The magnitude is h.mmm * 2**(2 - places) in units of the scale; subnormals have h = 0
-        # and exponent 1. From 7 places on it is below 1/16 and rounds to 0 (of E2M1: from 5 on,
-        # below 1/4). A comparison with a bound that all lanes share and a difference of three
-        # bits replace one of eight.
-        h = Signal()
-        exponent = Signal(8)
-        places = Signal(3)
-        near = Signal()
+        value, h = self.value, self.value.normal
+        at, saturated = self._places(m)
+
+        # The magnitude is h.mmm * 2**(2 - place) in units of the scale; subnormals have h = 0.
+        # Below 2 codes count halves (E2M1) or eighths (E2M3): fixed point. Above, they are the
+        # exponent's code and the mantissa, which lies as it does in 1 to 2. Under scale code 0 a
+        # subnormal lies below 2 at 1 place. Rows: which bit of the significand, h being bit 0,
+        # is the last one of the E2M1 code.
+        low = Signal()
+        same = Signal()
+        m.d.comb += [low.eq(at[1] & ~h), same.eq(at[0] | (at[1] & h) | at[2])]
+        rows = [(low, 2), (same, 1), *((at[place], 3 - place) for place in range(3, len(at)))]
+        bits = [h, *reversed(value.mantissa)]
+        columns = 4 if self.has_metadata else 2
+        window = [Signal(name=f"window{column}") for column in range(columns)]
+        for column, bit in enumerate(window):
+            m.d.comb += bit.eq(reduce(or_, (
+                row & bits[first + column] for row, first in rows if first + column >= 0)))
+        # Bits that follow the window; all rows but the first have the last one behind it.
+        sticky = Signal()
+        behind = [value.rest, bits[-1] & ~low]
+        for n in range(1, len(bits) - 1):
+            shifted = [row for row, first in rows if first + columns <= n]
+            if shifted:
+                behind.append(bits[n] & reduce(or_, shifted))
+        m.d.comb += sticky.eq(reduce(or_, behind))
+
+        # odd guard rest | code
+        #  0    0    -   | as it is
+        #  0    1    0   | as it is: tie, even already
+        #  0    1    1   | 1 more
+        #  1    0    -   | as it is
+        #  1    1    -   | 1 more, a tie to even; code 7 saturates
+        odd, guard, *lower = window
+        rest = Signal()
+        carry = Signal()
+        upper = Signal(2)
+        code = Signal(3)
         m.d.comb += [
-            h.eq(self.exponent.any()),
-            exponent.eq(self.exponent | ~h),
-            places.eq(self.top[:3] - exponent[:3]),
-            near.eq((exponent >= self.least) & ~self.blank),
+            rest.eq(Cat(*lower, sticky).any()),
+            carry.eq(odd & guard & ~at[0]),
+            upper.eq(Cat(at[0] | (at[2] & h) | (low & bits[1]), at[0] | (at[1] & h))),
+            code.eq(Cat((odd | (guard & rest)) & ~carry, upper[0] ^ carry,
+                        upper[1] | (upper[0] & carry)) | saturated.replicate(3)),
+            self.element.eq(Cat(code, value.sign & ~self.blank)),
         ]
-        last = _places(self.has_metadata)
-        at = [Signal(name=f"at{place}") for place in range(last + 1)]
-        for place in range(last + 1):
-            # Nothing near is at more places: a bit that only tells one from them is spared.
-            telling = [bit for bit in range(3) if place >> bit & 1 or place | 1 << bit <= last]
-            m.d.comb += at[place].eq(near & Cat(
-                places[bit] == (place >> bit & 1) for bit in telling).all())
-
-        m1, m2, m3, m4, m5 = reversed(self.mantissa[-5:])
-        # Whether any bit follows the fifth, the fourth ...
-        after = [self.mantissa[:-5].any()]
-        for i, bit in enumerate((m5, m4, m3, m2, m1)):
-            any_after = Signal(name=f"after{i}")
-            m.d.comb += any_after.eq(bit | after[-1])
-            after.append(any_after)
-
-        # Below 2 an E2M3 code counts eighths: fixed point. Above, it is the exponent's code and
-        # the mantissa, which lies as it does in 1 to 2. Under scale code 0 a subnormal lies below
-        # 2 at 1 place. Rows: the code's three lower bits, guard, sticky.
-        # An E2M1 code, which counts halves, is its upper three bits.
-        zero = C(0, 1)
-        subnormal = at[1] & ~h
-        same = at[0] | (at[1] & h) | at[2]
         if self.has_metadata:
-            rows = [
-                (same, (m1, m2, m3, m4, after[1])),
-                (subnormal, (m2, m3, m4, m5, after[0])),
-                (at[3], (h, m1, m2, m3, after[2])),
-                (at[4], (zero, h, m1, m2, after[3])),
-                (at[5], (zero, zero, h, m1, after[4])),
-                (at[6], (zero, zero, zero, h, after[5])),
-            ]
-        else:
-            rows = [
-                (same, (m1, m2, after[3])),
-                (subnormal, (m2, m3, after[2])),
-                (at[3], (h, m1, after[4])),
-                (at[4], (zero, h, after[5])),
-            ]
-        columns = zip(*(row for _, row in rows), strict=True)
-        *lower, guard, sticky = (
-            reduce(or_, (selected & bit for (selected, _), bit in zip(rows, column, strict=True)))
-            for column in columns)
-        upper = Cat(at[0] | (at[2] & h) | (subnormal & m1), at[0] | (at[1] & h))
-        code = Cat(*reversed(lower), upper)
-        if self.saturating:
-            code = code | ((exponent > self.top) & ~self.blank).replicate(len(code))
-        m.d.comb += self.magnitude.eq(Cat(code, guard, sticky))
+            self._refine(m, window, sticky, at[0], saturated)
 
         return m
 
+    def _places(self, m):
+        """How many binades below the top one the value is, one-hot, and whether it is above.
 
-class _EncodeSubgroup(wiring.Component):
-    """Rounds a subgroup to FP4 and its top-1 to E2M3.
+        Subnormals have exponent 1.
+        """
+        value = self.value
+        exponent = Signal(2)
+        difference = Signal(3)
+        near = Signal()
+        further = Signal()
+        borrow = difference[2]
+        m.d.comb += [
+            exponent.eq(value.low | ~value.normal),
+            difference.eq(self.reference - exponent),
+            # One that is equal is not above.
+            near.eq((value.equal | (value.close & borrow)) & ~self.blank),
+            further.eq(value.close & ~value.equal & ~self.blank),
+        ]
+        last = 6 if self.deep and self.has_metadata else 4
+        count = last + (2 if self.rule == "rtn1" else 1)
+        at = [Signal(name=f"at{place}") for place in range(count)]
+        if self.deep:
+            deep = Signal()
+            m.d.comb += deep.eq(Mux(borrow, self.far & ~self.blank, further))
+            further = deep
+        m.d.comb += [place.eq((near if n < 4 else further) & (difference[:2] == n % 4))
+                     for n, place in enumerate(at)]
+        if self.rule == "floor":
+            return at, C(0, 1)
+        saturated = at[0] & self.moved if self.rule == "rtn1" else C(0, 1)
+        moved = at[1:] if self.rule == "rtn1" else [C(0, 1), *at]
+        below_top = [Signal(name=f"below_top{place}") for place in range(last + 1)]
+        m.d.comb += [place.eq(Mux(self.moved, after, before))
+                     for place, after, before in zip(below_top, moved, at, strict=False)]
+        return below_top, saturated
+
+    def _refine(self, m, window, sticky, top, saturated):
+        """Metadata: the E2M3 code plus 1, less four times the E2M1 code, clamped to 0..3."""
+        # What the E2M3 code has below the E2M1 code is guard and last, and is rounded: by 1 if
+        # round. That of the E2M1 code takes 4 away.
+        # guard            | meta
+        #   0              | last + round + 1
+        #   1, rounded up  | 2 + last + round - 3, at least 0
+        #   1, not so      | 3, at most: a tie to even, or saturated
+        odd, guard, last, next = window
+        round = Signal()
+        most = Signal()
+        meta = Signal(2)
+        m.d.comb += [
+            round.eq(next & (last | sticky)),
+            most.eq(guard & Mux(odd, top, ~Cat(last, next, sticky).any())),
+            meta.eq(Mux(guard, Cat(most | (last & round), most),
+                        Cat(~(last ^ round), last | round)) | saturated.replicate(2)),
+            self.meta.eq(meta & ~self.blank.replicate(2) if self.deep else meta),
+        ]
+
+
+class _Select(wiring.Component):
+    """Metadata of a subgroup's top-1.
 
     Members
     -------
-    magnitudes : In(data.ArrayLayout(_Magnitude, 8))
-    codes : Out(data.ArrayLayout(3, 8))
-        E2M1 magnitude codes.
+    codes : In(Codes)
+        FP4 codes.
+    candidates : In(data.ArrayLayout(2, 8))
+        Metadata by lane, each as if it were the top-1's.
     meta : Out(2)
     """
 
-    magnitudes: In(data.ArrayLayout(_Magnitude, SUBGROUP))
-    codes: Out(data.ArrayLayout(3, SUBGROUP))
+    codes: In(Codes)
+    candidates: In(data.ArrayLayout(2, SUBGROUP))
     meta: Out(2)
 
     def elaborate(self, platform):
         m = Module()
 
-        # An E2M3 code's upper three bits are the E2M1 code rounded down; the rest rounds it.
-        up = Signal(SUBGROUP)
-        for i in range(SUBGROUP):
-            magnitude = self.magnitudes[i]
-            lower, upper = magnitude.code[:2], magnitude.code[2:]
-            rest = lower[0] | magnitude.guard | magnitude.sticky
-            m.d.comb += [
-                up[i].eq(_rounds_up(upper, lower[1], rest)),
-                self.codes[i].eq(upper + up[i]),
-            ]
-
-        # Only the top-1 is rounded to E2M3. Its code plus the bias of 1, less four times its
-        # E2M1 code, is lower + round + 1, less 4 if that was rounded up: clamped to 0..3.
         lane, _ = select_top1(m, [self.codes[i] for i in range(SUBGROUP)])
-        lower = Signal(2)
-        guard = Signal()
-        sticky = Signal()
-        top_up = Signal()
-        biased = Signal(3)
-        m.d.comb += [
-            Cat(lower, guard, sticky, top_up).eq(reduce(or_, (
-                Cat(magnitude.code[:2], magnitude.guard, magnitude.sticky, rounded_up)
-                & selected.replicate(5)
-                for magnitude, rounded_up, selected in zip(self.magnitudes, up, lane, strict=True)
-            ))),
-            biased.eq(lower + (guard & (sticky | lower[0])) + 1),
-        ]
-        with m.If(top_up):
-            m.d.comb += self.meta.eq(Mux(biased[2], biased[:2], 0))
-        with m.Else():
-            m.d.comb += self.meta.eq(Mux(biased[2], 3, biased[:2]))
+        m.d.comb += self.meta.eq(reduce(or_, (
+            meta & selected.replicate(2)
+            for meta, selected in zip(self.candidates, lane, strict=True))))
 
         return m

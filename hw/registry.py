@@ -79,7 +79,8 @@ UNITS = {
         twin=twins.quantization_engine,
         stimuli=stimuli.quantization_engine,
         parameters={"input": ("float32", "bfloat16", "float16"),
-                    "rule": ("floor", "ceil", "rtn1", "rtn2"), "metadata": (True, False)},
+                    "rule": ("floor", "ceil", "rtn1", "rtn2"), "metadata": (True, False),
+                    "depth": (2, 0, 3)},
     ),
     "pe_tile": Unit(
         component=PETile,

@@ -1,10 +1,10 @@
 """How many cycles a command takes, in closed form."""
 
 from golden.planner import check, interleave, plan
+from hw.accelerator import RESULT_ENGINE_DEPTH
 from hw.loop_nest import LoopNest
 from hw.mac_array import MacArray
 from hw.planner import SIZE, Code, Planner
-from hw.quantization_engine import QuantizationEngine
 
 from .accelerator import machine_of
 
@@ -89,11 +89,11 @@ def cycles(config, m, k, n, *, source="values", result="values"):
     tail = _bundle(divided.groups, last, sizes[-1], load)[1]
     total += sizes[-1] - tail
     if result != "values":
-        total += QuantizationEngine.latency
+        total += RESULT_ENGINE_DEPTH
     if result == "keep" and source != "kept":
         # What is kept follows the command's own activations into the buffer.
         first = (start + (divided.groups - 1) * max(sizes[0], load) + _RESULT
-                 + QuantizationEngine.latency)
+                 + RESULT_ENGINE_DEPTH)
         total += max(0, _ARRIVALS + divided.groups * sizes[0] - first)
     # The status follows in the next cycle; the last cycle counts.
     return total - 1 + _RESULT + 1 + 1

@@ -187,7 +187,7 @@ BOUNDS = {
                  else pytest.mark.long) for rule in BOUNDS for input in FLOATS])
 def test_without_metadata_at_random(rule, input):
     inputs = stimuli.quantization_engine(np.random.default_rng(7), 150, input=input, rule=rule,
-                                         metadata=False)
+                                         metadata=False, depth=2)
     with_metadata = sim.run(QuantizationEngine(input=input, rule=rule), inputs)["o"]
     del with_metadata["metadata"]
     check(QuantizationEngine(input=input, rule=rule, metadata=False), inputs,

@@ -184,6 +184,9 @@ def test_valid_does_not_wait_and_reset_empties(name, parameters):
      "Input must be one of float32, bfloat16, float16, not 'float64'"),
     (lambda: QuantizationEngine(rule="even"), ValueError,
      "Rule must be one of floor, ceil, rtn1, rtn2, not 'even'"),
+    (lambda: QuantizationEngine(depth=1), ValueError, "Pipeline depth must be 0, 2 or 3, not 1"),
+    (lambda: QuantizationEngine(depth="2"), ValueError,
+     "Pipeline depth must be 0, 2 or 3, not '2'"),
     (lambda: QuantizationEngine(metadata=1), TypeError, "Metadata must be True or False, not 1"),
     (lambda: PETile(depth=3), ValueError, "Pipeline depth must be 0, 1 or 2, not 3"),
     (lambda: PETile(depth=-1), ValueError, "Pipeline depth must be 0, 1 or 2, not -1"),
@@ -227,9 +230,9 @@ def test_registry_error(name, settings, text):
 
 def test_registry_settings():
     assert registry.parameters("quantization_engine") == {
-        "input": "float32", "rule": "floor", "metadata": True}
+        "input": "float32", "rule": "floor", "metadata": True, "depth": 2}
     assert registry.parameters("quantization_engine", ["rule=rtn2", "input=float16"]) == {
-        "input": "float16", "rule": "rtn2", "metadata": True}
+        "input": "float16", "rule": "rtn2", "metadata": True, "depth": 2}
     # The last setting of a parameter holds.
     assert registry.parameters("pe_tile", ["depth=1", "depth=2"]) == {
         "depth": 2, "metadata": True}
