@@ -6,8 +6,8 @@ from amaranth import *
 def compress(m, rows, *, width, name):
     """Adds rows down to two that have the same sum, without carry propagation.
 
-    Full adders, column by column: each takes the three bits that are there first, until at
-    most two are left.
+    Full adders, column by column: each takes the three bits that fewest adders lie before,
+    until at most two are left.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ def compress(m, rows, *, width, name):
     -------
     list of two Value
     """
-    # Bits with when they are there: one after another exclusive or is 2.
+    # Bits with the number of full adders that lie before them.
     columns = [[] for _ in range(width + 1)]
     for place, row in rows:
         for column, bit in zip(columns[place:width], row, strict=False):
@@ -31,7 +31,7 @@ def compress(m, rows, *, width, name):
     for place, column in enumerate(columns[:width]):
         while len(column) > 2:
             column.sort(key=lambda entry: entry[0])
-            (_, a), (early, b), (late, c) = column[:3]
+            (_, a), (_, b), (level, c) = column[:3]
             half, total, carry = (Signal(name=f"{name}{place}_{part}{len(column)}")
                                   for part in ("half", "sum", "carry"))
             m.d.comb += [
@@ -39,8 +39,8 @@ def compress(m, rows, *, width, name):
                 total.eq(half ^ c),
                 carry.eq((a & b) | (half & c)),
             ]
-            column[:3] = [(max(early + 4, late + 2), total)]
-            columns[place + 1].append((max(early + 3, late + 1), carry))
+            column[:3] = [(level + 1, total)]
+            columns[place + 1].append((level + 1, carry))
     return [Cat(column[i][1] if i < len(column) else C(0, 1) for column in columns[:width])
             for i in range(2)]
 

@@ -25,7 +25,7 @@ def e2m1_products(m, weights, activations):
         shift = Signal(5, name=f"shift{i}")
         m.d.comb += [
             least.eq(Cat(w[2] | x[2], both | twos, both & twos, both & w[1] & x[1])),
-            shift.eq(Cat(1, least) & Cat(~least, 1)),
+            shift.eq(Cat(~least[0], *(least[n] & ~least[n + 1] for n in range(3)), least[3])),
         ]
 
         # A bit is one of the four low bits of the significand's or, above them, its sign.
@@ -33,7 +33,7 @@ def e2m1_products(m, weights, activations):
             bits = [shift[n] & significand[place - n]
                     for n in range(max(place - 3, 0), min(place, 4) + 1)]
             if place >= 4:
-                bits.insert(0, significand[4] & ~least[place - 4])
+                bits.append(significand[4] & ~least[place - 4])
             m.d.comb += product[place].eq(reduce(or_, bits))
         m.d.comb += product[8].eq(significand[4])
     return products
@@ -77,9 +77,10 @@ def add_products(m, products, refinement=None):
     width = place + 9 + (len(products) - 1).bit_length()
     rows = [(place, Cat(product[:8], ~product[8])) for product in products]
     if refinement is not None:
-        rows.append((0, Cat(refinement, refinement[-1].replicate(width - len(refinement)))))
-    rows.append((width - 1, C(1, 1)))
-    return compress(m, rows, width=width, name="dot")
+        refinement = Cat(refinement, refinement[-1].replicate(width - len(refinement)))
+        rows.insert(0, (0, refinement))
+    dot = compress(m, rows, width=width, name="dot")
+    return [dot[0] ^ (1 << (width - 1)), dot[1]]
 
 
 class PETile(wiring.Component):
