@@ -194,11 +194,10 @@ class PETile(wiring.Component):
                               negative & magnitude.any())),
         ]
         one, two = self.refinement.shift
-        shifts = (top[2], 1), (top[2] & top[1], 1), (one, 1), (two, 2)
-        for n, (shift, places) in enumerate(shifts):
+        for n, shift in enumerate((top[2], top[2] & top[1], one, Cat(C(0, 1), two))):
             value = refinement
-            refinement = Signal(signed(len(value) + places), name=f"refinement{n + 1}")
-            m.d.comb += refinement.eq(Mux(shift, value << places, value))
+            refinement = Signal(signed(len(value) + len(shift)), name=f"refinement{n + 1}")
+            m.d.comb += refinement.eq(value << shift)
 
         factor = self.meta
         if self.depth == 2:
