@@ -6,14 +6,14 @@ from amaranth import *
 def compress(m, rows, *, width, name):
     """Adds rows down to two that have the same sum, without carry propagation.
 
-    A tree of full adders per bit; the earliest rows go in first. Bits that are constant cost
-    nothing: synthesis removes them.
+    Full adders, column by column: each takes the three bits that fewest adders lie before,
+    until at most two are left.
 
     Parameters
     ----------
     m : Module
-    rows : list of Value
-        Unsigned; bits beyond ``width`` are dropped.
+    rows : list of (int, Value)
+        The place of a row's lowest bit, and the row, unsigned; bits beyond ``width`` are dropped.
     width : int
         Width of the sums, which are modulo 2**width.
     name : str
@@ -21,20 +21,28 @@ def compress(m, rows, *, width, name):
 
     Returns
     -------
-    list of two Signal
+    list of two Value
     """
-    rows = list(rows)
-    for level in range(len(rows) - 2):
-        a, b, c, *rows = rows
-        half, total, carry = (Signal(width, name=f"{name}_{part}{level}")
-                              for part in ("half", "sum", "carry"))
-        m.d.comb += [
-            half.eq(a ^ b),
-            total.eq(half ^ c),
-            carry.eq(((a & b) | (half & c)) << 1),
-        ]
-        rows += [total, carry]
-    return rows
+    # Bits with the number of full adders that lie before them.
+    columns = [[] for _ in range(width + 1)]
+    for place, row in rows:
+        for column, bit in zip(columns[place:width], row, strict=False):
+            column.append((0, bit))
+    for place, column in enumerate(columns[:width]):
+        while len(column) > 2:
+            column.sort(key=lambda entry: entry[0])
+            (_, a), (_, b), (level, c) = column[:3]
+            half, total, carry = (Signal(name=f"{name}{place}_{part}{len(column)}")
+                                  for part in ("half", "sum", "carry"))
+            m.d.comb += [
+                half.eq(a ^ b),
+                total.eq(half ^ c),
+                carry.eq((a & b) | (half & c)),
+            ]
+            column[:3] = [(level + 1, total)]
+            columns[place + 1].append((level + 1, carry))
+    return [Cat(column[i][1] if i < len(column) else C(0, 1) for column in columns[:width])
+            for i in range(2)]
 
 
 def add(m, a, b, *, carry=None, name):

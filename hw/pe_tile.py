@@ -7,37 +7,80 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from .arithmetic import compress
-from .formats import SUBGROUP, Codes, check_metadata, e2m1_shift, e2m1_significand
+from .formats import SUBGROUP, Codes, check_metadata, e2m1_significand
 from .top1_decode import Refinement
 
 
 def e2m1_products(m, weights, activations):
     """Products of FP4 codes, lane by lane: signed, in units of 1/4."""
-    # Signed products of the significands, at most 3 * 3, shifted by either exponent: at most
-    # 12 * 12 = 144 < 2**8.
+    # Products of the significands, at most 3 * 3, are negated and meanwhile the shifts added: one
+    # shift by 0 to 4 remains. At most 12 * 12 = 144 < 2**8.
     products = [Signal(signed(9), name=f"product{i}") for i in range(len(weights))]
-    for i, product in enumerate(products):
-        w, x = weights[i], activations[i]
-        magnitude = Signal(4, name=f"magnitude{i}")
-        significand = Signal(signed(5), name=f"significand{i}")
-        scaled = Signal(signed(7), name=f"scaled{i}")
+    for i, (w, x, product) in enumerate(zip(weights, activations, products, strict=True)):
+        significand = _negated_significand(m, w, x, i)
+
+        # Whether the shift is at least 1, 2, 3 or 4, and which it is.
+        both, twos = w[2] & x[2], w[1:3].all() | x[1:3].all()
+        least = Signal(4, name=f"least{i}")
+        shift = Signal(5, name=f"shift{i}")
         m.d.comb += [
-            magnitude.eq(e2m1_significand(w) * e2m1_significand(x)),
-            significand.eq(Mux(w[3] ^ x[3], -magnitude, magnitude)),
-            scaled.eq(significand << e2m1_shift(w)),
-            product.eq(scaled << e2m1_shift(x)),
+            least.eq(Cat(w[2] | x[2], both | twos, both & twos, both & w[1] & x[1])),
+            shift.eq(Cat(~least[0], *(least[n] & ~least[n + 1] for n in range(3)), least[3])),
         ]
+
+        # A bit is one of the four low bits of the significand's or, above them, its sign.
+        for place in range(8):
+            bits = [shift[n] & significand[place - n]
+                    for n in range(max(place - 3, 0), min(place, 4) + 1)]
+            if place >= 4:
+                bits.append(significand[4] & ~least[place - 4])
+            m.d.comb += product[place].eq(reduce(or_, bits))
+        m.d.comb += product[8].eq(significand[4])
     return products
 
 
-def add_products(m, products):
-    """Two rows that add up, modulo their width, to the sum of a power of two of products."""
+def _negated_significand(m, w, x, i):
+    """Product of the significands with its sign: five bits."""
+    names = "low", "left", "right", "middle", "high", "even", "ones", "twos", "third", "sign"
+    low, left, right, middle, high, even, ones, twos, third, sign = (
+        Signal(name=f"{name}{i}") for name in names)
+    significand = Signal(signed(5), name=f"significand{i}")
+    # Magnitudes are 0, 1, 2, 3, 4, 6 and 9. Negated, bits change above the lowest that is set, and
+    # no carry is needed: 4 and 6 are ``even``, only 9 has a ``high`` bit, and bit 2 is that of
+    # what is not 0, except that -6 = 0b11010.
+    negative = w[3] ^ x[3]
+    m.d.comb += [
+        low.eq(w[0] & x[0]),
+        left.eq(w[0] & x[1:3].any()),
+        right.eq(x[0] & w[1:3].any()),
+        high.eq(left & right),
+        middle.eq((left | right) & ~high),
+        even.eq(w[1:3].any() & x[1:3].any() & ~low),
+        ones.eq(negative & low),
+        twos.eq(negative & middle),
+        third.eq(ones | twos | even),
+        sign.eq(negative & third),
+        significand.eq(Cat(low, middle ^ ones, third & ~(twos & even), high ^ sign, sign)),
+    ]
+    return significand
+
+
+def add_products(m, products, refinement=None):
+    """Two rows that add up, modulo their width, to the sum of a power of two of products.
+
+    With a refinement, which is in units of 1/16, so is the sum.
+    """
     # Without their sign's weight, products are 2**8 too large where they are negative. Counting
     # the sign the other way round makes that 2**8 each, of 8 2**11 in all: the top bit. At most
-    # 8 * 144 = 1152 < 2**11: 12 bits with sign.
-    width = 9 + (len(products) - 1).bit_length()
-    dot = compress(m, [(product ^ (1 << 8))[:9] for product in products], width=width, name="dot")
-    return [dot[0], dot[1] ^ (1 << (width - 1))]
+    # 8 * 144 = 1152 < 2**11, or 4704 < 2**13 sixteenths: 12 or 14 bits with sign.
+    place = 0 if refinement is None else 2
+    width = place + 9 + (len(products) - 1).bit_length()
+    rows = [(place, Cat(product[:8], ~product[8])) for product in products]
+    if refinement is not None:
+        refinement = Cat(refinement, refinement[-1].replicate(width - len(refinement)))
+        rows.insert(0, (0, refinement))
+    dot = compress(m, rows, width=width, name="dot")
+    return [dot[0] ^ (1 << (width - 1)), dot[1]]
 
 
 class PETile(wiring.Component):
@@ -136,35 +179,34 @@ class PETile(wiring.Component):
     def _refine(self, m, products):
         """The dot product with the refinement, times the factor."""
         # The top-1's weight in halves (at most 12) times its refinement in eighths (at most 8):
-        # at most 96 sixteenths, below 2**7. Its sign is the weight's and the refinement's.
+        # at most 96 sixteenths, below 2**7. Its sign is the weight's and the refinement's. As of
+        # the products, the significand is negated before it is shifted.
         lanes = zip(self.weights, self.lane, strict=True)
         top = Signal(4)
-        refinement = Signal(7)
+        magnitude = Signal(2)
         negative = Signal()
+        refinement = Signal(signed(3), name="refinement0")
         m.d.comb += [
             top.eq(reduce(or_, (weight & selected.replicate(4) for weight, selected in lanes))),
-            refinement.eq(((e2m1_significand(top) & ~self.refinement.zero.replicate(2))
-                           << e2m1_shift(top)) << self.refinement.shift),
-            negative.eq((top[3] ^ self.refinement.negative) & ~self.refinement.zero),
+            magnitude.eq(e2m1_significand(top) & ~self.refinement.zero.replicate(2)),
+            negative.eq(top[3] ^ self.refinement.negative),
+            refinement.eq(Cat(magnitude[0], magnitude[1] ^ (negative & magnitude[0]),
+                              negative & magnitude.any())),
         ]
+        one, two = self.refinement.shift
+        for n, shift in enumerate((top[2], top[2] & top[1], one, Cat(C(0, 1), two))):
+            value = refinement
+            refinement = Signal(signed(len(value) + len(shift)), name=f"refinement{n + 1}")
+            m.d.comb += refinement.eq(value << shift)
 
         factor = self.meta
         if self.depth == 2:
             products = self._register_products(m, products)
             refinement = self._register(m, refinement, "held_refinement")
-            negative = self._register(m, negative, "held_negative")
             factor = self._register(m, factor, "product_factor")
-        dot = add_products(m, products)
-
-        # In sixteenths: 14 bits with sign for at most 4704 < 2**13. The two low bits of the dot
-        # product are free, one of them completes the refinement's negation.
-        partial = compress(m, [
-            Cat(negative, C(0, 1), dot[0]),
-            Cat(C(0, 2), dot[1]),
-            Cat(refinement ^ negative.replicate(7), negative.replicate(7)),
-        ], width=14, name="refined")
+        dot = add_products(m, products, refinement)
         refined = Signal(signed(14))
-        m.d.comb += refined.eq(partial[0] + partial[1])
+        m.d.comb += refined.eq(dot[0] + dot[1])
 
         if self.depth:
             refined = self._register(m, refined, "held_refined")
