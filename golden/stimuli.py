@@ -96,7 +96,7 @@ def pe_tile(rng, count, *, depth, metadata):
             "refinement": {"shift": shift, "negative": negative, "zero": zero}}
 
 
-def group_accumulator(rng, count, *, metadata):
+def group_accumulator(rng, count, *, metadata, depth=3):
     # In units of 1/64 or, without metadata, of 1/4.
     largest, bits, scale = (131712, 18, 1) if metadata else (4608, 13, 16)
     magnitude = rng.integers(0, largest + 1, count) >> rng.integers(0, bits + 1, count)
@@ -177,7 +177,7 @@ def groups(rng, count):
                     rng.choice(np.array([np.nan, np.inf, -np.inf], np.float32), x.shape), x)
 
 
-def mac_array(rng, count, *, columns, weight_width, metadata):
+def mac_array(rng, count, *, columns, weight_width, metadata, depth=5):
     # Tiles of very different lengths; the last one may stay.
     last = (rng.random(count) < rng.choice([0.02, 0.3, 1], count)).astype(np.uint8)
     activation = records(rng, count)

@@ -67,7 +67,7 @@ def pe_tile(inputs, *, depth, metadata):
                             lane=np.log2(inputs["lane"]).astype(np.uint8), **refinement)}
 
 
-def group_accumulator(inputs, *, metadata):
+def group_accumulator(inputs, *, metadata, depth=3):
     i = inputs["i"]
     # Without metadata, sums come in units of 1/4 instead of 1/64.
     total = i["sum"] if metadata else 16 * i["sum"].astype(np.int32)
@@ -88,7 +88,7 @@ def _quantized(records, kind):
                      metadata=records["metadata"], scales=records["scale"][:, None])
 
 
-def mac_array(inputs, *, columns, weight_width, metadata):
+def mac_array(inputs, *, columns, weight_width, metadata, depth=5):
     activations = inputs["i_activation"]
     # Records of one transfer follow each other.
     weights = {name: plane.reshape(-1, *plane.shape[2:])

@@ -5,7 +5,7 @@ from amaranth.lib.wiring import In, Out
 
 from .arithmetic import add, increment
 from .formats import FLOAT32_NAN, SCALE_NAN, check_metadata
-from .pipeline import Control, hold
+from .pipeline import Control, Stages, check_depth
 
 
 def group_sum(width):
@@ -49,6 +49,20 @@ _GUARD = 3
 """Bits kept below it, the last of them sticky: a difference of operands more than one place apart
 loses at most one leading bit, after which a guard and a sticky bit are left."""
 
+_Ordered = data.StructLayout({
+    # The operand with the larger exponent, and the other with a place below.
+    "large": _MANTISSA,
+    "small": _MANTISSA + 1,
+    "large_negative": 1,
+    "small_negative": 1,
+    # Of the larger one, at least 1: at most 394.
+    "exponent": 9,
+    "nan": 1,
+    # Places to move the smaller one, or whether they are too many.
+    "amount": 5,
+    "far": 1,
+})
+
 _Terms = data.StructLayout({
     # The operand with the larger exponent and the other, moved right; sticky bit last.
     "large": _MANTISSA,
@@ -71,18 +85,32 @@ _Sum = data.StructLayout({
 })
 
 
+_Moved = data.StructLayout({
+    "magnitude": _MANTISSA + _GUARD + 1,
+    "inverted": 1,
+    # Multiples of four places that it was moved by, and whether it may move as it likes.
+    "places": 3,
+    "free": 1,
+    "negative": 1,
+    "exponent": 9,
+    "nan": 1,
+})
+
+
 class GroupAccumulator(wiring.Component):
     """Adds a scaled group sum to a float32: acc + G * 2**(Xw + Xx - 260), rounded once.
 
     Rounds to nearest, ties to even, with gradual underflow and overflow to infinity. An exact
-    zero is +0; an infinite ``acc`` stays; a NaN scale or ``acc`` gives 0x7FC00000. One sum per
-    cycle, three pipeline stages. Specification section 7.
+    zero is +0; an infinite ``acc`` stays; a NaN scale or ``acc`` gives 0x7FC00000. Latency
+    ``depth``, one sum per cycle. Specification section 7.
 
     Parameters
     ----------
     metadata : bool
         Whether the sum is one of operands with metadata. Without, it is narrower, in units of 1/4:
         acc + G * 2**(Xw + Xx - 256).
+    depth : int
+        Pipeline registers: 3 for 500 MHz in a 45 nm library, 7 for 1 GHz.
 
     Members
     -------
@@ -95,13 +123,17 @@ class GroupAccumulator(wiring.Component):
     ------
     TypeError
         If ``metadata`` is not a bool.
+    ValueError
+        If ``depth`` is not 3 or 7.
     """
 
     latency = 3
 
-    def __init__(self, *, metadata=True):
+    def __init__(self, *, metadata=True, depth=3):
         check_metadata(metadata)
+        check_depth(depth, (3, 7))
         self.has_metadata = metadata
+        self.latency = depth
         super().__init__({
             "i": In(stream.Signature(GroupSum if metadata else PlainSum)),
             "o": Out(stream.Signature(32)),
@@ -110,10 +142,16 @@ class GroupAccumulator(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
+        fine = self.latency == 7
         m.submodules.control = control = Control(self.latency)
-        m.submodules.normalize = normalize = Normalize(metadata=self.has_metadata)
-        m.submodules.add = add = TermAdder(metadata=self.has_metadata)
+        m.submodules.normalize = normalize = Normalize(metadata=self.has_metadata, fine=fine)
+        m.submodules.add = add = TermAdder(metadata=self.has_metadata, fine=fine)
+        before, after = control.enable[: normalize.latency], control.enable[normalize.latency:]
         i = self.i.payload
+        acc = i.acc
+        beside = Stages(m, before)
+        for stage in range(normalize.latency):
+            acc, = beside.cut(**{f"acc{stage}": acc})
         m.d.comb += [
             control.i_valid.eq(self.i.valid),
             self.i.ready.eq(control.i_ready),
@@ -122,9 +160,10 @@ class GroupAccumulator(wiring.Component):
 
             normalize.sum.eq(i.sum),
             normalize.scale.eq(scale_sum(i.activation_scale, i.weight_scale)),
-            add.term.eq(hold(m, normalize.o, control.enable[0], "term")),
-            add.acc.eq(hold(m, i.acc, control.enable[0], "acc")),
-            add.enable.eq(control.enable[1:]),
+            normalize.enable.eq(before),
+            add.term.eq(normalize.o),
+            add.acc.eq(acc),
+            add.enable.eq(after),
             self.o.payload.eq(add.o),
         ]
 
@@ -138,15 +177,20 @@ def scale_sum(activation_scale, weight_scale):
     return Cat(exponent, (codes[0] == SCALE_NAN) | (codes[1] == SCALE_NAN))
 
 
-def normalize(m, value, *, limit=None, fill=None):
-    """Moves a value's leading one to its top bit; of zero, everything to where it was.
+def _normalize(m, value, stages, *, free=None, limit=None, fill=None):
+    """Moves a value's leading one towards its top bit, by powers of two of places.
 
     Parameters
     ----------
     m : Module
-    value : Signal
+    value : Value
+    stages : range
+        Exponents of the powers. From all stages of a value, which may be done in several steps, its
+        leading one comes to the top; zero moves as far as it may.
+    free : Value, optional
+        Whether the limit has a power of two that no stage before has used.
     limit : Value, optional
-        The most places to move.
+        The most places to move in all stages together.
     fill : Value, optional
         Bit that comes in from below; 0 if not given.
 
@@ -155,56 +199,86 @@ def normalize(m, value, *, limit=None, fill=None):
     moved : Value
         As wide as ``value``.
     places : Value
-        By how many, where there was a one.
+        Whether it moved, for each of the stages, the smallest first.
+    free : Value
     """
     # The largest power of two first. A limit has one that it lacks to spare for all smaller ones
     # as soon as one of its own was not used.
-    stages = (len(value) - 1).bit_length()
     fill = C(0, 1) if fill is None else fill
-    free = C(1, 1) if limit is None else limit[stages:].any()
-    places = Signal(stages)
-    for stage in reversed(range(stages)):
+    places = []
+    for stage in reversed(stages):
         before, before_free = value, free
-        value = Signal.like(before, name=f"moved{stage}")
+        value = Signal(len(before), name=f"moved{stage}")
         move = Signal(name=f"move{stage}")
+        may = 1 if limit is None else before_free | limit[stage]
         m.d.comb += [
-            move.eq(~before[-(1 << stage):].any()
-                    & (before_free if limit is None else before_free | limit[stage])),
+            move.eq(~before[-(1 << stage):].any() & may),
             value.eq(Mux(move, Cat(fill.replicate(1 << stage), before), before)),
-            places[stage].eq(move),
         ]
+        places.insert(0, move)
         if limit is not None:
             free = Signal(name=f"free{stage}")
             m.d.comb += free.eq(before_free | (limit[stage] & ~move))
-    return value, places
+    return value, Cat(places), free
 
 
 class Normalize(wiring.Component):
-    """A group sum as a float, with its leading one in the top bit. Combinational."""
+    """A group sum as a float, with its leading one in the top bit.
 
-    def __init__(self, *, metadata):
+    Latency 1, or 2 if ``fine``.
+
+    Parameters
+    ----------
+    metadata : bool
+    fine : bool
+
+    Members
+    -------
+    sum : In(signed(19))
+        Without metadata ``In(signed(14))``.
+    scale : In(Scale)
+    enable : In(latency)
+        Moves each stage.
+    o : Out(term_layout(metadata))
+    """
+
+    def __init__(self, *, metadata, fine=False):
+        self.fine = fine
+        self.latency = 1 + fine
         # A sum's units are 2**(Xw + Xx - unit).
         self.unit, layout = (260, GroupSum) if metadata else (256, PlainSum)
         super().__init__({
             "sum": In(layout["sum"].shape),
             "scale": In(Scale),
+            "enable": In(self.latency),
             "o": Out(term_layout(metadata)),
         })
 
     def elaborate(self, platform):
         m = Module()
+        stages = Stages(m, self.enable)
 
         # One bit less than the sum has: its lowest value does not occur.
         bits = len(self.sum) - 1
         magnitude = Signal(bits)
-        m.d.comb += magnitude.eq(Mux(self.sum < 0, -self.sum, self.sum))
-        significand, zeros = normalize(m, magnitude)
+        negative = self.sum < 0
+        m.d.comb += magnitude.eq(Mux(negative, -self.sum, self.sum))
+        most = (bits - 1).bit_length()
+        moved, high, _ = _normalize(m, magnitude, range(3, most))
+        scale = self.scale
+        if self.fine:
+            moved, high, negative, scale = stages.cut(
+                moved=moved, places=high, moved_negative=negative, moved_scale=scale)
+        significand, low, _ = _normalize(m, moved, range(3))
+
+        term = Signal(self.o.shape())
         m.d.comb += [
-            self.o.significand.eq(significand),
-            self.o.negative.eq(self.sum < 0),
-            self.o.exponent.eq(self.scale.exponent - (self.unit - (bits - 1) - 127) - zeros),
-            self.o.nan.eq(self.scale.nan),
+            term.significand.eq(significand),
+            term.negative.eq(negative),
+            term.exponent.eq(scale.exponent - (self.unit - (bits - 1) - 127) - Cat(low, high)),
+            term.nan.eq(scale.nan),
         ]
+        m.d.comb += self.o.eq(stages.cut(term=term)[0])
 
         return m
 
@@ -212,23 +286,25 @@ class Normalize(wiring.Component):
 class TermAdder(wiring.Component):
     """Adds a term to a float32, rounded once; corners as in `GroupAccumulator`.
 
+    Latency 2, or 5 if ``fine``.
+
     Parameters
     ----------
     metadata : bool
+    fine : bool
 
     Members
     -------
     term : In(term_layout(metadata))
     acc : In(32)
-    enable : In(2)
-        Moves the sum's register and the result's.
+    enable : In(latency)
+        Moves each stage.
     o : Out(32)
     """
 
-    latency = 2
-
-    def __init__(self, *, metadata):
-        self.has_metadata = metadata
+    def __init__(self, *, metadata, fine=False):
+        self.fine = fine
+        self.latency = 5 if fine else 2
         super().__init__({
             "term": In(term_layout(metadata)),
             "acc": In(32),
@@ -238,17 +314,23 @@ class TermAdder(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        stages = Stages(m, self.enable)
 
-        terms = _align(m, self.term, self.acc)
-        total = hold(m, _add(m, terms), self.enable[0], "sum")
-        m.d.comb += self.o.eq(hold(m, _round(m, total), self.enable[1], "result"))
+        def cut(name, value):
+            return stages.cut(**{name: value})[0] if self.fine else value
+
+        ordered = cut("ordered", _order(m, self.term, self.acc))
+        terms = cut("aligned", _align(m, ordered))
+        total, = stages.cut(total=_add(m, terms))
+        normal = cut("moved", _move(m, total))
+        m.d.comb += self.o.eq(stages.cut(result=_round(m, normal))[0])
 
         return m
 
 
-def _align(m, term, acc):
-    """Orders a term and the float32 it is added to by exponent and aligns them."""
-    o = Signal(_Terms)
+def _order(m, term, acc):
+    """Orders a term and the float32 it is added to by exponent."""
+    o = Signal(_Ordered)
     significand = term.significand
     acc_biased = acc[23:31]
     acc_special = acc_biased.all()
@@ -266,31 +348,37 @@ def _align(m, term, acc):
     distance = Signal(signed(11))
     swap = Signal()
     term_aligned = Cat(C(0, _MANTISSA - len(significand)), significand)
-    small = Signal(_MANTISSA + _GUARD)
     amount = Signal(11)
     m.d.comb += [
         distance.eq(acc_exponent - term.exponent),
         # An infinite accumulator stays, with its sign, however large the term. Nor does it
         # move for zero, whose exponent means nothing.
         swap.eq((distance < 0) & significand[-1] & ~acc_special),
-        # The complement is one less than the negative, so the accumulator, whose guard bits
-        # are free, is moved one place beforehand.
+        # The complement is one less than the negative, so the accumulator is moved one place
+        # beforehand.
         amount.eq(distance ^ swap.replicate(11)),
-        small.eq(Mux(swap, Cat(C(0, _GUARD - 1), acc_significand),
-                     Cat(C(0, _GUARD), term_aligned))),
+        o.small.eq(Mux(swap, acc_significand, term_aligned << 1)),
         o.large.eq(Mux(swap, term_aligned, acc_significand)),
         o.large_negative.eq(Mux(swap, term.negative, acc[31])),
         o.small_negative.eq(Mux(swap, acc[31], term.negative)),
         o.exponent.eq(Mux(swap, term.exponent, acc_exponent)),
-    ]
+        o.nan.eq(term.nan | (acc_special & acc[:23].any())),
 
-    # From 32 places on, nothing is left of 27 bits but the sticky one. Nor may anything
-    # be left beside an infinite accumulator: a term of its exponent could turn its sign.
-    far = Signal()
+        # From 32 places on, nothing is left of 27 bits but the sticky one. Nor may anything
+        # be left beside an infinite accumulator: a term of its exponent could turn its sign.
+        o.amount.eq(amount[:5]),
+        o.far.eq(amount[5:].any() | acc_special),
+    ]
+    return o
+
+
+def _align(m, i):
+    """Moves the smaller operand to where the larger one is."""
+    o = Signal(_Terms)
     lost = C(0, 1)
-    shifted = small
+    shifted = i.small << (_GUARD - 1)
     for place in reversed(range(5)):
-        value, shift = shifted, amount[place]
+        value, shift = shifted, i.amount[place]
         shifted = Signal(_MANTISSA + _GUARD, name=f"shifted{place}")
         some = Signal(name=f"lost{place}")
         m.d.comb += [
@@ -299,11 +387,13 @@ def _align(m, term, acc):
         ]
         lost = some
     m.d.comb += [
-        far.eq(amount[5:].any() | acc_special),
-        o.small.eq(Mux(far, small.any(), shifted | lost)),
+        o.large.eq(i.large),
+        o.small.eq(Mux(i.far, i.small.any(), shifted | lost)),
+        o.large_negative.eq(i.large_negative),
+        o.small_negative.eq(i.small_negative),
+        o.exponent.eq(i.exponent),
+        o.nan.eq(i.nan),
     ]
-
-    m.d.comb += o.nan.eq(term.nan | (acc_special & acc[:23].any()))
     return o
 
 
@@ -326,25 +416,39 @@ def _add(m, i):
     return o
 
 
+def _move(m, i):
+    """Moves a sum's leading one to its top four bits, or as far as to exponent 1."""
+    o = Signal(_Moved)
+    # Of a difference d below zero -1 - d is taken; what is missing is added on rounding.
+    width = len(o.magnitude)
+    inverted = i.total[-1]
+    magnitude = Signal(width)
+    m.d.comb += magnitude.eq(i.total[:-1] ^ inverted.replicate(width))
+    moved, places, free = _normalize(m, magnitude, range(2, 5), free=i.exponent[5:].any(),
+                                     limit=i.exponent, fill=inverted)
+    m.d.comb += [
+        o.magnitude.eq(moved),
+        o.inverted.eq(inverted),
+        o.places.eq(places),
+        o.free.eq(free),
+        # Equal magnitudes cancel to +0. Zeros of equal sign are not negative: a group's zero
+        # never is.
+        o.negative.eq((i.negative ^ inverted) & i.total.any()),
+        o.exponent.eq(i.exponent),
+        o.nan.eq(i.nan),
+    ]
+    return o
+
+
 def _round(m, i):
     """Normalizes, rounds to nearest even and packs a float32."""
     o = Signal(32)
-    # Of a difference d below zero -1 - d is taken; what is missing is added on rounding.
-    width = _MANTISSA + _GUARD + 1
-    inverted = i.total[-1]
-    magnitude = Signal(width)
-    # Equal magnitudes cancel to +0. Zeros of equal sign are not negative: a group's zero never is.
-    negative = Signal()
-    m.d.comb += [
-        magnitude.eq(i.total[:-1] ^ inverted.replicate(width)),
-        negative.eq((i.negative ^ inverted) & i.total.any()),
-    ]
-
     # The leading one goes to the top bit, whose exponent is one above the operands', but
     # no further than down to exponent 1.
-    normalized, zeros = normalize(m, magnitude, limit=i.exponent, fill=inverted)
+    normalized, places, _ = _normalize(m, i.magnitude, range(2), free=i.free, limit=i.exponent,
+                                       fill=i.inverted)
     exponent = Signal(9)
-    m.d.comb += exponent.eq(Mux(normalized[-1], i.exponent + 1 - zeros, 0))
+    m.d.comb += exponent.eq(Mux(normalized[-1], i.exponent + 1 - Cat(places, i.places), 0))
 
     # guard sticky last | up
     #   0      -     -  | 0
@@ -353,10 +457,10 @@ def _round(m, i):
     #   1      1     -  | 1
     # A difference d below zero, rounded, is its upper bits d' and up; -d' - up is the inverted bits
     # and 1 - up.
-    last = width - _MANTISSA
-    low = normalized[: last + 1] ^ inverted.replicate(last + 1)
+    last = len(normalized) - _MANTISSA
+    low = normalized[: last + 1] ^ i.inverted.replicate(last + 1)
     up = Signal()
-    m.d.comb += up.eq((low[last - 1] & (low[: last - 1].any() | low[last])) ^ inverted)
+    m.d.comb += up.eq((low[last - 1] & (low[: last - 1].any() | low[last])) ^ i.inverted)
 
     # The leading one is dropped; a carry out of the mantissa runs into the exponent, also
     # from the largest subnormal into the smallest normal, and into infinity.
@@ -365,7 +469,7 @@ def _round(m, i):
     with m.If(i.nan):
         m.d.comb += o.eq(FLOAT32_NAN)
     with m.Elif(overflow):
-        m.d.comb += o.eq(Cat(C(0x7F800000, 31), negative))
+        m.d.comb += o.eq(Cat(C(0x7F800000, 31), i.negative))
     with m.Else():
-        m.d.comb += o.eq(Cat(rounded[:31], negative))
+        m.d.comb += o.eq(Cat(rounded[:31], i.negative))
     return o

@@ -5,8 +5,8 @@ from amaranth.lib.wiring import In, Out
 
 from .arithmetic import add, compress
 from .formats import SUBGROUP, SUBGROUPS, Codes, PlainRecord, Record
-from .pipeline import hold
-from .subgroup_dot import SubgroupDot, scale_rows
+from .pe_tile import add_products, e2m1_products, refine, scale_rows
+from .pipeline import Stages
 from .top1_decode import Refinement
 
 Row = data.StructLayout({
@@ -21,11 +21,119 @@ PlainRow = data.StructLayout({"codes": data.ArrayLayout(Codes, SUBGROUPS), "scal
 """The same without metadata."""
 
 
+_LOWEST = 7
+"""Places of a group's sum that are added before the register behind its tree."""
+
+
 class GroupDot(wiring.Component):
     """Dot product of an activation and a weight group without their scales: an exact integer.
 
-    Latency 1, one group per cycle in which ``enable`` is set. With metadata, two numbers that add
-    up to the sum are held: the stage behind has the time to do so. Specification section 7.
+    Latency 1, or 4 if ``fine``; one group per cycle in which it is enabled. Specification
+    section 7.
+
+    Parameters
+    ----------
+    metadata : bool
+    fine : bool
+
+    Members
+    -------
+    row : In(Row or PlainRow)
+    weight : In(Record or PlainRecord)
+    enable : In(latency)
+        Moves each stage.
+    sum : Out(signed(19))
+        Units of 1/64, at most 131712 in magnitude; without metadata ``Out(signed(14))``, units of
+        1/4, at most 4608.
+    """
+
+    def __init__(self, *, metadata=True, fine=False):
+        self.has_metadata = metadata
+        self.fine = fine
+        self.latency = 4 if fine else 1
+        super().__init__({
+            "row": In(Row if metadata else PlainRow),
+            "weight": In(Record if metadata else PlainRecord),
+            "enable": In(self.latency),
+            "sum": Out(signed(19) if metadata else signed(14)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+
+        subgroups = [_Subgroup(metadata=self.has_metadata) for _ in range(SUBGROUPS)]
+        for j, subgroup in enumerate(subgroups):
+            m.submodules[f"subgroup{j}"] = subgroup
+            m.d.comb += [
+                subgroup.activations.eq(self.row.codes[j]),
+                subgroup.weights.eq(Cat(self.weight.elements[SUBGROUP * j + i]
+                                        for i in range(SUBGROUP))),
+            ]
+            if self.has_metadata:
+                m.d.comb += [
+                    subgroup.lane.eq(self.row.lanes[j]),
+                    subgroup.refinement.eq(self.row.refinements[j]),
+                ]
+
+        # A fine pipeline cuts also behind the subgroups' trees, their sums and the group's sum.
+        stages = Stages(m, self.enable)
+
+        def cut(name, values, factors):
+            if not self.fine:
+                return values, factors
+            named = {f"{name}{j}": value for j, value in enumerate(values)}
+            if factors is not None:
+                named[f"{name}_factors"] = factors
+            held = stages.cut(**named)
+            return held[: len(values)], None if factors is None else held[-1]
+
+        factors = self.weight.metadata if self.has_metadata else None
+        rows, factors = cut("rows", [subgroup.rows for subgroup in subgroups], factors)
+        dots = []
+        for j, row in enumerate(rows):
+            dot = Signal(signed(len(row.low)), name=f"dot{j}")
+            m.d.comb += dot.eq(row.low + row.high)
+            dots.append(dot)
+        dots, factors = cut("held_dot", dots, factors)
+
+        # The lowest places are added at once: they are there earlier than those above.
+        rows = self._add(m, dots, factors)
+        lowest = Signal(_LOWEST + 1)
+        m.d.comb += lowest.eq(rows[0][:_LOWEST] + rows[1][:_LOWEST])
+        lowest, *rows = stages.cut(lowest=lowest, low=rows[0][_LOWEST:], high=rows[1][_LOWEST:])
+        total = Signal(self.sum.shape())
+        m.d.comb += total.eq(Cat(lowest[:-1], add(m, *rows, carry=lowest[-1], name="upper")))
+        m.d.comb += self.sum.eq(stages.cut(held_total=total)[0] if self.fine else total)
+
+        return m
+
+    def _add(self, m, dots, factors):
+        """Two numbers whose sum is that of the subgroups' dot products times their factors."""
+        if factors is None:
+            # Signs counted the other way round make each dot product 2**11 larger, 2**13 in all.
+            rows = [(0, Cat(dot[:11], ~dot[11])) for dot in dots]
+            return compress(m, [*rows, (13, C(1, 1))], width=14, name="sum")
+        # Each base is 2**16 larger and each addend 2**14: 5 * 2**16 in all, which 2**17 + 2**16
+        # completes to 2**19.
+        bases, addends = [], []
+        for j, dot in enumerate(dots):
+            base = Signal(signed(17), name=f"base{j}")
+            addend = Signal(signed(15), name=f"addend{j}")
+            rows = scale_rows(dot, factors[j])
+            m.d.comb += [base.eq(rows[0]), addend.eq(rows[1])]
+            bases.append((0, Cat(base[:16], ~base[16])))
+            addends.append((0, Cat(addend[:14], ~addend[14])))
+        return compress(m, [*addends, *bases, (16, C(3, 2))], width=19, name="sum")
+
+
+def _rows(metadata):
+    """Two numbers that add up, modulo their width, to a subgroup's dot product."""
+    width = 14 if metadata else 12
+    return data.StructLayout({"low": width, "high": width})
+
+
+class _Subgroup(wiring.Component):
+    """Refined dot product of a subgroup, without the weights' factor: combinational.
 
     Parameters
     ----------
@@ -33,64 +141,28 @@ class GroupDot(wiring.Component):
 
     Members
     -------
-    row : In(Row or PlainRow)
-    weight : In(Record or PlainRecord)
-    enable : In(1)
-    sum : Out(signed(19))
-        Units of 1/64, at most 131712 in magnitude; without metadata ``Out(signed(14))``, units of
-        1/4, at most 4608.
+    activations, lane, refinement, weights
+        As of `PETile`.
+    rows : Out(_rows(metadata))
     """
 
-    latency = 1
-
-    def __init__(self, *, metadata=True):
+    def __init__(self, *, metadata):
         self.has_metadata = metadata
         super().__init__({
-            "row": In(Row if metadata else PlainRow),
-            "weight": In(Record if metadata else PlainRecord),
-            "enable": In(1),
-            "sum": Out(signed(19) if metadata else signed(14)),
+            "activations": In(Codes),
+            **({"lane": In(SUBGROUP), "refinement": In(Refinement)} if metadata else {}),
+            "weights": In(Codes),
+            "rows": Out(_rows(metadata)),
         })
 
     def elaborate(self, platform):
         m = Module()
 
-        tiles = [SubgroupDot(metadata=self.has_metadata) for _ in range(SUBGROUPS)]
-        for j, tile in enumerate(tiles):
-            m.submodules[f"tile{j}"] = tile
-            m.d.comb += [
-                tile.activations.eq(self.row.codes[j]),
-                tile.weights.eq(Cat(self.weight.elements[SUBGROUP * j + i]
-                                    for i in range(SUBGROUP))),
-            ]
-            if self.has_metadata:
-                m.d.comb += [
-                    tile.lane.eq(self.row.lanes[j]),
-                    tile.refinement.eq(self.row.refinements[j]),
-                ]
-        if not self.has_metadata:
-            total = Signal(signed(14))
-            m.d.comb += [
-                total.eq(sum(tile.dot for tile in tiles)),
-                self.sum.eq(hold(m, total, self.enable, "held_sum")),
-            ]
-            return m
-
-        # Signs counted the other way round make each base 2**16 larger and each addend 2**14:
-        # 5 * 2**16 in all, which 2**17 + 2**16 completes to 2**19. Both are free in an addend.
-        bases, addends = [], []
-        for j, tile in enumerate(tiles):
-            base = Signal(signed(17), name=f"base{j}")
-            addend = Signal(signed(15), name=f"addend{j}")
-            rows = scale_rows(tile.dot, self.weight.metadata[j])
-            m.d.comb += [base.eq(rows[0]), addend.eq(rows[1])]
-            bases.append(Cat(base[:16], ~base[16]))
-            addends.append(Cat(addend[:14], ~addend[14]))
-        addends[0] = Cat(addends[0], C(0, 1), C(3, 2))
-        low, high = compress(m, addends + bases, width=19, name="sum")
-        low = hold(m, low, self.enable, "held_low")
-        # A carry never goes to the lowest place.
-        high = hold(m, high[1:], self.enable, "held_high") << 1
-        m.d.comb += self.sum.eq(add(m, low, high, name="total"))
+        products = e2m1_products(m, self.weights, self.activations)
+        refinement = None
+        if self.has_metadata:
+            refinement = refine(m, self.weights, self.lane, self.refinement)
+        low, high = add_products(m, products, refinement)
+        m.d.comb += [self.rows.low.eq(low), self.rows.high.eq(high)]
 
         return m

@@ -4,9 +4,9 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .formats import SUBGROUP, SUBGROUPS, PlainRecord, Record, check_metadata
-from .group_accumulator import Normalize, TermAdder, scale_sum
+from .group_accumulator import Normalize, Scale, TermAdder, scale_sum
 from .group_dot import GroupDot, PlainRow, Row
-from .pipeline import Control, hold
+from .pipeline import Control, Stages, check_depth
 from .stream_register import StreamRegister
 from .top1_decode import Top1Decode
 
@@ -27,8 +27,8 @@ class MacArray(wiring.Component):
     activations: exact inside the group, rounded once, corners as in `GroupAccumulator`.
     Specification sections 7 and 8.
 
-    Latency 5 from ``i_activation`` to ``o``, one group per cycle; ``i_acc`` is taken three cycles
-    after its activation.
+    Latency ``depth`` from ``i_activation`` to ``o``, one group per cycle; ``i_acc`` is taken
+    ``acc_latency`` cycles after its activation: 3, or 7 with a depth of 12.
 
     Parameters
     ----------
@@ -39,6 +39,8 @@ class MacArray(wiring.Component):
     metadata : bool
         Whether records have metadata. Without, the array is one of plain MXFP4, for comparison:
         streams take ``PlainRecord`` and ``PlainActivation``, and nothing refines.
+    depth : int
+        Pipeline registers: 5 for 500 MHz in a 45 nm library, 12 for 1 GHz.
 
     Members
     -------
@@ -55,20 +57,24 @@ class MacArray(wiring.Component):
     TypeError
         If ``metadata`` is not a bool.
     ValueError
-        If ``columns`` is not a positive integer, or ``weight_width`` does not divide it.
+        If ``columns`` is not a positive integer, ``weight_width`` does not divide it, or ``depth``
+        is not 5 or 12.
     """
 
-    # From an activation to its accumulators, and to its results.
-    acc_latency = 1 + GroupDot.latency + 1
-    latency = acc_latency + TermAdder.latency
+    # From an activation to its results, and to the accumulators that it takes, as by default.
+    latency = 5
+    acc_latency = 3
 
-    def __init__(self, *, columns=32, weight_width=1, metadata=True):
+    def __init__(self, *, columns=32, weight_width=1, metadata=True, depth=5):
         if type(columns) is not int or columns < 1:
             raise ValueError(f"Columns must be a positive integer, not {columns!r}")
         if type(weight_width) is not int or weight_width < 1 or columns % weight_width:
             raise ValueError(f"Weight width must be a divisor of {columns} columns, "
                              f"not {weight_width!r}")
         check_metadata(metadata)
+        check_depth(depth, (5, 12))
+        if depth == 12:
+            self.latency, self.acc_latency = 12, 7
         self.columns = columns
         self.weight_width = weight_width
         self.has_metadata = metadata
@@ -134,8 +140,8 @@ class MacArray(wiring.Component):
 
         # All columns move alike: a group's sum, the same as a float, and from where accumulators
         # join the new sum and its rounding.
-        m.submodules.multiply = multiply = Control(GroupDot.latency + 1)
-        m.submodules.add = add = Control(TermAdder.latency)
+        m.submodules.multiply = multiply = Control(self.acc_latency - 1)
+        m.submodules.add = add = Control(self.latency - self.acc_latency)
         m.d.comb += [
             multiply.i_valid.eq(row.o.valid & present),
             row.o.ready.eq(present & multiply.i_ready),
@@ -147,7 +153,8 @@ class MacArray(wiring.Component):
             add.o_ready.eq(self.o.ready),
         ]
         for n in range(self.columns):
-            m.submodules[f"column{n}"] = column = _Column(metadata=self.has_metadata)
+            m.submodules[f"column{n}"] = column = _Column(metadata=self.has_metadata,
+                                                              fine=self.latency == 12)
             m.d.comb += [
                 column.weight.eq(self.i_weight.payload[n % self.weight_width]),
                 column.load.eq(load & (position == n // self.weight_width)),
@@ -167,6 +174,8 @@ class _Column(wiring.Component):
     Parameters
     ----------
     metadata : bool
+    fine : bool
+        Whether there are stages for 1 GHz.
 
     Members
     -------
@@ -176,21 +185,24 @@ class _Column(wiring.Component):
         ``swap`` makes the shadow's record the present one.
     row : In(Row or PlainRow)
         The activation group.
-    enable : In(4)
+    enable : In(latency)
         Moves each stage.
     acc : In(32)
-        Meets the group that is in the second stage.
+        Meets the group that goes into the adder.
     o : Out(32)
     """
 
-    def __init__(self, *, metadata):
-        self.has_metadata = metadata
+    def __init__(self, *, metadata, fine):
+        self.dot = GroupDot(metadata=metadata, fine=fine)
+        self.normalize = Normalize(metadata=metadata, fine=fine)
+        self.add = TermAdder(metadata=metadata, fine=fine)
+        self.latency = self.dot.latency + self.normalize.latency + self.add.latency
         super().__init__({
             "weight": In(Record if metadata else PlainRecord),
             "load": In(1),
             "swap": In(1),
             "row": In(Row if metadata else PlainRow),
-            "enable": In(MacArray.latency - 1),
+            "enable": In(self.latency),
             "acc": In(32),
             "o": Out(32),
         })
@@ -205,19 +217,24 @@ class _Column(wiring.Component):
         with m.If(self.swap):
             m.d.sync += stationary.eq(shadow)
 
-        m.submodules.dot = dot = GroupDot(metadata=self.has_metadata)
-        m.submodules.normalize = normalize = Normalize(metadata=self.has_metadata)
-        m.submodules.add = add = TermAdder(metadata=self.has_metadata)
-        scale = scale_sum(self.row.scale, stationary.scale)
+        m.submodules.dot = dot = self.dot
+        m.submodules.normalize = normalize = self.normalize
+        m.submodules.add = add = self.add
+        scale = Signal(Scale)
+        m.d.comb += scale.eq(scale_sum(self.row.scale, stationary.scale))
+        beside = Stages(m, self.enable)
+        for stage in range(dot.latency):
+            scale, = beside.cut(**{f"scale{stage}": scale})
+        enables = iter(self.enable)
+        for part in (dot, normalize, add):
+            m.d.comb += part.enable.eq(Cat(next(enables) for _ in range(part.latency)))
         m.d.comb += [
             dot.row.eq(self.row),
             dot.weight.eq(stationary),
-            dot.enable.eq(self.enable[0]),
             normalize.sum.eq(dot.sum),
-            normalize.scale.eq(hold(m, scale, self.enable[0], "scale")),
-            add.term.eq(hold(m, normalize.o, self.enable[1], "term")),
+            normalize.scale.eq(scale),
+            add.term.eq(normalize.o),
             add.acc.eq(self.acc),
-            add.enable.eq(self.enable[2:]),
             self.o.eq(add.o),
         ]
 

@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from .arithmetic import compress
 from .formats import SUBGROUP, Codes, check_metadata, e2m1_significand
+from .pipeline import check_depth, hold
 from .top1_decode import Refinement
 
 
@@ -83,6 +84,66 @@ def add_products(m, products, refinement=None):
     return [dot[0] ^ (1 << (width - 1)), dot[1]]
 
 
+def refine(m, weights, lane, refinement):
+    """What an activation's refinement adds to a dot product: signed, in units of 1/16.
+
+    Parameters
+    ----------
+    m : Module
+    weights : Codes
+    lane : Value
+        Of the top-1, one-hot.
+    refinement : Refinement
+
+    Returns
+    -------
+    Signal
+    """
+    # The top-1's weight in halves (at most 12) times its refinement in eighths (at most 8):
+    # at most 96 sixteenths, below 2**7. Its sign is the weight's and the refinement's. As of
+    # the products, the significand is negated before it is shifted.
+    top = Signal(4)
+    magnitude = Signal(2)
+    negative = Signal()
+    value = Signal(signed(3), name="refinement0")
+    m.d.comb += [
+        top.eq(reduce(or_, (weight & selected.replicate(4)
+                            for weight, selected in zip(weights, lane, strict=True)))),
+        magnitude.eq(e2m1_significand(top) & ~refinement.zero.replicate(2)),
+        negative.eq(top[3] ^ refinement.negative),
+        value.eq(Cat(magnitude[0], magnitude[1] ^ (negative & magnitude[0]),
+                     negative & magnitude.any())),
+    ]
+    one, two = refinement.shift
+    for n, shift in enumerate((top[2], top[2] & top[1], one, Cat(C(0, 1), two))):
+        before = value
+        value = Signal(signed(len(before) + len(shift)), name=f"refinement{n + 1}")
+        m.d.comb += value.eq(before << shift)
+    return value
+
+
+def scale_rows(dot, factor):
+    """Two numbers whose sum is a subgroup's dot product times its weights' factor.
+
+    Parameters
+    ----------
+    dot : Value, signed(14)
+    factor : Value
+        k of the factor 4 + k, two bits.
+
+    Returns
+    -------
+    base : Value, signed(17)
+    addend : Value, signed(15)
+    """
+    # 4 + k is 4 + 0, 4 + 1, 4 + 2 or 8 - 1: one addition. The one that completes the negation
+    # goes to the base's lowest place, which is free. At most 4704 * 8 < 2**16.
+    most = factor.all()
+    base = Mux(most, dot << 3, dot << 2) | most
+    addend = Mux(factor[0], dot ^ most.replicate(14).as_signed(), Mux(factor[1], dot << 1, 0))
+    return base, addend
+
+
 class PETile(wiring.Component):
     """Refined dot product of a subgroup, times the weights' subgroup factor: an exact integer.
 
@@ -128,8 +189,7 @@ class PETile(wiring.Component):
     """
 
     def __init__(self, *, depth=0, metadata=True):
-        if type(depth) is not int or depth not in (0, 1, 2):
-            raise ValueError(f"Pipeline depth must be 0, 1 or 2, not {depth!r}")
+        check_depth(depth, (0, 1, 2))
         check_metadata(metadata)
         self.depth = depth
         self.has_metadata = metadata
@@ -149,76 +209,33 @@ class PETile(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
+        def held(value, name):
+            return hold(m, value, self.enable, name)
+
         products = e2m1_products(m, self.weights, self.activations)
+        refinement = None
         if self.has_metadata:
-            self._refine(m, products)
-        else:
-            self._add(m, products)
+            factor = self.meta
+            refinement = refine(m, self.weights, self.lane, self.refinement)
+        if self.depth == 2:
+            products = [held(product, f"held_product{i}") for i, product in enumerate(products)]
+            if self.has_metadata:
+                refinement = held(refinement, "held_refinement")
+                factor = held(factor, "product_factor")
+        low, high = add_products(m, products, refinement)
+
+        dot = Signal(signed(len(low)))
+        m.d.comb += dot.eq(low + high)
+        if self.depth:
+            dot = held(dot, "held_dot")
+            if self.has_metadata:
+                factor = held(factor, "held_factor")
+        if not self.has_metadata:
+            m.d.comb += self.sum.eq(dot)
+            return m
+
+        # At most 4704 * 7 < 2**16 in magnitude.
+        base, addend = scale_rows(dot, factor)
+        m.d.comb += self.sum.eq(base + addend)
 
         return m
-
-    def _register(self, m, value, name):
-        held = Signal.like(value, name=name, reset_less=True)
-        with m.If(self.enable):
-            m.d.sync += held.eq(value)
-        return held
-
-    def _register_products(self, m, products):
-        return [self._register(m, product, f"held_product{i}")
-                for i, product in enumerate(products)]
-
-    def _add(self, m, products):
-        """The dot product alone."""
-        if self.depth == 2:
-            products = self._register_products(m, products)
-        dot = add_products(m, products)
-        total = Signal(signed(12))
-        m.d.comb += total.eq(dot[0] + dot[1])
-        m.d.comb += self.sum.eq(self._register(m, total, "held_total") if self.depth else total)
-
-    def _refine(self, m, products):
-        """The dot product with the refinement, times the factor."""
-        # The top-1's weight in halves (at most 12) times its refinement in eighths (at most 8):
-        # at most 96 sixteenths, below 2**7. Its sign is the weight's and the refinement's. As of
-        # the products, the significand is negated before it is shifted.
-        lanes = zip(self.weights, self.lane, strict=True)
-        top = Signal(4)
-        magnitude = Signal(2)
-        negative = Signal()
-        refinement = Signal(signed(3), name="refinement0")
-        m.d.comb += [
-            top.eq(reduce(or_, (weight & selected.replicate(4) for weight, selected in lanes))),
-            magnitude.eq(e2m1_significand(top) & ~self.refinement.zero.replicate(2)),
-            negative.eq(top[3] ^ self.refinement.negative),
-            refinement.eq(Cat(magnitude[0], magnitude[1] ^ (negative & magnitude[0]),
-                              negative & magnitude.any())),
-        ]
-        one, two = self.refinement.shift
-        for n, shift in enumerate((top[2], top[2] & top[1], one, Cat(C(0, 1), two))):
-            value = refinement
-            refinement = Signal(signed(len(value) + len(shift)), name=f"refinement{n + 1}")
-            m.d.comb += refinement.eq(value << shift)
-
-        factor = self.meta
-        if self.depth == 2:
-            products = self._register_products(m, products)
-            refinement = self._register(m, refinement, "held_refinement")
-            factor = self._register(m, factor, "product_factor")
-        dot = add_products(m, products, refinement)
-        refined = Signal(signed(14))
-        m.d.comb += refined.eq(dot[0] + dot[1])
-
-        if self.depth:
-            refined = self._register(m, refined, "held_refined")
-            factor = self._register(m, factor, "held_factor")
-
-        # 4 + k is 4 + 0, 4 + 1, 4 + 2 or 8 - 1: one addition. At most 4704 * 7 < 2**16.
-        most = factor.all()
-        base = Signal(signed(17))
-        addend = Signal(signed(17))
-        m.d.comb += [
-            base.eq(Mux(most, refined << 3, refined << 2)),
-            addend.eq(Mux(factor[0], refined ^ most.replicate(14).as_signed(),
-                          Mux(factor[1], refined << 1, 0))),
-            self.sum.eq(base + addend + most),
-        ]

@@ -14,6 +14,33 @@ def hold(m, value, enable, name):
     return held
 
 
+def check_depth(depth, offered):
+    """Raises ValueError unless a unit's parameter ``depth`` is one of those offered."""
+    if type(depth) is not int or depth not in offered:
+        allowed = f"{', '.join(map(str, offered[:-1]))} or {offered[-1]}"
+        raise ValueError(f"Pipeline depth must be {allowed}, not {depth!r}")
+
+
+class Stages:
+    """The registers of a pipeline, one stage after the other.
+
+    Parameters
+    ----------
+    m : Module
+    enable : Value
+        Moves each stage, the first in the least significant bit.
+    """
+
+    def __init__(self, m, enable):
+        self.m = m
+        self.enables = list(enable)
+
+    def cut(self, **values):
+        """Holds values by name in the next stage's registers; returns those in the same order."""
+        enable = self.enables.pop(0)
+        return [hold(self.m, value, enable, name) for name, value in values.items()]
+
+
 class Control(wiring.Component):
     """Moves the stages of a pipeline: a stage takes what is before it if it is empty or moves on.
 
