@@ -366,7 +366,7 @@ def test_unit_without_traffic(monkeypatch):
     ("quantization_engine", ("metadata=False",)), ("quantization_engine", ("input=bfloat16",)),
     ("pe_tile", ("metadata=False",)), ("pe_tile", ("depth=2",)), ("nvfp4_pe_tile", ("lanes=16",)),
     ("decoder", ("kind=weight",)), ("group_accumulator", ("metadata=False",)),
-    ("mac_array", ("columns=16", "weight_width=8")),
+    ("mac_array", ("columns=16", "weight_width=8", "metadata=False")),
 ])
 def test_every_netlist_equals_golden(name, settings):
     for kind in KINDS:
