@@ -25,6 +25,7 @@ from pathlib import Path
 from amaranth.lib import wiring
 from filelock import FileLock
 
+from golden.kernel import folder
 from hw import generate, yosys
 
 ENGINES = ("verilator", "cxxrtl")
@@ -51,19 +52,6 @@ def fastest():
 def preferred(engine, vcd=None):
     """The engine to use where "auto" is to compile whenever it can, as a cycle takes long."""
     return fastest() if engine == "auto" and not vcd and compiler() else engine
-
-
-def folder():
-    """Folder of what was built: ``$M2XFP_CACHE_DIR``, or m2xfp-rtl in the user's cache."""
-    if chosen := os.environ.get("M2XFP_CACHE_DIR"):
-        return Path(chosen)
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "m2xfp-rtl"
 
 
 def load(component, engine):
