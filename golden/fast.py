@@ -24,8 +24,8 @@ from .formats import (
 BLOCK = 2**16
 """Elements that one thread works on at a time in NumPy: what comes between fits the cache."""
 
-COMPILED_BLOCK = 2**18
-"""The same of the kernel, which keeps nothing; so large that calls cost nothing."""
+COMPILED_BLOCK = 2**20
+"""The most that the kernel, which keeps nothing between, gets at a time: calls cost nothing."""
 
 COMPILED_FROM = 2**16
 """Elements from which on a tensor is worth loading, or compiling, the kernel."""
@@ -146,7 +146,9 @@ def _rows(x, group):
 
 def _blocks(rows, group, library):
     """Slices of rows and of groups in them: whole rows, or parts of one."""
-    most = (BLOCK if library is None else COMPILED_BLOCK) // group
+    # A converted or padded copy of a block stays small beside the tensor.
+    most = BLOCK if library is None else min(max(BLOCK, rows.size // 16), COMPILED_BLOCK)
+    most //= group
     count, groups = len(rows), -(-rows.shape[1] // group)
     columns = min(groups, most)
     step = max(1, most // groups)
