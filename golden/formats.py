@@ -34,6 +34,15 @@ def _first_mantissa_above(m):
 SQRT2 = _first_mantissa_above(np.sqrt(2.0))
 THREE_HALVES_OVER_SQRT2 = _first_mantissa_above(1.5 / np.sqrt(2.0))
 
+MANTISSA_LIMITS = {
+    "floor": (0x800000, 0),
+    "ceil": (0x400001, 0),
+    "rtn1": (0x800000, THREE_HALVES_OVER_SQRT2),
+    "rtn2": (SQRT2, 0),
+}
+"""By rule, the float32 mantissa field from which on the scale's exponent is one higher, and that
+below which it is one lower."""
+
 
 def e2m1_integers(codes):
     """Twice the value of E2M1 codes, signed: int8 in -12..12."""
@@ -87,12 +96,8 @@ def scale_codes(magnitude_bits, rule):
     """
     exponent = (magnitude_bits >> 23).astype(np.int32)
     mantissa = magnitude_bits & 0x7FFFFF
-    offset = {
-        "floor": 0,
-        "ceil": np.where(mantissa > 0x400000, 1, 0),
-        "rtn1": np.where(mantissa < THREE_HALVES_OVER_SQRT2, -1, 0),
-        "rtn2": np.where(mantissa >= SQRT2, 1, 0),
-    }[rule]
+    up, down = MANTISSA_LIMITS[rule]
+    offset = np.where(mantissa >= up, 1, np.where(mantissa < down, -1, 0))
     # A subnormal's exponent field is 0: whatever its offset, it clamps to code 0, as it must.
     return np.clip(exponent - 2 + offset, 0, SCALE_MAX)
 
@@ -105,6 +110,26 @@ def check_sizes(group, subgroup):
         raise ValueError(f"subgroup must be one of {SUBGROUPS}, not {subgroup!r}")
     if subgroup > group:
         raise ValueError(f"subgroup must divide group {group}, not {subgroup!r}")
+
+
+def check_threads(threads):
+    """Raises TypeError or ValueError unless it is a number of threads."""
+    if not isinstance(threads, (int, np.integer)):
+        raise TypeError(f"threads must be an integer, not {type(threads).__name__}")
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, not {threads}")
+
+
+def check_tensor(x, name):
+    """Raises TypeError or ValueError, naming the argument, unless a tensor can be quantized."""
+    dtype = getattr(x, "dtype", None)
+    if not isinstance(x, np.ndarray) or dtype not in FLOAT_TYPES:
+        offered = ", ".join(t.name for t in FLOAT_TYPES)
+        raise TypeError(f"{name} must be a NumPy array of one of {offered}, "
+                        f"not {dtype if dtype is not None else type(x).__name__}")
+    if x.ndim == 0 or x.size == 0:
+        raise ValueError(f"{name} must have at least one axis and one element, "
+                         f"not shape {x.shape}")
 
 
 def groups_of(x, name, group):
@@ -130,14 +155,7 @@ def groups_of(x, name, group):
     ValueError
         If ``x`` has no axis or no element.
     """
-    dtype = getattr(x, "dtype", None)
-    if not isinstance(x, np.ndarray) or dtype not in FLOAT_TYPES:
-        offered = ", ".join(t.name for t in FLOAT_TYPES)
-        raise TypeError(f"{name} must be a NumPy array of one of {offered}, "
-                        f"not {dtype if dtype is not None else type(x).__name__}")
-    if x.ndim == 0 or x.size == 0:
-        raise ValueError(f"{name} must have at least one axis and one element, "
-                         f"not shape {x.shape}")
+    check_tensor(x, name)
     tail = -x.shape[-1] % group
     padded = np.zeros((*x.shape[:-1], x.shape[-1] + tail), np.float32)
     padded[..., : x.shape[-1]] = x

@@ -2,22 +2,44 @@
 
 import numpy as np
 
-from .formats import FLOAT32_NAN, SCALE_NAN, e2m1_integers
-from .quantization_engine import quantize_activations
+from . import fast
+from .decoder import dequantize
+from .formats import check_sizes, check_tensor, check_threads
+from .quantization_engine import check_rule
+from .quantized import Quantized
 
 
-def mxfp4_round_trip(x, *, group=32, rule="floor"):
-    """Values of a tensor after MXFP4: E2M1 elements under an E8M0 scale per group.
+def quantize_mxfp4(x, *, group=32, rule="floor", threads=1):
+    """Quantizes a tensor to MXFP4: E2M1 elements under an E8M0 scale per group.
 
-    Parameters and errors as in `golden.quantize_activations`, whose elements and scales are
-    MXFP4; the result has the shape of ``x``.
+    Parameters and errors as in `golden.quantize_activations`, whose elements and scales these are.
+
+    Returns
+    -------
+    elements : uint8 array, shape (..., Kpad)
+        E2M1 codes, one per byte.
+    scales : uint8 array, shape (..., Kpad / group)
+        E8M0 scale code of each group; 255 is NaN.
+    """
+    check_sizes(group, group)
+    check_rule(rule)
+    check_threads(threads)
+    check_tensor(x, "x")
+    planes = fast.encode(x, group, group, rule, threads, kind="activation", metadata=False)
+    return planes["elements"], planes["scales"]
+
+
+def mxfp4_round_trip(x, *, group=32, rule="floor", threads=1):
+    """Values of a tensor after MXFP4.
+
+    Parameters and errors as in `quantize_mxfp4`; the result has the shape of ``x``.
 
     Returns
     -------
     float32 array
     """
-    q = quantize_activations(x, group=group, rule=rule)
-    scales = q.scales.repeat(group, axis=-1)
-    values = np.ldexp(e2m1_integers(q.elements).astype(np.float32), scales.astype(np.int32) - 128)
-    values[scales == SCALE_NAN] = FLOAT32_NAN
-    return values[..., : x.shape[-1]]
+    elements, scales = quantize_mxfp4(x, group=group, rule=rule, threads=threads)
+    # Weights whose factors are all 1.
+    return dequantize(Quantized(kind="weight", shape=x.shape, group=group, subgroup=group,
+                                elements=elements, metadata=np.zeros_like(scales),
+                                scales=scales), threads=threads)

@@ -2,12 +2,22 @@
 
 import numpy as np
 
-from .formats import RULES, SCALE_NAN, check_sizes, groups_of, round_magnitude, scale_codes
+from . import fast
+from .formats import (
+    RULES,
+    SCALE_NAN,
+    check_sizes,
+    check_tensor,
+    check_threads,
+    groups_of,
+    round_magnitude,
+    scale_codes,
+)
 from .quantized import Quantized
 from .top1 import top1
 
 
-def quantize_activations(x, *, group=32, subgroup=8, rule="floor"):
+def quantize_activations(x, *, group=32, subgroup=8, rule="floor", threads=1):
     """Quantizes activations to M2XFP (Elem-EM, the paper's Algorithm 1).
 
     Elements are rounded to nearest, ties to even, saturating at 6 times the scale; the largest
@@ -24,6 +34,8 @@ def quantize_activations(x, *, group=32, subgroup=8, rule="floor"):
         Elements per two metadata bits: 4, 8, 16 or 32, dividing ``group``.
     rule : str
         Scale rule: "floor", "ceil", "rtn1" or "rtn2" (specification section 5).
+    threads : int
+        Threads that share the work, at least 1; the result does not depend on it.
 
     Returns
     -------
@@ -33,12 +45,23 @@ def quantize_activations(x, *, group=32, subgroup=8, rule="floor"):
     Raises
     ------
     TypeError
-        If ``x`` is not an array of a supported type.
+        If ``x`` is not an array of a supported type, or ``threads`` no integer.
     ValueError
-        If ``x`` is empty, or a size or the rule is not offered.
+        If ``x`` is empty, or a size, the rule or the number of threads is not offered.
     """
     check_sizes(group, subgroup)
     check_rule(rule)
+    check_threads(threads)
+    check_tensor(x, "x")
+    planes = fast.encode(x, group, subgroup, rule, threads, kind="activation")
+    return Quantized(kind="activation", shape=x.shape, group=group, subgroup=subgroup, **planes)
+
+
+def definition(x, *, group=32, subgroup=8, rule="floor"):
+    """The encoder as the specification has it, step by step, for whole tensors at once.
+
+    `quantize_activations` gives the same at speed. Parameters are checked there.
+    """
     groups = groups_of(x, "x", group)
     scales, bad = group_scales(groups, rule)
 

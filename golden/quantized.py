@@ -153,11 +153,46 @@ def _bits(codes, width):
     return bits.reshape(*codes.shape[:-1], -1)
 
 
+# Bytes that are packed or unpacked at a time.
+_BLOCK = 2**16
+
+
 def _pack(codes, width):
-    return np.packbits(_bits(codes, width), axis=-1, bitorder="little")
+    """Codes of a byte each, as many to a byte as it holds; rows are filled up."""
+    count = 8 // width
+    if count == 1:
+        return codes
+    tail = -codes.shape[-1] % count
+    if tail:
+        codes = np.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, tail)])
+    # Little-endian words of the codes that share a byte: code i comes down from bit 8 * i.
+    words = np.ascontiguousarray(codes).reshape(-1).view(f"<u{count}")
+    packed = np.empty(words.size, np.uint8)
+    for start in range(0, words.size, _BLOCK):
+        part = words[start: start + _BLOCK]
+        joined = part.copy()
+        for i in range(1, count):
+            joined |= part >> (8 - width) * i
+        # The other bytes are cut off.
+        packed[start: start + _BLOCK] = joined
+    return packed.reshape(*codes.shape[:-1], -1)
 
 
 def _unpack(plane, width, length):
-    bits = np.unpackbits(plane, axis=-1, count=length * width, bitorder="little")
-    weights = np.left_shift(1, np.arange(width)).astype(np.uint8)
-    return (bits.reshape(*plane.shape[:-1], length, width) * weights).sum(-1, dtype=np.uint8)
+    """The first codes of each row of what `_pack` gave."""
+    count = 8 // width
+    if count == 1:
+        return plane.copy()
+    packed = plane.reshape(-1)
+    words = np.empty(packed.size, f"<u{count}")
+    # One code's bits in each byte.
+    mask = sum((2**width - 1) << 8 * i for i in range(count))
+    for start in range(0, packed.size, _BLOCK):
+        part = packed[start: start + _BLOCK].astype(words.dtype)
+        spread = part.copy()
+        for i in range(1, count):
+            spread |= part << (8 - width) * i
+        spread &= mask
+        words[start: start + _BLOCK] = spread
+    codes = words.view(np.uint8).reshape(*plane.shape[:-1], -1)
+    return np.ascontiguousarray(codes[..., :length])

@@ -2,11 +2,21 @@
 
 import numpy as np
 
-from .formats import SCALE_MAX, check_sizes, e2m1_integers, groups_of, round_magnitude
+from . import fast
+from .formats import (
+    SCALE_MAX,
+    check_sizes,
+    check_tensor,
+    check_threads,
+    e2m1_integers,
+    groups_of,
+    round_magnitude,
+)
 from .quantization_engine import assemble, check_rule, group_scales, scaled_magnitudes
+from .quantized import Quantized
 
 
-def quantize_weights(w, *, group=32, subgroup=8, rule="floor", adaptive=True):
+def quantize_weights(w, *, group=32, subgroup=8, rule="floor", adaptive=True, threads=1):
     """Quantizes weights to M2XFP (Sg-EM): the least squared error over factors and scales.
 
     Every subgroup takes the factor 1, 1.25, 1.5 or 1.75 and, if adaptive, every group one of
@@ -26,6 +36,8 @@ def quantize_weights(w, *, group=32, subgroup=8, rule="floor", adaptive=True):
         Rule of the starting scale: "floor", "ceil", "rtn1" or "rtn2" (section 5).
     adaptive : bool
         Also try the next lower and the next higher scale.
+    threads : int
+        Threads that share the work, at least 1; the result does not depend on it.
 
     Returns
     -------
@@ -35,12 +47,23 @@ def quantize_weights(w, *, group=32, subgroup=8, rule="floor", adaptive=True):
     Raises
     ------
     TypeError
-        If ``w`` is not an array of a supported type.
+        If ``w`` is not an array of a supported type, or ``threads`` no integer.
     ValueError
-        If ``w`` is empty, or a size or the rule is not offered.
+        If ``w`` is empty, or a size, the rule or the number of threads is not offered.
     """
     check_sizes(group, subgroup)
     check_rule(rule)
+    check_threads(threads)
+    check_tensor(w, "w")
+    planes = fast.encode(w, group, subgroup, rule, threads, kind="weight", adaptive=adaptive)
+    return Quantized(kind="weight", shape=w.shape, group=group, subgroup=subgroup, **planes)
+
+
+def definition(w, *, group=32, subgroup=8, rule="floor", adaptive=True):
+    """The encoder as the specification has it, step by step, for whole tensors at once.
+
+    `quantize_weights` gives the same at speed. Parameters are checked there.
+    """
     groups = groups_of(w, "w", group)
     start, bad = group_scales(groups, rule)
     u = scaled_magnitudes(groups, start, bad).reshape(*start.shape, -1, subgroup)

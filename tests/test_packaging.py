@@ -37,7 +37,7 @@ def test_contents(installed):
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {
         "golden", "hw", "sim"}
     assert {"sim/data/smollm2_mlp.npz", "sim/bench.cpp", "sim/verilator.h",
-            "sim/cxxrtl.h"} <= set(names)
+            "sim/cxxrtl.h", "golden/kernel.c"} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

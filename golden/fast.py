@@ -1,0 +1,306 @@
+"""The codec at speed: blocks that fit the cache, a compiled kernel or NumPy, threads.
+
+What it computes is defined, and easier to read, in `quantization_engine.definition`,
+`weight_encoder.definition` and `decoder.definition`; all bits are the same. Here magnitudes stay
+in float32: they are scaled by a power of two, so that only such far below every decision point
+are rounded, and compared with the decision points, whose products with the factors are exact.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from . import kernel
+from .formats import (
+    FLOAT32_NAN,
+    MANTISSA_LIMITS,
+    SCALE_MAX,
+    SCALE_NAN,
+    e2m1_integers,
+    e2m3_integers,
+    scale_codes,
+)
+
+BLOCK = 2**16
+"""Elements that one thread works on at a time in NumPy: what comes between fits the cache."""
+
+COMPILED_BLOCK = 2**20
+"""The most that the kernel, which keeps nothing between, gets at a time: calls cost nothing."""
+
+COMPILED_FROM = 2**16
+"""Elements from which on a tensor is worth loading, or compiling, the kernel."""
+
+DECISION_POINTS = [(0.25, np.greater, 1), (0.75, np.greater_equal, 1), (1.25, np.greater, 1),
+                   (1.75, np.greater_equal, 1), (2.5, np.greater, 2), (3.5, np.greater_equal, 2),
+                   (5.0, np.greater, 4)]
+"""Where E2M1 codes begin, how ties go to the even one, and the step in units of 1/2."""
+
+_PLAIN = np.copysign(e2m1_integers(np.arange(16)) / 2,
+                     np.where(np.arange(16) < 8, 1, -1)).astype(np.float32)
+# By 16 * metadata + code.
+_FACTORED = np.concatenate([_PLAIN * np.float32(1 + k / 4) for k in range(4)])
+# Magnitudes of refined top-1s, by 4 * code + metadata (specification section 3).
+_REFINED = e2m3_integers(np.maximum(np.arange(32), 1) - 1).astype(np.float32) / 8
+
+
+def encode(x, group, subgroup, rule, threads, *, kind, adaptive=False, metadata=True):
+    """Planes of a checked tensor.
+
+    Parameters
+    ----------
+    x : array of float32, float16 or bfloat16, shape (..., K)
+    group, subgroup, rule, threads
+        As of `golden.quantize_activations`.
+    kind : str
+        "activation" or "weight".
+    adaptive : bool
+        Of weights, as of `golden.quantize_weights`.
+    metadata : bool
+        Of activations: False leaves the metadata out.
+
+    Returns
+    -------
+    dict of str to uint8 array
+        "elements", "metadata" (if wanted) and "scales".
+    """
+    lead, groups = x.shape[:-1], -(-x.shape[-1] // group)
+    planes = {"elements": np.empty((*lead, groups * group), np.uint8),
+              "scales": np.empty((*lead, groups), np.uint8)}
+    if metadata:
+        planes["metadata"] = np.empty((*lead, groups * group // subgroup), np.uint8)
+    scales = planes["scales"].reshape(-1)
+    # One row per group.
+    elements, extra = (planes[name].reshape(len(scales), -1) if name in planes else None
+                         for name in ("elements", "metadata"))
+
+    rows = _rows(np.asarray(x), group)
+    library = _library(x.size)
+    up, down = MANTISSA_LIMITS[rule]
+
+    def work(block):
+        values = np.require(_padded(rows, group, *block), np.float32, "CA").reshape(-1, group)
+        start = block[0].start * -(-rows.shape[1] // group) + block[1].start
+        part = slice(start, start + len(values))
+        out = [elements[part], None if extra is None else extra[part], scales[part]]
+        if library is None:
+            with np.errstate(all="ignore"):
+                if kind == "weight":
+                    _weights(values, subgroup, rule, adaptive, *out)
+                else:
+                    _activations(values, subgroup, rule, *out)
+            return
+        run = (_address(values), len(values), group, subgroup, up, down)
+        if kind == "weight":
+            library.encode_weights(*run, bool(adaptive), *map(_address, out))
+        else:
+            library.encode_activations(*run, *map(_address, out))
+
+    _each(work, _blocks(rows, group, library), threads)
+    return planes
+
+
+def decode(q, threads):
+    """Float32 values of a quantized tensor, of its original shape."""
+    values = np.empty(q.shape, np.float32)
+    rows = _rows(values, q.group)
+    groups = -(-rows.shape[1] // q.group)
+    library = _library(values.size)
+    planes = [np.require(plane, None, "CA").reshape(-1, width) for plane, width in [
+        (q.elements, q.group), (q.metadata, q.group // q.subgroup), (q.scales, 1)]]
+
+    def work(block):
+        start = block[0].start * groups + block[1].start
+        part = slice(start, start + _count(block[0]) * _count(block[1]))
+        given = [plane[part] for plane in planes]
+        columns = slice(block[1].start * q.group, min(block[1].stop * q.group, rows.shape[1]))
+        target = rows[block[0], columns]
+        whole = target.size == given[0].size
+        out = target.reshape(given[0].shape) if whole else np.empty(given[0].shape, np.float32)
+        if library is None:
+            with np.errstate(all="ignore"):
+                _values(q.kind, *given, out)
+        else:
+            library.decode_groups(q.kind == "weight", *map(_address, given), len(out), q.group,
+                                  q.subgroup, _address(out))
+        if not whole:
+            target[...] = out.reshape(len(target), -1)[:, : target.shape[1]]
+
+    _each(work, _blocks(rows, q.group, library), threads)
+    return values
+
+
+def _library(size):
+    return kernel.load() if size >= COMPILED_FROM else None
+
+
+def _address(array):
+    return None if array is None else array.ctypes.data
+
+
+def _rows(x, group):
+    """A tensor as a matrix of rows to be cut into groups: a single row where none is padded."""
+    if x.shape[-1] % group == 0 and x.flags.c_contiguous:
+        return x.reshape(1, -1)
+    return x.reshape(-1, x.shape[-1])
+
+
+def _blocks(rows, group, library):
+    """Slices of rows and of groups in them: whole rows, or parts of one."""
+    # A converted or padded copy of a block stays small beside the tensor.
+    most = BLOCK if library is None else min(max(BLOCK, rows.size // 16), COMPILED_BLOCK)
+    most //= group
+    count, groups = len(rows), -(-rows.shape[1] // group)
+    columns = min(groups, most)
+    step = max(1, most // groups)
+    return [(slice(row, min(row + step, count)), slice(column, min(column + columns, groups)))
+            for row in range(0, count, step) for column in range(0, groups, columns)]
+
+
+def _count(part):
+    return part.stop - part.start
+
+
+def _padded(rows, group, part, groups):
+    """The values of some rows' groups; a ragged tail is filled up with +0."""
+    values = rows[part, groups.start * group: groups.stop * group]
+    width = _count(groups) * group
+    if values.shape[1] == width:
+        return values
+    padded = np.zeros((len(values), width), np.float32)
+    padded[:, : values.shape[1]] = values
+    return padded
+
+
+def _each(work, blocks, threads):
+    if threads == 1 or len(blocks) == 1:
+        for block in blocks:
+            work(block)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        # All results, for the errors.
+        list(pool.map(work, blocks))
+
+
+def _scaled(x, rule):
+    """Scale codes of groups, which are not finite, and the groups with those made zero.
+
+    The fourth is what magnitudes are multiplied by to be in units of the scale.
+    """
+    largest = (x.view(np.uint32) & np.uint32(0x7FFFFFFF)).max(axis=1)
+    bad = largest >= 0x7F800000
+    scales = scale_codes(largest, rule)
+    if bad.any():
+        x = np.where(bad[:, None], np.float32(0), x)
+    # Of finite groups at most 253, so that the inverse is a normal number.
+    return scales, bad, x, (254 - scales << 23).astype(np.uint32).view(np.float32)
+
+
+def _signs(x):
+    return (x.view(np.int32) < 0).view(np.uint8) << 3
+
+
+def _codes(u, step, *, halves=False):
+    """E2M1 codes of magnitudes in units of a step, or twice their values."""
+    total = np.zeros(u.shape, np.uint8)
+    for point, above, increment in DECISION_POINTS:
+        reached = above(u, np.float32(point) * step).view(np.uint8)
+        total += reached * np.uint8(increment) if halves and increment > 1 else reached
+    return total
+
+
+def _e2m3(v):
+    """E2M3 codes of magnitudes.
+
+    A sum with 2**20 times the quantum over 1/8 has whole quanta in its last places, rounded to
+    nearest, ties to even.
+    """
+    binade = (v >= 2).astype(np.int32) + (v >= 4)
+    large = binade + 147 << 23
+    code = (v + large.view(np.float32)).view(np.int32) - large + 8 * binade
+    return np.minimum(code, 31)
+
+
+def _activations(x, subgroup, rule, elements, metadata, scales):
+    start, bad, x, factor = _scaled(x, rule)
+    v = np.abs(x)
+    v *= factor[:, None]
+    codes = _codes(v, np.float32(1))
+    np.bitwise_or(codes, _signs(x), out=elements)
+    scales[...] = np.where(bad, SCALE_NAN, start)
+    if metadata is None:
+        return
+    top, lane = _top1(codes.reshape(-1, subgroup))
+    refined = _e2m3(v.reshape(-1)[np.arange(0, v.size, subgroup) + lane])
+    metadata[...] = np.clip(refined + 1 - 4 * top, 0, 3).reshape(metadata.shape)
+    metadata[bad] = 0
+
+
+def _top1(codes):
+    """Largest codes without sign of subgroups and their lanes, the lowest ones, as int32."""
+    # Lanes as rows: NumPy is ten times as quick along the first axis as along a short last one.
+    keys = np.left_shift(codes.T, 5, order="C")
+    keys |= 31 - np.arange(len(keys), dtype=np.uint8)[:, None]
+    best = keys.max(axis=0).astype(np.int32)
+    return best >> 5, 31 - (best & 31)
+
+
+def _weights(x, subgroup, rule, adaptive, elements, metadata, scales):
+    start, bad, x, factor = _scaled(x, rule)
+    count = metadata.shape[1]
+    # Element i of all subgroups side by side in row i.
+    u = np.abs(x.reshape(-1, subgroup).T, order="C")
+    u *= factor.repeat(count)
+
+    best_excess = np.full(len(x), np.inf)
+    best = start
+    steps = np.zeros(metadata.shape, np.float32)
+    for bias in (-1, 0, 1) if adaptive else (0,):
+        excess, factors, tried = _best_factors(u, 2.0**bias)
+        total = excess.reshape(metadata.shape).sum(axis=1)
+        offered = (start + bias >= 0) & (start + bias <= SCALE_MAX)
+        better = offered & (total < best_excess)
+        best_excess = np.where(better, total, best_excess)
+        best = np.where(better, start + bias, best)
+        metadata[better] = factors.reshape(metadata.shape)[better]
+        steps[better] = tried.reshape(metadata.shape)[better]
+
+    codes = _codes(u, steps.reshape(-1))
+    np.bitwise_or(codes.T, _signs(x).reshape(-1, subgroup), out=elements.reshape(-1, subgroup))
+    scales[...] = np.where(bad, SCALE_NAN, best)
+    metadata[bad] = 0
+
+
+def _best_factors(u, scale):
+    """Least excess of subgroups at a scale, as `weight_encoder` has it, its factor and step."""
+    best = np.full(u.shape[1], np.inf)
+    factors = np.zeros(u.shape[1], np.uint8)
+    steps = np.zeros(u.shape[1], np.float32)
+    for k in range(4):
+        step = scale * (4 + k) / 4
+        halves = _codes(u, np.float32(step), halves=True).astype(np.float64)
+        # q * (q - 2 * u) with q = halves * step / 2, in float64: exact.
+        excess = halves * (step / 4)
+        excess -= u
+        excess *= halves
+        excess = excess.sum(axis=0) * step
+        better = excess < best
+        best = np.where(better, excess, best)
+        factors = np.where(better, np.uint8(k), factors)
+        steps = np.where(better, np.float32(step), steps)
+    return best, factors, steps
+
+
+def _values(kind, elements, metadata, scales, out):
+    subgroup = elements.shape[1] // metadata.shape[1]
+    codes = elements.reshape(-1, subgroup)
+    values = out.reshape(-1, subgroup)
+    if kind == "weight":
+        np.take(_FACTORED, codes | metadata.reshape(-1, 1) << 4, out=values)
+    else:
+        np.take(_PLAIN, codes, out=values)
+        top, lane = _top1(codes & 7)
+        place = np.arange(0, codes.size, subgroup) + lane
+        refined = _REFINED[4 * top + metadata.reshape(-1)]
+        values.reshape(-1)[place] = np.copysign(refined, values.reshape(-1)[place])
+    out *= np.ldexp(np.float32(1), scales.astype(np.int32) - 127)
+    out[scales[:, 0] == SCALE_NAN] = FLOAT32_NAN

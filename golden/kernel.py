@@ -1,0 +1,110 @@
+"""The compiled part of the codec: compiles kernel.c once for each machine and keeps it."""
+
+import ctypes
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+
+def folder():
+    """Folder of what was built: ``$M2XFP_CACHE_DIR``, or m2xfp-rtl in the user's cache."""
+    if chosen := os.environ.get("M2XFP_CACHE_DIR"):
+        return Path(chosen)
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "m2xfp-rtl"
+
+
+def load():
+    """The compiled kernel, a `ctypes.CDLL`, or None where there is no C compiler or none works.
+
+    NumPy computes the same without it. ``M2XFP_NUMPY`` with any text in the environment keeps to
+    NumPy.
+    """
+    return None if os.environ.get("M2XFP_NUMPY") else _load()
+
+
+def compiler():
+    """Command of the C compiler as a list, or None: ``$CC``, cc, gcc or clang."""
+    for command in (os.environ.get("CC", ""), "cc", "gcc", "clang"):
+        words = shlex.split(command)
+        if words and shutil.which(words[0]):
+            return words
+    return None
+
+
+# Exact IEEE arithmetic: nothing is contracted or reordered.
+_FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fPIC", "-shared"]
+_NATIVE = ["-march=native"]
+
+
+@cache
+def _load():
+    command = compiler()
+    if command is None:
+        return None
+    source = resources.files(__package__).joinpath("kernel.c").read_bytes()
+    for options in (_NATIVE, []):
+        words = [*command, *_FLAGS, *options]
+        # What the compiler defines tells its version, the system and, with -march=native, this
+        # machine's instructions.
+        defined = _run([*command, *options, "-dM", "-E", "-x", "c", os.devnull])
+        if defined is None:
+            continue
+        digest = hashlib.sha256(b"\0".join([" ".join(words).encode(), source, defined]))
+        path = folder() / f"kernel-{digest.hexdigest()[:32]}.so"
+        try:
+            if path.exists() or _build(words, source, path):
+                return _declared(path)
+        except (OSError, AttributeError):
+            # The folder cannot be written, or what lies there is no such library: once more.
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+                if _build(words, source, path):
+                    return _declared(path)
+    return None
+
+
+def _build(command, source, path):
+    """Compiles the library; False if that fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix="new.") as scratch:
+        (Path(scratch) / "kernel.c").write_bytes(source)
+        target = Path(scratch) / path.name
+        if _run([*command, str(target.with_name("kernel.c")), "-o", str(target)]) is None:
+            return False
+        # At once, as others may load or build it meanwhile.
+        target.replace(path)
+    return True
+
+
+def _run(command):
+    """What a command prints, or None if it fails."""
+    process = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return None if process.returncode else process.stdout
+
+
+def _declared(path):
+    """The library at a path, with its functions' types."""
+    library = ctypes.CDLL(str(path))
+    pointer, size, number, bits = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int,
+                                   ctypes.c_uint32)
+    sizes, planes = [pointer, size, number, number, bits, bits], [pointer] * 3
+    library.encode_activations.argtypes = [*sizes, *planes]
+    library.encode_weights.argtypes = [*sizes, number, *planes]
+    library.decode_groups.argtypes = [number, *planes, size, number, number, pointer]
+    for function in (library.encode_activations, library.encode_weights, library.decode_groups):
+        function.restype = None
+    return library
