@@ -63,13 +63,17 @@ _Ordered = data.StructLayout({
     "far": 1,
 })
 
-_Terms = data.StructLayout({
-    # The operand with the larger exponent and the other, moved right; sticky bit last.
-    "large": _MANTISSA,
-    "small": _MANTISSA + _GUARD,
-    "large_negative": 1,
-    "small_negative": 1,
-    # Of the larger one, at least 1: at most 394.
+_LOWER = 10
+"""Bits of a sum that are added as soon as the operands are aligned."""
+
+_Aligned = data.StructLayout({
+    # The lower bits' sum with its carry, and the operands' upper bits: the small one's with their
+    # sign relative to the large one, inverted if negative.
+    "lower": _LOWER + 1,
+    "large": _MANTISSA + _GUARD - _LOWER,
+    "small": signed(_MANTISSA + _GUARD + 1 - _LOWER),
+    # Sign of the large one, and its exponent.
+    "negative": 1,
     "exponent": 9,
     "nan": 1,
 })
@@ -85,14 +89,31 @@ _Sum = data.StructLayout({
 })
 
 
+_COARSE = 3
+"""A sum is normalized by multiples of 2**3 places first."""
+
 _Moved = data.StructLayout({
     "magnitude": _MANTISSA + _GUARD + 1,
     "inverted": 1,
-    # Multiples of four places that it was moved by, and whether it may move as it likes.
-    "places": 3,
+    # Multiples of eight places that it was moved by, and whether it may move as it likes.
+    "places": 5 - _COARSE,
     "free": 1,
     "negative": 1,
     "exponent": 9,
+    "nan": 1,
+})
+
+
+_HALF = 12
+"""Bits of the lower half of a mantissa."""
+
+_Settled = data.StructLayout({
+    "mantissa": _MANTISSA - 1,
+    "exponent": 9,
+    # Whether to round up, and whether a carry passes the lower half of the mantissa.
+    "up": 1,
+    "passes": 1,
+    "negative": 1,
     "nan": 1,
 })
 
@@ -110,7 +131,7 @@ class GroupAccumulator(wiring.Component):
         Whether the sum is one of operands with metadata. Without, it is narrower, in units of 1/4:
         acc + G * 2**(Xw + Xx - 256).
     depth : int
-        Pipeline registers: 3 for 500 MHz in a 45 nm library, 7 for 1 GHz.
+        Pipeline registers: 3 for 500 MHz in a 45 nm library, 8 for 1 GHz.
 
     Members
     -------
@@ -124,14 +145,14 @@ class GroupAccumulator(wiring.Component):
     TypeError
         If ``metadata`` is not a bool.
     ValueError
-        If ``depth`` is not 3 or 7.
+        If ``depth`` is not 3 or 8.
     """
 
     latency = 3
 
     def __init__(self, *, metadata=True, depth=3):
         check_metadata(metadata)
-        check_depth(depth, (3, 7))
+        check_depth(depth, (3, 8))
         self.has_metadata = metadata
         self.latency = depth
         super().__init__({
@@ -142,7 +163,7 @@ class GroupAccumulator(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        fine = self.latency == 7
+        fine = self.latency == 8
         m.submodules.control = control = Control(self.latency)
         m.submodules.normalize = normalize = Normalize(metadata=self.has_metadata, fine=fine)
         m.submodules.add = add = TermAdder(metadata=self.has_metadata, fine=fine)
@@ -286,7 +307,7 @@ class Normalize(wiring.Component):
 class TermAdder(wiring.Component):
     """Adds a term to a float32, rounded once; corners as in `GroupAccumulator`.
 
-    Latency 2, or 5 if ``fine``.
+    Latency 2, or 6 if ``fine``.
 
     Parameters
     ----------
@@ -304,7 +325,7 @@ class TermAdder(wiring.Component):
 
     def __init__(self, *, metadata, fine=False):
         self.fine = fine
-        self.latency = 5 if fine else 2
+        self.latency = 6 if fine else 2
         super().__init__({
             "term": In(term_layout(metadata)),
             "acc": In(32),
@@ -322,8 +343,8 @@ class TermAdder(wiring.Component):
         ordered = cut("ordered", _order(m, self.term, self.acc))
         terms = cut("aligned", _align(m, ordered))
         total, = stages.cut(total=_add(m, terms))
-        normal = cut("moved", _move(m, total))
-        m.d.comb += self.o.eq(stages.cut(result=_round(m, normal))[0])
+        settled = cut("settled", _settle(m, cut("moved", _move(m, total))))
+        m.d.comb += self.o.eq(stages.cut(result=_round(m, settled))[0])
 
         return m
 
@@ -373,8 +394,8 @@ def _order(m, term, acc):
 
 
 def _align(m, i):
-    """Moves the smaller operand to where the larger one is."""
-    o = Signal(_Terms)
+    """Moves the smaller operand to where the larger one is, and begins to add."""
+    o = Signal(_Aligned)
     lost = C(0, 1)
     shifted = i.small << (_GUARD - 1)
     for place in reversed(range(5)):
@@ -386,29 +407,19 @@ def _align(m, i):
             some.eq(lost | (shift & value[: 1 << place].any())),
         ]
         lost = some
-    m.d.comb += [
-        o.large.eq(i.large),
-        o.small.eq(Mux(i.far, i.small.any(), shifted | lost)),
-        o.large_negative.eq(i.large_negative),
-        o.small_negative.eq(i.small_negative),
-        o.exponent.eq(i.exponent),
-        o.nan.eq(i.nan),
-    ]
-    return o
-
-
-def _add(m, i):
-    """Adds two aligned operands."""
-    o = Signal(_Sum)
     subtract = Signal()
     large = Signal(_MANTISSA + _GUARD)
+    # Sticky bit last, and a bit for the sign.
     small = Signal(signed(_MANTISSA + _GUARD + 1))
     m.d.comb += [
         subtract.eq(i.large_negative ^ i.small_negative),
         large.eq(i.large << _GUARD),
-        small.eq(i.small ^ subtract.replicate(len(small))),
-        o.total.eq(add(m, Cat(large, C(0, 2)), Cat(small, small[-1]), carry=subtract,
-                       name="total")),
+        small.eq(Mux(i.far, i.small.any(), shifted | lost) ^ subtract.replicate(len(small))),
+        # The inverted operand's one comes in as a carry.
+        o.lower.eq(add(m, Cat(large[:_LOWER], C(0, 1)), Cat(small[:_LOWER], C(0, 1)),
+                       carry=subtract, name="lower_sum")),
+        o.large.eq(large[_LOWER:]),
+        o.small.eq(small[_LOWER:]),
         o.negative.eq(i.large_negative),
         o.exponent.eq(i.exponent),
         o.nan.eq(i.nan),
@@ -416,15 +427,28 @@ def _add(m, i):
     return o
 
 
+def _add(m, i):
+    """Adds the upper bits of aligned operands."""
+    o = Signal(_Sum)
+    m.d.comb += [
+        o.total.eq(Cat(i.lower[:-1], add(m, Cat(i.large, C(0, 2)), Cat(i.small, i.small[-1]),
+                                         carry=i.lower[-1], name="total"))),
+        o.negative.eq(i.negative),
+        o.exponent.eq(i.exponent),
+        o.nan.eq(i.nan),
+    ]
+    return o
+
+
 def _move(m, i):
-    """Moves a sum's leading one to its top four bits, or as far as to exponent 1."""
+    """Moves a sum's leading one to its top eight bits, or as far as to exponent 1."""
     o = Signal(_Moved)
     # Of a difference d below zero -1 - d is taken; what is missing is added on rounding.
     width = len(o.magnitude)
     inverted = i.total[-1]
     magnitude = Signal(width)
     m.d.comb += magnitude.eq(i.total[:-1] ^ inverted.replicate(width))
-    moved, places, free = _normalize(m, magnitude, range(2, 5), free=i.exponent[5:].any(),
+    moved, places, free = _normalize(m, magnitude, range(_COARSE, 5), free=i.exponent[5:].any(),
                                      limit=i.exponent, fill=inverted)
     m.d.comb += [
         o.magnitude.eq(moved),
@@ -440,15 +464,13 @@ def _move(m, i):
     return o
 
 
-def _round(m, i):
-    """Normalizes, rounds to nearest even and packs a float32."""
-    o = Signal(32)
+def _settle(m, i):
+    """Normalizes, and tells whether to round up."""
+    o = Signal(_Settled)
     # The leading one goes to the top bit, whose exponent is one above the operands', but
     # no further than down to exponent 1.
-    normalized, places, _ = _normalize(m, i.magnitude, range(2), free=i.free, limit=i.exponent,
-                                       fill=i.inverted)
-    exponent = Signal(9)
-    m.d.comb += exponent.eq(Mux(normalized[-1], i.exponent + 1 - Cat(places, i.places), 0))
+    normalized, places, _ = _normalize(m, i.magnitude, range(_COARSE), free=i.free,
+                                       limit=i.exponent, fill=i.inverted)
 
     # guard sticky last | up
     #   0      -     -  | 0
@@ -459,12 +481,26 @@ def _round(m, i):
     # and 1 - up.
     last = len(normalized) - _MANTISSA
     low = normalized[: last + 1] ^ i.inverted.replicate(last + 1)
-    up = Signal()
-    m.d.comb += up.eq((low[last - 1] & (low[: last - 1].any() | low[last])) ^ i.inverted)
+    m.d.comb += [
+        o.up.eq((low[last - 1] & (low[: last - 1].any() | low[last])) ^ i.inverted),
+        # Without the leading one.
+        o.mantissa.eq(normalized[last:-1]),
+        o.passes.eq(normalized[last : last + _HALF].all()),
+        o.exponent.eq(Mux(normalized[-1], i.exponent + 1 - Cat(places, i.places), 0)),
+        o.negative.eq(i.negative),
+        o.nan.eq(i.nan),
+    ]
+    return o
 
-    # The leading one is dropped; a carry out of the mantissa runs into the exponent, also
-    # from the largest subnormal into the smallest normal, and into infinity.
-    rounded = increment(m, Cat(normalized[last:-1], exponent), up, name="rounded")
+
+def _round(m, i):
+    """Rounds to nearest even and packs a float32."""
+    o = Signal(32)
+    # A carry out of the mantissa runs into the exponent, also from the largest subnormal into the
+    # smallest normal, and into infinity.
+    lower = increment(m, i.mantissa[:_HALF], i.up, name="lower")
+    upper = increment(m, Cat(i.mantissa[_HALF:], i.exponent), i.up & i.passes, name="upper")
+    rounded = Cat(lower, upper)
     overflow = rounded[23:] >= 255
     with m.If(i.nan):
         m.d.comb += o.eq(FLOAT32_NAN)

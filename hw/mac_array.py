@@ -28,7 +28,7 @@ class MacArray(wiring.Component):
     Specification sections 7 and 8.
 
     Latency ``depth`` from ``i_activation`` to ``o``, one group per cycle; ``i_acc`` is taken
-    ``acc_latency`` cycles after its activation: 3, or 7 with a depth of 12.
+    ``acc_latency`` cycles after its activation: 3, or 7 with a depth of 13.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class MacArray(wiring.Component):
         Whether records have metadata. Without, the array is one of plain MXFP4, for comparison:
         streams take ``PlainRecord`` and ``PlainActivation``, and nothing refines.
     depth : int
-        Pipeline registers: 5 for 500 MHz in a 45 nm library, 12 for 1 GHz.
+        Pipeline registers: 5 for 500 MHz in a 45 nm library, 13 for 1 GHz.
 
     Members
     -------
@@ -58,7 +58,7 @@ class MacArray(wiring.Component):
         If ``metadata`` is not a bool.
     ValueError
         If ``columns`` is not a positive integer, ``weight_width`` does not divide it, or ``depth``
-        is not 5 or 12.
+        is not 5 or 13.
     """
 
     # From an activation to its results, and to the accumulators that it takes, as by default.
@@ -72,9 +72,9 @@ class MacArray(wiring.Component):
             raise ValueError(f"Weight width must be a divisor of {columns} columns, "
                              f"not {weight_width!r}")
         check_metadata(metadata)
-        check_depth(depth, (5, 12))
-        if depth == 12:
-            self.latency, self.acc_latency = 12, 7
+        check_depth(depth, (5, 13))
+        if depth == 13:
+            self.latency, self.acc_latency = 13, 7
         self.columns = columns
         self.weight_width = weight_width
         self.has_metadata = metadata
@@ -154,7 +154,7 @@ class MacArray(wiring.Component):
         ]
         for n in range(self.columns):
             m.submodules[f"column{n}"] = column = _Column(metadata=self.has_metadata,
-                                                              fine=self.latency == 12)
+                                                              fine=self.latency == 13)
             m.d.comb += [
                 column.weight.eq(self.i_weight.payload[n % self.weight_width]),
                 column.load.eq(load & (position == n // self.weight_width)),

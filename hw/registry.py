@@ -107,7 +107,7 @@ UNITS = {
         summary="Adds a scaled group sum to a float32 accumulator with one rounding",
         twin=twins.group_accumulator,
         stimuli=stimuli.group_accumulator,
-        parameters={"metadata": (True, False), "depth": (3, 7)},
+        parameters={"metadata": (True, False), "depth": (3, 8)},
     ),
     "group_mac": Unit(
         component=GroupMac,
@@ -121,7 +121,7 @@ UNITS = {
         twin=twins.mac_array,
         stimuli=stimuli.mac_array,
         parameters={"columns": (32, 1, 4, 16), "weight_width": (1, 8),
-                    "metadata": (True, False), "depth": (5, 12)},
+                    "metadata": (True, False), "depth": (5, 13)},
         tiles=lambda columns, **_: SUBGROUPS * columns,
         hierarchical=True,
     ),
