@@ -497,15 +497,13 @@ def _round(m, i):
     """Rounds to nearest even and packs a float32."""
     o = Signal(32)
     # A carry out of the mantissa runs into the exponent, also from the largest subnormal into the
-    # smallest normal, and into infinity.
+    # smallest normal, and from the largest normal to where infinity is.
     lower = increment(m, i.mantissa[:_HALF], i.up, name="lower")
-    upper = increment(m, Cat(i.mantissa[_HALF:], i.exponent), i.up & i.passes, name="upper")
-    rounded = Cat(lower, upper)
-    overflow = rounded[23:] >= 255
+    upper = increment(m, Cat(i.mantissa[_HALF:], i.exponent[:8]), i.up & i.passes, name="upper")
     with m.If(i.nan):
         m.d.comb += o.eq(FLOAT32_NAN)
-    with m.Elif(overflow):
+    with m.Elif(i.exponent >= 255):
         m.d.comb += o.eq(Cat(C(0x7F800000, 31), i.negative))
     with m.Else():
-        m.d.comb += o.eq(Cat(rounded[:31], i.negative))
+        m.d.comb += o.eq(Cat(lower, upper, i.negative))
     return o
