@@ -42,6 +42,22 @@ Nvfp4Record = data.StructLayout({"elements": data.ArrayLayout(4, NVFP4_GROUP), "
 """A group of NVFP4: 72 bits. The scale is an E4M3 code whose sign bit is 0."""
 
 
+DecodedE2M1 = data.StructLayout({
+    "mantissa": 1,
+    # Whether the exponent is at least 1, at least 2, or 3.
+    "normal": 1,
+    "upper": 1,
+    "top": 1,
+    "negative": 1,
+})
+"""What multiplies of an FP4 code."""
+
+
+def decode_e2m1(code):
+    """An FP4 code as a `DecodedE2M1`."""
+    return data.View(DecodedE2M1, Cat(code[0], code[1:3].any(), code[2], code[1:3].all(), code[3]))
+
+
 def check_metadata(metadata):
     """Raises TypeError unless a unit's parameter ``metadata`` is True or False."""
     if type(metadata) is not bool:

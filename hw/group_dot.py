@@ -4,20 +4,30 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from .arithmetic import add, compress
-from .formats import SUBGROUP, SUBGROUPS, Codes, PlainRecord, Record
+from .formats import (
+    SUBGROUP,
+    SUBGROUPS,
+    Codes,
+    DecodedE2M1,
+    PlainRecord,
+    Record,
+    decode_e2m1,
+)
 from .pe_tile import add_products, e2m1_products, refine, scale_rows
 from .pipeline import Stages
 from .top1_decode import Refinement
 
+_Operands = data.ArrayLayout(DecodedE2M1, SUBGROUP)
+
 Row = data.StructLayout({
-    "codes": data.ArrayLayout(Codes, SUBGROUPS),
+    "operands": data.ArrayLayout(_Operands, SUBGROUPS),
     "lanes": data.ArrayLayout(SUBGROUP, SUBGROUPS),
     "refinements": data.ArrayLayout(Refinement, SUBGROUPS),
     "scale": 8,
 })
-"""An activation group with its top-1s decoded."""
+"""An activation group with its codes and top-1s decoded, which all columns share."""
 
-PlainRow = data.StructLayout({"codes": data.ArrayLayout(Codes, SUBGROUPS), "scale": 8})
+PlainRow = data.StructLayout({"operands": data.ArrayLayout(_Operands, SUBGROUPS), "scale": 8})
 """The same without metadata."""
 
 
@@ -28,8 +38,8 @@ _LOWEST = 7
 class GroupDot(wiring.Component):
     """Dot product of an activation and a weight group without their scales: an exact integer.
 
-    Latency 1, or 4 if ``fine``; one group per cycle in which it is enabled. Specification
-    section 7.
+    Latency 1, or 4 if ``fine``, 3 without metadata; one group per cycle in which it is enabled.
+    Specification section 7.
 
     Parameters
     ----------
@@ -50,7 +60,7 @@ class GroupDot(wiring.Component):
     def __init__(self, *, metadata=True, fine=False):
         self.has_metadata = metadata
         self.fine = fine
-        self.latency = 4 if fine else 1
+        self.latency = 1 if not fine else 4 if metadata else 3
         super().__init__({
             "row": In(Row if metadata else PlainRow),
             "weight": In(Record if metadata else PlainRecord),
@@ -65,7 +75,7 @@ class GroupDot(wiring.Component):
         for j, subgroup in enumerate(subgroups):
             m.submodules[f"subgroup{j}"] = subgroup
             m.d.comb += [
-                subgroup.activations.eq(self.row.codes[j]),
+                subgroup.activations.eq(self.row.operands[j]),
                 subgroup.weights.eq(Cat(self.weight.elements[SUBGROUP * j + i]
                                         for i in range(SUBGROUP))),
             ]
@@ -98,6 +108,11 @@ class GroupDot(wiring.Component):
 
         # The lowest places are added at once: they are there earlier than those above.
         rows = self._add(m, dots, factors)
+        if not self.has_metadata:
+            # A shorter sum is there early enough.
+            total = Signal(self.sum.shape())
+            m.d.comb += [total.eq(rows[0] + rows[1]), self.sum.eq(stages.cut(held_total=total)[0])]
+            return m
         lowest = Signal(_LOWEST + 1)
         m.d.comb += lowest.eq(rows[0][:_LOWEST] + rows[1][:_LOWEST])
         lowest, *rows = stages.cut(lowest=lowest, low=rows[0][_LOWEST:], high=rows[1][_LOWEST:])
@@ -141,7 +156,8 @@ class _Subgroup(wiring.Component):
 
     Members
     -------
-    activations, lane, refinement, weights
+    activations : In(data.ArrayLayout(DecodedE2M1, 8))
+    lane, refinement, weights
         As of `PETile`.
     rows : Out(_rows(metadata))
     """
@@ -149,7 +165,7 @@ class _Subgroup(wiring.Component):
     def __init__(self, *, metadata):
         self.has_metadata = metadata
         super().__init__({
-            "activations": In(Codes),
+            "activations": In(_Operands),
             **({"lane": In(SUBGROUP), "refinement": In(Refinement)} if metadata else {}),
             "weights": In(Codes),
             "rows": Out(_rows(metadata)),
@@ -158,7 +174,8 @@ class _Subgroup(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        products = e2m1_products(m, self.weights, self.activations)
+        products = e2m1_products(m, [decode_e2m1(code) for code in self.weights],
+                                 self.activations)
         refinement = None
         if self.has_metadata:
             refinement = refine(m, self.weights, self.lane, self.refinement)

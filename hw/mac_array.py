@@ -3,7 +3,7 @@ from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .formats import SUBGROUP, SUBGROUPS, PlainRecord, Record, check_metadata
+from .formats import SUBGROUP, SUBGROUPS, PlainRecord, Record, check_metadata, decode_e2m1
 from .group_accumulator import Normalize, Scale, TermAdder, scale_sum
 from .group_dot import GroupDot, PlainRow, Row
 from .pipeline import Control, Stages, check_depth
@@ -27,8 +27,8 @@ class MacArray(wiring.Component):
     activations: exact inside the group, rounded once, corners as in `GroupAccumulator`.
     Specification sections 7 and 8.
 
-    Latency ``depth`` from ``i_activation`` to ``o``, one group per cycle; ``i_acc`` is taken
-    ``acc_latency`` cycles after its activation: 3, or 7 with a depth of 13.
+    Latency 5 or 13 from ``i_activation`` to ``o``, as of ``depth``, one group per cycle; ``i_acc``
+    is taken 3 or 7 cycles after its activation.
 
     Parameters
     ----------
@@ -40,7 +40,8 @@ class MacArray(wiring.Component):
         Whether records have metadata. Without, the array is one of plain MXFP4, for comparison:
         streams take ``PlainRecord`` and ``PlainActivation``, and nothing refines.
     depth : int
-        Pipeline registers: 5 for 500 MHz in a 45 nm library, 13 for 1 GHz.
+        Pipeline registers: 5 for 500 MHz in a 45 nm library, 13 for 1 GHz, of which one is
+        superfluous and absent without metadata.
 
     Members
     -------
@@ -74,7 +75,7 @@ class MacArray(wiring.Component):
         check_metadata(metadata)
         check_depth(depth, (5, 13))
         if depth == 13:
-            self.latency, self.acc_latency = 13, 7
+            self.latency, self.acc_latency = (13, 7) if metadata else (12, 6)
         self.columns = columns
         self.weight_width = weight_width
         self.has_metadata = metadata
@@ -102,15 +103,15 @@ class MacArray(wiring.Component):
             staged.row.scale.eq(record.scale),
         ]
         for j in range(SUBGROUPS):
-            codes = Cat(record.elements[SUBGROUP * j + i] for i in range(SUBGROUP))
+            codes = [record.elements[SUBGROUP * j + i] for i in range(SUBGROUP)]
+            m.d.comb += [operand.eq(decode_e2m1(code)) for operand, code in
+                         zip(staged.row.operands[j], codes, strict=True)]
             if not self.has_metadata:
-                m.d.comb += staged.row.codes[j].eq(codes)
                 continue
             m.submodules[f"top1_decode{j}"] = top1 = Top1Decode()
             m.d.comb += [
-                top1.codes.eq(codes),
+                top1.codes.eq(Cat(codes)),
                 top1.meta.eq(record.metadata[j]),
-                staged.row.codes[j].eq(top1.codes),
                 staged.row.lanes[j].eq(top1.lane),
                 staged.row.refinements[j].eq(top1.refinement),
             ]
@@ -154,7 +155,7 @@ class MacArray(wiring.Component):
         ]
         for n in range(self.columns):
             m.submodules[f"column{n}"] = column = _Column(metadata=self.has_metadata,
-                                                              fine=self.latency == 13)
+                                                              fine=self.latency > 5)
             m.d.comb += [
                 column.weight.eq(self.i_weight.payload[n % self.weight_width]),
                 column.load.eq(load & (position == n // self.weight_width)),

@@ -3,7 +3,7 @@ from amaranth import *
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from .formats import NVFP4_GROUP, NVFP4_SCALE_NAN, SUBGROUP
+from .formats import NVFP4_GROUP, NVFP4_SCALE_NAN, SUBGROUP, decode_e2m1
 from .pe_tile import add_products, e2m1_products
 
 
@@ -58,7 +58,8 @@ class Nvfp4PETile(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        products = e2m1_products(m, self.weights, self.activations)
+        products = e2m1_products(m, [decode_e2m1(code) for code in self.weights],
+                                 [decode_e2m1(code) for code in self.activations])
         rows = add_products(m, products)
         dot = Signal(signed(len(rows[0])))
         m.d.comb += dot.eq(rows[0] + rows[1])

@@ -7,13 +7,13 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from .arithmetic import compress
-from .formats import SUBGROUP, Codes, check_metadata, e2m1_significand
+from .formats import SUBGROUP, Codes, check_metadata, decode_e2m1, e2m1_significand
 from .pipeline import check_depth, hold
 from .top1_decode import Refinement
 
 
 def e2m1_products(m, weights, activations):
-    """Products of FP4 codes, lane by lane: signed, in units of 1/4."""
+    """Products of FP4 codes, each a `DecodedE2M1`, lane by lane: signed, in units of 1/4."""
     # Products of the significands, at most 3 * 3, are negated and meanwhile the shifts added: one
     # shift by 0 to 4 remains. At most 12 * 12 = 144 < 2**8.
     products = [Signal(signed(9), name=f"product{i}") for i in range(len(weights))]
@@ -21,11 +21,11 @@ def e2m1_products(m, weights, activations):
         significand = _negated_significand(m, w, x, i)
 
         # Whether the shift is at least 1, 2, 3 or 4, and which it is.
-        both, twos = w[2] & x[2], w[1:3].all() | x[1:3].all()
+        both, twos = w.upper & x.upper, w.top | x.top
         least = Signal(4, name=f"least{i}")
         shift = Signal(5, name=f"shift{i}")
         m.d.comb += [
-            least.eq(Cat(w[2] | x[2], both | twos, both & twos, both & w[1] & x[1])),
+            least.eq(Cat(w.upper | x.upper, both | twos, both & twos, w.top & x.top)),
             shift.eq(Cat(~least[0], *(least[n] & ~least[n + 1] for n in range(3)), least[3])),
         ]
 
@@ -49,14 +49,14 @@ def _negated_significand(m, w, x, i):
     # Magnitudes are 0, 1, 2, 3, 4, 6 and 9. Negated, bits change above the lowest that is set, and
     # no carry is needed: 4 and 6 are ``even``, only 9 has a ``high`` bit, and bit 2 is that of
     # what is not 0, except that -6 = 0b11010.
-    negative = w[3] ^ x[3]
+    negative = w.negative ^ x.negative
     m.d.comb += [
-        low.eq(w[0] & x[0]),
-        left.eq(w[0] & x[1:3].any()),
-        right.eq(x[0] & w[1:3].any()),
+        low.eq(w.mantissa & x.mantissa),
+        left.eq(w.mantissa & x.normal),
+        right.eq(x.mantissa & w.normal),
         high.eq(left & right),
         middle.eq((left | right) & ~high),
-        even.eq(w[1:3].any() & x[1:3].any() & ~low),
+        even.eq(w.normal & x.normal & ~low),
         ones.eq(negative & low),
         twos.eq(negative & middle),
         third.eq(ones | twos | even),
@@ -212,7 +212,8 @@ class PETile(wiring.Component):
         def held(value, name):
             return hold(m, value, self.enable, name)
 
-        products = e2m1_products(m, self.weights, self.activations)
+        products = e2m1_products(m, [decode_e2m1(code) for code in self.weights],
+                                 [decode_e2m1(code) for code in self.activations])
         refinement = None
         if self.has_metadata:
             factor = self.meta
