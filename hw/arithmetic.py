@@ -6,14 +6,15 @@ from amaranth import *
 def compress(m, rows, *, width, name):
     """Adds rows down to two that have the same sum, without carry propagation.
 
-    Full adders, column by column: each takes the three bits that fewest adders lie before,
-    until at most two are left.
+    Full adders, column by column: each takes the three bits that arrive first, until at most two
+    are left.
 
     Parameters
     ----------
     m : Module
-    rows : list of (int, Value)
-        The place of a row's lowest bit, and the row, unsigned; bits beyond ``width`` are dropped.
+    rows : list of (int, Value, float)
+        The place of a row's lowest bit; the row, unsigned, of which bits beyond ``width`` are
+        dropped; when it arrives, in delays of an exclusive or.
     width : int
         Width of the sums, which are modulo 2**width.
     name : str
@@ -23,15 +24,14 @@ def compress(m, rows, *, width, name):
     -------
     list of two Value
     """
-    # Bits with the number of full adders that lie before them.
     columns = [[] for _ in range(width + 1)]
-    for place, row in rows:
+    for place, row, arrival in rows:
         for column, bit in zip(columns[place:width], row, strict=False):
-            column.append((0, bit))
+            column.append((arrival, bit))
     for place, column in enumerate(columns[:width]):
         while len(column) > 2:
             column.sort(key=lambda entry: entry[0])
-            (_, a), (_, b), (level, c) = column[:3]
+            (_, a), (second, b), (third, c) = column[:3]
             half, total, carry = (Signal(name=f"{name}{place}_{part}{len(column)}")
                                   for part in ("half", "sum", "carry"))
             m.d.comb += [
@@ -39,8 +39,11 @@ def compress(m, rows, *, width, name):
                 total.eq(half ^ c),
                 carry.eq((a & b) | (half & c)),
             ]
-            column[:3] = [(level + 1, total)]
-            columns[place + 1].append((level + 1, carry))
+            # The third may be as much later as the first two take to meet. A carry is one and a
+            # half exclusive ors away, or half of one.
+            del column[:3]
+            column.append((max(second + 2, third + 1), total))
+            columns[place + 1].append((max(second + 1.5, third + 0.5), carry))
     return [Cat(column[i][1] if i < len(column) else C(0, 1) for column in columns[:width])
             for i in range(2)]
 

@@ -126,8 +126,8 @@ class GroupDot(wiring.Component):
         """Two numbers whose sum is that of the subgroups' dot products times their factors."""
         if factors is None:
             # Signs counted the other way round make each dot product 2**11 larger, 2**13 in all.
-            rows = [(0, Cat(dot[:11], ~dot[11])) for dot in dots]
-            return compress(m, [*rows, (13, C(1, 1))], width=14, name="sum")
+            rows = [(0, Cat(dot[:11], ~dot[11]), 0) for dot in dots]
+            return compress(m, [*rows, (13, C(1, 1), 0)], width=14, name="sum")
         # Each base is 2**16 larger and each addend 2**14: 5 * 2**16 in all, which 2**17 + 2**16
         # completes to 2**19.
         bases, addends = [], []
@@ -136,9 +136,9 @@ class GroupDot(wiring.Component):
             addend = Signal(signed(15), name=f"addend{j}")
             rows = scale_rows(dot, factors[j])
             m.d.comb += [base.eq(rows[0]), addend.eq(rows[1])]
-            bases.append((0, Cat(base[:16], ~base[16])))
-            addends.append((0, Cat(addend[:14], ~addend[14])))
-        return compress(m, [*addends, *bases, (16, C(3, 2))], width=19, name="sum")
+            bases.append((0, Cat(base[:16], ~base[16]), 0))
+            addends.append((0, Cat(addend[:14], ~addend[14]), 0))
+        return compress(m, [*addends, *bases, (16, C(3, 2), 0)], width=19, name="sum")
 
 
 def _rows(metadata):

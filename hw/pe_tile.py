@@ -76,10 +76,11 @@ def add_products(m, products, refinement=None):
     # 8 * 144 = 1152 < 2**11, or 4704 < 2**13 sixteenths: 12 or 14 bits with sign.
     place = 0 if refinement is None else 2
     width = place + 9 + (len(products) - 1).bit_length()
-    rows = [(place, Cat(product[:8], ~product[8])) for product in products]
+    rows = [(place, Cat(product[:8], ~product[8]), 0) for product in products]
     if refinement is not None:
         refinement = Cat(refinement, refinement[-1].replicate(width - len(refinement)))
-        rows.insert(0, (0, refinement))
+        # It comes by way of the top-1's selection: about two full adders later.
+        rows.insert(0, (0, refinement, 4))
     dot = compress(m, rows, width=width, name="dot")
     return [dot[0] ^ (1 << (width - 1)), dot[1]]
 
