@@ -19,10 +19,11 @@ def areas(name, component, library):
     Returns
     -------
     dict of str to dict
-        By the names of instances on the way to a submodule, without their numbers and joined by
-        " / ", empty for the unit itself: ``instances`` of it and their ``area_um2``, without the
-        submodules that they have in turn. All together are the area that `hw.synth.synthesize`
-        gives for a hierarchical unit.
+        By the names of instances on the way to a submodule, joined by " / " and empty for the unit
+        itself: its ``module`` in the Verilog, the number of ``instances`` and their ``area_um2``,
+        without the submodules that they have in turn. Instances of one module whose names differ
+        only in the number at the end count together. All areas together are the one that
+        `hw.synth.synthesize` gives for a hierarchical unit.
 
     Raises
     ------
@@ -45,23 +46,36 @@ def areas(name, component, library):
     inside = {kind: {instance: cell["type"] for instance, cell in module["cells"].items()
                      if cell["type"] in modules and cell["type"] not in sizes}
               for kind, module in modules.items()}
+    names = {kind: _names(instances) for kind, instances in inside.items()}
     found = {}
 
     def visit(kind, path):
-        part = found.setdefault(path, {"instances": 0, "area_um2": 0.0})
+        part = found.setdefault(path, {"module": kind, "instances": 0, "area_um2": 0.0})
         part["instances"] += 1
         for instance, below in inside[kind].items():
-            visit(below, (*path, instance.rstrip("0123456789")))
+            visit(below, (*path, names[kind][instance]))
 
     visit(name, ())
     for cell, of in flat["cells"].items():
-        found[_submodule(cell, name, inside)]["area_um2"] += library.cells[of["type"]].area
+        path = _submodule(cell, name, inside, names)
+        found[path]["area_um2"] += library.cells[of["type"]].area
     return {" / ".join(path): part | {"area_um2": round(part["area_um2"], 3)}
             for path, part in found.items()}
 
 
-def _submodule(cell, kind, inside):
-    """Where a cell of a flat netlist comes from: instances without numbers, the top one first."""
+def _names(instances):
+    """What each instance counts as, given its module by its name."""
+    groups = {}
+    for instance in instances:
+        groups.setdefault(instance.rstrip("0123456789_"), []).append(instance)
+    alike = {stem for stem, members in groups.items()
+             if len(members) > 1 and len({instances[member] for member in members}) == 1}
+    return {instance: stem if stem in alike else instance
+            for stem, members in groups.items() for instance in members}
+
+
+def _submodule(cell, kind, inside, names):
+    """Path of the instance that a cell of a flat netlist comes from."""
     path = ()
     # Yosys puts an instance and a dot before its cells' names, and "$flatten\\" before those that
     # it made up itself.
@@ -70,4 +84,4 @@ def _submodule(cell, kind, inside):
         instance, dot, rest = cell.partition(".")
         if not dot or instance not in inside[kind]:
             return path
-        path, kind, cell = (*path, instance.rstrip("0123456789")), inside[kind][instance], rest
+        path, kind, cell = (*path, names[kind][instance]), inside[kind][instance], rest

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from . import breakdown, power, registry, sweep, synth, timing
+from . import breakdown, pareto, power, registry, sweep, synth, timing
 from . import cache as kept
 from .command import check_matplotlib
 from .liberty import find_library
@@ -31,9 +31,9 @@ COLUMNS = "4"
 FORMATS = {"MXFP4": "#0072b2", "NVFP4": "#d55e00", "M2XFP": "#009e73"}
 """Formats and their colours in all drawings."""
 
-# Told apart also by those who do not see all colours; what is left over is grey.
-_COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#332288",
-           "#999933")
+# Told apart also by those who do not see all colours, and not the formats'; the rest is grey.
+_COLORS = ("#332288", "#88ccee", "#117733", "#ddcc77", "#cc6677", "#44aa99", "#882255", "#999933",
+           "#aa4499")
 
 _METADATA = {"M2XFP": (), "MXFP4": ("metadata=False",)}
 
@@ -168,9 +168,10 @@ def _deep_units():
 def _depths(name):
     """Format, depth and point for every depth that a unit offers."""
     offered = registry.UNITS[name].parameters
+    formats = (_METADATA if "metadata" in offered else
+               {"NVFP4" if name.startswith("nvfp4") else "M2XFP": ()})
     return [(format, depth, point(name, (*settings, f"depth={depth}")))
-            for (format, settings), depth in product(_METADATA.items(), sorted(offered["depth"]))
-            if not settings or "metadata" in offered]
+            for (format, settings), depth in product(formats.items(), sorted(offered["depth"]))]
 
 
 def _array_points():
@@ -278,14 +279,14 @@ def _breakdown(results):
         yield f"<h3>{escape(_starred(chosen.label, unit))}: {total:.0f} um2</h3>"
         yield _stack([(name or "in the unit itself", part["area_um2"] / (total or 1), color)
                       for name, part, color in colored])
-        rows = [(_swatch(color), name or "in the unit itself", part["instances"],
+        rows = [(_swatch(color), name or "in the unit itself", part["module"], part["instances"],
                  f"{part['area_um2'] / part['instances']:.1f}", f"{part['area_um2']:.1f}",
                  f"{part['area_um2'] / (total or 1):.1%}") for name, part, color in colored]
-        rows.append(("", "sum", "", "", f"{total:.1f}", ""))
+        rows.append(("", "sum", "", "", "", f"{total:.1f}", ""))
         if not unit["hierarchical"]:
-            rows.append(("", "mapped as a whole", "", "", f"{unit['area_um2']:.1f}", ""))
-        yield _table(("", "submodule", "instances", "each um2", "area A um2", "share"), rows,
-                     left=(0, 1))
+            rows.append(("", "mapped as a whole", "", "", "", f"{unit['area_um2']:.1f}", ""))
+        yield _table(("", "submodule", "module", "instances", "each um2", "area A um2", "share"),
+                     rows, left=(0, 1, 2))
 
 
 def _curves(results):
@@ -340,9 +341,10 @@ def _compared(results):
 
 def _power(results):
     units = {"units": {name: results["measured"][point(name)] for name in power.UNITS}}
-    (head, below, *rows) = power.rows(units)
+    head, below, *rows = power.rows(units)
     # The text's two lines of head, in one.
-    head = [" ".join(filter(None, pair)) for pair in zip(head, below, strict=True)]
+    head = [" ".join(filter(None, pair)).replace(") uW", " uW)")
+            for pair in zip(head, below, strict=True)]
     yield _table(head, rows, left=(0, 1, 11))
     yield _text(" ".join((*power.legend(units), *power.COLUMNS)))
 
@@ -361,7 +363,7 @@ def _published(results):
                      chosen.label, f"{ours:.{digits}f}",
                      f"{ours / base[1]:.2f}" if base else ""))
     array = results["measured"][point("mac_array")]
-    rows.append(("", "um2", "", "", "mac_array, for each 8-MAC tile",
+    rows.append(("-", "um2", "-", "", "mac_array, for each 8-MAC tile",
                  f"{array['area_per_tile_um2']:.1f}", ""))
     yield "<h3>The paper's, 28 nm, 500 MHz</h3>"
     clock = f"{power.CLOCK:g}"
@@ -456,7 +458,7 @@ def _stack(shares):
                      f'fill="{color}" stroke="white"><title>{escape(name)} {share:.1%}</title>'
                      "</rect>")
         left += share
-    return f'<svg class=stack role="img">{"".join(parts)}</svg>\n'
+    return f'<svg class=stack role="img" aria-label="shares of the table below">{"".join(parts)}</svg>\n'
 
 
 def _image(figure, text):
@@ -486,7 +488,8 @@ _AREA = "area {} (\N{MICRO SIGN}m\N{SUPERSCRIPT TWO})"
 
 def _draw_depths(measured):
     names = _deep_units()
-    figure, (axes,) = _figure(5 * len(names), 4.2, 1, len(names))
+    figure, (axes,) = _figure(max(6, 5 * len(names)), 4.2, 1, len(names))
+    labels = {}
     for name, each in zip(names, axes, strict=True):
         for format, color in FORMATS.items():
             points = [(depth, sweep.slowest(measured[chosen]), measured[chosen]["area_timed_um2"])
@@ -495,15 +498,19 @@ def _draw_depths(measured):
                 continue
             depths, delays, areas = zip(*points, strict=True)
             each.plot(delays, areas, "o-", color=color, label=format)
-            for depth, delay, area in zip(depths, delays, areas, strict=True):
-                each.annotate(f"depth {depth}", (delay, area), (6, 6), color=color,
-                              textcoords="offset points", fontsize=9)
+            corners = [*zip(delays, areas, strict=True)]
+            texts, lines = labels.setdefault(each, ([], []))
+            texts += [(f"depth {depth}", *corner)
+                      for depth, corner in zip(depths, corners, strict=True)]
+            lines += zip(corners, corners[1:], strict=False)
         each.set_title(name)
         each.margins(x=0.2, y=0.15)
         each.set_xlabel("slowest path T (ns)")
         each.set_ylabel(_AREA.format("T"))
         each.yaxis.set_major_formatter("{x:,.0f}")
         each.legend(frameon=False)
+    for each, (texts, lines) in labels.items():
+        pareto._label(figure, each, texts, lines)
     return figure
 
 

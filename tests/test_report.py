@@ -62,8 +62,9 @@ def make_up(folder, monkeypatch):
     monkeypatch.setenv("M2XFP_CACHE_DIR", str(folder / "cache"))
     monkeypatch.setattr(report, "find_library", once)
     monkeypatch.setattr(sweep, "run", run)
-    parts = {"": {"instances": 1, "area_um2": 100.0}, "column / tile": {
-        "instances": 4, "area_um2": 300.0}, f"x{NASTY}": {"instances": 1, "area_um2": 0.0}}
+    parts = {name: {"module": f"m{name}", "instances": number, "area_um2": area}
+             for name, number, area in (("", 1, 100.0), ("column / tile", 4, 300.0),
+                                        (f"x{NASTY}", 1, 0.0))}
     monkeypatch.setattr(report, "_break_down", lambda library: dict.fromkeys(
         report.BROKEN_DOWN, parts))
     return asked
@@ -189,9 +190,10 @@ def test_breakdown_is_drawn_in_full(page):
     text, parsed, _ = page
     rows = parsed.rows["breakdown"]
     assert [row[1:] for row in rows[1:5]] == [
-        ["column / tile", "4", "75.0", "300.0", "75.0%"],
-        ["in the unit itself", "1", "100.0", "100.0", "25.0%"],
-        [f"x{NASTY}", "1", "0.0", "0.0", "0.0%"], ["sum", "", "", "400.0", ""]]
+        ["column / tile", "mcolumn / tile", "4", "75.0", "300.0", "75.0%"],
+        ["in the unit itself", "m", "1", "100.0", "100.0", "25.0%"],
+        [f"x{NASTY}", f"mx{NASTY}", "1", "0.0", "0.0", "0.0%"],
+        ["sum", "", "", "", "400.0", ""]]
     bars = [attributes for tag, attributes in parsed.tags if tag == "rect"]
     assert [(bar["x"], bar["width"]) for bar in bars[:2]] == [("0.000%", "75.000%"),
                                                                ("75.000%", "25.000%")]
@@ -253,8 +255,8 @@ class Tree(wiring.Component):
 def test_submodules_areas_are_the_units():
     library = once()
     parts = breakdown.areas("top", Tree(), library)
-    assert {name: part["instances"] for name, part in parts.items()} == {
-        "": 1, "lane": 3, "lane / sum": 6}
+    assert {name: (part["module"], part["instances"]) for name, part in parts.items()} == {
+        "": ("top", 1), "lane": ("top_lane", 3), "lane / sum": ("top_register", 6)}
     unit = synth.synthesize("top", Tree(), library, hierarchical=True)
     assert sum(part["area_um2"] for part in parts.values()) == pytest.approx(unit["area_um2"],
                                                                              abs=0.01)
@@ -263,6 +265,13 @@ def test_submodules_areas_are_the_units():
     assert parts["lane / sum"]["area_um2"] == pytest.approx(6 * alone)
     exclusive = parts["lane"]["area_um2"] / 3
     assert exclusive == pytest.approx(4 * library.cells["XOR2_X1"].area)
+
+
+def test_names_of_instances():
+    """Only what is alike is counted together."""
+    assert breakdown._names({"tile0": "a", "tile1": "a", "top1": "b", "row_1": "c", "x0": "d",
+                             "x1": "e"}) == {"tile0": "tile", "tile1": "tile", "top1": "top1",
+                                             "row_1": "row_1", "x0": "x0", "x1": "x1"}
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -333,5 +342,5 @@ def test_real_page(tmp_path, monkeypatch, capsys):
     rows = Page(text).rows
     # The submodules of a unit that is mapped module by module are all of it.
     array = next(row for row in rows["units"] if row[0] == "mac_array columns=4*")
-    total = next(float(row[4]) for row in rows["breakdown"] if row[1] == "sum")
+    total = next(float(row[5]) for row in rows["breakdown"] if row[1] == "sum")
     assert total / 16 == pytest.approx(float(array[3]), abs=0.6)
