@@ -458,7 +458,8 @@ def _stack(shares):
                      f'fill="{color}" stroke="white"><title>{escape(name)} {share:.1%}</title>'
                      "</rect>")
         left += share
-    return f'<svg class=stack role="img" aria-label="shares of the table below">{"".join(parts)}</svg>\n'
+    return ('<svg class=stack role="img" aria-label="Shares, as in the table below">'
+            f'{"".join(parts)}</svg>\n')
 
 
 def _image(figure, text):
@@ -541,15 +542,17 @@ def _draw_formats(compared):
                            height_ratios=[len(rows) + 1 for rows in parts.values()])
     titles = (_AREA.format("A"), "slowest path T (ns)", "energy of one MAC or value (fJ)")
     for (part, rows), line in zip(parts.items(), axes, strict=True):
+        formats = [format for format, _, _ in rows]
+        # A format that is there twice is told apart by what the unit is set to.
+        names = [f"{format}, {label.partition(' ')[2]}" if formats.index(format) < i else format
+                 for i, (format, label, _) in enumerate(rows)]
         for number, (each, digits) in enumerate(zip(line, (0, 2, 0), strict=True)):
             values = [figures[number] for _, _, figures in rows]
             bars = each.barh(range(len(rows)), values, height=0.7,
-                             color=[FORMATS[format] for format, _, _ in rows])
+                             color=[FORMATS[format] for format in formats])
             each.bar_label(bars, [f"{value:,.{digits}f}" for value in values], padding=3,
                            fontsize=9)
-            each.set_yticks(range(len(rows)), [
-                f"{format}, lanes=16" if "lanes=16" in label else format
-                for format, label, _ in rows] if number == 0 else [""] * len(rows))
+            each.set_yticks(range(len(rows)), names if number == 0 else [""] * len(rows))
             each.tick_params(axis="y", length=0)
             each.invert_yaxis()
             each.set_xlim(0, 1.25 * max(values))
