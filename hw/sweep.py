@@ -279,7 +279,8 @@ def _traffic():
     """Digests of what power depends on besides: traffic, its sources, the model, the simulation."""
     root = Path(__file__).parents[1]
     paths = [path for pattern in ("hw/gates.py", "hw/boolean.py", "golden/*.py", "sim/*.py",
-                                  "sim/data/*") for path in sorted(root.glob(pattern))]
+                                  "sim/data/*")
+             for path in sorted(root.glob(pattern)) if path.is_file()]
     return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
 
 
