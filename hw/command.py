@@ -17,5 +17,10 @@ def check_plot(path):
         raise ValueError(f"--plot must end in .png or .svg, not {path.name}")
     if not path.parent.is_dir():
         raise ValueError(f"--plot must lie in a folder that exists, not {path.parent}")
+    check_matplotlib("--plot")
+
+
+def check_matplotlib(option):
+    """Refuses an option that draws where matplotlib is missing."""
     if not util.find_spec("matplotlib"):
-        raise ValueError("--plot needs matplotlib: pip install 'm2xfp-rtl[plot]'")
+        raise ValueError(f"{option} needs matplotlib: pip install 'm2xfp-rtl[plot]'")

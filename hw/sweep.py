@@ -5,6 +5,7 @@ from there.
 """
 
 import csv
+import hashlib
 import inspect
 import io
 import json
@@ -26,6 +27,7 @@ from . import pareto, registry, synth, yosys
 from .cluster import Cluster
 from .command import check_plot
 from .liberty import find_library
+from .power import inspector
 from .verilog import netlist
 from .yosys import ToolError
 
@@ -154,7 +156,8 @@ def points(units, fixed, sweeps):
     return found
 
 
-def run(points, library, *, source="nangate45", flatten=False, fresh=False, cluster=None):
+def run(points, library, *, source="nangate45", flatten=False, fresh=False, power=False,
+        cluster=None):
     """Measures points, several at a time, unless the cache has them.
 
     Parameters
@@ -167,6 +170,8 @@ def run(points, library, *, source="nangate45", flatten=False, fresh=False, clus
         As of `hw.synth.measure`.
     fresh : bool
         Whether to forget what the cache has of them.
+    power : bool
+        Whether to estimate power too, on this machine only.
     cluster : Cluster, optional
         Where to measure, instead of in processes of this machine.
 
@@ -182,8 +187,10 @@ def run(points, library, *, source="nangate45", flatten=False, fresh=False, clus
     Interrupted
         On a KeyboardInterrupt.
     """
+    estimated = inspector() if power else None
+
     def job(point):
-        key = _key(point, library, flatten)
+        key = _key(point, library, flatten, power)
         path = kept.folder() / key / "figures.json"
         if fresh:
             shutil.rmtree(path.parent, ignore_errors=True)
@@ -191,7 +198,7 @@ def run(points, library, *, source="nangate45", flatten=False, fresh=False, clus
             if cluster:
                 result = cluster.run(_measure_there, point, _absolute(source), flatten, key)
             else:
-                result = _measure(point, library, flatten)
+                result = _measure(point, library, flatten, estimated)
             text = json.dumps(result)
             kept.store(path, text)
         return json.loads(text)
@@ -225,10 +232,10 @@ def run(points, library, *, source="nangate45", flatten=False, fresh=False, clus
                  for found in (results, failed))
 
 
-def _measure(point, library, flatten):
+def _measure(point, library, flatten, estimated=None):
     with _first:
         _prepare()
-    return synth.measure(point.unit, point.settings, library, flatten=flatten)
+    return synth.measure(point.unit, point.settings, library, flatten=flatten, inspect=estimated)
 
 
 _first = threading.Lock()
@@ -256,14 +263,25 @@ def _absolute(source):
     return source if source == "nangate45" else str(Path(source).absolute())
 
 
-def _key(point, library, flatten):
+def _key(point, library, flatten, power=False):
     """Digest of all that a point's figures depend on."""
     unit, chosen = registry.UNITS[point.unit], registry.parameters(point.unit, point.settings)
     described = synth.describe(library)
     del described["versions"]["python"]
     return kept.digest(
         "figures", _design(point.unit, unit, chosen), *_sources(_tools()), json.dumps(described),
-        f"{chosen} {unit.tiles and unit.tiles(**chosen)} {unit.hierarchical and not flatten}")
+        f"{chosen} {unit.tiles and unit.tiles(**chosen)} {unit.hierarchical and not flatten}",
+        *(_traffic() if power else ()))
+
+
+@cache
+def _traffic():
+    """Digests of what power depends on besides: traffic, its sources, the model, the simulation."""
+    root = Path(__file__).parents[1]
+    paths = [path for pattern in ("hw/gates.py", "hw/boolean.py", "golden/*.py", "sim/*.py",
+                                  "sim/data/*")
+             for path in sorted(root.glob(pattern)) if path.is_file()]
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
 
 
 def _design(name, unit, chosen):

@@ -59,8 +59,8 @@ DRIVE = "set_driving_cell {driver}\nset_load {load}\n"
 
 def main(arguments=None):
     """Command line; see ``--help``. Returns the exit status."""
-    # Sweeps measure by this module.
-    from . import sweep
+    # Both measure by this module.
+    from . import report, sweep
 
     parser = Parser(prog="python -m hw.synth", description="Area and timing of the units.")
     parser.add_argument("units", metavar="UNIT", nargs="*", help="default: all units")
@@ -83,8 +83,12 @@ def main(arguments=None):
     parser.add_argument("--power", action="store_true",
                         help="also estimate power under real and under random traffic")
     parser.add_argument("--clock", metavar="MHZ", help="of --power (default: 500)")
+    parser.add_argument("--report", metavar="FILE", type=Path,
+                        help="instead of units, all figures on one HTML page (extra plot)")
     sweep.add_options(parser)
     options = parser.parse_args(arguments)
+    if options.report is not None:
+        return report.main(options)
     if options.json is None:
         kind = options.compare or ("sweep" if options.sweep else
                                    "power" if options.power else "synth")
@@ -206,25 +210,15 @@ def comparison(rows, results, title):
     -------
     str
     """
-    energies = all("power" in unit for unit in results["units"].values())
+    energies, compared = compare(rows, results)
     lines = [("", title, "unit", "count", "area A", "ratio", "delay T", "ratio",
               *("energy", "ratio") * energies),
              ("", "", "", "", "um2", "", "ns", "", *("fJ", "") * energies)]
-    base, before = None, None
-    for part, format, name, settings, count in rows:
-        unit = results["units"][_label(name, settings)]
-        figures = (count * unit["area_um2"], 1000 / unit["fmax_io_mhz"])
-        if energies:
-            # Of one MAC or value, so that it does not matter how many units there are.
-            figures += unit["power"]["real"]["energy_per_operation_fj"],
-        if part != before:
-            base = figures
-        ratios = (f"{figure / of:.2f}" for figure, of in zip(figures, base, strict=True))
-        lines.append(("" if part == before else part, format,
-                      _label(name, settings) + "*" * unit["hierarchical"], f"{count:g}",
-                      f"{figures[0]:.0f}", next(ratios), f"{figures[1]:.3f}", next(ratios),
-                      *(text for figure in figures[2:]
-                        for text in (f"{figure:.1f}", next(ratios)))))
+    before = None
+    for part, format, label, count, figures, ratios in compared:
+        texts = (f"{figure:.{digits}f}" for figure, digits in zip(figures, (0, 3, 1), strict=False))
+        lines.append(("" if part == before else part, format, label, f"{count:g}",
+                      *(text for pair in zip(texts, ratios, strict=True) for text in pair)))
         before = part
     return "\n".join([
         *_aligned(lines, left=(0, 1, 2)), "",
@@ -234,6 +228,39 @@ def comparison(rows, results, title):
         *(("energy: of one MAC or value, under real traffic.", *power.legend(results))
           if energies else ()),
         _tools(results)])
+
+
+def compare(rows, results):
+    """What `comparison` prints.
+
+    Parameters
+    ----------
+    rows, results
+        As of `comparison`.
+
+    Returns
+    -------
+    energies : bool
+        Whether there are any.
+    compared : list of tuple
+        Part, format, unit with its settings, count, the figures and their ratios as texts. The
+        figures are area in um2, delay in ns and, with energies, that in fJ.
+    """
+    energies = all("power" in unit for unit in results["units"].values())
+    compared, base, before = [], None, None
+    for part, format, name, settings, count in rows:
+        unit = results["units"][_label(name, settings)]
+        figures = (count * unit["area_um2"], 1000 / unit["fmax_io_mhz"])
+        if energies:
+            # Of one MAC or value, so that it does not matter how many units there are.
+            figures += unit["power"]["real"]["energy_per_operation_fj"],
+        if part != before:
+            base = figures
+        compared.append((part, format, _label(name, settings) + "*" * unit["hierarchical"], count,
+                         figures, [f"{figure / of:.2f}"
+                                   for figure, of in zip(figures, base, strict=True)]))
+        before = part
+    return energies, compared
 
 
 def _label(name, settings):
@@ -417,10 +444,14 @@ def _open_memories(module, memories):
 
 def _script(name, hierarchical, memories=()):
     """All that Yosys does for a unit."""
-    common = COMMON.format(top=name, flatten="" if hierarchical else "-flatten ",
-                           blackboxes="".join(f"blackbox {kind}\n" for kind in memories))
-    return (common + "design -save common\n" + AREA + FINISH + "write_json area.json\n"
-            "design -load common\n" + TIMING + FINISH + "write_json timed.json\n")
+    return (_common(name, hierarchical, memories) + "design -save common\n" + AREA + FINISH
+            + "write_json area.json\ndesign -load common\n" + TIMING + FINISH
+            + "write_json timed.json\n")
+
+
+def _common(name, hierarchical, memories=()):
+    return COMMON.format(top=name, flatten="" if hierarchical else "-flatten ",
+                         blackboxes="".join(f"blackbox {kind}\n" for kind in memories))
 
 
 def describe(library):

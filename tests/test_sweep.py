@@ -36,7 +36,7 @@ def measured(monkeypatch):
     """Points measured, which takes no time."""
     calls = []
 
-    def measure(name, settings, library, flatten=False):
+    def measure(name, settings, library, flatten=False, inspect=None):
         calls.append((name, *settings))
         lanes = registry.parameters(name, settings).get("lanes", 1)
         return {**dict.fromkeys(sweep.FIGURES, 1), "hierarchical": False, "cells": len(calls),
@@ -159,7 +159,7 @@ def test_what_figures_depend_on(folder, monkeypatch):
 def test_one_bad_point(folder, capsys, monkeypatch, measured):
     measure = synth.measure
 
-    def failing(name, settings, library, flatten=False):
+    def failing(name, settings, library, flatten=False, inspect=None):
         if settings == ("lanes=4",):
             raise yosys.ToolError("top1: Yosys: ERROR: no\nmore")
         if settings == ("lanes=8",):
@@ -201,7 +201,7 @@ def test_interrupted(folder, capsys, monkeypatch, measured):
     measure = synth.measure
     sleeping = []
 
-    def slow(name, settings, library, flatten=False):
+    def slow(name, settings, library, flatten=False, inspect=None):
         if settings == ("lanes=2",):
             return measure(name, settings, library, flatten)
         while not sleeping:
