@@ -1,26 +1,15 @@
 """Results that took long, in the user's cache folder under a digest of all they depend on."""
 
 import hashlib
-import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
 from filelock import FileLock
 
+from golden.kernel import folder
 
-def folder():
-    """Folder of the cache: ``$M2XFP_CACHE_DIR``, or m2xfp-rtl in the user's cache."""
-    if chosen := os.environ.get("M2XFP_CACHE_DIR"):
-        return Path(chosen)
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "m2xfp-rtl"
+__all__ = ["digest", "folder", "intact", "publish"]
 
 
 def digest(*texts):

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
+from types import SimpleNamespace
+
 from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -41,7 +43,6 @@ def term_layout(metadata):
         "nan": 1,
     })
 
-
 _MANTISSA = 24
 """Bits of a float32 significand."""
 
@@ -49,74 +50,14 @@ _GUARD = 3
 """Bits kept below it, the last of them sticky: a difference of operands more than one place apart
 loses at most one leading bit, after which a guard and a sticky bit are left."""
 
-_Ordered = data.StructLayout({
-    # The operand with the larger exponent, and the other with a place below.
-    "large": _MANTISSA,
-    "small": _MANTISSA + 1,
-    "large_negative": 1,
-    "small_negative": 1,
-    # Of the larger one, at least 1: at most 394.
-    "exponent": 9,
-    "nan": 1,
-    # Places to move the smaller one, or whether they are too many.
-    "amount": 5,
-    "far": 1,
-})
-
 _LOWER = 10
 """Bits of a sum that are added as soon as the operands are aligned."""
-
-_Aligned = data.StructLayout({
-    # The lower bits' sum with its carry, and the operands' upper bits: the small one's with their
-    # sign relative to the large one, inverted if negative.
-    "lower": _LOWER + 1,
-    "large": _MANTISSA + _GUARD - _LOWER,
-    "small": signed(_MANTISSA + _GUARD + 1 - _LOWER),
-    # Sign of the large one, and its exponent.
-    "negative": 1,
-    "exponent": 9,
-    "nan": 1,
-})
-
-_Sum = data.StructLayout({
-    # Of the large operand and, with its sign relative to that, the small one: one bit for the
-    # carry and one that tells a difference below zero.
-    "total": signed(_MANTISSA + _GUARD + 2),
-    # Sign of the large one, and its exponent.
-    "negative": 1,
-    "exponent": 9,
-    "nan": 1,
-})
-
 
 _COARSE = 3
 """A sum is normalized by multiples of 2**3 places first."""
 
-_Moved = data.StructLayout({
-    "magnitude": _MANTISSA + _GUARD + 1,
-    "inverted": 1,
-    # Multiples of eight places that it was moved by, and whether it may move as it likes.
-    "places": 5 - _COARSE,
-    "free": 1,
-    "negative": 1,
-    "exponent": 9,
-    "nan": 1,
-})
-
-
 _HALF = 12
 """Bits of the lower half of a mantissa."""
-
-_Settled = data.StructLayout({
-    "mantissa": _MANTISSA - 1,
-    "exponent": 9,
-    # Whether to round up, and whether a carry passes the lower half of the mantissa.
-    "up": 1,
-    "passes": 1,
-    "negative": 1,
-    "nan": 1,
-})
-
 
 class GroupAccumulator(wiring.Component):
     """Adds a scaled group sum to a float32: acc + G * 2**(Xw + Xx - 260), rounded once.
@@ -172,7 +113,7 @@ class GroupAccumulator(wiring.Component):
         acc = i.acc
         beside = Stages(m, before)
         for stage in range(normalize.latency):
-            acc, = beside.cut(**{f"acc{stage}": acc})
+            acc = beside.cut(f"acc{stage}", acc=acc).acc
         m.d.comb += [
             control.i_valid.eq(self.i.valid),
             self.i.ready.eq(control.i_ready),
@@ -288,8 +229,8 @@ class Normalize(wiring.Component):
         moved, high, _ = _normalize(m, magnitude, range(3, most))
         scale = self.scale
         if self.fine:
-            moved, high, negative, scale = stages.cut(
-                moved=moved, places=high, moved_negative=negative, moved_scale=scale)
+            held = stages.cut("moved", value=moved, places=high, negative=negative, scale=scale)
+            moved, high, negative, scale = held.value, held.places, held.negative, held.scale
         significand, low, _ = _normalize(m, moved, range(3))
 
         term = Signal(self.o.shape())
@@ -299,7 +240,7 @@ class Normalize(wiring.Component):
             term.exponent.eq(scale.exponent - (self.unit - (bits - 1) - 127) - Cat(low, high)),
             term.nan.eq(scale.nan),
         ]
-        m.d.comb += self.o.eq(stages.cut(term=term)[0])
+        m.d.comb += self.o.eq(stages.cut("normalized", term=term).term)
 
         return m
 
@@ -337,21 +278,30 @@ class TermAdder(wiring.Component):
         m = Module()
         stages = Stages(m, self.enable)
 
-        def cut(name, value):
-            return stages.cut(**{name: value})[0] if self.fine else value
+        def cut(stage, values):
+            return stages.cut(stage, **vars(values))
 
-        ordered = cut("ordered", _order(m, self.term, self.acc))
-        terms = cut("aligned", _align(m, ordered))
-        total, = stages.cut(total=_add(m, terms))
-        settled = cut("settled", _settle(m, cut("moved", _move(m, total))))
-        m.d.comb += self.o.eq(stages.cut(result=_round(m, settled))[0])
+        def cut_fine(stage, values):
+            return cut(stage, values) if self.fine else values
+
+        ordered = cut_fine("ordered", _order(m, self.term, self.acc))
+        total = cut("total", _add(m, cut_fine("aligned", _align(m, ordered))))
+        settled = cut_fine("settled", _settle(m, cut_fine("moved", _move(m, total))))
+        m.d.comb += self.o.eq(stages.cut("result", o=_round(m, settled)).o)
 
         return m
 
 
 def _order(m, term, acc):
-    """Orders a term and the float32 it is added to by exponent."""
-    o = Signal(_Ordered)
+    """Orders a term and the float32 it is added to by exponent.
+
+    Returns
+    -------
+    SimpleNamespace
+        ``large`` and ``small``, the significands, the small one with a place below;
+        ``large_negative``, ``small_negative``; ``exponent`` of the large one, 1 to 394; ``nan``;
+        ``amount`` of places to move the small one by, or ``far`` if they are too many.
+    """
     significand = term.significand
     acc_biased = acc[23:31]
     acc_special = acc_biased.all()
@@ -370,6 +320,13 @@ def _order(m, term, acc):
     swap = Signal()
     term_aligned = Cat(C(0, _MANTISSA - len(significand)), significand)
     amount = Signal(11)
+    large = Signal(_MANTISSA)
+    small = Signal(_MANTISSA + 1)
+    large_negative = Signal()
+    small_negative = Signal()
+    exponent = Signal(9)
+    nan = Signal()
+    far = Signal()
     m.d.comb += [
         distance.eq(acc_exponent - term.exponent),
         # An infinite accumulator stays, with its sign, however large the term. Nor does it
@@ -378,24 +335,32 @@ def _order(m, term, acc):
         # The complement is one less than the negative, so the accumulator is moved one place
         # beforehand.
         amount.eq(distance ^ swap.replicate(11)),
-        o.small.eq(Mux(swap, acc_significand, term_aligned << 1)),
-        o.large.eq(Mux(swap, term_aligned, acc_significand)),
-        o.large_negative.eq(Mux(swap, term.negative, acc[31])),
-        o.small_negative.eq(Mux(swap, acc[31], term.negative)),
-        o.exponent.eq(Mux(swap, term.exponent, acc_exponent)),
-        o.nan.eq(term.nan | (acc_special & acc[:23].any())),
+        small.eq(Mux(swap, acc_significand, term_aligned << 1)),
+        large.eq(Mux(swap, term_aligned, acc_significand)),
+        large_negative.eq(Mux(swap, term.negative, acc[31])),
+        small_negative.eq(Mux(swap, acc[31], term.negative)),
+        exponent.eq(Mux(swap, term.exponent, acc_exponent)),
+        nan.eq(term.nan | (acc_special & acc[:23].any())),
 
         # From 32 places on, nothing is left of 27 bits but the sticky one. Nor may anything
         # be left beside an infinite accumulator: a term of its exponent could turn its sign.
-        o.amount.eq(amount[:5]),
-        o.far.eq(amount[5:].any() | acc_special),
+        far.eq(amount[5:].any() | acc_special),
     ]
-    return o
+    return SimpleNamespace(large=large, small=small, large_negative=large_negative,
+                           small_negative=small_negative, exponent=exponent, nan=nan,
+                           amount=amount[:5], far=far)
 
 
 def _align(m, i):
-    """Moves the smaller operand to where the larger one is, and begins to add."""
-    o = Signal(_Aligned)
+    """Moves the smaller operand to where the larger one is, and begins to add.
+
+    Returns
+    -------
+    SimpleNamespace
+        ``lower``, the lower bits' sum with its carry; ``large`` and ``small``, the operands' upper
+        bits, the small ones with their sign relative to the large one, inverted if negative;
+        ``negative``, ``exponent`` of the large one; ``nan``.
+    """
     lost = C(0, 1)
     shifted = i.small << (_GUARD - 1)
     for place in reversed(range(5)):
@@ -415,58 +380,66 @@ def _align(m, i):
         subtract.eq(i.large_negative ^ i.small_negative),
         large.eq(i.large << _GUARD),
         small.eq(Mux(i.far, i.small.any(), shifted | lost) ^ subtract.replicate(len(small))),
-        # The inverted operand's one comes in as a carry.
-        o.lower.eq(add(m, Cat(large[:_LOWER], C(0, 1)), Cat(small[:_LOWER], C(0, 1)),
-                       carry=subtract, name="lower_sum")),
-        o.large.eq(large[_LOWER:]),
-        o.small.eq(small[_LOWER:]),
-        o.negative.eq(i.large_negative),
-        o.exponent.eq(i.exponent),
-        o.nan.eq(i.nan),
     ]
-    return o
+    return SimpleNamespace(
+        # The inverted operand's one comes in as a carry.
+        lower=add(m, Cat(large[:_LOWER], C(0, 1)), Cat(small[:_LOWER], C(0, 1)),
+                  carry=subtract, name="lower_sum"),
+        large=large[_LOWER:], small=small[_LOWER:].as_signed(), negative=i.large_negative,
+        exponent=i.exponent, nan=i.nan)
 
 
 def _add(m, i):
-    """Adds the upper bits of aligned operands."""
-    o = Signal(_Sum)
-    m.d.comb += [
-        o.total.eq(Cat(i.lower[:-1], add(m, Cat(i.large, C(0, 2)), Cat(i.small, i.small[-1]),
-                                         carry=i.lower[-1], name="total"))),
-        o.negative.eq(i.negative),
-        o.exponent.eq(i.exponent),
-        o.nan.eq(i.nan),
-    ]
-    return o
+    """Adds the upper bits of aligned operands.
+
+    Returns
+    -------
+    SimpleNamespace
+        ``total``, signed, of the large operand and, with its sign relative to that, the small one;
+        ``negative``, ``exponent`` of the large one; ``nan``.
+    """
+    # One bit for the carry and one that tells a difference below zero.
+    total = Signal(signed(_MANTISSA + _GUARD + 2))
+    m.d.comb += total.eq(Cat(i.lower[:-1], add(
+        m, Cat(i.large, C(0, 2)), Cat(i.small, i.small[-1]), carry=i.lower[-1],
+        name="upper_total")))
+    return SimpleNamespace(total=total, negative=i.negative, exponent=i.exponent, nan=i.nan)
 
 
 def _move(m, i):
-    """Moves a sum's leading one to its top eight bits, or as far as to exponent 1."""
-    o = Signal(_Moved)
-    # Of a difference d below zero -1 - d is taken; what is missing is added on rounding.
-    width = len(o.magnitude)
+    """Moves a sum's leading one to its top eight bits, or as far as to exponent 1.
+
+    Returns
+    -------
+    SimpleNamespace
+        ``magnitude`` or, of a difference d below zero, ``inverted`` -1 - d; the multiples of eight
+        ``places`` that it was moved by, and whether it is ``free`` to move further; ``negative``,
+        ``exponent``, ``nan``.
+    """
+    width = _MANTISSA + _GUARD + 1
     inverted = i.total[-1]
     magnitude = Signal(width)
-    m.d.comb += magnitude.eq(i.total[:-1] ^ inverted.replicate(width))
+    # Equal magnitudes cancel to +0. Zeros of equal sign are not negative: a group's zero never is.
+    negative = Signal()
+    m.d.comb += [
+        magnitude.eq(i.total[:-1] ^ inverted.replicate(width)),
+        negative.eq((i.negative ^ inverted) & i.total.any()),
+    ]
     moved, places, free = _normalize(m, magnitude, range(_COARSE, 5), free=i.exponent[5:].any(),
                                      limit=i.exponent, fill=inverted)
-    m.d.comb += [
-        o.magnitude.eq(moved),
-        o.inverted.eq(inverted),
-        o.places.eq(places),
-        o.free.eq(free),
-        # Equal magnitudes cancel to +0. Zeros of equal sign are not negative: a group's zero
-        # never is.
-        o.negative.eq((i.negative ^ inverted) & i.total.any()),
-        o.exponent.eq(i.exponent),
-        o.nan.eq(i.nan),
-    ]
-    return o
+    return SimpleNamespace(magnitude=moved, inverted=inverted, places=places, free=free,
+                           negative=negative, exponent=i.exponent, nan=i.nan)
 
 
 def _settle(m, i):
-    """Normalizes, and tells whether to round up."""
-    o = Signal(_Settled)
+    """Normalizes, and tells whether to round up.
+
+    Returns
+    -------
+    SimpleNamespace
+        ``mantissa`` without the leading one, ``exponent``; ``up``, whether to round up, and
+        ``passes``, whether a carry passes the lower half of the mantissa; ``negative``, ``nan``.
+    """
     # The leading one goes to the top bit, whose exponent is one above the operands', but
     # no further than down to exponent 1.
     normalized, places, _ = _normalize(m, i.magnitude, range(_COARSE), free=i.free,
@@ -481,21 +454,21 @@ def _settle(m, i):
     # and 1 - up.
     last = len(normalized) - _MANTISSA
     low = normalized[: last + 1] ^ i.inverted.replicate(last + 1)
+    up = Signal()
+    passes = Signal()
+    exponent = Signal(9)
     m.d.comb += [
-        o.up.eq((low[last - 1] & (low[: last - 1].any() | low[last])) ^ i.inverted),
-        # Without the leading one.
-        o.mantissa.eq(normalized[last:-1]),
-        o.passes.eq(normalized[last : last + _HALF].all()),
-        o.exponent.eq(Mux(normalized[-1], i.exponent + 1 - Cat(places, i.places), 0)),
-        o.negative.eq(i.negative),
-        o.nan.eq(i.nan),
+        up.eq((low[last - 1] & (low[: last - 1].any() | low[last])) ^ i.inverted),
+        passes.eq(normalized[last : last + _HALF].all()),
+        exponent.eq(Mux(normalized[-1], i.exponent + 1 - Cat(places, i.places), 0)),
     ]
-    return o
+    return SimpleNamespace(mantissa=normalized[last:-1], exponent=exponent, up=up, passes=passes,
+                           negative=i.negative, nan=i.nan)
 
 
 def _round(m, i):
     """Rounds to nearest even and packs a float32."""
-    o = Signal(32)
+    o = Signal(32, name="rounded")
     # A carry out of the mantissa runs into the exponent, also from the largest subnormal into the
     # smallest normal, and from the largest normal to where infinity is.
     lower = increment(m, i.mantissa[:_HALF], i.up, name="lower")

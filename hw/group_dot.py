@@ -88,14 +88,14 @@ class GroupDot(wiring.Component):
         # A fine pipeline cuts also behind the subgroups' trees, their sums and the group's sum.
         stages = Stages(m, self.enable)
 
-        def cut(name, values, factors):
+        def cut(stage, values, factors):
             if not self.fine:
                 return values, factors
-            named = {f"{name}{j}": value for j, value in enumerate(values)}
+            named = {f"value{j}": value for j, value in enumerate(values)}
             if factors is not None:
-                named[f"{name}_factors"] = factors
-            held = stages.cut(**named)
-            return held[: len(values)], None if factors is None else held[-1]
+                named["factors"] = factors
+            held = vars(stages.cut(stage, **named))
+            return [held[f"value{j}"] for j in range(len(values))], held.get("factors")
 
         factors = self.weight.metadata if self.has_metadata else None
         rows, factors = cut("rows", [subgroup.rows for subgroup in subgroups], factors)
@@ -104,21 +104,23 @@ class GroupDot(wiring.Component):
             dot = Signal(signed(len(row.low)), name=f"dot{j}")
             m.d.comb += dot.eq(row.low + row.high)
             dots.append(dot)
-        dots, factors = cut("held_dot", dots, factors)
+        dots, factors = cut("dots", dots, factors)
 
         # The lowest places are added at once: they are there earlier than those above.
         rows = self._add(m, dots, factors)
         if not self.has_metadata:
             # A shorter sum is there early enough.
             total = Signal(self.sum.shape())
-            m.d.comb += [total.eq(rows[0] + rows[1]), self.sum.eq(stages.cut(held_total=total)[0])]
+            m.d.comb += total.eq(rows[0] + rows[1])
+            m.d.comb += self.sum.eq(stages.cut("total", total=total).total)
             return m
         lowest = Signal(_LOWEST + 1)
         m.d.comb += lowest.eq(rows[0][:_LOWEST] + rows[1][:_LOWEST])
-        lowest, *rows = stages.cut(lowest=lowest, low=rows[0][_LOWEST:], high=rows[1][_LOWEST:])
+        held = stages.cut("parts", lowest=lowest, low=rows[0][_LOWEST:], high=rows[1][_LOWEST:])
         total = Signal(self.sum.shape())
-        m.d.comb += total.eq(Cat(lowest[:-1], add(m, *rows, carry=lowest[-1], name="upper")))
-        m.d.comb += self.sum.eq(stages.cut(held_total=total)[0] if self.fine else total)
+        upper = add(m, held.low, held.high, carry=held.lowest[-1], name="upper")
+        m.d.comb += total.eq(Cat(held.lowest[:-1], upper))
+        m.d.comb += self.sum.eq(stages.cut("total", total=total).total if self.fine else total)
 
         return m
 

@@ -225,7 +225,7 @@ class _Column(wiring.Component):
         m.d.comb += scale.eq(scale_sum(self.row.scale, stationary.scale))
         beside = Stages(m, self.enable)
         for stage in range(dot.latency):
-            scale, = beside.cut(**{f"scale{stage}": scale})
+            scale = beside.cut(f"scale{stage}", scale=scale).scale
         enables = iter(self.enable)
         for part in (dot, normalize, add):
             m.d.comb += part.enable.eq(Cat(next(enables) for _ in range(part.latency)))

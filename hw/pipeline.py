@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Pipelines whose data have no handshake of their own."""
 
+from types import SimpleNamespace
+
 from amaranth import *
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 
@@ -21,6 +23,36 @@ def check_depth(depth, offered):
         raise ValueError(f"Pipeline depth must be {allowed}, not {depth!r}")
 
 
+class Register(wiring.Component):
+    """Holds a payload: ``o`` takes ``i`` with ``enable``. Latency 1.
+
+    A module of its own: synthesis of the Verilog cannot take the logic before it for resets of
+    some of its bits, and it keeps its name.
+
+    Parameters
+    ----------
+    shape : ShapeLike
+
+    Members
+    -------
+    i : In(shape)
+    enable : In(1)
+    o : Out(shape)
+    """
+
+    latency = 1
+
+    def __init__(self, shape):
+        super().__init__({"i": In(shape), "enable": In(1), "o": Out(shape)})
+
+    def elaborate(self, platform):
+        m = Module()
+
+        m.d.comb += self.o.eq(hold(m, self.i, self.enable, "held"))
+
+        return m
+
+
 class Stages:
     """The registers of a pipeline, one stage after the other.
 
@@ -35,10 +67,22 @@ class Stages:
         self.m = m
         self.enables = list(enable)
 
-    def cut(self, **values):
-        """Holds values by name in the next stage's registers; returns those in the same order."""
-        enable = self.enables.pop(0)
-        return [hold(self.m, value, enable, name) for name, value in values.items()]
+    def cut(self, stage, **values):
+        """Holds values in the next stage's register, which has this name.
+
+        Returns
+        -------
+        SimpleNamespace
+            The values of the stage before.
+        """
+        shapes = {name: value.shape() for name, value in values.items()}
+        register = Register(data.StructLayout(shapes))
+        self.m.submodules[stage] = register
+        self.m.d.comb += [
+            register.enable.eq(self.enables.pop(0)),
+            *(register.i[name].eq(value) for name, value in values.items()),
+        ]
+        return SimpleNamespace(**{name: register.o[name] for name in values})
 
 
 class Control(wiring.Component):

@@ -22,7 +22,6 @@ from pathlib import Path
 
 from amaranth.lib import wiring
 
-from golden.kernel import folder
 from hw import generate, yosys
 from hw.cache import digest, folder, intact, publish
 

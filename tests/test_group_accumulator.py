@@ -5,6 +5,7 @@ import pytest
 from compare import check
 from oracle import accumulate
 
+from hw import registry
 from hw.group_accumulator import GroupAccumulator
 
 ONE = 0x3F800000
@@ -21,11 +22,12 @@ def split(total):
 
 
 def check_rows(rows, bits, *, metadata=True, **options):
-    """Rows of acc, G and both scale codes."""
+    """Rows of acc, G and both scale codes, at every depth."""
     acc, total, activation, weight = np.array(rows).T
-    check(GroupAccumulator(metadata=metadata),
-          {"i": {"acc": acc, "sum": total, "activation_scale": activation,
-                 "weight_scale": weight}}, {"o": np.array(bits)}, **options)
+    for depth in registry.UNITS["group_accumulator"].parameters["depth"]:
+        check(GroupAccumulator(metadata=metadata, depth=depth),
+              {"i": {"acc": acc, "sum": total, "activation_scale": activation,
+                     "weight_scale": weight}}, {"o": np.array(bits)}, **options)
 
 
 # acc, G, x (so that G counts 2**x), result.

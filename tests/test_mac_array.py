@@ -53,8 +53,10 @@ METADATA = pytest.mark.parametrize("metadata", [True, False])
 @pytest.mark.parametrize(("columns", "weight_width", "stalls", "count"), [
     (1, 1, 0.0, 200), (1, 1, 0.5, 200), (3, 1, 0.0, 120), (3, 1, 0.4, 120), (4, 1, 0.8, 40),
     (3, 3, 0.3, 120), (4, 2, 0.3, 80), (4, 4, 0.0, 80)])
-def test_golden(columns, weight_width, stalls, count, metadata):
-    parameters = {"columns": columns, "weight_width": weight_width, "metadata": metadata}
+@pytest.mark.parametrize("depth", [5, pytest.param(13, marks=pytest.mark.long)])
+def test_golden(columns, weight_width, stalls, count, metadata, depth):
+    parameters = {"columns": columns, "weight_width": weight_width, "metadata": metadata,
+                  "depth": depth}
     inputs = stimuli.mac_array(np.random.default_rng(columns), count, **parameters)
     expected = twins.mac_array(inputs, **parameters)
     check(MacArray(**parameters), inputs, expected, stalls=stalls, outputs=count)
@@ -161,13 +163,14 @@ def test_no_stall_in_steady_state(metadata, depth, latency):
 
 
 @METADATA
-def test_reset_in_flight(metadata):
+@pytest.mark.parametrize("depth", [5, 13])
+def test_reset_in_flight(metadata, depth):
     """After a reset the array waits for weights again and computes as if new."""
     rng = np.random.default_rng(1)
     inputs = stimuli.mac_array(rng, 6, columns=2, weight_width=1, metadata=metadata)
     inputs["i_activation"]["last"][:] = 0
     expected = twins.mac_array(inputs, columns=2, weight_width=1, metadata=metadata)["o"]
-    array = MacArray(columns=2, metadata=metadata)
+    array = MacArray(columns=2, metadata=metadata, depth=depth)
     reset = Signal()
     rows = {name: sim.payload.to_integers(sim.payload.to_bits(
         array.signature.members[name].signature.members["payload"].shape, inputs[name], name))
