@@ -1,8 +1,10 @@
 """Formats for comparison, against gfloat, ml_dtypes and fractions that share nothing with them."""
 
+import dataclasses
 import math
 import re
 from fractions import Fraction
+from pathlib import Path
 
 import gfloat.block
 import ml_dtypes
@@ -12,7 +14,7 @@ import pytest
 from gfloat import RoundMode, decode_float, formats, round_float
 
 from golden import __main__ as command
-from golden import check, minifloats, rivals
+from golden import check, design_space, float_scales, minifloats, rivals
 
 MX = {
     "MXFP4": formats.format_info_mxfp4_e2m1, "MXFP6 E2M3": formats.format_info_mxfp6_e2m3,
@@ -382,7 +384,7 @@ def test_smallest_errors_are_exact():
     """The second element decides by 2**-22 beside errors of 2**40."""
     candidates = np.array([[2**20, 1], [2**20, 2]])[:, None]
     for v, best in ((1.5 - 2.0**-23, 0), (1.5, 0), (1.5 + 2.0**-23, 1)):
-        found = rivals._least_error(np.array([[2.0**21, v]]), np.float64(1), candidates, 1)
+        found = float_scales._least_error(np.array([[2.0**21, v]]), np.float64(1), candidates, 1)
         assert found.tolist() == [best]
 
 
@@ -426,12 +428,13 @@ def test_codes_are_within_their_bits():
 
 
 @pytest.mark.parametrize("make, message", [
-    (lambda: rivals.elem_em(3), r"subgroup must be one of \(2, 4, 8, 16, 32\), not 3"),
-    (lambda: rivals.sg_em("8"), r"subgroup must be one of \(2, 4, 8, 16, 32\), not '8'"),
-    (lambda: rivals.sg_em(bits=3), "bits must be 1 or 2, not 3"),
-    (lambda: rivals.m2_nvfp4("Sg-EM", 32), r"subgroup must be one of \(2, 4, 8, 16\), not 32"),
-    (lambda: rivals.m2_nvfp4("Sg-EE"), "kind must be 'Elem-EM' or 'Sg-EM', not 'Sg-EE'"),
-    (lambda: rivals.elem_em().round_trip(np.ones(3, np.float32), rule="even"),
+    (lambda: design_space.elem_em(3), r"subgroup must be one of \(2, 4, 8, 16, 32\), not 3"),
+    (lambda: design_space.sg_em("8"), r"subgroup must be one of \(2, 4, 8, 16, 32\), not '8'"),
+    (lambda: design_space.sg_em(bits=3), "bits must be 1 or 2, not 3"),
+    (lambda: float_scales.m2_nvfp4("Sg-EM", 32),
+     r"subgroup must be one of \(2, 4, 8, 16\), not 32"),
+    (lambda: float_scales.m2_nvfp4("Sg-EE"), "kind must be 'Elem-EM' or 'Sg-EM', not 'Sg-EE'"),
+    (lambda: design_space.elem_em().round_trip(np.ones(3, np.float32), rule="even"),
      r"rule must be one of \('floor', 'ceil', 'rtn1', 'rtn2'\), not 'even'"),
 ])
 def test_wrong_parameters(make, message):
@@ -469,6 +472,16 @@ def test_check_fails(monkeypatch, capsys):
     assert "E2M3: FAILED\n" in out and "\n1 of 12 codes and" in out
 
 
+def test_check_sees_a_wrong_format():
+    """Values that leave under another scale than they came in."""
+    form = rivals.FORMATS["MXFP6 E2M3"]
+    other = dataclasses.replace(form, dequantize=rivals.FORMATS["MXFP8 E5M2"].dequantize)
+    assert check.check_format(form) == []
+    wrong = check.check_format(other)
+    assert len(wrong) == 253
+    assert wrong[2] == "MXFP6 E2M3 changes values under scale 2.35099e-38"
+
+
 def test_check_sees_a_wrong_rounding(monkeypatch):
     """Rounding ties up, or dropping the sign, is found in every codec."""
     encode = minifloats.Codec.magnitude_codes
@@ -488,6 +501,10 @@ def test_formats_command(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + len(rivals.FORMATS)
     assert lines[1].split() == ["MXFP4", "32", "E2M1", "E8M0", "4.25"]
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    shown = readme.split("    python -m golden formats\n")[1].split("```text\n")[1].split("```")[0]
+    # All but the design space.
+    assert shown.splitlines() == [line for line in lines if not re.match("Elem-EM|Sg-EM", line)]
 
 
 def test_command_complains_in_one_line(capsys):
