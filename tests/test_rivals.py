@@ -482,6 +482,12 @@ def test_check_sees_a_wrong_format():
     assert wrong[2] == "MXFP6 E2M3 changes values under scale 2.35099e-38"
 
 
+def test_check_sees_a_code_that_does_not_come_back(monkeypatch):
+    encode = minifloats.Codec.encode
+    monkeypatch.setattr(minifloats.Codec, "encode", lambda self, v: encode(self, v + 0.0))
+    assert check.check_codec(minifloats.E2M1) == ["E2M1 0x08 comes back as 0x00, not 0x08"]
+
+
 def test_check_sees_a_wrong_rounding(monkeypatch):
     """Rounding ties up, or dropping the sign, is found in every codec."""
     encode = minifloats.Codec.magnitude_codes
