@@ -25,7 +25,7 @@ def test_every_unit_has_a_figure():
 
 def test_examples_run():
     examples = re.findall(r"```python\n(.*?)```", README, re.S)
-    assert len(examples) == 2
+    assert len(examples) == 3
     for example in examples:
         subprocess.run([sys.executable, "-W", "error", "-c", example], cwd=ROOT, check=True)
 

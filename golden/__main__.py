@@ -1,0 +1,57 @@
+"""The golden model's commands: ``python -m golden check`` and ``python -m golden formats``."""
+
+import argparse
+import sys
+
+from . import rivals
+from .check import check, table
+from .minifloats import CODECS
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains in one line."""
+
+    def error(self, message):
+        self.exit(2, f"error: {message}; see --help\n")
+
+
+def main(arguments=None):
+    parser = _Parser(prog="python -m golden", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("check", help="prints the values of all codes and proves that every code "
+                                      "and scale round-trips")
+    commands.add_parser("formats", help="lists the formats that can be compared")
+    if parser.parse_args(arguments).command == "formats":
+        print(formats())
+        return 0
+
+    for codec in CODECS.values():
+        print(table(codec) + "\n")
+    failed = 0
+    for name, wrong in check().items():
+        failed += bool(wrong)
+        for line in wrong:
+            print(f"error: {line}", file=sys.stderr)
+        codec = CODECS.get(name)
+        exceptions = codec.never_encoded if codec else {}
+        # Those with a sign read alike.
+        text = ", ".join(f"0x{a:02x} as 0x{b:02x}" for a, b in exceptions.items())
+        print(f"{name}: {'FAILED' if wrong else 'ok'}"
+              + (f" (never written, comes back otherwise: {text})" if text else ""))
+    print(f"{failed} of {len(CODECS)} codes and {len(rivals.FORMATS)} formats failed")
+    return int(failed > 0)
+
+
+def formats():
+    """The list of formats as a table."""
+    lines = [f"{'format':<24}{'group':>6}  {'element':<8}{'scale':<7}"
+             f"{'metadata':<13}{'bits per element':>16}"]
+    for form in rivals.FORMATS.values():
+        metadata = f"{form.metadata_bits} per {form.subgroup}" if form.metadata_bits else ""
+        lines.append(f"{form.name:<24}{form.group:>6}  {form.element.name:<8}"
+                     f"{form.scale.name:<7}{metadata:<13}{form.bits_per_element:>16g}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,252 @@
+"""Formats of groups of 16 under a floating-point scale: NVFP4 and what was made of it.
+
+A scale's product with a tensor scale has 28 significant bits and a magnitude 24, with small factors
+a few more. Their float64 quotient therefore lies on a decision point, of at most 5 bits, only if
+the exact one does, and on the same side of it otherwise: its own rounding decides nothing.
+"""
+
+from fractions import Fraction
+from functools import partial
+
+import numpy as np
+
+from .blocks import Format, assemble, scaled_values
+from .design_space import (
+    check_subgroup,
+    dequantize_elem_em,
+    dequantize_sg_em,
+    refine,
+    signed,
+)
+from .formats import e2m1_integers, groups_of
+from .minifloats import E2M1, INT4, UE4M3, UE5M3
+from .nvfp4 import TENSOR_SCALE_MIN, dequantize_nvfp4, quantize_nvfp4, tensor_scale_of
+
+
+def _scaled(x, tensor_scale, top):
+    """Groups, magnitudes (0 in NaN groups), NaN groups and the tensor scale, also as float64.
+
+    The tensor scale is the one given or the largest magnitude over ``top``, as float32.
+    """
+    groups = groups_of(x, "x", 16)
+    finite = np.isfinite(groups)
+    if tensor_scale is None:
+        largest = np.float64(np.abs(groups).max(initial=0, where=finite))
+        tensor_scale = max(np.float32(largest / top), TENSOR_SCALE_MIN)
+    elif getattr(tensor_scale, "dtype", None) != np.float32 or np.ndim(tensor_scale):
+        raise TypeError("tensor_scale must be one float32, not "
+                        f"{getattr(tensor_scale, 'dtype', type(tensor_scale).__name__)}")
+    elif not TENSOR_SCALE_MIN <= tensor_scale < np.inf:
+        raise ValueError(f"tensor_scale must be finite and at least {TENSOR_SCALE_MIN}, "
+                         f"not {tensor_scale}")
+    bad = ~finite.all(axis=-1)
+    v = np.where(bad[..., None], 0, np.abs(groups)).astype(np.float64)
+    return groups, v, bad, tensor_scale, np.float64(tensor_scale)
+
+
+def _over(v, steps):
+    """Quotients of magnitudes, 0 where the step is 0."""
+    return v / np.where(steps == 0, np.inf, steps)
+
+
+def _group_scales(v, t, codec, top):
+    """Codes of the scales that put groups' largest magnitudes at ``top``, and steps (..., 1)."""
+    scales = codec.magnitude_codes(v.max(axis=-1) / (top * t))
+    return scales, (codec.decode(scales) * t)[..., None]
+
+
+def _quantize_nv(x, *, element, scale, tensor_scale=None):
+    """One scale per group: the largest magnitude over the element's largest."""
+    top = element.largest
+    groups, v, bad, tensor_scale, t = _scaled(x, tensor_scale, top * scale.largest)
+    scales, steps = _group_scales(v, t, scale, top)
+    codes = element.encode(np.copysign(_over(v, steps), groups))
+    return assemble(x, np.where(steps == 0, 0, codes), scales, bad, scale.nan,
+                   tensor_scale=tensor_scale)
+
+
+def _quantize_ue5m3(x):
+    return _quantize_nv(x, element=E2M1, scale=UE5M3, tensor_scale=np.float32(1))
+
+
+def _dequantize_nv(q, *, element, scale):
+    return scaled_values(q, element.decode(q.elements),
+                         scale.decode(q.scales) * float(q.tensor_scale))
+
+
+def _nv(name, quantize, *, element=E2M1, scale=UE4M3, tensor_scale=True, dequantize=None):
+    return Format(name=name, group=16, element=element, scale=scale,
+                  tensor_scale=tensor_scale, quantize=quantize,
+                  dequantize=dequantize or partial(_dequantize_nv, element=element, scale=scale))
+
+
+def _least_error(v, t, candidates, unit):
+    """Which candidate has the least sum of (v - candidate * t / unit)**2 along the last axis.
+
+    Parameters
+    ----------
+    v : float64 array, shape (..., n)
+    t : float64
+        With a float32's significand.
+    candidates : int64 array, shape (count, ..., n)
+    unit : int
+
+    Returns
+    -------
+    int array, shape (...)
+        Ties go to the first.
+    """
+    # The error less the sum of v**2, over t / unit**2. Both terms of the difference are exact.
+    a, b = candidates * t, 2.0 * unit * v
+    excess = np.sum(candidates * (a - b), axis=-1)
+    best = excess.argmin(axis=0)
+    # Far above what one difference, a product and the additions of n <= 32 terms can be off.
+    slack = np.sum(candidates * (a + b), axis=-1) * 2.0**-45
+    near = excess - slack <= (excess + slack).min(axis=0)
+    chosen = np.take_along_axis(candidates, best[None, ..., None], 0)
+    different = (candidates != chosen).any(axis=-1)
+    # A tie of equal candidates is the first's already.
+    for index in zip(*np.nonzero((near & different).any(axis=0)), strict=True):
+        best[index] = _exactly_least(v[index], t, candidates[(slice(None), *index)], unit)
+    return best
+
+
+def _exactly_least(v, t, candidates, unit):
+    t = Fraction(float(t))
+    v = [2 * unit * Fraction(value) for value in v.tolist()]
+    excess = [sum(q * (q * t - value) for q, value in zip(candidate, v, strict=True))
+              for candidate in candidates.tolist()]
+    return excess.index(min(excess))
+
+
+def _scale_integers(scales):
+    """UE4M3 scales in units of 2**-9, int64."""
+    return (UE4M3.decode(scales) * 512).astype(np.int64)
+
+
+def _quantize_four_over_six(x, *, tensor_scale=None):
+    """NVFP4 whose groups have the largest magnitude at 6 or at 4 (arXiv 2512.02010).
+
+    The scale of the lower squared error wins, 6 on a tie. The tensor scale is that of 6 * 256, so
+    that 1.5 times the largest scale has a code.
+    """
+    groups, v, bad, tensor_scale, t = _scaled(x, tensor_scale, 6 * 256)
+    tried = []
+    for top in (6, 4):
+        scales, steps = _group_scales(v, t, UE4M3, top)
+        tried.append((scales, E2M1.magnitude_codes(_over(v, steps))))
+    scales, codes = map(np.stack, zip(*tried, strict=True))
+    values = _e2m1_doubled(codes) * _scale_integers(scales)[..., None]
+    four = _least_error(v, t, values, 2 * 512) == 1
+    scales = np.where(four, scales[1], scales[0])
+    elements = signed(groups, np.where(four[..., None], codes[1], codes[0]))
+    return assemble(x, np.where(scales[..., None] == 0, 0, elements), scales, bad, UE4M3.nan,
+                   tensor_scale=tensor_scale)
+
+
+def _e2m1_doubled(codes):
+    """Twice the value of E2M1 codes, int64."""
+    return e2m1_integers(codes).astype(np.int64)
+
+
+def _quantize_if4(x, *, tensor_scale=None):
+    """NVFP4 whose groups are E2M1 or integers times 6/7, by the lower squared error.
+
+    Both have the largest magnitude at 6, so they share a scale. Its sign bit selects integers,
+    -7 to 7 in two's complement. E2M1 wins ties.
+    """
+    groups, v, bad, tensor_scale, t = _scaled(x, tensor_scale, 6 * UE4M3.largest)
+    scales, steps = _group_scales(v, t, UE4M3, 6)
+    # 7 * v and 6 * t are exact.
+    codes = np.stack([E2M1.magnitude_codes(_over(v, steps)),
+                      INT4.magnitude_codes(_over(7 * v, 6 * steps))])
+    values = np.stack([7 * _e2m1_doubled(codes[0]), 12 * codes[1]])
+    values *= _scale_integers(scales)[..., None]
+    integer = _least_error(v, t, values, 14 * 512) == 1
+    elements = np.where(integer[..., None],
+                        np.where(np.signbit(groups), -codes[1], codes[1]) & 15,
+                        signed(groups, codes[0]))
+    return assemble(x, np.where(steps == 0, 0, elements), scales | integer << 7, bad, UE4M3.nan,
+                   tensor_scale=tensor_scale)
+
+
+def _dequantize_if4(q):
+    integer = (q.scales >> 7).astype(bool).repeat(16, axis=-1)
+    values = np.where(integer, 6 * INT4.decode(q.elements), E2M1.decode(q.elements))
+    # A quotient by 7 of 34 bits is not so close to a tie of float32 that float64 would hide it.
+    scales = UE4M3.decode(q.scales & 127)
+    values = values * (scales * float(q.tensor_scale)).repeat(16, axis=-1)
+    return scaled_values(q, np.where(integer, values / 7, values),
+                   np.where(np.isnan(scales), np.nan, 1.0))
+
+
+def _nv_scales(q):
+    return UE4M3.decode(q.scales) * float(q.tensor_scale)
+
+
+def _quantize_m2_nvfp4_elem_em(x, *, subgroup, tensor_scale=None):
+    groups, v, bad, tensor_scale, t = _scaled(x, tensor_scale, 6 * UE4M3.largest)
+    scales, steps = _group_scales(v, t, UE4M3, 6)
+    codes, metadata = refine(_over(v, steps).reshape(*scales.shape, -1, subgroup))
+    return assemble(x, np.where(steps == 0, 0, signed(groups, codes)), scales, bad, UE4M3.nan,
+                   metadata=metadata, tensor_scale=tensor_scale)
+
+
+def _quantize_m2_nvfp4_sg_em(x, *, subgroup, tensor_scale=None):
+    groups, v, bad, tensor_scale, t = _scaled(x, tensor_scale, 6 * UE4M3.largest)
+    scales, steps = _group_scales(v, t, UE4M3, 6)
+    v, parts = (a.reshape(*scales.shape, -1, subgroup)
+                for a in (v, np.broadcast_to(steps, v.shape)))
+    codes = np.stack([E2M1.magnitude_codes(_over(4 * v, k * parts)) for k in range(4, 8)])
+    values = _e2m1_doubled(codes) * np.arange(4, 8).reshape(4, *[1] * v.ndim)
+    values *= _scale_integers(scales)[..., None, None]
+    metadata = _least_error(v, t, values, 2 * 4 * 512)
+    best = np.take_along_axis(codes, metadata[None, ..., None], 0)[0].astype(np.uint8)
+    return assemble(x, np.where(steps == 0, 0, signed(groups, best)), scales, bad, UE4M3.nan,
+                   metadata=metadata, tensor_scale=tensor_scale)
+
+
+def m2_nvfp4(kind, subgroup=8):
+    """NVFP4 with M2XFP's metadata: two bits per subgroup of a group of 16.
+
+    Scales are those of NVFP4. Sg-EM takes the factor of the least squared error, the lowest on a
+    tie, and has no other scales. Two bits per 8 elements are 4.75 bits per element; the 5 bits of
+    specification section 9 are two per 4.
+
+    Parameters
+    ----------
+    kind : str
+        "Elem-EM" or "Sg-EM".
+    subgroup : int
+        Elements per two metadata bits: 2, 4, 8 or 16.
+
+    Returns
+    -------
+    Format
+    """
+    check_subgroup(subgroup, 16)
+    if kind not in ("Elem-EM", "Sg-EM"):
+        raise ValueError(f"kind must be 'Elem-EM' or 'Sg-EM', not {kind!r}")
+    if kind == "Elem-EM":
+        quantize, dequantize = _quantize_m2_nvfp4_elem_em, dequantize_elem_em
+    else:
+        quantize, dequantize = _quantize_m2_nvfp4_sg_em, partial(dequantize_sg_em, bits=2)
+    return Format(name=f"M2-NVFP4 {kind}-{subgroup}", group=16, element=E2M1,
+                  scale=UE4M3, tensor_scale=True, subgroup=subgroup, metadata_bits=2,
+                  quantize=partial(quantize, subgroup=subgroup),
+                  dequantize=partial(dequantize, subgroup=subgroup, decode_scales=_nv_scales))
+
+
+def _quantize_nvfp4(x, *, tensor_scale=None):
+    return quantize_nvfp4(x, tensor_scale_of(x) if tensor_scale is None else tensor_scale)
+
+
+FORMATS = (
+    _nv("NVFP4", _quantize_nvfp4, dequantize=dequantize_nvfp4),
+    _nv("NVFP4 four-over-six", _quantize_four_over_six),
+    _nv("NVFP4-UE5M3", _quantize_ue5m3, scale=UE5M3, tensor_scale=False),
+    _nv("NVINT4", partial(_quantize_nv, element=INT4, scale=UE4M3), element=INT4),
+    _nv("IF4", _quantize_if4, dequantize=_dequantize_if4),
+    *(m2_nvfp4(kind, subgroup) for kind in ("Elem-EM", "Sg-EM") for subgroup in (8, 4)),
+)
+"""All of them; their names are unique."""

@@ -1,0 +1,155 @@
+"""Codes of small numbers, for elements and for scales: tables, encoding and decoding."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Codec:
+    """A set of codes of a few bits and what they mean.
+
+    Attributes
+    ----------
+    name : str
+    bits : int
+        Width of a code.
+    sign : str
+        "bit": the uppermost bit is the sign, so that there is a -0; "two": two's complement;
+        "none": no negative values.
+    values : float64 array, shape (2**bits,)
+        Value of every code.
+    count : int
+        Finite magnitudes: their codes are 0 to ``count - 1``.
+    nan : int, optional
+        Code of NaN that is encoded: the quiet one, if several.
+    """
+
+    name: str
+    bits: int
+    sign: str
+    values: np.ndarray
+    count: int
+    nan: int | None = None
+
+    @property
+    def largest(self):
+        """Largest finite value that is encoded."""
+        return float(self.values[self.count - 1])
+
+    @property
+    def never_encoded(self):
+        """What `encode` gives for codes that it does not give back, by code.
+
+        Those are the further codes of NaN, and the lowest two's complement, which has no
+        counterpart above zero.
+        """
+        others = {int(c): self.nan for c in np.flatnonzero(np.isnan(self.values)) if c != self.nan}
+        if self.sign == "two":
+            others[self.count] = self.count + 1
+        return others
+
+    def encode(self, v):
+        """Nearest codes: ties to the even one, saturating at the largest finite magnitude.
+
+        An infinity has a code of its own where there is one (E5M2), and else saturates.
+
+        Parameters
+        ----------
+        v : float64 array
+
+        Returns
+        -------
+        uint8 array
+
+        Raises
+        ------
+        ValueError
+            If a value has no code: NaN where there is none, a negative one without sign.
+        """
+        v = np.asarray(v, np.float64)
+        negative = np.signbit(v) & ~np.isnan(v)
+        if self.sign == "none" and (negative & (v != 0)).any():
+            raise ValueError(f"{self.name} has no code for negative values, "
+                             f"not for {v[negative][0]}")
+        codes = self.magnitude_codes(np.abs(v))
+        if self.sign == "bit":
+            infinite = np.flatnonzero(np.isposinf(self.values))
+            if len(infinite):
+                codes = np.where(np.isinf(v), infinite[0], codes)
+            codes = codes | negative << (self.bits - 1)
+        elif self.sign == "two":
+            codes = np.where(negative, -codes, codes) & 2**self.bits - 1
+        if (nan := np.isnan(v)).any():
+            if self.nan is None:
+                raise ValueError(f"{self.name} has no code for NaN")
+            codes = np.where(nan, self.nan, codes)
+        return codes.astype(np.uint8)
+
+    def magnitude_codes(self, v):
+        """Codes without sign of magnitudes, int64."""
+        values = self.values[: self.count]
+        # A sum of neighbours has one bit more than they: exact.
+        points = (values[:-1] + values[1:]) / 2
+        # Between points both searches give the code. At a point they give its two codes.
+        below = np.searchsorted(points, v, "left")
+        return np.where(below & 1, np.searchsorted(points, v, "right"), below)
+
+    def decode(self, codes):
+        """Values of codes, float64."""
+        return self.values[codes]
+
+
+def _minifloat(name, exponent_bits, mantissa_bits, *, sign, bias, count=None, infinity=False):
+    """A floating-point codec with gradual underflow; codes from ``count`` on are not finite."""
+    codes = np.arange(2 ** (exponent_bits + mantissa_bits))
+    exponent, mantissa = codes >> mantissa_bits, codes & 2**mantissa_bits - 1
+    significand = np.where(exponent == 0, mantissa, mantissa + 2**mantissa_bits)
+    values = np.ldexp(significand.astype(np.float64),
+                      np.maximum(exponent, 1) - bias - mantissa_bits)
+    count = len(values) if count is None else count
+    nan = count if count < len(values) else None
+    values[count:] = np.nan
+    if infinity:
+        values[count] = np.inf
+        nan = count + 2 ** (mantissa_bits - 1)
+    if sign == "bit":
+        values = np.concatenate([values, -values])
+    return Codec(name=name, bits=exponent_bits + mantissa_bits + (sign == "bit"), sign=sign,
+                 values=values, count=count, nan=nan)
+
+
+def _integer(bits, fraction):
+    """Two's complement with ``fraction`` bits behind the point."""
+    codes = np.arange(2**bits)
+    values = np.where(codes < 2 ** (bits - 1), codes, codes - 2**bits) / 2**fraction
+    return Codec(name=f"INT{bits}", bits=bits, sign="two", values=values, count=2 ** (bits - 1))
+
+
+def _fixed(fraction):
+    """Sign and magnitude with one bit before the point and ``fraction`` behind it."""
+    magnitudes = np.arange(2 ** (fraction + 1)) / 2**fraction
+    return Codec(name=f"S1P{fraction}", bits=fraction + 2, sign="bit", count=len(magnitudes),
+                 values=np.concatenate([magnitudes, -magnitudes]))
+
+
+E2M1 = _minifloat("E2M1", 2, 1, sign="bit", bias=1)
+E2M3 = _minifloat("E2M3", 2, 3, sign="bit", bias=1)
+E3M2 = _minifloat("E3M2", 3, 2, sign="bit", bias=3)
+E4M3 = _minifloat("E4M3", 4, 3, sign="bit", bias=7, count=0x7F)
+E5M2 = _minifloat("E5M2", 5, 2, sign="bit", bias=15, count=0x7C, infinity=True)
+INT4 = _integer(4, 0)
+INT8 = _integer(8, 6)
+"""As in MXINT8, with six bits behind the point."""
+S1P1 = _fixed(1)
+S1P3 = _fixed(3)
+
+E8M0 = Codec(name="E8M0", bits=8, sign="none", count=255, nan=255,
+             values=np.append(np.ldexp(1.0, np.arange(255) - 127), np.nan))
+UE4M3 = _minifloat("UE4M3", 4, 3, sign="none", bias=7, count=0x7F)
+UE5M3 = _minifloat("UE5M3", 5, 3, sign="none", bias=15, count=0xFF)
+
+CODECS = {codec.name: codec
+          for codec in (E2M1, E2M3, E3M2, E4M3, E5M2, INT4, INT8, S1P1, S1P3, E8M0, UE4M3,
+                        UE5M3)}
+"""All by name."""

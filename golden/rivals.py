@@ -1,0 +1,114 @@
+"""Formats that M2XFP is compared with, and its own design space, through one interface.
+
+`FORMATS` lists them. Each cuts the last axis into groups, whose tail is padded with +0, and rounds
+every element once: to nearest, ties to the even code, saturating at the largest magnitude.
+Float32 subnormals are exact. A group that holds NaN or an infinity becomes a NaN group: its scale
+is the code of NaN, all else 0. An all-zero group has scale code 0. The sign of a zero is kept by
+elements with a sign bit, but under an E4M3 or E5M3 scale of 0 all elements are +0. Values read
+back rounded once to float32, where what is beyond its range reads as an infinity.
+
+Not here, as what is known to this project leaves a choice open that changes results:
+
+- Sg-EE, of one or two bits: whether the extra exponent raises or lowers a subgroup's scale.
+- Elem-EM top-2: how the metadata bits are divided between the two elements.
+- HiF4: how the encoder finds the scale and both levels of shared exponents.
+- MXFP4+: what becomes of the block maximum's implied exponent where the scale is clamped.
+- RaZeR: which special values there are.
+- Adaptive M2-NVFP4: which neighbours of an E4M3 scale are tried.
+"""
+
+from functools import partial
+
+import numpy as np
+
+from . import float_scales
+from .blocks import Blocks, Format, assemble, scaled_values
+from .decoder import dequantize
+from .design_space import SUBGROUPS, elem_em, sg_em
+from .formats import SCALE_MAX, groups_of
+from .minifloats import E2M1, E2M3, E3M2, E4M3, E5M2, E8M0, INT8, S1P1, S1P3
+from .mxfp4 import quantize_mxfp4
+from .quantization_engine import quantize_activations, scaled_magnitudes
+from .weight_encoder import quantize_weights
+
+
+def _quantize_mx(x, *, codec, emax):
+    """MX by the OCP specification: the scale puts the largest magnitude into the last binade."""
+    groups, scales, bad = _floor_scales(x, 32, emax)
+    v = np.copysign(scaled_magnitudes(groups, scales, bad), groups)
+    return assemble(x, codec.encode(v), scales, bad, E8M0.nan)
+
+
+def _floor_scales(x, group, emax):
+    """Groups, their E8M0 codes floor(log2(amax)) - emax + 127, at least 0, and which are NaN."""
+    groups = groups_of(x, "x", group)
+    largest = (groups.view(np.uint32) & 0x7FFFFFFF).max(axis=-1)
+    exponent = (largest >> 23).astype(np.int32)
+    # A subnormal's field is 0, as is its scale.
+    return groups, np.clip(exponent - emax, 0, SCALE_MAX), largest >= 0x7F800000
+
+
+def _dequantize_mx(q, *, codec):
+    return scaled_values(q, codec.decode(q.elements), E8M0.decode(q.scales))
+
+
+def _mx(name, codec, emax):
+    return Format(name=name, group=32, element=codec, scale=E8M0,
+                  quantize=partial(_quantize_mx, codec=codec, emax=emax),
+                  dequantize=partial(_dequantize_mx, codec=codec))
+
+
+def _quantize_mxfp4(x, **options):
+    elements, scales = quantize_mxfp4(x, **options)
+    return Blocks(elements=elements, scales=scales, shape=x.shape)
+
+
+def _quantize_smx(x, *, codec):
+    groups, scales, bad = _floor_scales(x, 16, 0)
+    pairs = scaled_magnitudes(groups, scales, bad).reshape(*scales.shape, -1, 2)
+    lower = pairs.max(axis=-1) < 1
+    v = np.ldexp(pairs, lower[..., None].astype(np.int32)).reshape(groups.shape)
+    return assemble(x, codec.encode(np.copysign(v, groups)), scales, bad, E8M0.nan, metadata=lower)
+
+
+def _dequantize_smx(q, *, codec):
+    values = np.ldexp(codec.decode(q.elements), -q.metadata.repeat(2, axis=-1).astype(np.int32))
+    return scaled_values(q, values, E8M0.decode(q.scales))
+
+
+def _smx(name, codec):
+    """Shared microexponents (arXiv 2302.08007; specification section 9).
+
+    The scale is 2**floor(log2(amax)). The bit of a pair halves its scale where both elements,
+    before they are rounded, lie below the group's scale.
+    """
+    return Format(name=name, group=16, subgroup=2, metadata_bits=1, element=codec, scale=E8M0,
+                  quantize=partial(_quantize_smx, codec=codec),
+                  dequantize=partial(_dequantize_smx, codec=codec))
+
+
+def _m2xfp(name, quantize):
+    return Format(name=name, group=32, element=E2M1, scale=E8M0, subgroup=8,
+                  metadata_bits=2, quantize=quantize, dequantize=dequantize)
+
+
+FORMATS = {f.name: f for f in (
+    Format(name="MXFP4", group=32, element=E2M1, scale=E8M0,
+           quantize=_quantize_mxfp4, dequantize=partial(_dequantize_mx, codec=E2M1)),
+    _m2xfp("M2XFP activations", quantize_activations),
+    _m2xfp("M2XFP weights", quantize_weights),
+    _m2xfp("M2XFP weights fixed", partial(quantize_weights, adaptive=False)),
+    _mx("MXFP6 E2M3", E2M3, 2),
+    _mx("MXFP6 E3M2", E3M2, 4),
+    _mx("MXFP8 E4M3", E4M3, 8),
+    _mx("MXFP8 E5M2", E5M2, 15),
+    _mx("MXINT8", INT8, 0),
+    _smx("SMX4", S1P1),
+    _smx("SMX6", S1P3),
+    *float_scales.FORMATS,
+    *(elem_em(n, adaptive=adaptive) for adaptive in (False, True) for n in SUBGROUPS),
+    *(sg_em(n, bits=bits, adaptive=adaptive)
+      for bits in (2, 1) for adaptive in (True, False) for n in SUBGROUPS),
+)}
+"""All formats by name. M2XFP's are the codec itself; the last ones are the design space around it,
+in which it is Elem-EM-8, Sg-EM-8 adaptive and Sg-EM-8 fixed."""

@@ -1,0 +1,527 @@
+"""Formats for comparison, against gfloat, ml_dtypes and fractions that share nothing with them."""
+
+import dataclasses
+import math
+import re
+from fractions import Fraction
+from pathlib import Path
+
+import gfloat.block
+import ml_dtypes
+import numpy as np
+import oracle
+import pytest
+from gfloat import RoundMode, decode_float, formats, round_float
+
+from golden import __main__ as command
+from golden import check, design_space, float_scales, minifloats, rivals
+
+MX = {
+    "MXFP4": formats.format_info_mxfp4_e2m1, "MXFP6 E2M3": formats.format_info_mxfp6_e2m3,
+    "MXFP6 E3M2": formats.format_info_mxfp6_e3m2, "MXFP8 E4M3": formats.format_info_mxfp8_e4m3,
+    "MXFP8 E5M2": formats.format_info_mxfp8_e5m2, "MXINT8": formats.format_info_mxint8,
+}
+
+
+def magnitudes(info, count):
+    return [Fraction(decode_float(info, code).fval) for code in range(count)]
+
+
+E2M1 = magnitudes(formats.format_info_ocp_e2m1, 8)
+E2M3 = magnitudes(formats.format_info_ocp_e2m3, 32)
+E4M3 = magnitudes(formats.format_info_ocp_e4m3, 127)
+E5M3 = [Fraction(8 * (e > 0) + m, 8) * Fraction(2) ** (max(e, 1) - 15)
+        for e in range(32) for m in range(8)][:255]
+INT4 = [Fraction(i) for i in range(8)]
+
+
+def nearest(v, values):
+    """Code of the nearest value; of two, the even one."""
+    return min(range(len(values)), key=lambda c: (abs(v - values[c]), c % 2))
+
+
+def rounded(group, values, step):
+    return [step * values[nearest(v / step, values)] for v in group]
+
+
+def error(group, values):
+    return sum((v - q) ** 2 for v, q in zip(group, values, strict=True))
+
+
+def parts(group, size):
+    return [group[i: i + size] for i in range(0, len(group), size)]
+
+
+def mx_step(group, emax, bias=0, rule=None):
+    """Scale of a group of magnitudes; None if a biased one has no code."""
+    amax = float(max(group))
+    if rule:
+        code = oracle.scale_code([amax], rule)
+    else:
+        code = max(math.frexp(amax)[1] - 1 - emax + 127, 0) if amax else 0
+    return Fraction(2) ** (code + bias - 127) if 0 <= code + bias <= 254 else None
+
+
+def elem_em(group, step, subgroup):
+    result = []
+    for part in parts(group, subgroup):
+        codes = [nearest(v / step, E2M1) for v in part]
+        values = [step * E2M1[c] for c in codes]
+        top = codes.index(max(codes))
+        code = min(max(nearest(part[top] / step, E2M3) + 1, 4 * codes[top]), 4 * codes[top] + 3)
+        values[top] = step * E2M3[max(code, 1) - 1]
+        result += values
+    return result
+
+
+def sg_em(group, step, subgroup, bits=2):
+    result = []
+    for part in parts(group, subgroup):
+        tried = [rounded(part, E2M1, step * (1 + Fraction(k, 2**bits))) for k in range(2**bits)]
+        result += min(tried, key=lambda values, part=part: error(part, values))
+    return result
+
+
+def adaptive(group, encode, rule="floor", **options):
+    steps = [mx_step(group, 2, bias, rule) for bias in (-1, 0, 1)]
+    tried = [encode(group, step, **options) for step in steps if step is not None]
+    return min(tried, key=lambda values: error(group, values))
+
+
+def nv_step(group, t, top=6, scales=E4M3):
+    return t * scales[nearest(max(group) / (top * t), scales)]
+
+
+def nv(group, t, values=E2M1, **options):
+    step = nv_step(group, t, **options)
+    return rounded(group, values, step) if step else None
+
+
+def four_over_six(group, t):
+    tried = [values for top in (6, 4) if (values := nv(group, t, top=top))]
+    if not nv_step(group, t) and tried:
+        tried.insert(0, [Fraction(0)] * 16)
+    return min(tried, key=lambda values: error(group, values)) if tried else None
+
+
+def if4(group, t):
+    step = nv_step(group, t)
+    if not step:
+        return None
+    return min((rounded(group, E2M1, step), rounded(group, INT4, step * Fraction(6, 7))),
+               key=lambda values: error(group, values))
+
+
+def m2_nvfp4(group, t, encode, subgroup):
+    step = nv_step(group, t)
+    return encode(group, step, subgroup) if step else None
+
+
+def smx(group, mantissa):
+    scale = mx_step(group, 0)
+    values = [Fraction(m, 2 ** (mantissa - 1)) for m in range(2**mantissa)]
+    result = []
+    for pair in parts(group, 2):
+        result += rounded(pair, values, scale / 2 if max(pair) < scale else scale)
+    return result
+
+
+def bits_of(group, values, integers=False):
+    """Float32 bits, with the signs of the elements; None stands for a scale of 0."""
+    if values is None:
+        return [0] * len(group)
+    return [oracle.float32(-q if x < 0 else q, math.copysign(1, x) < 0 and not integers)
+            for x, q in zip(group, values, strict=True)]
+
+
+def groups(count, size, seed=0):
+    """Hard groups, and such that only a format with a wide scale can hold."""
+    rng = np.random.default_rng(seed)
+    plain = rng.standard_t(3, (count, size)) * 2.0 ** rng.integers(-8, 9, (count, 1))
+    return np.concatenate([oracle.hard_groups(rng, count, size), plain.astype(np.float32)])
+
+
+def assert_bits(form, x, expected, **options):
+    with np.errstate(over="raise"):
+        back = form.round_trip(x, **options)
+    assert back.dtype == np.float32
+    for row, got, want in zip(x.tolist(), back.view(np.uint32).tolist(), expected, strict=True):
+        assert got == want, (form.name, row)
+
+
+# Codes.
+
+
+@pytest.mark.parametrize("name, dtype", [
+    ("E2M1", ml_dtypes.float4_e2m1fn), ("E2M3", ml_dtypes.float6_e2m3fn),
+    ("E3M2", ml_dtypes.float6_e3m2fn), ("E4M3", ml_dtypes.float8_e4m3fn),
+    ("E5M2", ml_dtypes.float8_e5m2), ("E8M0", ml_dtypes.float8_e8m0fnu),
+])
+def test_codecs_against_ml_dtypes(name, dtype):
+    codec = minifloats.CODECS[name]
+    codes = np.arange(2**codec.bits, dtype=np.uint8)
+    values = codes.view(dtype).astype(np.float64)
+    assert codec.decode(codes).view(np.uint64)[~np.isnan(values)].tolist() == \
+        values.view(np.uint64)[~np.isnan(values)].tolist()
+    assert np.array_equal(np.isnan(codec.values), np.isnan(values))
+    if name == "E8M0":
+        return
+    rng = np.random.default_rng(1)
+    x = rng.choice([-1, 1], 20000) * codec.largest * 2.0 ** rng.uniform(-22, 0, 20000)
+    ties = (codec.values[: codec.count - 1] + codec.values[1: codec.count]) / 2
+    x = np.concatenate([x, ties, -ties, [0.0, -0.0]]).astype(np.float32)
+    assert np.array_equal(codec.encode(x), x.astype(dtype).view(np.uint8))
+
+
+def test_integers_and_unsigned():
+    codes = np.arange(16, dtype=np.uint8)
+    assert minifloats.INT4.values.tolist() == codes.view(ml_dtypes.int4).astype(float).tolist()
+    assert minifloats.INT8.values.tolist() == \
+        [decode_float(formats.format_info_ocp_int8, code).fval for code in range(256)]
+    assert minifloats.UE5M3.values[:255].tolist() == [float(v) for v in E5M3]
+    assert np.isnan(minifloats.UE5M3.values[255])
+    assert minifloats.UE4M3.values[:127].tolist() == [float(v) for v in E4M3]
+    assert minifloats.S1P1.values.tolist() == [0, 0.5, 1, 1.5, 0, -0.5, -1, -1.5]
+
+
+@pytest.mark.parametrize("name, v, message", [
+    ("E2M1", np.nan, "E2M1 has no code for NaN"),
+    ("INT4", np.nan, "INT4 has no code for NaN"),
+    ("UE4M3", -1.0, "UE4M3 has no code for negative values, not for -1.0"),
+])
+def test_values_without_code(name, v, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        minifloats.CODECS[name].encode(np.array([0.5, v]))
+
+
+def test_specials():
+    def encode(name, *v):
+        return minifloats.CODECS[name].encode(np.array(v)).tolist()
+
+    assert encode("E4M3", np.nan, np.inf, -np.inf, 1e9, -0.0) == [0x7F, 0x7E, 0xFE, 0x7E, 0x80]
+    assert encode("E5M2", np.nan, np.inf, -np.inf, 1e9, -1e9) == [0x7E, 0x7C, 0xFC, 0x7B, 0xFB]
+    assert encode("E2M1", np.inf, -7, -0.0) == [7, 15, 8]
+    assert encode("INT4", 9, -9, -0.0, 2.5, -3.5) == [7, 9, 0, 2, 12]
+    assert encode("E8M0", np.nan, 2.0**-127, 1.5, 3.0) == [255, 0, 128, 128]
+    assert encode("UE5M3", np.nan, -0.0, np.inf) == [255, 0, 254]
+
+
+# Formats.
+
+
+def test_bits_per_element():
+    """Those of the records of the formats' papers."""
+    bits = {
+        "MXFP4": 4.25, "MXFP6 E2M3": 6.25, "MXFP6 E3M2": 6.25, "MXFP8 E4M3": 8.25,
+        "MXFP8 E5M2": 8.25, "MXINT8": 8.25, "NVFP4": 4.5, "NVFP4 four-over-six": 4.5,
+        "NVFP4-UE5M3": 4.5, "IF4": 4.5, "NVINT4": 4.5, "SMX4": 4, "SMX6": 6,
+        "M2XFP activations": 4.5, "M2XFP weights": 4.5, "M2XFP weights fixed": 4.5,
+        "M2-NVFP4 Elem-EM-8": 4.75, "M2-NVFP4 Sg-EM-8": 4.75,
+        "M2-NVFP4 Elem-EM-4": 5, "M2-NVFP4 Sg-EM-4": 5,
+    }
+    for n in (2, 4, 8, 16, 32):
+        bits |= {f"Elem-EM-{n}{end}": 4.25 + 2 / n for end in ("", " adaptive")}
+        for end in ("adaptive", "fixed"):
+            bits |= {f"Sg-EM-{n} {end}": 4.25 + 2 / n, f"Sg-EM-{n} 1-bit {end}": 4.25 + 1 / n}
+    assert {name: form.bits_per_element for name, form in rivals.FORMATS.items()} == bits
+    assert all(form.name == name for name, form in rivals.FORMATS.items())
+
+
+@pytest.mark.parametrize("name", MX)
+def test_mx_against_gfloat(name):
+    x = groups(25, 32)
+    # Beyond that, float32 has no value for what saturates or rounds up.
+    x = x[np.abs(x).max(axis=-1) < 2.0**126]
+    expected = []
+    for row in x.astype(np.float64):
+        scale = gfloat.block.compute_scale_amax(MX[name].etype.emax, row)
+        back = gfloat.block.quantize_block(MX[name], row, lambda emax, vals, s=scale: s)
+        if name == "MXINT8":
+            # gfloat has a value below -127 / 64; and zeros here have no sign.
+            back = np.maximum(back, -127 / 64 * scale) + 0.0
+        expected.append(back.astype(np.float32).view(np.uint32).tolist())
+    assert_bits(rivals.FORMATS[name], x, expected)
+
+
+@pytest.mark.parametrize("rule", ["ceil", "rtn1", "rtn2"])
+@pytest.mark.parametrize("name", ["MXFP4", "M2XFP activations", "Elem-EM-4", "Elem-EM-8 adaptive",
+                                  "Sg-EM-4 fixed", "Sg-EM-8 1-bit adaptive", "M2XFP weights"])
+def test_rules(name, rule):
+    encode = {
+        "MXFP4": lambda g, step: rounded(g, E2M1, step),
+        "M2XFP activations": lambda g, step: elem_em(g, step, 8),
+        "Elem-EM-4": lambda g, step: elem_em(g, step, 4),
+        "Elem-EM-8 adaptive": lambda g, step: adaptive(g, elem_em, rule, subgroup=8),
+        "Sg-EM-4 fixed": lambda g, step: sg_em(g, step, 4),
+        "Sg-EM-8 1-bit adaptive": lambda g, step: adaptive(g, sg_em, rule, subgroup=8, bits=1),
+        "M2XFP weights": lambda g, step: adaptive(g, sg_em, rule, subgroup=8),
+    }[name]
+    x = groups(6, 32, seed=3)
+    x = x[np.abs(x).max(axis=-1) < 2.0**125]
+    expected = []
+    for row in x.tolist():
+        group = [abs(Fraction(v)) for v in row]
+        expected.append(bits_of(row, encode(group, mx_step(group, 2, rule=rule))))
+    assert_bits(rivals.FORMATS[name], x, expected, rule=rule)
+
+
+@pytest.mark.parametrize("n", [2, 4, 8, 16, 32])
+@pytest.mark.parametrize("name, encode", [
+    ("Elem-EM-{}", lambda g, n: elem_em(g, mx_step(g, 2), n)),
+    ("Elem-EM-{} adaptive", lambda g, n: adaptive(g, elem_em, subgroup=n)),
+    ("Sg-EM-{} fixed", lambda g, n: sg_em(g, mx_step(g, 2), n)),
+    ("Sg-EM-{} adaptive", lambda g, n: adaptive(g, sg_em, subgroup=n)),
+    ("Sg-EM-{} 1-bit fixed", lambda g, n: sg_em(g, mx_step(g, 2), n, 1)),
+    ("Sg-EM-{} 1-bit adaptive", lambda g, n: adaptive(g, sg_em, subgroup=n, bits=1)),
+])
+def test_design_space(name, encode, n):
+    x = groups(4, 32, seed=n)
+    x = x[np.abs(x).max(axis=-1) < 2.0**125]
+    assert_bits(rivals.FORMATS[name.format(n)], x, [
+        bits_of(row, encode([abs(Fraction(v)) for v in row], n)) for row in x.tolist()])
+
+
+def test_m2xfp_lies_in_the_design_space():
+    """The same records from the codec and from the definitions with a free subgroup."""
+    x = np.concatenate([groups(300, 32, seed=4), np.full((1, 32), np.nan, np.float32)])
+    for codec, design in (("M2XFP activations", "Elem-EM-8"),
+                          ("M2XFP weights", "Sg-EM-8 adaptive"),
+                          ("M2XFP weights fixed", "Sg-EM-8 fixed")):
+        a, b = (rivals.FORMATS[name].quantize(x) for name in (codec, design))
+        for plane in ("elements", "metadata", "scales"):
+            assert np.array_equal(getattr(a, plane), getattr(b, plane))
+        assert np.array_equal(rivals.FORMATS[codec].dequantize(a).view(np.uint32),
+                              rivals.FORMATS[design].dequantize(b).view(np.uint32))
+
+
+@pytest.mark.parametrize("name, mantissa", [("SMX4", 2), ("SMX6", 4)])
+def test_smx(name, mantissa):
+    x = groups(60, 16, seed=5)
+    assert_bits(rivals.FORMATS[name], x, [
+        bits_of(row, smx([abs(Fraction(v)) for v in row], mantissa)) for row in x.tolist()])
+
+
+NV = {
+    "NVFP4": nv,
+    "NVFP4 four-over-six": four_over_six,
+    "NVINT4": lambda g, t: nv(g, t, INT4, top=7),
+    "IF4": if4,
+    **{f"M2-NVFP4 {kind}-{n}": lambda g, t, encode=encode, n=n: m2_nvfp4(g, t, encode, n)
+       for kind, encode in (("Elem-EM", elem_em), ("Sg-EM", sg_em)) for n in (8, 4)},
+}
+
+
+@pytest.mark.parametrize("name", NV)
+def test_under_a_tensor_scale(name):
+    x = groups(25, 16, seed=6)
+    rng = np.random.default_rng(7)
+    for row in x:
+        exponent = int(np.clip(np.frexp(np.abs(row).max())[1] + rng.integers(-12, 12), -114, 100))
+        t = np.float32(np.ldexp(rng.choice([0.5, 0.75, rng.uniform(0.5, 1)]), exponent))
+        group = [abs(Fraction(v)) for v in row.tolist()]
+        values = NV[name](group, Fraction(float(t)))
+        expected = bits_of(row.tolist(), values, integers=name == "NVINT4")
+        if name == "IF4":
+            # A zero's sign tells only which kind won.
+            signed = rivals.FORMATS[name].quantize(row, tensor_scale=t).scales[0] >> 7 == 0
+            expected = [0 if b == 1 << 31 and not signed else b for b in expected]
+        assert_bits(rivals.FORMATS[name], row[None], [expected], tensor_scale=t)
+
+
+def test_ue5m3():
+    x = groups(40, 16, seed=8)
+    assert_bits(rivals.FORMATS["NVFP4-UE5M3"], x, [
+        bits_of(row, nv([abs(Fraction(v)) for v in row], 1, scales=E5M3)) for row in x.tolist()])
+
+
+@pytest.mark.parametrize("name, divisor", [
+    ("NVFP4", 6 * 448), ("NVFP4 four-over-six", 6 * 256), ("NVINT4", 7 * 448), ("IF4", 6 * 448),
+    ("M2-NVFP4 Elem-EM-8", 6 * 448), ("M2-NVFP4 Sg-EM-4", 6 * 448),
+])
+def test_tensor_scale(name, divisor):
+    x = groups(10, 16, seed=9)[10:]
+    x[0, 0] = np.nan
+    q = rivals.FORMATS[name].quantize(x)
+    assert q.tensor_scale == np.float32(float(np.nanmax(np.abs(x))) / divisor)
+    with pytest.raises(TypeError, match="^tensor_scale must be (one )?float32, not float$"):
+        rivals.FORMATS[name].quantize(x, tensor_scale=1.0)
+    if name != "NVFP4":
+        with pytest.raises(ValueError, match="^tensor_scale must be finite and at least .*, not 0"):
+            rivals.FORMATS[name].quantize(x, tensor_scale=np.float32(0))
+
+
+def test_four_over_six_directed():
+    def scale(*group):
+        x = np.array([*group, *[0] * (16 - len(group))], np.float32)
+        form = rivals.FORMATS["NVFP4 four-over-six"]
+        return form.quantize(x, tensor_scale=np.float32(1)).scales[0]
+
+    # 6 = 6 * 1 = 4 * 1.5 is a tie, at which 6 holds; 4.5 is 3 * 1.5 and no multiple of 1.
+    assert scale(6) == 0x38
+    assert scale(6, 4.5) == 0x3C
+    assert scale(6, 4) == 0x38
+
+
+def test_if4_directed():
+    def quantize(*group):
+        x = np.array([*group, *[0] * (16 - len(group))], np.float32)
+        q = rivals.FORMATS["IF4"].quantize(x, tensor_scale=np.float32(1))
+        return q.scales[0], q.elements[:2].tolist()
+
+    assert quantize(6, 0) == (0x38, [7, 0])
+    assert quantize(-6, 36 / 7) == (0xB8, [9, 6])
+    assert quantize(-6, 4) == (0x38, [15, 6])
+
+
+def test_smx_directed():
+    """A pair keeps the group's scale from 1 on; below, it takes half of it, and may saturate."""
+    x = np.array([1.5, 0, 1, 0.25, 0.99, 0.125, -0.75, -0.0, 0.5, 0.374], np.float32)
+    assert rivals.FORMATS["SMX4"].round_trip(x).tolist() == [
+        1.5, 0, 1, 0, 0.75, 0, -0.75, 0, 0.5, 0.25]
+
+
+def test_smallest_errors_are_exact():
+    """The second element decides by 2**-22 beside errors of 2**40."""
+    candidates = np.array([[2**20, 1], [2**20, 2]])[:, None]
+    for v, best in ((1.5 - 2.0**-23, 0), (1.5, 0), (1.5 + 2.0**-23, 1)):
+        found = float_scales._least_error(np.array([[2.0**21, v]]), np.float64(1), candidates, 1)
+        assert found.tolist() == [best]
+
+
+@pytest.mark.parametrize("form", rivals.FORMATS.values(), ids=lambda form: form.name)
+def test_padding_zeros_and_specials(form):
+    # Zeros, a group with NaN or an infinity, and a ragged one.
+    x = np.zeros((2, 3 * form.group - 5), np.float32)
+    x[0, form.group + 3] = np.nan
+    x[1, form.group + 4] = -np.inf
+    x[:, form.group + 5] = x[:, -1] = -6
+    q = form.quantize(x)
+    assert q.elements.shape == (2, 3 * form.group) and q.scales.shape == (2, 3)
+    assert q.scales[:, 0].tolist() == [0, 0]
+    assert q.scales[:, 1].tolist() == [form.scale.nan] * 2
+    assert not q.elements[:, form.group: 2 * form.group].any()
+    if form.metadata_bits:
+        assert q.metadata.shape == (2, 3 * form.group // form.subgroup)
+        assert not q.metadata.reshape(2, 3, -1)[:, 1].any()
+    options = {"tensor_scale": np.float32(1)} if form.tensor_scale else {}
+    back = form.round_trip(x, **options)
+    assert back.shape == x.shape
+    back = back.view(np.uint32)
+    assert not back[:, : form.group].any()
+    assert (back[:, form.group: 2 * form.group] == oracle.NAN).all()
+    # 6 / 7 is no E4M3 scale; the nearest is 0.875.
+    last = np.float32(-6.125 if form.name == "NVINT4" else -6)
+    assert (back[:, -1] == last.view(np.uint32)).all()
+    # Other types and one axis.
+    half = np.array([1, -6, 0.5], np.float16)
+    assert np.array_equal(form.round_trip(half), form.round_trip(half.astype(np.float32)))
+
+
+def test_codes_are_within_their_bits():
+    for form in rivals.FORMATS.values():
+        q = form.quantize(groups(100, form.group, seed=10)[100:])
+        codes = np.flatnonzero(np.isfinite(form.element.values))
+        assert set(np.unique(q.elements)) <= set(codes) - set(form.element.never_encoded)
+        assert q.elements.max() == codes.max()
+        if form.metadata_bits:
+            assert q.metadata.max() == 2**form.metadata_bits - 1
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: design_space.elem_em(3), r"subgroup must be one of \(2, 4, 8, 16, 32\), not 3"),
+    (lambda: design_space.sg_em("8"), r"subgroup must be one of \(2, 4, 8, 16, 32\), not '8'"),
+    (lambda: design_space.sg_em(bits=3), "bits must be 1 or 2, not 3"),
+    (lambda: float_scales.m2_nvfp4("Sg-EM", 32),
+     r"subgroup must be one of \(2, 4, 8, 16\), not 32"),
+    (lambda: float_scales.m2_nvfp4("Sg-EE"), "kind must be 'Elem-EM' or 'Sg-EM', not 'Sg-EE'"),
+    (lambda: design_space.elem_em().round_trip(np.ones(3, np.float32), rule="even"),
+     r"rule must be one of \('floor', 'ceil', 'rtn1', 'rtn2'\), not 'even'"),
+])
+def test_wrong_parameters(make, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        make()
+
+
+@pytest.mark.parametrize("form", rivals.FORMATS.values(), ids=lambda form: form.name)
+def test_wrong_type(form):
+    with pytest.raises(TypeError, match="x must be a NumPy array of one of|w must be a NumPy"):
+        form.round_trip([1.0])
+
+
+# The command.
+
+
+def test_check(capsys):
+    assert command.main(["check"]) == 0
+    printed = capsys.readouterr().out
+    names = [*minifloats.CODECS, "M2XFP's codec", *rivals.FORMATS]
+    assert [m[1] for m in re.finditer(r"^(.+): ok", printed, re.M)] == names
+    assert "  0x0    0 0.5   1 1.5   2   3   4   6\n" in printed
+    assert re.search("^  0x78 +256 +288 +320 +352 +384 +416 +448 +NaN$", printed, re.M)
+
+
+def test_check_fails(monkeypatch, capsys):
+    wrong = minifloats.E2M3.values.copy()
+    wrong[5] = 0.6
+    codec = minifloats.Codec(name="E2M3", bits=6, sign="bit", count=32, values=wrong)
+    assert check.check_codec(codec) == ["E2M3 0x05 is 0.6, not 0.625"]
+    monkeypatch.setitem(minifloats.CODECS, "E2M3", codec)
+    assert command.main(["check"]) == 1
+    out, err = capsys.readouterr()
+    assert err == "error: E2M3 0x05 is 0.6, not 0.625\n"
+    assert "E2M3: FAILED\n" in out and "\n1 of 12 codes and" in out
+
+
+def test_check_sees_a_wrong_format():
+    """Values that leave under another scale than they came in."""
+    form = rivals.FORMATS["MXFP6 E2M3"]
+    other = dataclasses.replace(form, dequantize=rivals.FORMATS["MXFP8 E5M2"].dequantize)
+    assert check.check_format(form) == []
+    wrong = check.check_format(other)
+    assert len(wrong) == 253
+    assert wrong[2] == "MXFP6 E2M3 changes values under scale 2.35099e-38"
+
+
+def test_check_sees_a_code_that_does_not_come_back(monkeypatch):
+    encode = minifloats.Codec.encode
+    monkeypatch.setattr(minifloats.Codec, "encode", lambda self, v: encode(self, v + 0.0))
+    assert check.check_codec(minifloats.E2M1) == ["E2M1 0x08 comes back as 0x00, not 0x08"]
+
+
+def test_check_sees_a_wrong_rounding(monkeypatch):
+    """Rounding ties up, or dropping the sign, is found in every codec."""
+    encode = minifloats.Codec.magnitude_codes
+
+    def up(self, v):
+        values = self.values[: self.count]
+        return np.searchsorted((values[:-1] + values[1:]) / 2, v, "right")
+
+    monkeypatch.setattr(minifloats.Codec, "magnitude_codes", up)
+    assert all(map(check.check_codec, minifloats.CODECS.values()))
+    monkeypatch.setattr(minifloats.Codec, "magnitude_codes", encode)
+    assert not any(map(check.check_codec, minifloats.CODECS.values()))
+
+
+def test_formats_command(capsys):
+    assert command.main(["formats"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + len(rivals.FORMATS)
+    assert lines[1].split() == ["MXFP4", "32", "E2M1", "E8M0", "4.25"]
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    shown = readme.split("    python -m golden formats\n")[1].split("```text\n")[1].split("```")[0]
+    # All but the design space.
+    assert shown.splitlines() == [line for line in lines if not re.match("Elem-EM|Sg-EM", line)]
+
+
+def test_command_complains_in_one_line(capsys):
+    with pytest.raises(SystemExit) as stop:
+        command.main(["chekc"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_e2m1_ties_against_gfloat():
+    for v in np.arange(-130, 131) / 16:
+        code = int(minifloats.E2M1.encode(np.array([v]))[0])
+        want = round_float(formats.format_info_ocp_e2m1, v, RoundMode.TiesToEven, sat=True)
+        assert minifloats.E2M1.values[code] == want
