@@ -2,10 +2,11 @@
 
 ``python -m golden.convert IN.safetensors OUT.safetensors``
 
-Tensors of float32, float16 or bfloat16 with two axes or more are quantized along the last one.
-Weights in MXFP4 (NAME_blocks and NAME_scales) keep every code: their metadata are 0. Weights in
-NVFP4 (NAME.weight or NAME.weight_packed, with NAME.weight_scale and a tensor scale) are
-dequantized and quantized again. All other tensors are copied.
+Tensors of float32, float16 or bfloat16 with two axes or more are quantized along the last one,
+unless they are named as biases, scales or zero points. Weights in MXFP4 (NAME_blocks and
+NAME_scales) keep every code: their metadata are 0. Weights in NVFP4 (NAME.weight or
+NAME.weight_packed, with NAME.weight_scale and a tensor scale) are dequantized and quantized again.
+All else is copied.
 
 OUT is one safetensors file, because that is what loaders of checkpoints read, and because one
 file can be replaced as a whole, which a folder cannot. A tensor NAME becomes the uint8 tensors
@@ -54,6 +55,9 @@ _DTYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16),
            "BF16": np.dtype(ml_dtypes.bfloat16)}
 _E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
 _LOW_NIBBLE_FIRST = np.arange(0, 8, 4, dtype=np.uint8)
+
+# Ends of names of what has two axes, too, where there are experts or blocks of weights.
+_NO_WEIGHTS = ("bias", "scale", "scales", "scale_2", "scale_inv", "zero_point")
 
 # How planes are read, as the manifest states it.
 _ENCODING = {
@@ -185,7 +189,7 @@ def weights_of(reader, *, swizzled=False):
     weights = []
     for name, tensor in tensors.items():
         base = name.removesuffix("_packed")
-        if tensor.dtype in _DTYPES and len(tensor.shape) >= 2:
+        if tensor.dtype in _DTYPES and len(tensor.shape) >= 2 and not name.endswith(_NO_WEIGHTS):
             if 0 in tensor.shape:
                 raise BadFile(f"{reader.path}: {name!a} must have at least one element, "
                               f"not shape {list(tensor.shape)}")
@@ -243,7 +247,7 @@ def _nvfp4(reader, name, base, swizzled):
     if len(scales) != 1:
         raise BadFile(f"{reader.path}: {name!a} needs one of {base + '_scale_2'!a} and "
                       f"{base + '_global_scale'!a}, not {'both' if scales else 'none'}")
-    _require(reader, scales[0], "F32", [(), (1,), (1, 1)], name)
+    _require(reader, scales[0], "F32", [(), (1,)], name)
     value, = np.frombuffer(reader.read(scales[0]), "<f4")
     if not (np.isfinite(value) and value > 0):
         raise BadFile(f"{reader.path}: {scales[0]!a} must be finite and above 0, not {value}")
@@ -530,14 +534,14 @@ def _manifest(reader):
             shape = tuple(entry["shape"])
             if not shape or not all(type(n) is int and n >= 1 for n in shape):
                 raise ValueError(f"shape {shape} of {name!a}")
-            if not (isinstance(entry["values_sha256"], str) and {"source_dtype"} <= set(entry)):
+            if not all(isinstance(entry[key], str) for key in ("values_sha256", "source_dtype")):
                 raise ValueError(f"digest or dtype of {name!a}")
             for plane in FORMATS[manifest["format"]]:
                 stated = entry["planes"][plane]
                 if stated["tensor"] != f"{name}.{plane}" or not isinstance(stated["sha256"], str):
                     raise ValueError(f"{plane} of {name!a}")
                 expected[stated["tensor"]] = "U8", _plane_shape(shape, plane)
-        for name in manifest["copied"]:
+        for name, _ in manifest["copied"].items():
             tensor = reader.tensors[name]
             expected[name] = tensor.dtype, tensor.shape
         found = {name: (t.dtype, t.shape) for name, t in reader.tensors.items()}

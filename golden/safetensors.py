@@ -132,9 +132,9 @@ class Reader:
                                                         for n in numbers):
                 raise self._bad(f"has a tensor {name!a} whose {what} must be whole numbers")
         bits = math.prod(shape) * BITS[dtype]
-        if bits % 8 or len(offsets) != 2 or offsets[1] - offsets[0] != bits // 8:
-            raise self._bad(f"has a tensor {name!a} whose data_offsets must be "
-                            f"{bits / 8:g} bytes apart for {dtype} {shape}, not {offsets}")
+        if bits % 8 or len(offsets) != 2 or 8 * (offsets[1] - offsets[0]) != bits:
+            raise self._bad(f"has a tensor {name!a} whose data_offsets must be two, the bits of "
+                            f"{dtype} {str(shape)[:60]} apart, not {str(offsets)[:60]}")
         return Tensor(dtype=dtype, shape=tuple(shape), start=offsets[0], stop=offsets[1])
 
     def read(self, name, start=0, stop=None):

@@ -150,7 +150,8 @@ def gpt_oss(path):
     scales = rng.integers(0, 255, (2, 3, 4), np.uint8)
     scales[0, 0] = [0, 1, 254, 255]
     raw(path, {"mlp.up_blocks": ("U8", blocks), "mlp.up_scales": ("U8", scales),
-               "mlp.up_bias": ("BF16", np.zeros(3, ml_dtypes.bfloat16))})
+               # Not a weight, though it has two axes.
+               "mlp.up_bias": ("BF16", np.ones((2, 3), ml_dtypes.bfloat16))})
     codes = np.stack([blocks & 15, blocks >> 4], -1).reshape(2, 3, 4, 32)
     values = codes.view(ml_dtypes.float4_e2m1fn).astype(np.float64)
     factors = scales.view(ml_dtypes.float8_e8m0fnu).astype(np.float64)[..., None]
@@ -167,6 +168,7 @@ def test_mxfp4_is_kept(tmp_path, format, capsys):
     written = load_file(out)
     assert written["mlp.up.elements"].tobytes() == blocks.tobytes()
     assert written["mlp.up.scales"].tobytes() == scales.tobytes()
+    assert written["mlp.up_bias"].shape == (2, 3)
     assert not written.get("mlp.up.metadata", np.zeros(1)).any()
     assert run(out, back, "--dequantize") == 0
     read = load_file(back)["mlp.up"]
@@ -344,9 +346,11 @@ DATA = bytes(16)
     (container({"a": entry(shape=[2, -2])}, DATA), "'a' whose shape must be whole numbers"),
     (container({"a": entry(shape=[2, True])}, DATA), "'a' whose shape must be whole numbers"),
     (container({"a": entry(offsets=[0, 16.0])}, DATA), "'a' whose data_offsets must be whole"),
-    (container({"a": entry(offsets=[0, 12])}, DATA), "'a' whose data_offsets must be 16 bytes"),
-    (container({"a": entry(offsets=[16, 0])}, DATA), "'a' whose data_offsets must be 16 bytes"),
-    (container({"a": entry("F4", [3], [0, 1])}, b"x"), "must be 1.5 bytes apart"),
+    (container({"a": entry(offsets=[0, 12])}, DATA), "'a' whose data_offsets must be two"),
+    (container({"a": entry(offsets=[16, 0])}, DATA), "'a' whose data_offsets must be two"),
+    (container({"a": entry("F4", [3], [0, 1])}, b"x"), r"the bits of F4 \[3\] apart"),
+    (container({"a": entry(shape=[10**4000])}, DATA), "the bits of F32 .* apart"),
+    (container({"a": entry(offsets=[0, 16, 32])}, DATA), "must be two"),
     (container({"a": entry(), "b": entry(offsets=[8, 24])}, bytes(24)), "'b' that overlaps"),
     (container({"a": entry(offsets=[4, 20])}, bytes(20)), "'a' that leaves a hole before it"),
     (container({"new\nline": 3}), r"'new\\nline' without"),
@@ -399,6 +403,8 @@ def test_bad_nvfp4(others, text, tmp_path, capsys):
     lambda m: m["copied"].pop("norm"),
     lambda m: m["copied"].update(none="0"),
     lambda m: m.update(tensors=[1]),
+    lambda m: m.update(copied=["ids", "norm", "odd"]),
+    lambda m: m["tensors"]["b"].update(source_dtype=[]),
 ])
 def test_bad_manifests(change, checkpoint, tmp_path, capsys):
     path, _ = checkpoint
