@@ -16,6 +16,7 @@ from golden import Quantized, convert, dequantize, quantize_weights
 from golden.mxfp4 import mxfp4_round_trip, quantize_mxfp4
 from golden.nvfp4 import dequantize_nvfp4, quantize_nvfp4, tensor_scale_of
 from golden.quantized import _pack as pack_codes
+from golden.safetensors import BITS, Reader
 
 E4M3 = ml_dtypes.float8_e4m3fn
 
@@ -93,6 +94,9 @@ def test_planes(checkpoint, tmp_path, arguments, encode, monkeypatch, capsys):
     for name in "norm", "ids", "odd":
         assert np.array_equal(written[name], tensors[name])
     assert len(written) == 12
+    with Reader(out) as file:
+        assert all(t.start % (BITS[t.dtype] // 8) == 0 for t in file.tensors.values())
+    assert int.from_bytes(out.read_bytes()[:8], "little") % 8 == 0
     with safetensors.safe_open(out, "numpy") as file:
         metadata = file.metadata()
     assert metadata["format"] == "pt"
@@ -177,11 +181,13 @@ def test_mxfp4_is_kept(tmp_path, format, capsys):
     assert same.all()
 
 
-def test_lossless_is_found_out(tmp_path):
+def test_lossless_is_found_out(tmp_path, monkeypatch):
     """What was MXFP4's values in bfloat16 is lossless as MXFP4, but one bit makes it not."""
+    # The first block is the one that differs.
+    monkeypatch.setattr(convert, "BLOCK", 64)
     w = mxfp4_round_trip(np.random.default_rng(2).standard_normal((2, 64)).astype(np.float32))
     off = w.copy()
-    off[1, 5] = np.nextafter(off[1, 5], np.float32(np.inf))
+    off[0, 5] = np.nextafter(off[0, 5], np.float32(np.inf))
     save_file({"same": w.astype(ml_dtypes.bfloat16), "off": off,
                "zero": np.full((1, 32), -0.0, np.float32)}, tmp_path / "in")
     assert run(tmp_path / "in", tmp_path / "out", "--format", "mxfp4") == 0
