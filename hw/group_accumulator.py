@@ -226,12 +226,12 @@ class Normalize(wiring.Component):
         negative = self.sum < 0
         m.d.comb += magnitude.eq(Mux(negative, -self.sum, self.sum))
         most = (bits - 1).bit_length()
-        moved, high, _ = _normalize(m, magnitude, range(3, most))
+        moved, high, _ = _normalize(m, magnitude, range(most - 1, most))
         scale = self.scale
         if self.fine:
             held = stages.cut("moved", value=moved, places=high, negative=negative, scale=scale)
             moved, high, negative, scale = held.value, held.places, held.negative, held.scale
-        significand, low, _ = _normalize(m, moved, range(3))
+        significand, low, _ = _normalize(m, moved, range(most - 1))
 
         term = Signal(self.o.shape())
         m.d.comb += [
