@@ -1,26 +1,24 @@
-"""The golden model's commands: ``python -m golden check`` and ``python -m golden formats``."""
+"""The golden model's commands: ``python -m golden check``, ``formats`` and ``convert``."""
 
-import argparse
 import sys
 
-from . import rivals
+from . import convert, rivals
 from .check import check, table
+from .command import Parser
 from .minifloats import CODECS
 
 
-class _Parser(argparse.ArgumentParser):
-    """Complains in one line."""
-
-    def error(self, message):
-        self.exit(2, f"error: {message}; see --help\n")
-
-
 def main(arguments=None):
-    parser = _Parser(prog="python -m golden", description=__doc__)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] == "convert":
+        return convert.main(arguments[1:])
+    parser = Parser(prog="python -m golden", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("check", help="prints the values of all codes and proves that every code "
                                       "and scale round-trips")
     commands.add_parser("formats", help="lists the formats that can be compared")
+    commands.add_parser("convert", help="a checkpoint's weights to planes, and back; "
+                                        "see convert --help")
     if parser.parse_args(arguments).command == "formats":
         print(formats())
         return 0

@@ -4,7 +4,6 @@ The same algorithms are written for PyTorch as a researcher would, in operations
 Runs of all engines alternate and medians count. CPU-seconds are those of one thread.
 """
 
-import argparse
 import ctypes
 import gc
 import json
@@ -28,6 +27,7 @@ from . import (
     quantize_activations,
     quantize_weights,
 )
+from .command import Parser
 from .mxfp4 import quantize_mxfp4
 
 THREADED = ("MXFP4", "activations", "weights", "decode activations", "decode weights")
@@ -35,7 +35,7 @@ THREADED = ("MXFP4", "activations", "weights", "decode activations", "decode wei
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(prog="python -m golden.bench", description=__doc__)
+    parser = Parser(prog="python -m golden.bench", description=__doc__)
     parser.add_argument("--size", default="4096x4096", metavar="RxK",
                         help="rows and columns of the tensor (default: 4096x4096)")
     parser.add_argument("--threads", type=int, default=2, metavar="N",

@@ -1,6 +1,6 @@
 """Converts checkpoints of language models to planes of M2XFP or MXFP4, and back.
 
-``python -m golden.convert IN.safetensors OUT.safetensors``
+``python -m golden convert IN.safetensors OUT.safetensors``
 
 Tensors of float32, float16 or bfloat16 with two axes or more are quantized along the last one,
 unless they are named as biases, scales or zero points. Weights in MXFP4 (NAME_blocks and
@@ -14,13 +14,13 @@ NAME.elements, NAME.metadata and NAME.scales, and how to read them is in the fil
 under "m2xfp" in the metadata. OUT.json beside it holds the same for people to read.
 """
 
-import argparse
 import hashlib
 import json
 import math
 import os
 import sys
 import tomllib
+from argparse import RawDescriptionHelpFormatter
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +29,7 @@ import ml_dtypes
 import numpy as np
 from tqdm import tqdm
 
+from .command import Parser
 from .decoder import dequantize
 from .formats import RULES
 from .mxfp4 import quantize_mxfp4
@@ -72,9 +73,8 @@ _VALUES = {"m2xfp": "E2M1 * (1 + k / 4) * 2**(X - 127)", "mxfp4": "E2M1 * 2**(X 
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        prog="python -m golden.convert", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="python -m golden convert", description=__doc__,
+                    formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, metavar="IN", help="safetensors file")
     parser.add_argument("target", type=Path, metavar="OUT", nargs="?",
                         help="safetensors file to write; without it, --verify checks IN")

@@ -1,14 +1,10 @@
-"""What all command lines have in common."""
+"""What the command lines of hardware and simulation have in common."""
 
-import argparse
 from importlib import util
 
+from golden.command import Parser
 
-class Parser(argparse.ArgumentParser):
-    """Complains in one line."""
-
-    def error(self, message):
-        self.exit(2, f"error: {message}; see --help\n")
+__all__ = ["Parser", "check_matplotlib", "check_plot"]
 
 
 def check_plot(path):

@@ -453,7 +453,7 @@ def test_bad_options(arguments, text, capsys):
 
 def test_command(checkpoint, tmp_path):
     path, _ = checkpoint
-    done = subprocess.run([sys.executable, "-W", "error", "-m", "golden.convert", path,
+    done = subprocess.run([sys.executable, "-W", "error", "-m", "golden", "convert", path,
                            tmp_path / "out"], capture_output=True, text=True, check=True)
     assert "copied: " in done.stdout
     assert done.stderr == ""
