@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from .arithmetic import compress
 from .formats import SUBGROUP, Codes, check_metadata, decode_e2m1, e2m1_significand
-from .pipeline import check_depth, hold
+from .pipeline import Stages, check_depth
 from .top1_decode import Refinement
 
 
@@ -116,10 +116,11 @@ def refine(m, weights, lane, refinement):
                      negative & magnitude.any())),
     ]
     one, two = refinement.shift
-    for n, shift in enumerate((top[2], top[2] & top[1], one, Cat(C(0, 1), two))):
+    shifts = (top[2], 1), (top[2] & top[1], 1), (one, 1), (two, 2)
+    for n, (shift, places) in enumerate(shifts):
         before = value
-        value = Signal(signed(len(before) + len(shift)), name=f"refinement{n + 1}")
-        m.d.comb += value.eq(before << shift)
+        value = Signal(signed(len(before) + places), name=f"refinement{n + 1}")
+        m.d.comb += value.eq(Mux(shift, before << places, before))
     return value
 
 
@@ -210,8 +211,7 @@ class PETile(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        def held(value, name):
-            return hold(m, value, self.enable, name)
+        stages = Stages(m, self.enable.replicate(self.depth) if self.depth else ())
 
         products = e2m1_products(m, [decode_e2m1(code) for code in self.weights],
                                  [decode_e2m1(code) for code in self.activations])
@@ -220,18 +220,21 @@ class PETile(wiring.Component):
             factor = self.meta
             refinement = refine(m, self.weights, self.lane, self.refinement)
         if self.depth == 2:
-            products = [held(product, f"held_product{i}") for i, product in enumerate(products)]
+            named = {f"product{i}": product for i, product in enumerate(products)}
             if self.has_metadata:
-                refinement = held(refinement, "held_refinement")
-                factor = held(factor, "product_factor")
+                named |= {"refinement": refinement, "factor": factor}
+            held = vars(stages.cut("products", **named))
+            products = [held[f"product{i}"] for i in range(len(products))]
+            refinement, factor = held.get("refinement"), held.get("factor")
         low, high = add_products(m, products, refinement)
 
         dot = Signal(signed(len(low)))
         m.d.comb += dot.eq(low + high)
         if self.depth:
-            dot = held(dot, "held_dot")
+            held = stages.cut("dot", dot=dot, **({"factor": factor} if self.has_metadata else {}))
+            dot = held.dot
             if self.has_metadata:
-                factor = held(factor, "held_factor")
+                factor = held.factor
         if not self.has_metadata:
             m.d.comb += self.sum.eq(dot)
             return m

@@ -38,7 +38,8 @@ def declared(text):
 
 
 @pytest.mark.parametrize("name", [
-    pytest.param(name, marks=pytest.mark.long if name in ("accelerator", "nvfp4_quantizer") else [])
+    pytest.param(name, marks=pytest.mark.long if name in (
+        "accelerator", "nvfp4_quantizer", "mac_array") else [])
     for name in STREAMED])
 def test_units(name, tmp_path):
     paths = generate.generate(name, SMALL.get(name, []), tmp_path, axi=True)

@@ -56,7 +56,6 @@ needs_compiler = pytest.mark.skipif(not compiler(), reason="no C++ compiler to s
 
 @needs_compiler
 @pytest.mark.parametrize("config, every", [
-    ("lite", 4),
     pytest.param("lite", 1, marks=pytest.mark.long),
     pytest.param("tiny", 1, marks=pytest.mark.long),
     pytest.param("decode", 1, marks=pytest.mark.long),

@@ -56,6 +56,7 @@ def test_quantizing_in_parts_changes_nothing(monkeypatch):
     assert parts.records().tobytes() == quantize_weights(x).records().tobytes()
 
 
+@pytest.mark.long
 def test_gemm_counts_mismatches(monkeypatch, capsys):
     def wrong(a, w):
         y = matmul(a, w)

@@ -54,7 +54,9 @@ def emitted(request, tmp_path_factory):
     return request.param, path, json.loads(path.with_suffix(".json").read_text())
 
 
-each_unit = pytest.mark.parametrize("emitted", registry.UNITS, indirect=True)
+each_unit = pytest.mark.parametrize("emitted", [
+    pytest.param(name, marks=pytest.mark.long if name == "accelerator" else [])
+    for name in registry.UNITS], indirect=True)
 
 
 @each_unit
@@ -121,7 +123,7 @@ def check_fields(shape):
 # The accelerator's proof takes minutes: the longer checks of .ci/run have it.
 @pytest.mark.parametrize("emitted", [
     pytest.param(name, marks=pytest.mark.long if name in (
-        "mac_array", "nvfp4_quantizer", "quantization_engine") else [])
+        "mac_array", "nvfp4_quantizer", "quantization_engine", "group_mac") else [])
     for name in registry.UNITS if name != "accelerator"], indirect=True)
 def test_equivalent_to_the_component(emitted):
     name, path, _ = emitted
@@ -129,7 +131,8 @@ def test_equivalent_to_the_component(emitted):
 
 
 @pytest.mark.parametrize("columns", [
-    1, pytest.param(16, marks=pytest.mark.long), pytest.param(32, marks=pytest.mark.long)])
+    pytest.param(1, marks=pytest.mark.long), pytest.param(16, marks=pytest.mark.long),
+    pytest.param(32, marks=pytest.mark.long)])
 def test_lint_of_the_array_is_silent(columns, tmp_path):
     path, _ = generate.generate("mac_array", [f"columns={columns}"], tmp_path)
     assert lint(path, "mac_array") == ""

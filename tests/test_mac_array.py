@@ -50,10 +50,12 @@ METADATA = pytest.mark.parametrize("metadata", [True, False])
 
 
 @METADATA
-@pytest.mark.parametrize(("columns", "weight_width", "stalls", "count"), [
-    (1, 1, 0.0, 200), (1, 1, 0.5, 200), (3, 1, 0.0, 120), (3, 1, 0.4, 120), (4, 1, 0.8, 40),
-    (3, 3, 0.3, 120), (4, 2, 0.3, 80), (4, 4, 0.0, 80)])
-@pytest.mark.parametrize("depth", [5, pytest.param(13, marks=pytest.mark.long)])
+@pytest.mark.parametrize("columns, weight_width, stalls, count, depth", [
+    (1, 1, 0.5, 40, 5), (3, 1, 0.4, 12, 5), (2, 2, 0.0, 12, 5), (1, 1, 0.3, 20, 13),
+    *(pytest.param(*case, depth, marks=pytest.mark.long)
+      for depth in (5, 13) for case in [
+          (1, 1, 0.0, 200), (1, 1, 0.5, 200), (3, 1, 0.0, 120), (3, 1, 0.4, 120), (4, 1, 0.8, 40),
+          (3, 3, 0.3, 120), (4, 2, 0.3, 80), (4, 4, 0.0, 80)])])
 def test_golden(columns, weight_width, stalls, count, metadata, depth):
     parameters = {"columns": columns, "weight_width": weight_width, "metadata": metadata,
                   "depth": depth}
@@ -142,7 +144,8 @@ def cycles(array, inputs, count):
 
 
 @pytest.mark.parametrize("metadata, depth, latency", [
-    (True, 5, 5), (False, 5, 5), (True, 13, 13), (False, 13, 12)])
+    (True, 5, 5), pytest.param(False, 5, 5, marks=pytest.mark.long),
+    pytest.param(True, 13, 13, marks=pytest.mark.long), (False, 13, 12)])
 def test_no_stall_in_steady_state(metadata, depth, latency):
     """Tiles as long as loading one takes: after the first, an output leaves every cycle."""
     columns, tiles = 3, 4
@@ -163,7 +166,7 @@ def test_no_stall_in_steady_state(metadata, depth, latency):
 
 
 @METADATA
-@pytest.mark.parametrize("depth", [5, 13])
+@pytest.mark.parametrize("depth", [5, pytest.param(13, marks=pytest.mark.long)])
 def test_reset_in_flight(metadata, depth):
     """After a reset the array waits for weights again and computes as if new."""
     rng = np.random.default_rng(1)

@@ -182,9 +182,8 @@ BOUNDS = {
 }
 
 
-@pytest.mark.parametrize("rule, input", [
-    pytest.param(rule, input, marks=[] if (rule, input) == ("floor", "float32")
-                 else pytest.mark.long) for rule in BOUNDS for input in FLOATS])
+@pytest.mark.long
+@pytest.mark.parametrize("rule, input", [(rule, input) for rule in BOUNDS for input in FLOATS])
 def test_without_metadata_at_random(rule, input):
     inputs = stimuli.quantization_engine(np.random.default_rng(7), 150, input=input, rule=rule,
                                          metadata=False, depth=2)

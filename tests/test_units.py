@@ -19,13 +19,13 @@ ROWS = {
     "top1": 2000,
     "top1_decode": 800,
     "decoder": 120,
-    "quantization_engine": 60,
-    "pe_tile": 300,
-    "nvfp4_quantizer": 60,
-    "nvfp4_pe_tile": 300,
-    "group_accumulator": 1500,
-    "group_mac": 150,
-    "mac_array": 40,
+    "quantization_engine": 40,
+    "pe_tile": 100,
+    "nvfp4_quantizer": 30,
+    "nvfp4_pe_tile": 100,
+    "group_accumulator": 600,
+    "group_mac": 40,
+    "mac_array": 8,
 }
 
 
