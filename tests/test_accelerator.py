@@ -113,6 +113,7 @@ def test_lite_on_amaranths_simulator():
     assert product.y.view(np.uint32).tolist() == expected.tolist()
 
 
+@pytest.mark.long
 def test_own_configuration_without_engine():
     config = Config(columns=2, activations=64, weights=8, rows=16, weight_width=2, input=None)
     component = Accelerator(config=config)

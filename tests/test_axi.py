@@ -231,6 +231,7 @@ def test_data_do_not_pass_a_wrong_wrapper(old, new, tmp_path):
     assert printed.startswith("FAIL")
 
 
+@pytest.mark.long
 def test_array(tmp_path):
     unit = registry.UNITS["mac_array"]
     parameters = registry.parameters("mac_array", ["columns=4"])

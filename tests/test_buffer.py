@@ -105,7 +105,8 @@ def test_reads_what_was_written(depth, banks, stalls):
 @needs_compiler
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("width, depth, banks", [
-    (16, 24, 2), (1024, 288, 1), pytest.param(144, 8192, 1, marks=pytest.mark.long)])
+    (16, 24, 2), pytest.param(1024, 288, 1, marks=pytest.mark.long),
+    pytest.param(144, 8192, 1, marks=pytest.mark.long)])
 def test_engines_agree(engine, width, depth, banks):
     rng = np.random.default_rng(width)
     shape = data.ArrayLayout(8, width // 8)

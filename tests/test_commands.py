@@ -45,6 +45,7 @@ def test_lockstep_pads_a_ragged_k():
     assert result.group_mismatches == result.product_mismatches == 0
 
 
+@pytest.mark.long
 def test_errors_on_real_data():
     """Worked out here from decoded operands, in another way than the command does."""
     data = smollm2.load()

@@ -133,7 +133,7 @@ def run(component, inputs, outputs=None, **options):
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("case", [
     pytest.param(case, marks=pytest.mark.long if case in (
-        "mac_array", "group_accumulator", "40 bits", "sums") else []) for case in CASES])
+        "mac_array", "group_accumulator", "pe_tile", "40 bits", "sums") else []) for case in CASES])
 def test_engines_agree(engine, case):
     component, inputs, outputs = CASES[case]()
     cycles = []

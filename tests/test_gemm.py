@@ -25,7 +25,8 @@ def refused(arguments, capsys):
     return printed.err
 
 
-@pytest.mark.parametrize("source", [pytest.param("records", marks=pytest.mark.long), "values"])
+@pytest.mark.long
+@pytest.mark.parametrize("source", ["records", "values"])
 def test_gemm_prints_a_report(source, capsys):
     assert command.main([*SMALL, "--source", source, "--stalls", "0.2", "--seed", "3"]) == 0
     first, engine, done, cycles, speed = capsys.readouterr().out.splitlines()

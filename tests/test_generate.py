@@ -55,7 +55,8 @@ def emitted(request, tmp_path_factory):
 
 
 each_unit = pytest.mark.parametrize("emitted", [
-    pytest.param(name, marks=pytest.mark.long if name == "accelerator" else [])
+    pytest.param(name, marks=pytest.mark.long
+                 if name in ("accelerator", "mac_array", "nvfp4_quantizer") else [])
     for name in registry.UNITS], indirect=True)
 
 

@@ -51,7 +51,7 @@ METADATA = pytest.mark.parametrize("metadata", [True, False])
 
 @METADATA
 @pytest.mark.parametrize("columns, weight_width, stalls, count, depth", [
-    (1, 1, 0.5, 40, 5), (3, 1, 0.4, 12, 5), (2, 2, 0.0, 12, 5), (1, 1, 0.3, 20, 13),
+    (1, 1, 0.5, 40, 5), (2, 2, 0.0, 12, 5), (1, 1, 0.3, 20, 13),
     *(pytest.param(*case, depth, marks=pytest.mark.long)
       for depth in (5, 13) for case in [
           (1, 1, 0.0, 200), (1, 1, 0.5, 200), (3, 1, 0.0, 120), (3, 1, 0.4, 120), (4, 1, 0.8, 40),
@@ -145,7 +145,8 @@ def cycles(array, inputs, count):
 
 @pytest.mark.parametrize("metadata, depth, latency", [
     (True, 5, 5), pytest.param(False, 5, 5, marks=pytest.mark.long),
-    pytest.param(True, 13, 13, marks=pytest.mark.long), (False, 13, 12)])
+    pytest.param(True, 13, 13, marks=pytest.mark.long),
+    pytest.param(False, 13, 12, marks=pytest.mark.long)])
 def test_no_stall_in_steady_state(metadata, depth, latency):
     """Tiles as long as loading one takes: after the first, an output leaves every cycle."""
     columns, tiles = 3, 4

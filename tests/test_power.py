@@ -257,6 +257,7 @@ def slowly(netlist, library, inputs, cycles):
     return rows
 
 
+@pytest.mark.long
 def test_toggles_against_one_vector_after_another():
     library = find_library()
     gates, chosen = netlist("top1"), traffic("top1")

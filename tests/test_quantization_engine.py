@@ -155,14 +155,19 @@ def quantized(input, metadata=True):
     return {name: [next(records) for _ in cases(name, input)] for name in GROUPS}
 
 
-@pytest.mark.parametrize("name, input", [(name, input) for input in FLOATS for name in GROUPS
-                                         if cases(name, input)])
+def quick(*case, input):
+    """A case that is among the longer checks unless its input is float32."""
+    return pytest.param(*case, input, marks=[] if input == "float32" else pytest.mark.long)
+
+
+@pytest.mark.parametrize("name, input", [
+    quick(name, input=input) for input in FLOATS for name in GROUPS if cases(name, input)])
 def test_groups(name, input):
     for (group, record), given in zip(cases(name, input), quantized(input)[name], strict=True):
         assert given == record, group
 
 
-@pytest.mark.parametrize("input", FLOATS)
+@pytest.mark.parametrize("input", [quick(input=input) for input in FLOATS])
 def test_groups_without_metadata(input):
     # Elements and scales are the same in every case.
     for name in GROUPS:

@@ -203,7 +203,7 @@ def delays(name, netlist, library, kinds, folder):
 
 @pytest.mark.skipif(shutil.which("sta") is None, reason="OpenSTA is not installed")
 @pytest.mark.parametrize("name, settings, kinds", [
-    ("top1_decode", (), ["in-out"]),
+    pytest.param("top1_decode", (), ["in-out"], marks=pytest.mark.long),
     pytest.param("top1", ["lanes=32"], ["in-out"], marks=pytest.mark.long),
     pytest.param("group_accumulator", (), list(FROM_TO), marks=pytest.mark.long),
 ])
