@@ -1,5 +1,8 @@
 """Arithmetic in structures that synthesis does not find by itself."""
 
+from dataclasses import dataclass
+from itertools import zip_longest
+
 from amaranth import *
 
 
@@ -25,30 +28,73 @@ def compress(m, rows, *, width, name):
     list of two Value
     """
     columns = [[] for _ in range(width + 1)]
-    for place, row, arrival in rows:
-        for column, bit in zip(columns[place:width], row, strict=False):
-            column.append((arrival, bit))
+    for number, (place, row, arrival) in enumerate(rows):
+        word = Signal(len(row), name=f"{name}_row{number}")
+        m.d.comb += word.eq(row)
+        for index, column in enumerate(columns[place : min(place + len(row), width)]):
+            column.append(_Bit(arrival, word=word, index=index))
+    levels = {}
     for place, column in enumerate(columns[:width]):
         while len(column) > 2:
-            column.sort(key=lambda entry: entry[0])
-            (_, a), (second, b), (third, c) = column[:3]
-            half, total, carry = (Signal(name=f"{name}{place}_{part}{len(column)}")
-                                  for part in ("half", "sum", "carry"))
-            m.d.comb += [
-                half.eq(a ^ b),
-                total.eq(half ^ c),
-                carry.eq((a & b) | (half & c)),
-            ]
+            column.sort(key=lambda bit: bit.arrival)
+            operands, column[:3] = column[:3], []
+            _, second, third = (bit.arrival for bit in operands)
+            level = max(bit.level for bit in operands) + 1
             # The third may be as much later as the first two take to meet. A carry is one and a
             # half exclusive ors away, or half of one.
-            del column[:3]
-            column.append((max(second + 2, third + 1), total))
-            columns[place + 1].append((max(second + 1.5, third + 0.5), carry))
-    return [Cat(column[i][1] if i < len(column) else C(0, 1) for column in columns[:width])
-            for i in range(2)]
+            total = _Bit(max(second + 2, third + 1), level)
+            carry = _Bit(max(second + 1.5, third + 0.5), level)
+            column.append(total)
+            columns[place + 1].append(carry)
+            ranks = levels.setdefault(level, {}).setdefault(place, [])
+            ranks.append((operands, total, carry))
+
+    # The adders of a level do not depend on each other: they make a word, which simulators take
+    # at once. Neighbours in it are of neighbouring columns, as their operands are.
+    for level, of_place in sorted(levels.items()):
+        adders = [adder for rank in zip_longest(*of_place.values()) for adder in rank if adder]
+        a, b, c = (_gather(bits) for bits in zip(*(operands for operands, _, _ in adders),
+                                                 strict=True))
+        first, second, third, half, total, carry = (
+            Signal(len(adders), name=f"{name}_{part}{level}")
+            for part in ("a", "b", "c", "half", "sum", "carry"))
+        m.d.comb += [
+            first.eq(a),
+            second.eq(b),
+            third.eq(c),
+            half.eq(first ^ second),
+            total.eq(half ^ third),
+            carry.eq((first & second) | (half & third)),
+        ]
+        for index, (_, *made) in enumerate(adders):
+            for bit, bit.word in zip(made, (total, carry), strict=True):
+                bit.index = index
+    return [_gather([column[i] if i < len(column) else _Bit(0, word=C(0, 1), index=0)
+                     for column in columns[:width]]) for i in range(2)]
 
 
-def add(m, a, b, *, carry=None, name):
+@dataclass
+class _Bit:
+    """A bit of a tree: when it arrives, from which level of adders, and where it is."""
+
+    arrival: float
+    level: int = 0
+    word: Value | None = None
+    index: int | None = None
+
+
+def _gather(bits):
+    """Bits as one value, neighbours of the same word together."""
+    runs = []
+    for bit in bits:
+        if runs and runs[-1][0] is bit.word and runs[-1][2] == bit.index:
+            runs[-1][2] += 1
+        else:
+            runs.append([bit.word, bit.index, bit.index + 1])
+    return Cat(word[start:stop] for word, start, stop in runs)
+
+
+def add(m, a, b, *, carry, name):
     """Adds two equally wide values and a carry, modulo their width.
 
     Carries skip pairs of bits: smaller and faster, from some 20 bits on, than what synthesis
@@ -59,7 +105,7 @@ def add(m, a, b, *, carry=None, name):
     m : Module
     a, b : Value
         Bits; signs are not looked at.
-    carry : Value, optional
+    carry : Value
         One bit.
     name : str
         Signal's name and prefix of others'.
@@ -70,25 +116,27 @@ def add(m, a, b, *, carry=None, name):
         As wide as ``a``.
     """
     width = len(a)
-    result = Signal(width, name=name)
-    both = Signal(width, name=f"{name}_both")
-    either = Signal(width, name=f"{name}_either")
-    m.d.comb += [both.eq(a & b), either.eq(a ^ b)]
-    carries = [C(0, 1) if carry is None else carry]
-    for start in range(0, width, 2):
-        into = carries[-1]
-        generates, propagates = C(0, 1), C(1, 1)
-        for place in range(start, min(start + 2, width)):
-            below, all_below = generates, propagates
-            generates, propagates, out = (Signal(name=f"{name}_{part}{place}") for part in
-                                          ("generates", "propagates", "carry"))
-            m.d.comb += [
-                generates.eq(both[place] | (either[place] & below)),
-                propagates.eq(either[place] & all_below),
-                out.eq(generates | (propagates & into)),
-            ]
-            carries.append(out)
-    m.d.comb += result.eq(either ^ Cat(carries[:-1]))
+    result, both, either, generates, propagates, evens, odds = (
+        Signal(width, name=name + part) for part in
+        ("", "_both", "_either", "_generates", "_propagates", "_evens", "_odds"))
+    m.d.comb += [
+        both.eq(a & b),
+        either.eq(a ^ b),
+        # Of each place together with the one below.
+        generates.eq(both | (either & (both << 1))),
+        propagates.eq(either & (either << 1)),
+    ]
+    carries = [carry]
+    for place in range(1, width - 1, 2):
+        out = Signal(name=f"{name}_carry{place}")
+        m.d.comb += out.eq(generates[place] | (propagates[place] & carries[-1]))
+        carries.append(out)
+    m.d.comb += [
+        # Carries into the lower places of pairs, then into the upper ones.
+        evens.eq(Cat(Cat(out, C(0, 1)) for out in carries)),
+        odds.eq((both | (either & evens)) << 1),
+        result.eq(either ^ (evens | (odds & sum(2 << place for place in range(0, width, 2))))),
+    ]
     return result
 
 

@@ -1,56 +1,85 @@
 # SPDX-License-Identifier: BSD-2-Clause
 from functools import reduce
 from operator import or_
+from types import SimpleNamespace
 
 from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from .arithmetic import compress
-from .formats import SUBGROUP, Codes, check_metadata, decode_e2m1, e2m1_significand
+from .formats import (
+    SUBGROUP,
+    Codes,
+    DecodedE2M1,
+    check_metadata,
+    decode_e2m1,
+    e2m1_significand,
+)
 from .pipeline import Stages, check_depth
 from .top1_decode import Refinement
 
 
 def e2m1_products(m, weights, activations):
     """Products of FP4 codes, each a `DecodedE2M1`, lane by lane: signed, in units of 1/4."""
+    # All lanes at once, a bit each in every signal, which simulators take faster than lane by lane.
+    lanes = len(weights)
+    w, x = _planes(m, weights, "weights"), _planes(m, activations, "activations")
     # Products of the significands, at most 3 * 3, are negated and meanwhile the shifts added: one
     # shift by 0 to 4 remains. At most 12 * 12 = 144 < 2**8.
-    products = [Signal(signed(9), name=f"product{i}") for i in range(len(weights))]
-    for i, (w, x, product) in enumerate(zip(weights, activations, products, strict=True)):
-        significand = _negated_significand(m, w, x, i)
+    significand = _negated_significands(m, w, x, lanes)
 
-        # Whether the shift is at least 1, 2, 3 or 4, and which it is.
-        both, twos = w.upper & x.upper, w.top | x.top
-        least = Signal(4, name=f"least{i}")
-        shift = Signal(5, name=f"shift{i}")
+    # Whether the shift is at least 1, 2, 3 or 4, and which it is.
+    both, twos = Signal(lanes, name="both"), Signal(lanes, name="twos")
+    least = [Signal(lanes, name=f"least{n}") for n in range(1, 5)]
+    shift = [Signal(lanes, name=f"shift{n}") for n in range(5)]
+    m.d.comb += [
+        both.eq(w.upper & x.upper),
+        twos.eq(w.top | x.top),
+        least[0].eq(w.upper | x.upper),
+        least[1].eq(both | twos),
+        least[2].eq(both & twos),
+        least[3].eq(w.top & x.top),
+        shift[0].eq(~least[0]),
+        *(shift[n + 1].eq(least[n] & ~least[n + 1]) for n in range(3)),
+        shift[4].eq(least[3]),
+    ]
+
+    # The significand's four low bits at one of five places, and above them its sign.
+    *lower, sign = significand
+    products = [Signal(signed(9), name=f"product{i}") for i in range(lanes)]
+    for i, product in enumerate(products):
+        low, fill = Signal(4, name=f"low{i}"), Signal(4, name=f"fill{i}")
         m.d.comb += [
-            least.eq(Cat(w.upper | x.upper, both | twos, both & twos, w.top & x.top)),
-            shift.eq(Cat(~least[0], *(least[n] & ~least[n + 1] for n in range(3)), least[3])),
+            low.eq(Cat(bits[i] for bits in lower)),
+            fill.eq(~Cat(bits[i] for bits in least) & sign[i].replicate(4)),
         ]
-
-        # A bit is one of the four low bits of the significand's or, above them, its sign.
-        for place in range(8):
-            bits = [shift[n] & significand[place - n]
-                    for n in range(max(place - 3, 0), min(place, 4) + 1)]
-            if place >= 4:
-                bits.append(significand[4] & ~least[place - 4])
-            m.d.comb += product[place].eq(reduce(or_, bits))
-        m.d.comb += product[8].eq(significand[4])
+        moved = reduce(or_, ((low << n) & shift[n][i].replicate(4 + n) for n in range(5)))
+        m.d.comb += product.eq(Cat(moved | (fill << 4), sign[i]))
     return products
 
 
-def _negated_significand(m, w, x, i):
-    """Product of the significands with its sign: five bits."""
-    names = "low", "left", "right", "middle", "high", "even", "ones", "twos", "third", "sign"
-    low, left, right, middle, high, even, ones, twos, third, sign = (
-        Signal(name=f"{name}{i}") for name in names)
-    significand = Signal(signed(5), name=f"significand{i}")
+def _planes(m, operands, name):
+    """Of each field of operands a signal with a bit per operand."""
+    planes = {field: Signal(len(operands), name=f"{name}_{field}")
+              for field, _ in DecodedE2M1}
+    m.d.comb += [plane.eq(Cat(operand[field] for operand in operands))
+                 for field, plane in planes.items()]
+    return SimpleNamespace(**planes)
+
+
+def _negated_significands(m, w, x, lanes):
+    """Products of the significands with their signs: five bits, lowest first."""
+    names = ("low", "left", "right", "middle", "high", "even", "negative", "ones", "third",
+             "second", "sign")
+    low, left, right, middle, high, even, negative, ones, third, second, sign = (
+        Signal(lanes, name=name) for name in names)
+    bits = [low, *(Signal(lanes, name=f"significand{place}") for place in range(1, 4)), sign]
     # Magnitudes are 0, 1, 2, 3, 4, 6 and 9. Negated, bits change above the lowest that is set, and
     # no carry is needed: 4 and 6 are ``even``, only 9 has a ``high`` bit, and bit 2 is that of
     # what is not 0, except that -6 = 0b11010.
-    negative = w.negative ^ x.negative
     m.d.comb += [
+        negative.eq(w.negative ^ x.negative),
         low.eq(w.mantissa & x.mantissa),
         left.eq(w.mantissa & x.normal),
         right.eq(x.mantissa & w.normal),
@@ -58,12 +87,14 @@ def _negated_significand(m, w, x, i):
         middle.eq((left | right) & ~high),
         even.eq(w.normal & x.normal & ~low),
         ones.eq(negative & low),
-        twos.eq(negative & middle),
-        third.eq(ones | twos | even),
+        second.eq(negative & middle),
+        third.eq(ones | second | even),
         sign.eq(negative & third),
-        significand.eq(Cat(low, middle ^ ones, third & ~(twos & even), high ^ sign, sign)),
+        bits[1].eq(middle ^ ones),
+        bits[2].eq(third & ~(second & even)),
+        bits[3].eq(high ^ sign),
     ]
-    return significand
+    return bits
 
 
 def add_products(m, products, refinement=None):
