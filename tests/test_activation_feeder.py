@@ -3,8 +3,8 @@ from collections import deque
 
 import numpy as np
 import pytest
-from amaranth.sim import Simulator
 from test_loop_nest import CONFIG, PLANS, plan, steps
+from testbench import simulate
 
 from hw.activation_feeder import ActivationFeeder
 from hw.planner import INTERLEAVE, Source
@@ -121,10 +121,7 @@ class Bench:
         self.given = given
 
     def simulate(self):
-        simulator = Simulator(self.feeder)
-        simulator.add_clock(1e-9)
-        simulator.add_testbench(self.run)
-        simulator.run()
+        simulate(self.feeder, self.run)
 
 
 KEPT = Source.KEPT.value
@@ -180,10 +177,7 @@ def test_waits_for_partial_sums_in_flight(rows, tiles, sums):
             ctx.set(feeder.retired, 0)
             assert await count(ctx, feeder, 5) == 1
 
-    simulator = Simulator(feeder)
-    simulator.add_clock(1e-9)
-    simulator.add_testbench(bench)
-    simulator.run()
+    simulate(feeder, bench)
 
 
 def test_bounds_what_is_in_flight():
@@ -193,10 +187,7 @@ def test_bounds_what_is_in_flight():
         await begin(ctx, feeder, plan(groups=1, tiles=2, blocks=1, rows=16, resident=1))
         assert await count(ctx, feeder) == 2 * INTERLEAVE - 1
 
-    simulator = Simulator(feeder)
-    simulator.add_clock(1e-9)
-    simulator.add_testbench(bench)
-    simulator.run()
+    simulate(feeder, bench)
 
 
 def test_latency():
@@ -212,7 +203,4 @@ def test_latency():
             await ctx.tick()
         assert ctx.get(feeder.o.valid)
 
-    simulator = Simulator(feeder)
-    simulator.add_clock(1e-9)
-    simulator.add_testbench(bench)
-    simulator.run()
+    simulate(feeder, bench)

@@ -1,9 +1,9 @@
 # amaranth: UnusedElaboratable=no
 import numpy as np
 import pytest
-from amaranth.sim import Simulator
 from oracle import E2M1_HALVES, E2M3_EIGHTHS
 from test_top1_decode import refinement
+from testbench import simulate
 
 from hw.group_dot import GroupDot
 
@@ -113,7 +113,4 @@ def test_dot_products(metadata, fine, latency):
             seen.add(held[-1])
         assert len(seen) > 2
 
-    simulator = Simulator(unit)
-    simulator.add_clock(1e-9)
-    simulator.add_testbench(bench)
-    simulator.run()
+    simulate(unit, bench)

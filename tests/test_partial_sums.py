@@ -3,8 +3,8 @@ from collections import deque
 
 import numpy as np
 import pytest
-from amaranth.sim import Simulator
 from test_loop_nest import CONFIG
+from testbench import simulate
 
 from hw.mac_array import MacArray
 from hw.partial_sums import PartialSums
@@ -26,13 +26,6 @@ def commands(rng, count):
                               "ragged": ragged and row >= sums // 2,
                               "last": number == count - 1 and last and row == sums - 1})
     return found
-
-
-def simulate(unit, bench):
-    simulator = Simulator(unit)
-    simulator.add_clock(1e-9)
-    simulator.add_testbench(bench)
-    simulator.run()
 
 
 @pytest.mark.parametrize("columns", [1, 3, 4])

@@ -3,8 +3,8 @@ import pytest
 from amaranth import Module, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.sim import Simulator
 from compare import check
+from testbench import simulate
 
 import sim
 from hw.pipeline import Control, Register, Stages, check_depth
@@ -37,13 +37,6 @@ class Delay(wiring.Component):
         ]
 
         return m
-
-
-def simulate(design, bench):
-    simulator = Simulator(design)
-    simulator.add_clock(1e-9)
-    simulator.add_testbench(bench)
-    simulator.run()
 
 
 @pytest.mark.parametrize("stalls", [0, 0.1, 0.5, 0.9])

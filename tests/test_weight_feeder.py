@@ -1,8 +1,8 @@
 # amaranth: UnusedElaboratable=no
 import numpy as np
 import pytest
-from amaranth.sim import Simulator
 from test_loop_nest import CONFIG, PLANS, plan, stack, steps
+from testbench import simulate
 
 import sim
 from hw.loop_nest import LoopNest
@@ -83,10 +83,7 @@ def test_takes_weights_before_their_plan():
             await ctx.tick()
         assert seen == [10, 11, 12, 13, 14, 14] and room > 5
 
-    simulator = Simulator(feeder)
-    simulator.add_clock(1e-9)
-    simulator.add_testbench(bench)
-    simulator.run()
+    simulate(feeder, bench)
 
 
 def test_latency():
@@ -106,7 +103,4 @@ def test_latency():
             await ctx.tick()
         assert ctx.get(feeder.o.valid)
 
-    simulator = Simulator(feeder)
-    simulator.add_clock(1e-9)
-    simulator.add_testbench(bench)
-    simulator.run()
+    simulate(feeder, bench)
