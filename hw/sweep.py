@@ -85,6 +85,8 @@ def refuse_options(options):
 def main(options):
     """Does what the options of `hw.synth` say; returns the exit status."""
     table_path = options.csv or Path("build", "sweep.csv")
+    if options.power:
+        raise ValueError("--sweep does not estimate power; leave out --power")
     if not options.units:
         raise ValueError("--sweep needs a unit, one or more of " + ", ".join(registry.UNITS))
     chosen = points(options.units, options.set, options.sweep)

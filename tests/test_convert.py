@@ -435,6 +435,12 @@ def test_bad_places(checkpoint, tmp_path, capsys):
     assert "has no manifest" in refused(capsys, path, "--verify")
     assert "has no manifest" in refused(capsys, path, tmp_path / "out", "--dequantize")
     assert list(tmp_path.iterdir()) == [path]
+    # Where the manifest has no place, what was there stays.
+    (tmp_path / "out").write_text("before")
+    (tmp_path / "out.json").mkdir()
+    assert f"{tmp_path / 'out.json'}: Is a directory" in refused(capsys, path, tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "before"
+    assert sorted(tmp_path.iterdir()) == [path, tmp_path / "out", tmp_path / "out.json"]
 
 
 @pytest.mark.parametrize(("arguments", "text"), [
