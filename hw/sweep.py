@@ -24,6 +24,7 @@ from . import cache as kept
 from . import mapping, measurement, pareto, registry, text_tables, yosys
 from .cluster import Cluster
 from .command import check_plot
+from .comparison import label
 from .files import make_folder, write
 from .liberty import find_library
 from .power import inspector
@@ -57,7 +58,8 @@ class Point:
 
     @property
     def label(self):
-        return " ".join((self.unit, *self.settings))
+        """As `hw.comparison.label` gives it."""
+        return label(self.unit, self.settings)
 
 
 def add_options(parser):

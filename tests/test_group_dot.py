@@ -80,7 +80,7 @@ def test_dot_products(metadata, fine, latency):
     unit = GroupDot(metadata=metadata, fine=fine)
     assert unit.latency == latency
     directed = [*extremes(131712 if metadata else 4608), *(single_products() if metadata else ())]
-    groups = [group for group, _ in directed] + [*random_groups(16)]
+    groups = [group for group, _ in directed] + [*random_groups(10)]
     sums = [expected(group, metadata=metadata) for group in groups]
     assert sums[: len(directed)] == [total for _, total in directed]
 
@@ -102,9 +102,9 @@ def test_dot_products(metadata, fine, latency):
         rng = np.random.default_rng(1)
         held = [len(groups) - 1] * latency
         seen = set()
-        for number in range(8 * latency):
+        for number in range(6 * latency):
             offer(number % len(groups))
-            enables = rng.integers(0, 2, latency).tolist()
+            enables = (rng.random(latency) < 0.7).tolist()
             ctx.set(unit.enable, sum(enable << stage for stage, enable in enumerate(enables)))
             held = [new if enable else old for enable, new, old in
                     zip(enables, [number % len(groups), *held], held, strict=False)]

@@ -28,7 +28,7 @@ def commands(rng, count):
     return found
 
 
-@pytest.mark.parametrize("columns", [1, 3, 4])
+@pytest.mark.parametrize("columns", [1, 3])
 @pytest.mark.parametrize("stalls", [0, 0.4])
 def test_sums(stalls, columns):
     unit = PartialSums(CONFIG)
