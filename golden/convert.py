@@ -388,6 +388,7 @@ def convert(source, target, *, format="m2xfp", rule="floor", adaptive=True, swiz
         copied = [name for name in reader.tensors if name not in used]
         tensors, manifest = _layout(reader, weights, copied, format, rule, adaptive)
         beside = target.with_name(f"{target.name}.json")
+        _check_target(source, beside)
         with replacing(target, beside) as (file, text), tqdm(
                 total=sum(math.prod(w.shape) for w in weights), unit="el", unit_scale=True,
                 leave=False, disable=None) as bar:

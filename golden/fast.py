@@ -71,7 +71,7 @@ def encode(x, group, subgroup, rule, threads, *, kind, adaptive=False, metadata=
     scales = planes["scales"].reshape(-1)
     # One row per group.
     elements, extra = (planes[name].reshape(len(scales), -1) if name in planes else None
-                         for name in ("elements", "metadata"))
+                       for name in ("elements", "metadata"))
 
     rows = _rows(np.asarray(x), group)
     library = _library(x.size)

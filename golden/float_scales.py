@@ -62,7 +62,7 @@ def _quantize_nv(x, *, element, scale, tensor_scale=None):
     scales, steps = _group_scales(v, t, scale, top)
     codes = element.encode(np.copysign(_over(v, steps), groups))
     return assemble(x, np.where(steps == 0, 0, codes), scales, bad, scale.nan,
-                   tensor_scale=tensor_scale)
+                    tensor_scale=tensor_scale)
 
 
 def _quantize_ue5m3(x):
@@ -141,7 +141,7 @@ def _quantize_four_over_six(x, *, tensor_scale=None):
     scales = np.where(four, scales[1], scales[0])
     elements = signed(groups, np.where(four[..., None], codes[1], codes[0]))
     return assemble(x, np.where(scales[..., None] == 0, 0, elements), scales, bad, UE4M3.nan,
-                   tensor_scale=tensor_scale)
+                    tensor_scale=tensor_scale)
 
 
 def _e2m1_doubled(codes):
@@ -167,7 +167,7 @@ def _quantize_if4(x, *, tensor_scale=None):
                         np.where(np.signbit(groups), -codes[1], codes[1]) & 15,
                         signed(groups, codes[0]))
     return assemble(x, np.where(steps == 0, 0, elements), scales | integer << 7, bad, UE4M3.nan,
-                   tensor_scale=tensor_scale)
+                    tensor_scale=tensor_scale)
 
 
 def _dequantize_if4(q):
@@ -177,7 +177,7 @@ def _dequantize_if4(q):
     scales = UE4M3.decode(q.scales & 127)
     values = values * (scales * float(q.tensor_scale)).repeat(16, axis=-1)
     return scaled_values(q, np.where(integer, values / 7, values),
-                   np.where(np.isnan(scales), np.nan, 1.0))
+                         np.where(np.isnan(scales), np.nan, 1.0))
 
 
 def _nv_scales(q):
@@ -189,7 +189,7 @@ def _quantize_m2_nvfp4_elem_em(x, *, subgroup, tensor_scale=None):
     scales, steps = _group_scales(v, t, UE4M3, 6)
     codes, metadata = refine(_over(v, steps).reshape(*scales.shape, -1, subgroup))
     return assemble(x, np.where(steps == 0, 0, signed(groups, codes)), scales, bad, UE4M3.nan,
-                   metadata=metadata, tensor_scale=tensor_scale)
+                    metadata=metadata, tensor_scale=tensor_scale)
 
 
 def _quantize_m2_nvfp4_sg_em(x, *, subgroup, tensor_scale=None):
@@ -203,7 +203,7 @@ def _quantize_m2_nvfp4_sg_em(x, *, subgroup, tensor_scale=None):
     metadata = _least_error(v, t, values, 2 * 4 * 512)
     best = np.take_along_axis(codes, metadata[None, ..., None], 0)[0].astype(np.uint8)
     return assemble(x, np.where(steps == 0, 0, signed(groups, best)), scales, bad, UE4M3.nan,
-                   metadata=metadata, tensor_scale=tensor_scale)
+                    metadata=metadata, tensor_scale=tensor_scale)
 
 
 def m2_nvfp4(kind, subgroup=8):

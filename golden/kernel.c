@@ -252,7 +252,7 @@ INLINE void decode(int weight, const uint8_t *elements, const uint8_t *metadata,
         for (int j = 0; j < count; j++) {
             const uint8_t *codes = elements + j * subgroup;
             float *out = values + j * subgroup;
-            /* Doubled values are halved last, as half of a scale may be no float. */
+            /* Doubled values are halved, not their factor: half of it may be no float. */
             float factor = weight ? scale * (1 + (float)(metadata[j] & 3) / 4) : scale;
             for (int i = 0; i < subgroup; i++)
                 out[i] = 0.5f * out[i] * factor;

@@ -3,6 +3,7 @@
 Eight bytes of header length, a JSON header, data. Files are read with seek, never mapped.
 """
 
+import errno
 import json
 import math
 import os
@@ -209,6 +210,9 @@ def replacing(*paths):
     files = []
     try:
         for path in map(Path, paths):
+            # What could not be replaced at the end, after others were.
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
             # Not of `tempfile`, whose files only their owner may read.
             files.append(open(path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp"), "xb"))
         yield files

@@ -49,8 +49,8 @@ class ActivationFeeder(wiring.Component):
     Members
     -------
     i_plan : In(stream.Signature(plan_layout(config)))
-        Taken when the command before has been given and all that it keeps has come in. Unless its
-        source is KEPT, the ring is emptied.
+        Taken when the command before has been given; to be offered when all that it keeps has come
+        in. Unless its source is KEPT, the ring is emptied.
     i : In(stream.Signature(Record))
     i_kept : In(stream.Signature(Record))
     retired : In(1)

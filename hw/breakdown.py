@@ -2,7 +2,7 @@
 
 import json
 
-from . import synth, yosys
+from . import mapping, yosys
 from .verilog import verilog
 from .yosys import ToolError
 
@@ -23,24 +23,24 @@ def areas(name, component, library):
         itself: its ``module`` in the Verilog, the number of ``instances`` and their ``area_um2``,
         without the submodules that they have in turn. Instances of one module whose names differ
         only in the number at the end count together. All areas together are the one that
-        `hw.synth.synthesize` gives for a hierarchical unit.
+        `hw.measurement.synthesize` gives for a hierarchical unit.
 
     Raises
     ------
     ToolError
-        As `hw.synth.synthesize`.
+        As `hw.measurement.synthesize`.
     """
     try:
         text = verilog(component, name)
-        sizes = synth._memories(text, name)
-        script = (synth._common(name, True, sizes) + synth.AREA + "write_json modules.json\n"
-                  + synth.FINISH + "write_json flat.json\n")
+        sizes = mapping.memory_sizes(text, name)
+        script = (mapping.common_script(name, True, sizes) + mapping.AREA
+                  + "write_json modules.json\n" + mapping.FINISH + "write_json flat.json\n")
         _, files = yosys.run(script, inputs={"unit.v": text, "cells.lib": library.path},
                              outputs=["modules.json", "flat.json"])
         modules = json.loads(files["modules.json"])["modules"]
         flat = json.loads(files["flat.json"])["modules"][name]
-        synth._open_memories(flat, sizes)
-        synth._count(flat, library)
+        mapping.open_memories(flat, sizes)
+        mapping.count_cells(flat, library)
     except ToolError as error:
         raise ToolError(f"{name}: {error}") from None
     inside = {kind: {instance: cell["type"] for instance, cell in module["cells"].items()

@@ -93,4 +93,5 @@ class Cluster:
         self._stopped.set()
 
     def close(self):
+        """Disconnects."""
         self._client.close()

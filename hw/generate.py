@@ -3,7 +3,6 @@
 import enum
 import hashlib
 import json
-import os
 import re
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from amaranth.lib import data, stream, wiring
 from . import registry, yosys
 from .axi import wrap
 from .command import Parser
+from .files import write
 from .proof import prove
 from .verilog import ports_of, verilog, versions
 
@@ -120,7 +120,7 @@ def generate(name, settings=(), directory="build", *, proof=False, axi=False):
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     for file, content in files.items():
-        _write(directory / file, content)
+        write(directory / file, content)
     return tuple(directory / file for file in files)
 
 
@@ -212,16 +212,6 @@ def _fields(shape):
 def _shape(shape):
     plain = Shape.cast(shape)
     return {"width": plain.width, "signed": plain.signed, **_fields(shape)}
-
-
-def _write(path, text):
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ def term_layout(metadata):
         "nan": 1,
     })
 
+
 _MANTISSA = 24
 """Bits of a float32 significand."""
 
@@ -58,6 +59,7 @@ _COARSE = 3
 
 _HALF = 12
 """Bits of the lower half of a mantissa."""
+
 
 class GroupAccumulator(wiring.Component):
     """Adds a scaled group sum to a float32: acc + G * 2**(Xw + Xx - 260), rounded once.
@@ -133,10 +135,9 @@ class GroupAccumulator(wiring.Component):
 
 
 def scale_sum(activation_scale, weight_scale):
-    """Both scale codes as a `Scale`, bits in its order."""
-    codes = activation_scale, weight_scale
-    exponent = (activation_scale + weight_scale)[:9]
-    return Cat(exponent, (codes[0] == SCALE_NAN) | (codes[1] == SCALE_NAN))
+    """Both scale codes as a `Scale`."""
+    nan = (activation_scale == SCALE_NAN) | (weight_scale == SCALE_NAN)
+    return data.View(Scale, Cat(activation_scale + weight_scale, nan))
 
 
 def _normalize(m, value, stages, *, free=None, limit=None, fill=None):
@@ -204,7 +205,7 @@ class Normalize(wiring.Component):
     o : Out(term_layout(metadata))
     """
 
-    def __init__(self, *, metadata, fine=False):
+    def __init__(self, *, metadata, fine):
         self.fine = fine
         self.latency = 1 + fine
         # A sum's units are 2**(Xw + Xx - unit).
@@ -264,7 +265,7 @@ class TermAdder(wiring.Component):
     o : Out(32)
     """
 
-    def __init__(self, *, metadata, fine=False):
+    def __init__(self, *, metadata, fine):
         self.fine = fine
         self.latency = 6 if fine else 2
         super().__init__({

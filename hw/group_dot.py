@@ -30,7 +30,6 @@ Row = data.StructLayout({
 PlainRow = data.StructLayout({"operands": data.ArrayLayout(_Operands, SUBGROUPS), "scale": 8})
 """The same without metadata."""
 
-
 _LOWEST = 7
 """Places of a group's sum that are added before the register behind its tree."""
 
@@ -57,7 +56,7 @@ class GroupDot(wiring.Component):
         1/4, at most 4608.
     """
 
-    def __init__(self, *, metadata=True, fine=False):
+    def __init__(self, *, metadata, fine):
         self.has_metadata = metadata
         self.fine = fine
         self.latency = 1 if not fine else 4 if metadata else 3

@@ -4,7 +4,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .formats import SUBGROUP, SUBGROUPS, PlainRecord, Record, check_metadata, decode_e2m1
-from .group_accumulator import Normalize, Scale, TermAdder, scale_sum
+from .group_accumulator import Normalize, TermAdder, scale_sum
 from .group_dot import GroupDot, PlainRow, Row
 from .pipeline import Control, Stages, check_depth
 from .stream_register import StreamRegister
@@ -155,7 +155,7 @@ class MacArray(wiring.Component):
         ]
         for n in range(self.columns):
             m.submodules[f"column{n}"] = column = _Column(metadata=self.has_metadata,
-                                                              fine=self.latency > 5)
+                                                          fine=self.latency > 5)
             m.d.comb += [
                 column.weight.eq(self.i_weight.payload[n % self.weight_width]),
                 column.load.eq(load & (position == n // self.weight_width)),
@@ -221,8 +221,7 @@ class _Column(wiring.Component):
         m.submodules.dot = dot = self.dot
         m.submodules.normalize = normalize = self.normalize
         m.submodules.add = add = self.add
-        scale = Signal(Scale)
-        m.d.comb += scale.eq(scale_sum(self.row.scale, stationary.scale))
+        scale = scale_sum(self.row.scale, stationary.scale)
         beside = Stages(m, self.enable)
         for stage in range(dot.latency):
             scale = beside.cut(f"scale{stage}", scale=scale).scale

@@ -69,7 +69,7 @@ def draw(path, groups, *, title):
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    _label(figure, axes, [point for group in groups.values() for point in group], lines)
+    label(figure, axes, [point for group in groups.values() for point in group], lines)
     figure.savefig(path, dpi=150)
 
 
@@ -78,8 +78,18 @@ def _colors():
         yield from ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 
-def _label(figure, axes, points, lines):
-    """Writes each label where it covers least of other labels, points and lines."""
+def label(figure, axes, points, lines):
+    """Writes each label where it covers least of other labels, points and lines.
+
+    Parameters
+    ----------
+    figure, axes
+        Of Matplotlib, the axes with their final limits.
+    points : list of (str, float, float)
+        Label and place.
+    lines : list of ((float, float), (float, float))
+        Ends of lines that are drawn.
+    """
     figure.draw_without_rendering()
     places = axes.transData.transform([point[1:] for point in points])
     size = 5 * figure.dpi / 72

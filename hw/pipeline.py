@@ -8,14 +8,6 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 
-def hold(m, value, enable, name):
-    """A register without reset that takes ``value`` with ``enable``."""
-    held = Signal.like(value, name=name, reset_less=True)
-    with m.If(enable):
-        m.d.sync += held.eq(value)
-    return held
-
-
 def check_depth(depth, offered):
     """Raises ValueError unless a unit's parameter ``depth`` is one of those offered."""
     if type(depth) is not int or depth not in offered:
@@ -48,7 +40,10 @@ class Register(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        m.d.comb += self.o.eq(hold(m, self.i, self.enable, "held"))
+        held = Signal.like(self.i, reset_less=True)
+        with m.If(self.enable):
+            m.d.sync += held.eq(self.i)
+        m.d.comb += self.o.eq(held)
 
         return m
 

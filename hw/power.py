@@ -120,9 +120,9 @@ class _Traced:
 
     def _edges(self, values):
         before, after = values[:-1], values[1:]
-        return np.stack([self._rate(~before & after), self._rate(before & ~after)], axis=1)
+        return np.stack([self.rate(~before & after), self.rate(before & ~after)], axis=1)
 
-    def _rate(self, words):
+    def rate(self, words):
         return np.bitwise_count(words).sum(axis=0, dtype=np.int64) / self.cycles
 
     def chunks(self, kind):
@@ -135,7 +135,7 @@ class _Traced:
 
 class _TracedCells:
     def __init__(self, trace, kind, values):
-        self.rate, self.clock = trace._rate, kind.clock
+        self.rate, self.clock = trace.rate, kind.clock
         self.values = values
         self.toggles = {pin: words[:-1] ^ words[1:] for pin, words in values.items()}
         self.ones = np.full_like(next(iter(self.toggles.values())), ~np.uint64(0))
@@ -287,7 +287,7 @@ def check(name):
 
 
 def inspector(clock=None):
-    """What `hw.synth` measures power with.
+    """What `hw.measurement` measures power with.
 
     Parameters
     ----------
@@ -340,7 +340,7 @@ def rows(results):
     Parameters
     ----------
     results : dict
-        As of `hw.synth.table`, with the power of each unit.
+        As of `hw.text_tables.table`, with the power of each unit.
 
     Returns
     -------

@@ -12,12 +12,12 @@ from html import escape
 from itertools import product
 from pathlib import Path
 
-from tqdm import tqdm
-
-from . import breakdown, pareto, power, registry, sweep, synth, timing
+from . import breakdown, comparison, measurement, pareto, power, registry, sweep, timing
 from . import cache as kept
 from .command import check_matplotlib
+from .files import make_folder, write
 from .liberty import find_library
+from .progress import progress
 from .sweep import Interrupted, Point
 from .yosys import ToolError
 
@@ -79,18 +79,17 @@ def main(options):
         _refuse_options(options)
         check_matplotlib("--report")
         library = find_library(options.library)
-        sweep._make_folder(path.parent, f"write {path}")
+        make_folder(path.parent, f"write {path}")
         if path.is_dir():
             raise ToolError(f"cannot write {path}: Is a directory")
-        sweep._make_folder(kept.folder(),
-                           "keep points in {}; M2XFP_CACHE_DIR sets another folder")
+        make_folder(kept.folder(), "keep points in {}; M2XFP_CACHE_DIR sets another folder")
         results = gather(library)
         command = ["python", "-m", "hw.synth", "--report", str(path)]
         if options.library != "nangate45":
             command += ["--library", options.library]
         text = page(results | {"command": shlex.join(command)})
         try:
-            synth._write(path, text)
+            write(path, text)
         except OSError as error:
             raise ToolError(f"cannot write {path}: {error.strerror}") from None
     except Interrupted as error:
@@ -125,8 +124,8 @@ def gather(library):
     Returns
     -------
     dict
-        ``measured``, dict of Point to what `hw.synth.measure` gives; ``parts``, dict of Point to
-        what `hw.breakdown.areas` gives; and what `hw.synth.describe` gives.
+        ``measured``, dict of Point to what `hw.measurement.measure` gives; ``parts``, dict of Point
+        to what `hw.breakdown.areas` gives; and what `hw.measurement.describe` gives.
 
     Raises
     ------
@@ -137,7 +136,7 @@ def gather(library):
     """
     estimated = _unique([*(point(name) for name in power.UNITS),
                          *(point(name, settings)
-                           for _, _, name, settings, _ in synth.format_units(COLUMNS))])
+                           for _, _, name, settings, _ in comparison.format_units(COLUMNS))])
     others = _unique([*(point(name) for name in registry.UNITS), *BROKEN_DOWN, *_array_points(),
                       *(chosen for unit in _deep_units() for _, _, chosen in _depths(unit))])
     measured = {}
@@ -147,7 +146,7 @@ def gather(library):
         for failure in failed.values():
             raise ToolError(failure)
         measured |= results
-    return {"measured": measured, "parts": _break_down(library), **synth.describe(library)}
+    return {"measured": measured, "parts": _break_down(library), **measurement.describe(library)}
 
 
 def _unique(points):
@@ -181,19 +180,17 @@ def _array_points():
 
 def _break_down(library):
     parts = {}
-    bar = tqdm(BROKEN_DOWN, desc="breakdown", unit="unit", disable=None, leave=False)
-    with bar:
-        for number, chosen in enumerate(bar, 1):
-            key = kept.digest("areas", sweep._key(chosen, library, False),
-                              *sweep._sources([Path(breakdown.__file__)]))
+    with progress("breakdown", "unit", len(BROKEN_DOWN)) as step:
+        for chosen in BROKEN_DOWN:
+            key = kept.digest("areas", sweep.key_of(chosen, library, False),
+                              *sweep.sources([Path(breakdown.__file__)]))
             path = kept.folder() / key / "areas.json"
             if (text := kept.read(path)) is None:
                 component = registry.build(chosen.unit, chosen.settings)
                 text = json.dumps(breakdown.areas(chosen.unit, component, library))
                 kept.store(path, text)
             parts[chosen] = json.loads(text)
-            if bar.disable:
-                print(f"breakdown: {chosen.label} ({number}/{len(BROKEN_DOWN)})", file=sys.stderr)
+            step(chosen.label)
     return parts
 
 
@@ -333,10 +330,10 @@ def _formats(results):
 
 def _compared(results):
     rows = [(part, format, name, point(name, settings).settings, count)
-            for part, format, name, settings, count in synth.format_units(COLUMNS)]
+            for part, format, name, settings, count in comparison.format_units(COLUMNS)]
     units = {Point(name, settings).label: results["measured"][Point(name, settings)]
              for _, _, name, settings, _ in rows}
-    return synth.compare(rows, {"units": units})
+    return comparison.compare(rows, {"units": units})
 
 
 def _power(results):
@@ -511,7 +508,7 @@ def _draw_depths(measured):
         each.yaxis.set_major_formatter("{x:,.0f}")
         each.legend(frameon=False)
     for each, (texts, lines) in labels.items():
-        pareto._label(figure, each, texts, lines)
+        pareto.label(figure, each, texts, lines)
     return figure
 
 

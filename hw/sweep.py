@@ -20,21 +20,22 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
-from tqdm import tqdm
-
 from . import cache as kept
-from . import pareto, registry, synth, yosys
+from . import mapping, measurement, pareto, registry, text_tables, yosys
 from .cluster import Cluster
 from .command import check_plot
+from .comparison import label
+from .files import make_folder, write
 from .liberty import find_library
 from .power import inspector
-from .verilog import netlist
+from .progress import progress
+from .verilog import netlist, versions
 from .yosys import ToolError
 
 FIGURES = ("cells", "flip_flops", "area_um2", "sequential_area_um2", "area_timed_um2", "delay_ns",
            "path_class", "io_delay_ns", "fmax_mhz", "fmax_io_mhz", "memory_bits",
            "area_per_tile_um2", "hierarchical", "synthesis_s")
-"""What CSV takes from `hw.synth.measure`."""
+"""What CSV takes from `hw.measurement.measure`."""
 
 
 class Interrupted(Exception):
@@ -57,7 +58,8 @@ class Point:
 
     @property
     def label(self):
-        return " ".join((self.unit, *self.settings))
+        """As `hw.comparison.label` gives it."""
+        return label(self.unit, self.settings)
 
 
 def add_options(parser):
@@ -85,6 +87,8 @@ def refuse_options(options):
 def main(options):
     """Does what the options of `hw.synth` say; returns the exit status."""
     table_path = options.csv or Path("build", "sweep.csv")
+    if options.power:
+        raise ValueError("--sweep does not estimate power; leave out --power")
     if not options.units:
         raise ValueError("--sweep needs a unit, one or more of " + ", ".join(registry.UNITS))
     chosen = points(options.units, options.set, options.sweep)
@@ -92,8 +96,8 @@ def main(options):
         check_plot(options.plot)
     library = find_library(options.library)
     for path in (table_path, options.json):
-        _make_folder(path.parent, f"write {path}")
-    _make_folder(kept.folder(), "keep points in {}; M2XFP_CACHE_DIR sets another folder")
+        make_folder(path.parent, f"write {path}")
+    make_folder(kept.folder(), "keep points in {}; M2XFP_CACHE_DIR sets another folder")
     cluster = Cluster(options.scheduler) if options.scheduler else None
     try:
         results, failed = run(chosen, library, source=options.library, flatten=options.flatten,
@@ -104,11 +108,11 @@ def main(options):
     finally:
         if cluster:
             cluster.close()
-    described = synth.describe(library)
+    described = measurement.describe(library)
     for path, text in ((table_path, as_csv(chosen, results, failed)),
                        (options.json, _as_json(results, failed, described))):
         try:
-            synth._write(path, text)
+            write(path, text)
         except OSError as error:
             raise ToolError(f"cannot write {path}: {error.strerror}") from None
     print(table(chosen, results, failed, described))
@@ -167,7 +171,7 @@ def run(points, library, *, source="nangate45", flatten=False, fresh=False, powe
     source : str
         What `find_library` reads it from.
     flatten : bool
-        As of `hw.synth.measure`.
+        As of `hw.measurement.measure`.
     fresh : bool
         Whether to forget what the cache has of them.
     power : bool
@@ -178,7 +182,7 @@ def run(points, library, *, source="nangate45", flatten=False, fresh=False, powe
     Returns
     -------
     results : dict of Point to dict
-        What `hw.synth.measure` gives, in the order of the points.
+        What `hw.measurement.measure` gives, in the order of the points.
     failed : dict of Point to str
         Why there is none, in one line.
 
@@ -190,7 +194,7 @@ def run(points, library, *, source="nangate45", flatten=False, fresh=False, powe
     estimated = inspector() if power else None
 
     def job(point):
-        key = _key(point, library, flatten, power)
+        key = key_of(point, library, flatten, power)
         path = kept.folder() / key / "figures.json"
         if fresh:
             shutil.rmtree(path.parent, ignore_errors=True)
@@ -205,20 +209,17 @@ def run(points, library, *, source="nangate45", flatten=False, fresh=False, powe
 
     # Yosys runs as processes of its own, and workers are elsewhere: threads are enough.
     workers = len(points) if cluster else os.cpu_count()
-    bar = tqdm(total=len(points), desc="sweep", unit="point", disable=None, leave=False)
     jobs, results, failed = {}, {}, {}
-    with bar, ThreadPoolExecutor(workers) as pool:
+    with progress("sweep", "point", len(points)) as step, ThreadPoolExecutor(workers) as pool:
         try:
             jobs.update((pool.submit(job, point), point) for point in points)
-            for number, done in enumerate(as_completed(jobs), 1):
+            for done in as_completed(jobs):
                 point = jobs[done]
                 if error := done.exception():
                     failed[point] = _line(error)
                 else:
                     results[point] = done.result()
-                bar.update()
-                if bar.disable:
-                    print(f"sweep: {point.label} ({number}/{len(points)})", file=sys.stderr)
+                step(point.label)
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
             # A job may be about to start Yosys.
@@ -235,7 +236,8 @@ def run(points, library, *, source="nangate45", flatten=False, fresh=False, powe
 def _measure(point, library, flatten, estimated=None):
     with _first:
         _prepare()
-    return synth.measure(point.unit, point.settings, library, flatten=flatten, inspect=estimated)
+    return measurement.measure(point.unit, point.settings, library, flatten=flatten,
+                               inspect=estimated)
 
 
 _first = threading.Lock()
@@ -249,7 +251,7 @@ def _prepare():
 def _measure_there(point, source, flatten, key):
     """What a worker of a cluster does."""
     library = _library(source)
-    if _key(point, library, flatten) != key:
+    if key_of(point, library, flatten) != key:
         raise ToolError("the worker's version of this project, its library or its tools are not "
                         "those of the sweep")
     return _measure(point, library, flatten)
@@ -263,13 +265,13 @@ def _absolute(source):
     return source if source == "nangate45" else str(Path(source).absolute())
 
 
-def _key(point, library, flatten, power=False):
-    """Digest of all that a point's figures depend on."""
+def key_of(point, library, flatten, power=False):
+    """Digest of all that a point's figures depend on; parameters as of `run`."""
     unit, chosen = registry.UNITS[point.unit], registry.parameters(point.unit, point.settings)
-    described = synth.describe(library)
+    described = measurement.describe(library)
     del described["versions"]["python"]
     return kept.digest(
-        "figures", _design(point.unit, unit, chosen), *_sources(_tools()), json.dumps(described),
+        "figures", _design(point.unit, unit, chosen), *sources(_tools()), json.dumps(described),
         f"{chosen} {unit.tiles and unit.tiles(**chosen)} {unit.hierarchical and not flatten}",
         *(_traffic() if power else ()))
 
@@ -278,8 +280,8 @@ def _key(point, library, flatten, power=False):
 def _traffic():
     """Digests of what power depends on besides: traffic, its sources, the model, the simulation."""
     root = Path(__file__).parents[1]
-    paths = [path for pattern in ("hw/gates.py", "hw/boolean.py", "golden/*.py", "sim/*.py",
-                                  "sim/data/*")
+    paths = [path for pattern in ("hw/power.py", "hw/gates.py", "hw/boolean.py", "golden/*.py",
+                                  "sim/*.py", "sim/data/*")
              for path in sorted(root.glob(pattern)) if path.is_file()]
     return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
 
@@ -290,8 +292,8 @@ def _design(name, unit, chosen):
     if inspect.getmodule(unit.component).__package__ != __package__:
         return kept.digest(netlist(unit.component(**chosen), name))
     path = kept.folder() / kept.digest(
-        "netlist", name, unit.component.__qualname__, str(chosen), str(synth.versions()),
-        *_sources(sorted(package.glob("*.py")))) / "netlist"
+        "netlist", name, unit.component.__qualname__, str(chosen), str(versions()),
+        *sources(sorted(package.glob("*.py")))) / "netlist"
     # Python runs one thread at a time, and the first point need not wait for the last.
     with _elaborating:
         if (text := kept.read(path)) is None:
@@ -305,12 +307,14 @@ _elaborating = threading.Lock()
 
 def _tools():
     """Sources of all that turns a component into figures, the components not among them."""
-    modules = {inspect.getmodule(value) for value in vars(synth).values()} - {None, registry}
-    return sorted(Path(module.__file__) for module in modules | {synth}
+    roots = {mapping, measurement, inspect.getmodule(find_library)}
+    modules = roots | {inspect.getmodule(value) for root in roots for value in vars(root).values()}
+    return sorted(Path(module.__file__) for module in modules - {None, registry}
                   if getattr(module, "__package__", None) == __package__)
 
 
-def _sources(paths):
+def sources(paths):
+    """Texts of source files."""
     return [path.read_text(encoding="utf-8") for path in paths]
 
 
@@ -399,7 +403,7 @@ def table(points, results, failed, described):
     results, failed : dict of Point to dict, dict of Point to str
         What `run` gives.
     described : dict
-        What `hw.synth.describe` gives.
+        What `hw.measurement.describe` gives.
 
     Returns
     -------
@@ -421,11 +425,11 @@ def table(points, results, failed, described):
                      f"{result['area_um2']:.0f}", f"{result['area_timed_um2']:.0f}", *timed,
                      "front" if point in best else ""))
     return "\n".join([
-        *synth._aligned(rows, left=(0, len(rows[0]) - 1)), "",
+        *text_tables.aligned(rows, left=(0, len(rows[0]) - 1)), "",
         "A: mapped for area. T: mapped for delay, which is the slowest path of all, ports",
         "included. clock: with registers on all ports. front: no other point of the unit is at",
         "least as good in area T and delay T and better in one. *: mapped module by module.",
-        synth._tools(described)])
+        text_tables.tools_line(described)])
 
 
 def _draw(path, results, library):
@@ -452,10 +456,3 @@ def _short(point, group):
             named = value.isdecimal() or value in ("True", "False")
             words.append(f"{parameter}={value}" if named else value)
     return ", ".join(words)
-
-
-def _make_folder(folder, purpose):
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ToolError(f"cannot {purpose.format(folder)}: {error.strerror}") from None

@@ -3,7 +3,7 @@ import numpy as np
 import oracle
 import pytest
 from amaranth.hdl import Fragment, ResetInserter, Signal
-from amaranth.sim import Simulator
+from testbench import simulate
 
 import sim
 from golden import Quantized, planner, quantize_activations, quantize_weights, stimuli
@@ -169,10 +169,7 @@ def test_reset_in_flight():
             await ctx.tick()
             ctx.set(reset, 0)
 
-    simulator = Simulator(ResetInserter(reset)(Fragment.get(component, None)))
-    simulator.add_clock(1e-9)
-    simulator.add_testbench(bench)
-    simulator.run()
+    simulate(ResetInserter(reset)(Fragment.get(component, None)), bench)
     assert received == outputs["o"]["values"].tolist()
 
 

@@ -6,9 +6,9 @@ import pytest
 from amaranth import *
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.sim import Simulator
 from test_compiled import ENGINES, needs_compiler
 from test_generate import lint
+from testbench import simulate
 
 import sim
 from hw import proof, verilog, yosys
@@ -94,10 +94,7 @@ def test_reads_what_was_written(depth, banks, stalls):
                 rows[address] = row
             await ctx.tick()
 
-    simulator = Simulator(buffer)
-    simulator.add_clock(1e-9)
-    simulator.add_testbench(bench)
-    simulator.run()
+    simulate(buffer, bench)
     assert len(received) > (900 if stalls == 0 else 150)
     assert received == expected[:len(received)]
 

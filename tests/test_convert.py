@@ -16,7 +16,7 @@ from golden import Quantized, convert, dequantize, quantize_weights
 from golden.mxfp4 import mxfp4_round_trip, quantize_mxfp4
 from golden.nvfp4 import dequantize_nvfp4, quantize_nvfp4, tensor_scale_of
 from golden.quantized import _pack as pack_codes
-from golden.safetensors import BITS, Reader
+from golden.safetensors import BITS, Reader, replacing
 
 E4M3 = ml_dtypes.float8_e4m3fn
 
@@ -435,6 +435,25 @@ def test_bad_places(checkpoint, tmp_path, capsys):
     assert "has no manifest" in refused(capsys, path, "--verify")
     assert "has no manifest" in refused(capsys, path, tmp_path / "out", "--dequantize")
     assert list(tmp_path.iterdir()) == [path]
+    # Where the manifest has no place, what was there stays.
+    (tmp_path / "out").write_text("before")
+    (tmp_path / "out.json").mkdir()
+    assert f"not the folder {tmp_path / 'out.json'}" in refused(capsys, path, tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "before"
+    assert sorted(tmp_path.iterdir()) == [path, tmp_path / "out", tmp_path / "out.json"]
+    # Nor does the manifest take the place of what is converted.
+    path = path.rename(tmp_path / "in.json")
+    assert f"than IN, not {path}" in refused(capsys, path, tmp_path / "in")
+    load_file(path)
+
+
+def test_no_folder_is_replaced(tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.write_text("before")
+    second.mkdir()
+    with pytest.raises(IsADirectoryError, match="b.$"), replacing(first, second):
+        pass
+    assert first.read_text() == "before" and sorted(tmp_path.iterdir()) == [first, second]
 
 
 @pytest.mark.parametrize(("arguments", "text"), [

@@ -5,6 +5,7 @@ import pytest
 from amaranth.hdl import Fragment, ResetInserter, Signal
 from amaranth.sim import Simulator
 from compare import check
+from testbench import simulate
 
 import sim
 from golden import matmul, quantize_activations, quantize_weights, stimuli, twins
@@ -206,10 +207,7 @@ def test_reset_in_flight(metadata, depth):
                 for name in rows:
                     position[name] += bool(taken[name])
 
-    simulator = Simulator(ResetInserter(reset)(Fragment.get(array, None)))
-    simulator.add_clock(1e-9)
-    simulator.add_testbench(bench)
-    simulator.run()
+    simulate(ResetInserter(reset)(Fragment.get(array, None)), bench)
     assert received == expected.tolist()
 
 

@@ -3,10 +3,10 @@ from itertools import product
 
 import numpy as np
 import pytest
-from amaranth.sim import Simulator
 from compare import check
 from oracle import E2M1_HALVES, E2M3_EIGHTHS
 from test_top1_decode import refinement
+from testbench import simulate
 
 from hw.pe_tile import PETile
 
@@ -155,7 +155,4 @@ def test_nothing_moves_without_enable(depth):
         await ctx.tick()
         assert ctx.get(tile.sum) == (80 if depth == 2 else 0)
 
-    simulator = Simulator(tile)
-    simulator.add_clock(1e-9)
-    simulator.add_testbench(bench)
-    simulator.run()
+    simulate(tile, bench)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from netlists import CELLS, LOAD, liberty, module, opensta, read, table
 
-from hw import power, registry, synth
+from hw import mapping, measurement, power, registry, synth, text_tables
 from hw.boolean import function
 from hw.gates import LANES, Traffic
 from hw.liberty import find_library
@@ -215,14 +215,14 @@ def test_refused_functions(text):
 @functools.cache
 def netlist(name, *settings):
     unit = registry.UNITS[name]
-    return synth.netlists(name, registry.build(name, settings), find_library(),
+    return mapping.netlists(name, registry.build(name, settings), find_library(),
                           hierarchical=unit.hierarchical)[1]
 
 
 @functools.cache
 def stream():
     """A register between two streams, and what it is simulated with."""
-    gates = synth.netlists("top", StreamRegister(4), find_library())[1]
+    gates = mapping.netlists("top", StreamRegister(4), find_library())[1]
     payloads = np.random.default_rng(3).integers(0, 2, (LANES, 20, 4), np.uint8)
     return gates, Traffic(inputs={"i": payloads}, outputs={"o": payloads}, latency=1, settle=3,
                           cycles=16)
@@ -461,13 +461,14 @@ def test_comparison():
     units = {label: figures | {"power": {"clock_mhz": 500, "voltage_v": 1.1, "real": {
         "checked": 64, "energy_per_operation_fj": value}, "random": {"checked": 36}}}
         for label, value in (("top1 lanes=4", 20.0), ("top1", 25.0))}
-    results = {"units": units, **synth.describe(find_library())}
-    lines = synth.comparison(rows, results, "format").splitlines()
+    results = {"units": units, **measurement.describe(find_library())}
+    lines = text_tables.comparison(rows, results, "format").splitlines()
     assert lines[0].split()[-2:] == ["energy", "ratio"]
     # Of an operation, so it does not matter how many units do it.
     assert [line.split()[-4:] for line in lines[2:4]] == [["1.000", "1.00", "20.0", "1.00"],
                                                           ["1.000", "1.00", "25.0", "1.25"]]
-    assert "\n200 outputs equal the golden model's." in synth.comparison(rows, results, "format")
+    assert ("\n200 outputs equal the golden model's."
+            in text_tables.comparison(rows, results, "format"))
 
 
 def report(name, netlist, density, folder):

@@ -12,7 +12,7 @@ from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw import breakdown, registry, report, sweep, synth
+from hw import breakdown, measurement, registry, report, sweep, synth
 from hw.buffer import Bank
 from hw.liberty import find_library
 from hw.sweep import Point
@@ -152,7 +152,7 @@ def test_everything_is_on_the_page(page):
     assert "cv32e40x-mxdotp M2XFP4 engine, 16 MACs, fused FP32, 5 stages" in published
     assert "not printed by this command" in text and "nothing here is scaled" in text
     assert len([row for row in rows["paths"] if row[0] == "AND2_X1"]) == len(registry.UNITS)
-    described = synth.describe(once())
+    described = measurement.describe(once())
     assert ["its sha256", described["library"]["sha256"]] in rows["flow"]
     assert all([key, value] in rows["flow"] for key, value in described["versions"].items())
     assert "python -m hw.synth --report new/report.html" in text
@@ -257,11 +257,11 @@ def test_submodules_areas_are_the_units():
     parts = breakdown.areas("top", Tree(), library)
     assert {name: (part["module"], part["instances"]) for name, part in parts.items()} == {
         "": ("top", 1), "lane": ("top_lane", 3), "lane / sum": ("top_register", 6)}
-    unit = synth.synthesize("top", Tree(), library, hierarchical=True)
+    unit = measurement.synthesize("top", Tree(), library, hierarchical=True)
     assert sum(part["area_um2"] for part in parts.values()) == pytest.approx(unit["area_um2"],
                                                                              abs=0.01)
     # Every instance is the same netlist.
-    alone = synth.synthesize("top", Register(), library)["area_um2"]
+    alone = measurement.synthesize("top", Register(), library)["area_um2"]
     assert parts["lane / sum"]["area_um2"] == pytest.approx(6 * alone)
     exclusive = parts["lane"]["area_um2"] / 3
     assert exclusive == pytest.approx(4 * library.cells["XOR2_X1"].area)
@@ -323,7 +323,7 @@ def test_power_is_kept_apart(monkeypatch, tmp_path):
         calls.append(inspect is not None)
         return {"power": 1} if inspect else {}
 
-    monkeypatch.setattr(synth, "measure", measure)
+    monkeypatch.setattr(measurement, "measure", measure)
     monkeypatch.setattr(sweep, "_prepare", lambda: None)
     point = Point("top1", ())
     for power in (False, True, True, False):

@@ -4,8 +4,8 @@ import pytest
 from amaranth import Module
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.sim import Simulator
 from compare import check
+from testbench import simulate
 
 from hw.stream_queue import StreamQueue
 
@@ -72,10 +72,7 @@ def test_level_and_handshake():
                 await ctx.tick()
             ctx.set(queue.o.ready, 0)
 
-    simulator = Simulator(queue)
-    simulator.add_clock(1e-9)
-    simulator.add_testbench(bench)
-    simulator.run()
+    simulate(queue, bench)
 
 
 @pytest.mark.parametrize("depth", [0, 1, 3, -2, "4", 4.0])

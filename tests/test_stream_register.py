@@ -3,8 +3,8 @@ import pytest
 from amaranth import Module, ResetInserter, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.sim import Simulator
 from compare import check
+from testbench import simulate
 
 from hw.stream_register import StreamRegister
 
@@ -29,13 +29,6 @@ class Chain(wiring.Component):
         wiring.connect(m, third.o, wiring.flipped(self.o))
 
         return m
-
-
-def simulate(design, bench):
-    simulator = Simulator(design)
-    simulator.add_clock(1e-9)
-    simulator.add_testbench(bench)
-    simulator.run()
 
 
 @pytest.mark.parametrize("stalls", [0, 0.1, 0.5, 0.9])

@@ -15,7 +15,7 @@ import time
 import pytest
 from amaranth import Module
 
-from hw import cache, pareto, registry, sweep, synth, yosys
+from hw import cache, mapping, measurement, pareto, registry, sweep, synth, yosys
 from hw.liberty import find_library
 from hw.sweep import Point
 
@@ -43,7 +43,7 @@ def measured(monkeypatch):
                 "area_um2": lanes, "area_timed_um2": 2 * lanes,
                 "paths": {"in-out": {"delay_ns": 1 / lanes}}}
 
-    monkeypatch.setattr(synth, "measure", measure)
+    monkeypatch.setattr(measurement, "measure", measure)
     monkeypatch.setattr(sweep, "_prepare", lambda: None)
     monkeypatch.setattr(sweep, "find_library", once)
     return calls
@@ -128,19 +128,19 @@ def test_damaged_entry_is_measured_again(folder, measured):
 def test_what_figures_depend_on(folder, monkeypatch):
     library = find_library()
     point = Point("top1", ("lanes=2",))
-    key = sweep._key(point, library, False)
-    assert key == sweep._key(point, library, False)
-    assert key != sweep._key(Point("top1", ("lanes=4",)), library, False)
-    assert key != sweep._key(point, dataclasses.replace(library, sha256="0"), False)
+    key = sweep.key_of(point, library, False)
+    assert key == sweep.key_of(point, library, False)
+    assert key != sweep.key_of(Point("top1", ("lanes=4",)), library, False)
+    assert key != sweep.key_of(point, dataclasses.replace(library, sha256="0"), False)
     with monkeypatch.context() as patch:
-        patch.setattr(synth, "TIMING", synth.TIMING.replace("100", "200"))
-        assert key != sweep._key(point, library, False)
-    assert key == sweep._key(point, library, True)
+        patch.setattr(mapping, "TIMING", mapping.TIMING.replace("100", "200"))
+        assert key != sweep.key_of(point, library, False)
+    assert key == sweep.key_of(point, library, True)
     with monkeypatch.context() as patch:
         patch.setitem(registry.UNITS, "top1", dataclasses.replace(
             registry.UNITS["top1"], hierarchical=True))
-        assert key != sweep._key(point, library, False)
-        assert key == sweep._key(point, library, True)
+        assert key != sweep.key_of(point, library, False)
+        assert key == sweep.key_of(point, library, True)
     # A component that does not come with the package counts by what it is made of.
     with monkeypatch.context() as patch:
         class Other(registry.Top1):
@@ -148,16 +148,17 @@ def test_what_figures_depend_on(folder, monkeypatch):
 
         patch.setitem(registry.UNITS, "top1", dataclasses.replace(
             registry.UNITS["top1"], component=Other))
-        assert key == sweep._key(point, library, False)
+        assert key == sweep.key_of(point, library, False)
         patch.setattr(Other, "elaborate", lambda self, platform: Module())
-        assert key != sweep._key(point, library, False)
+        assert key != sweep.key_of(point, library, False)
     names = {path.name for path in sweep._tools()}
-    assert {"synth.py", "timing.py", "fanout.py", "liberty.py", "verilog.py"} <= names
+    assert names >= {"mapping.py", "measurement.py", "timing.py", "fanout.py", "liberty.py",
+                     "verilog.py", "yosys.py"}
     assert not {"registry.py", "top1.py"} & names
 
 
 def test_one_bad_point(folder, capsys, monkeypatch, measured):
-    measure = synth.measure
+    measure = measurement.measure
 
     def failing(name, settings, library, flatten=False, inspect=None):
         if settings == ("lanes=4",):
@@ -166,7 +167,7 @@ def test_one_bad_point(folder, capsys, monkeypatch, measured):
             raise KeyError("lost")
         return measure(name, settings, library, flatten)
 
-    monkeypatch.setattr(synth, "measure", failing)
+    monkeypatch.setattr(measurement, "measure", failing)
     assert synth.main(["top1", "--sweep", "lanes=2,4,8"]) == 1
     out, err = capsys.readouterr()
     assert err.splitlines()[-1] == "error: 2 of 3 points failed"
@@ -178,7 +179,7 @@ def test_one_bad_point(folder, capsys, monkeypatch, measured):
     assert list(written["failed"]) == ["top1 lanes=4", "top1 lanes=8"]
     # What failed is tried again, and nothing else.
     del measured[:]
-    monkeypatch.setattr(synth, "measure", measure)
+    monkeypatch.setattr(measurement, "measure", measure)
     assert synth.main(["top1", "--sweep", "lanes=2,4,8"]) == 0
     assert len(measured) == 2
 
@@ -187,7 +188,7 @@ def test_all_points_fail(folder, capsys, monkeypatch):
     def failing(*arguments):
         raise yosys.ToolError("no")
 
-    monkeypatch.setattr(synth, "measure", failing)
+    monkeypatch.setattr(measurement, "measure", failing)
     monkeypatch.setattr(sweep, "_prepare", lambda: None)
     assert synth.main(["top1_decode", "top1_decode", "--set", "x=1", "--sweep", "y=1"]) == 1
     assert "Parameter of top1_decode must be one of: none, not 'x'" in capsys.readouterr().err
@@ -198,7 +199,7 @@ def test_all_points_fail(folder, capsys, monkeypatch):
 
 def test_interrupted(folder, capsys, monkeypatch, measured):
     """What is done is kept, and Yosys is ended, not waited for."""
-    measure = synth.measure
+    measure = measurement.measure
     sleeping = []
 
     def slow(name, settings, library, flatten=False, inspect=None):
@@ -214,7 +215,7 @@ def test_interrupted(folder, capsys, monkeypatch, measured):
         yield done
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(synth, "measure", slow)
+    monkeypatch.setattr(measurement, "measure", slow)
     monkeypatch.setattr(sweep, "as_completed", interrupt)
     monkeypatch.setattr(yosys, "stop", lambda: sleeping.append(True))
     arguments = ["top1", "--sweep", "lanes=2,4,8"]
@@ -269,6 +270,7 @@ def test_signal(folder):
     (["top1", "--fresh"], "--fresh needs --sweep"),
     (["--compare", "formats", "--scheduler", "tcp://host:1"], "--scheduler needs --sweep"),
     (["--compare", "formats", "--sweep", "lanes=4"], "leave out --sweep lanes=4"),
+    (["top1", "--sweep", "lanes=4", "--power"], "--sweep does not estimate power; leave out --po"),
     (["top1", "--sweep", "lanes=4", "--plot", "a.pdf"], "--plot must end in .png or .svg, not a."),
     (["top1", "--sweep", "lanes=4", "--plot", "no/a.png"], "a folder that exists, not no"),
     (["top1", "--sweep", "lanes=4", "--library", "no.lib"], "Library no.lib: No such file"),

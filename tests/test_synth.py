@@ -8,7 +8,7 @@ from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw import registry, synth, tables, verilog
+from hw import comparison, measurement, registry, synth, tables, text_tables, verilog
 from hw.buffer import Bank
 from hw.liberty import find_library
 from hw.yosys import ToolError
@@ -87,7 +87,7 @@ def test_module_by_module():
     """Both ways the netlist is flat, with paths through several modules."""
     results = {}
     for hierarchical in (False, True):
-        results[hierarchical] = result = synth.synthesize(
+        results[hierarchical] = result = measurement.synthesize(
             "top", Pair(), find_library(), hierarchical=hierarchical)
         assert result["hierarchical"] == hierarchical
         assert (result["path_class"], result["flip_flops"]) == ("reg-reg", 2)
@@ -133,7 +133,7 @@ class Holder(wiring.Component):
 @pytest.mark.parametrize("hierarchical", [False, True])
 def test_memories_are_left_out(hierarchical):
     library = find_library()
-    logic, holder = (synth.synthesize("top", component, library, hierarchical=hierarchical)
+    logic, holder = (measurement.synthesize("top", component, library, hierarchical=hierarchical)
                      for component in (Logic(), Holder()))
     assert (logic["memories"], logic["memory_bits"]) == (0, 0)
     assert (holder["memories"], holder["memory_bits"]) == (2, 2 * 24 * 12)
@@ -148,22 +148,22 @@ def test_memories_are_left_out(hierarchical):
     assert "blackbox top_bank\n" in holder["script"] and "blackbox" not in logic["script"]
 
     results = {"units": {"top": holder | {"tiles": None, "area_per_tile_um2": None,
-                                          "parameters": {}}}, **synth.describe(library)}
-    assert "\ntop: 576 bits in 2 memories, not in its area.\n" in synth.table(results)
+                                          "parameters": {}}}, **measurement.describe(library)}
+    assert "\ntop: 576 bits in 2 memories, not in its area.\n" in text_tables.table(results)
     assert "`top`: 576 bits in 2 memories, which are not in its area" in tables.figures(results)
 
 
 def test_memories_are_alone_in_their_modules(monkeypatch):
     with pytest.raises(ToolError, match="^top: top holds a memory, which must be in a module of "):
-        synth.synthesize("top", Bank(4, depth=8), find_library())
+        measurement.synthesize("top", Bank(4, depth=8), find_library())
 
     def text(component, name):
         return verilog.verilog(component, name).replace(
             "memory[read_address];", "memory[read_address] & write_row;")
 
-    monkeypatch.setattr(synth, "verilog", text)
+    monkeypatch.setattr(measurement, "verilog", text)
     with pytest.raises(ToolError, match="^top: top_bank holds a memory, which must be in a mod"):
-        synth.synthesize("top", Holder(), find_library())
+        measurement.synthesize("top", Holder(), find_library())
 
 
 def test_area_per_tile(tmp_path, capsys, monkeypatch):
@@ -187,7 +187,7 @@ def test_tiles_of_the_array():
 
 
 def test_same_figures_again():
-    first, second = (synth.synthesize("top", Register(feedback=True), find_library())
+    first, second = (measurement.synthesize("top", Register(feedback=True), find_library())
                      for _ in range(2))
     del first["synthesis_s"], second["synthesis_s"]
     assert first == second
@@ -195,7 +195,7 @@ def test_same_figures_again():
 
 @pytest.mark.parametrize("feedback, kind", [(True, "reg-reg"), (False, "reg-out")])
 def test_class_of_path(feedback, kind):
-    result = synth.synthesize("top", Register(feedback=feedback), find_library())
+    result = measurement.synthesize("top", Register(feedback=feedback), find_library())
     assert result["path_class"] == kind
     assert result["flip_flops"] == 1
     assert 0 < result["sequential_area_um2"] < result["area_um2"]
@@ -215,7 +215,7 @@ def test_foreign_cells_are_refused():
             return m
 
     with pytest.raises(ToolError, match="^top: "):
-        synth.synthesize("top", Foreign(), find_library())
+        measurement.synthesize("top", Foreign(), find_library())
 
 
 def test_comparison_of_formats(tmp_path, capsys, monkeypatch):
@@ -223,7 +223,7 @@ def test_comparison_of_formats(tmp_path, capsys, monkeypatch):
     rows = [("tile", "MXFP4", "top1", ("lanes=4",), 1), ("tile", "NVFP4", "top1", (), 1 / 2),
             ("array", "MXFP4", "top1", ("lanes=2",), 1), ("array", "M2XFP", "top1", (), 2)]
     asked = []
-    monkeypatch.setattr(synth, "format_units", lambda columns: asked.append(columns) or rows)
+    monkeypatch.setattr(comparison, "format_units", lambda columns: asked.append(columns) or rows)
     path = tmp_path / "new" / "formats.json"
     assert synth.main(["--compare", "formats", "--json", str(path)]) == 0
     assert asked == ["4"]
@@ -274,7 +274,7 @@ def test_mapping_by_module_is_like_flattened(tmp_path, capsys):
 
 
 def test_compared_units_are_offered():
-    rows = synth.format_units("16")
+    rows = comparison.format_units("16")
     assert [format for _, format, *_ in rows].count("M2XFP") == 3
     for _, _, name, settings, _ in rows:
         assert name in registry.UNITS

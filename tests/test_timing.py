@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from netlists import CELLS, LOAD, liberty, module, opensta, pin, read
 
-from hw import registry, synth, timing
+from hw import mapping, registry, timing
 from hw.liberty import find_library
 from hw.yosys import ToolError
 
@@ -209,7 +209,7 @@ def delays(name, netlist, library, kinds, folder):
 ])
 def test_agreement_with_opensta(name, settings, kinds, tmp_path):
     library = find_library()
-    _, netlist = synth.netlists(name, registry.build(name, settings), library)
+    _, netlist = mapping.netlists(name, registry.build(name, settings), library)
     ours = {kind: path.delay_ns for kind, path in timing.analyse(netlist, library).items()}
     theirs = delays(name, netlist, library, kinds, tmp_path)
     assert sorted(ours) == sorted(kinds)

@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 from amaranth import ResetInserter, Signal
-from amaranth.sim import Simulator
 from compare import check
+from testbench import simulate
 
 from hw import registry
 from hw.decoder import Decoder
@@ -87,13 +87,6 @@ def valids(component, offers):
 
     simulate(component, bench)
     return seen
-
-
-def simulate(design, bench):
-    simulator = Simulator(design)
-    simulator.add_clock(1e-9)
-    simulator.add_testbench(bench)
-    simulator.run()
 
 
 async def idle(ctx):
