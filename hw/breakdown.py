@@ -22,8 +22,8 @@ def areas(name, component, library):
         By the names of instances on the way to a submodule, joined by " / " and empty for the unit
         itself: its ``module`` in the Verilog, the number of ``instances`` and their ``area_um2``,
         without the submodules that they have in turn. Instances of one module whose names differ
-        only in the number at the end count together. All areas together are the one that
-        `hw.measurement.synthesize` gives for a hierarchical unit.
+        only in the number at the end count together. All areas together are a little more than
+        `hw.measurement.synthesize` gives, which maps small modules as part of larger ones.
 
     Raises
     ------
@@ -33,7 +33,7 @@ def areas(name, component, library):
     try:
         text = verilog(component, name)
         sizes = mapping.memory_sizes(text, name)
-        script = (mapping.common_script(name, True, sizes) + mapping.AREA
+        script = (mapping.common_script(name, ["*"], sizes) + mapping.AREA
                   + "write_json modules.json\n" + mapping.FINISH + "write_json flat.json\n")
         _, files = yosys.run(script, inputs={"unit.v": text, "cells.lib": library.path},
                              outputs=["modules.json", "flat.json"])

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 
 from . import timing, yosys
+from .partition import partition
 from .verilog import verilog
 from .yosys import ToolError
 
@@ -13,8 +14,8 @@ from .yosys import ToolError
 # would delete logic.
 COMMON = """\
 read_verilog unit.v
-{blackboxes}proc
-synth {flatten}-top {top}
+{blackboxes}{kept}proc
+synth -flatten -top {top}
 dfflibmap -liberty cells.lib
 opt
 delete t:$scopeinfo
@@ -32,6 +33,7 @@ abc -liberty cells.lib -constr drive.txt -D 100
 
 # Changes nothing in what is flat already.
 FINISH = """\
+setattr -mod -unset keep_hierarchy *
 flatten
 delete t:$scopeinfo
 opt_clean
@@ -44,13 +46,13 @@ def netlists(name, component, library, *, hierarchical=False):
     """Maps a component as `map_twice` does its Verilog; the memories' pins are ports then."""
     text = verilog(component, name)
     sizes = memory_sizes(text, name)
-    modules = map_twice(name, text, sizes, library, hierarchical=hierarchical)
+    modules = map_twice(name, text, partition(text, name) if hierarchical else (), sizes, library)
     for module in modules:
         open_memories(module, sizes)
     return modules
 
 
-def map_twice(name, text, memories, library, *, hierarchical):
+def map_twice(name, text, kept, memories, library):
     """Maps Verilog for area and for delay.
 
     Parameters
@@ -58,11 +60,9 @@ def map_twice(name, text, memories, library, *, hierarchical):
     name : str
         Of the top module.
     text : str
-    memories : collection of str
-        Modules that stay as they are.
+    kept, memories : collection of str
+        As of `common_script`.
     library : Library
-    hierarchical : bool
-        Whether every module is mapped by itself.
 
     Returns
     -------
@@ -70,22 +70,37 @@ def map_twice(name, text, memories, library, *, hierarchical):
         Modules of Yosys' ``write_json``, flat.
     """
     inputs = {"unit.v": text, "cells.lib": library.path, "drive.txt": _drive(library)}
-    _, files = yosys.run(script(name, hierarchical, memories), inputs=inputs,
+    _, files = yosys.run(script(name, kept, memories), inputs=inputs,
                          outputs=["area.json", "timed.json"])
     return tuple(json.loads(text)["modules"][name] for text in files.values())
 
 
-def script(name, hierarchical, memories):
-    """All that Yosys does for a unit; parameters as of `map_twice`."""
-    return (common_script(name, hierarchical, memories) + "design -save common\n" + AREA + FINISH
+def script(name, kept, memories):
+    """All that Yosys does for a unit; parameters as of `common_script`."""
+    return (common_script(name, kept, memories) + "design -save common\n" + AREA + FINISH
             + "write_json area.json\ndesign -load common\n" + TIMING + FINISH
             + "write_json timed.json\n")
 
 
-def common_script(name, hierarchical, memories):
-    """What comes before any mapping; parameters as of `map_twice`."""
-    return COMMON.format(top=name, flatten="" if hierarchical else "-flatten ",
-                         blackboxes="".join(f"blackbox {kind}\n" for kind in memories))
+def common_script(name, kept, memories):
+    """What comes before any mapping.
+
+    Parameters
+    ----------
+    name : str
+        Of the top module.
+    kept : collection of str
+        Modules that are mapped by themselves; all others become part of those that hold them.
+    memories : collection of str
+        Modules that stay as they are.
+
+    Returns
+    -------
+    str
+    """
+    return COMMON.format(
+        top=name, blackboxes="".join(f"blackbox {kind}\n" for kind in memories),
+        kept="".join(f"setattr -mod -set keep_hierarchy 1 {kind}\n" for kind in kept))
 
 
 def scripts(library):

@@ -12,6 +12,7 @@ from importlib import metadata
 
 from . import mapping, registry, timing
 from .fanout import buffer_nets
+from .partition import partition
 from .verilog import verilog, versions
 from .yosys import ToolError
 
@@ -59,8 +60,9 @@ def synthesize(name, component, library, *, hierarchical=False, inspect=None):
     component : Component
     library : Library
     hierarchical : bool
-        Whether every module is mapped by itself, for units too large to be mapped as a whole.
-        Nothing is then shared or sized across modules; in the netlist mapped for delay,
+        Whether modules are mapped by themselves, for units too large to be mapped as a whole;
+        `hw.partition.partition` chooses them. Nothing is then shared or sized across modules; in
+        the netlist mapped for delay,
         `hw.fanout.buffer_nets` buffers what many of them read.
     inspect : callable, optional
         Called with the netlist mapped for delay and the library; the result has what it returns
@@ -90,8 +92,8 @@ def synthesize(name, component, library, *, hierarchical=False, inspect=None):
     try:
         text = verilog(component, name)
         sizes = mapping.memory_sizes(text, name)
-        small, timed = mapping.map_twice(name, text, sizes, library,
-                                         hierarchical=hierarchical)
+        kept = partition(text, name) if hierarchical else ()
+        small, timed = mapping.map_twice(name, text, kept, sizes, library)
         macros = mapping.open_memories(small, sizes)
         mapping.open_memories(timed, sizes)
         cells, area, sequential, registers = mapping.count_cells(small, library)
@@ -106,7 +108,7 @@ def synthesize(name, component, library, *, hierarchical=False, inspect=None):
     worst = max(paths.values(), key=lambda path: path.delay_ns, default=None)
     return {
         "hierarchical": hierarchical,
-        "script": mapping.script(name, hierarchical, sizes),
+        "script": mapping.script(name, kept, sizes),
         "memories": sum(macros.values()),
         "memory_bits": sum(number * sizes[kind] for kind, number in macros.items()),
         "cells": sum(cells.values()),

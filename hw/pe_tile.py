@@ -54,8 +54,9 @@ def e2m1_products(m, weights, activations):
             low.eq(Cat(bits[i] for bits in lower)),
             fill.eq(~Cat(bits[i] for bits in least) & sign[i].replicate(4)),
         ]
-        moved = reduce(or_, ((low << n) & shift[n][i].replicate(4 + n) for n in range(5)))
-        m.d.comb += product.eq(Cat(moved | (fill << 4), sign[i]))
+        moved = reduce(or_, (low.shift_left(n) & shift[n][i].replicate(4 + n)
+                             for n in reversed(range(5))))
+        m.d.comb += product.eq(Cat(moved | fill.shift_left(4), sign[i]))
     return products
 
 
@@ -111,7 +112,7 @@ def add_products(m, products, refinement=None):
     if refinement is not None:
         refinement = Cat(refinement, refinement[-1].replicate(width - len(refinement)))
         # It comes by way of the top-1's selection: about two full adders later.
-        rows.insert(0, (0, refinement, 4))
+        rows.insert(0, (0, refinement, 0))
     dot = compress(m, rows, width=width, name="dot")
     return [dot[0] ^ (1 << (width - 1)), dot[1]]
 

@@ -8,7 +8,7 @@ from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw import comparison, measurement, registry, synth, tables, text_tables, verilog
+from hw import comparison, measurement, partition, registry, synth, tables, text_tables, verilog
 from hw.buffer import Bank
 from hw.liberty import find_library
 from hw.yosys import ToolError
@@ -83,8 +83,10 @@ class Pair(wiring.Component):
         return m
 
 
-def test_module_by_module():
+def test_module_by_module(monkeypatch):
     """Both ways the netlist is flat, with paths through several modules."""
+    monkeypatch.setattr(partition, "LARGEST", 1)
+    monkeypatch.setattr(partition, "SMALLEST", 1)
     results = {}
     for hierarchical in (False, True):
         results[hierarchical] = result = measurement.synthesize(
@@ -131,7 +133,9 @@ class Holder(wiring.Component):
 
 
 @pytest.mark.parametrize("hierarchical", [False, True])
-def test_memories_are_left_out(hierarchical):
+def test_memories_are_left_out(hierarchical, monkeypatch):
+    monkeypatch.setattr(partition, "LARGEST", 1)
+    monkeypatch.setattr(partition, "SMALLEST", 1)
     library = find_library()
     logic, holder = (measurement.synthesize("top", component, library, hierarchical=hierarchical)
                      for component in (Logic(), Holder()))

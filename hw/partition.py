@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Which modules of a large unit are mapped by themselves."""
+
+import re
+from collections import Counter
+from functools import cache
+
+LARGEST = 16_384
+"""Bits of signals, in a module and all below it, up to which it is mapped as a whole."""
+
+SMALLEST = 1024
+"""Bits below which a module becomes part of the one that holds it."""
+
+
+def partition(text, top):
+    """Modules to keep so that none is too large to be mapped as a whole.
+
+    Parameters
+    ----------
+    text : str
+        Verilog as `hw.verilog.verilog` emits it.
+    top : str
+
+    Returns
+    -------
+    list of str
+        The largest modules that can be mapped as a whole, and those above them, without the top.
+    """
+    bodies = {re.match(r"\w+", body)[0]: body
+              for body in re.split(r"^module ", text, flags=re.M)[1:]}
+    children = {name: Counter(child for child in re.findall(r"^  (\w+) \w+ \($", body, re.M)
+                              if child in bodies) for name, body in bodies.items()}
+
+    @cache
+    def size(name):
+        widths = re.findall(r"^  (?:wire|reg)(?: signed)?(?: \[(\d+):0\])? \w+(?: =.*)?;",
+                            bodies[name], re.M)
+        return (sum(int(width or 0) + 1 for width in widths)
+                + sum(number * size(child) for child, number in children[name].items()))
+
+    kept = []
+
+    def split(parent):
+        for child in children[parent]:
+            if child not in kept and size(child) >= SMALLEST:
+                kept.append(child)
+                if size(child) > LARGEST:
+                    split(child)
+
+    if size(top) > LARGEST:
+        split(top)
+    return kept

@@ -1,0 +1,37 @@
+"""What is mapped by itself, on made-up modules."""
+
+import pytest
+
+from hw.partition import LARGEST, SMALLEST, partition
+
+
+def module(name, bits, *children):
+    """Verilog in the form of the emitted one."""
+    instances = (f"  {child} part{number} (\n    .clk(clk)\n  );\n"
+                 for number, child in enumerate(children))
+    return f"module {name}(clk);\n  input clk;\n  wire clk;\n  reg [{bits - 2}:0] held = 1'h0;\n" \
+        f"{''.join(instances)}endmodule\n"
+
+
+INNER = LARGEST // 8
+
+
+@pytest.mark.parametrize(("own", "kept"), [
+    (LARGEST - 4 * INNER - 5, ["large"]),
+    (LARGEST - 4 * INNER - 4, ["large", "inner"]),
+])
+def test_the_largest_that_can_be_mapped_whole(own, kept):
+    """Of large, inner counts four times, and its leaf with it."""
+    text = (module("top", 9, "large", "small", "large") + module("small", SMALLEST - 1)
+            + module("large", own, "leaf", *["inner"] * 4)
+            + module("inner", INNER - 5, "leaf") + module("leaf", 5))
+    assert partition(text, "top") == kept
+
+
+def test_small_units_are_mapped_whole():
+    text = module("top", LARGEST - SMALLEST, "part") + module("part", SMALLEST)
+    assert partition(text, "top") == []
+    text = module("top", LARGEST - SMALLEST + 1, "part") + module("part", SMALLEST)
+    assert partition(text, "top") == ["part"]
+    text = module("top", LARGEST, "part") + module("part", SMALLEST - 1)
+    assert partition(text, "top") == []
