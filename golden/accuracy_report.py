@@ -88,6 +88,8 @@ def draw(path, rows, options):
     rows, options
         As of `tables`.
     """
+    from matplotlib.patheffects import withStroke
+
     rows = [row for row in rows if "loss" in row and row["format"] != "MXFP4"]
     nvfp4, = (100 * row["removed"][0] for row in rows if row["format"] == "NVFP4")
     figure = _figure(max(8, 2.2 + 1.2 * len(rows)), 5)
@@ -98,7 +100,8 @@ def draw(path, rows, options):
         axes.bar(i, share, 0.6, yerr=error, capsize=4, zorder=2,
                  color=COLORS[row["format"] != "NVFP4"], error_kw={"zorder": 4})
         axes.annotate(f"{share:.1f} %", (i, max(share + error, 0)), (0, 4), ha="center",
-                      textcoords="offset points", fontsize=9)
+                      textcoords="offset points", fontsize=9, zorder=5,
+                      path_effects=[withStroke(linewidth=3, foreground="white")])
     axes.axhline(nvfp4, color=COLORS[0], linestyle="--", linewidth=1.2, zorder=3)
     axes.axhline(0, color="0.3", linewidth=0.8)
     axes.set_xticks(range(len(rows)), [row["format"].replace("/", "/\n") for row in rows],
