@@ -467,3 +467,18 @@ def test_samples():
         values = f.round_trip(rows, tensor_scale=f.quantize(np.array([largest])).tensor_scale)
         ratios.append(np.square(values - rows).sum() / np.square(rows).sum())
     assert evaluation.sample_error(f, activations) == pytest.approx(np.mean(ratios), rel=1e-5)
+
+
+@pytest.mark.long
+def test_real_model():
+    """Losses of the real model on its first sequence, to what other machines may round apart."""
+    try:
+        model, text = models.smollm2(), models.news()
+    except models.Unavailable as error:
+        pytest.skip(str(error))
+    tokens, = models.sequences(model.tokenizer, text, count=1, length=1024)
+    run = Evaluation(model)
+    assert len(model.linears) == 210
+    for chosen, nll, tolerance in [(FLOAT, 3.3312, 0.001), (scheme("MXFP4"), 4.7549, 0.05),
+                                   (scheme("M2XFP"), 3.8645, 0.03)]:
+        assert run.losses(chosen, tokens)["nll"] == pytest.approx(nll, abs=tolerance)
