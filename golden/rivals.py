@@ -96,6 +96,7 @@ FORMATS = {f.name: f for f in (
     Format(name="MXFP4", group=32, element=E2M1, scale=E8M0,
            quantize=_quantize_mxfp4, dequantize=partial(_dequantize_mx, codec=E2M1)),
     _m2xfp("M2XFP activations", quantize_activations),
+    _m2xfp("M2XFP Sg-threshold", partial(quantize_activations, encoding="sg-threshold")),
     _m2xfp("M2XFP weights", quantize_weights),
     _m2xfp("M2XFP weights fixed", partial(quantize_weights, adaptive=False)),
     _mx("MXFP6 E2M3", E2M3, 2),

@@ -215,7 +215,8 @@ def test_bits_per_element():
         "MXFP4": 4.25, "MXFP6 E2M3": 6.25, "MXFP6 E3M2": 6.25, "MXFP8 E4M3": 8.25,
         "MXFP8 E5M2": 8.25, "MXINT8": 8.25, "NVFP4": 4.5, "NVFP4 four-over-six": 4.5,
         "NVFP4-UE5M3": 4.5, "IF4": 4.5, "NVINT4": 4.5, "SMX4": 4, "SMX6": 6,
-        "M2XFP activations": 4.5, "M2XFP weights": 4.5, "M2XFP weights fixed": 4.5,
+        "M2XFP activations": 4.5, "M2XFP Sg-threshold": 4.5, "M2XFP weights": 4.5,
+        "M2XFP weights fixed": 4.5,
         "M2-NVFP4 Elem-EM-8": 4.75, "M2-NVFP4 Sg-EM-8": 4.75,
         "M2-NVFP4 Elem-EM-4": 5, "M2-NVFP4 Sg-EM-4": 5,
     }
