@@ -123,11 +123,12 @@ def quantize_nvfp4(x, tensor_scale):
 
 def _round(magnitudes, points):
     """Codes of magnitudes by the points between codes, along the last axis; ties to even codes."""
-    magnitudes = magnitudes[..., None]
-    above = magnitudes > points
-    # At a point the even one of its two codes holds: the upper one, where the lower is odd.
-    above[..., 1::2] |= (magnitudes == points)[..., 1::2]
-    return above.sum(axis=-1, dtype=np.uint8)
+    codes = np.zeros(magnitudes.shape, np.uint8)
+    for i in range(points.shape[-1]):
+        # At a point the even one of its two codes holds: the upper one, where the lower is odd.
+        reached = np.greater_equal if i % 2 else np.greater
+        codes += reached(magnitudes, points[..., i])
+    return codes
 
 
 def dequantize_nvfp4(q):

