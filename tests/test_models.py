@@ -6,6 +6,7 @@ import sys
 import zipfile
 from types import SimpleNamespace
 
+import networks
 import numpy as np
 import pytest
 
@@ -134,23 +135,12 @@ def test_sequences():
 
 @pytest.fixture(scope="module")
 def llama():
-    """A network of two blocks that nobody trained."""
-    torch = pytest.importorskip("torch", reason="needs the extra models")
-    transformers = pytest.importorskip("transformers", reason="needs the extra models")
-    torch.manual_seed(0)
-    return transformers.LlamaForCausalLM(transformers.LlamaConfig(
-        vocab_size=50, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True)).eval()
+    return networks.llama()
 
 
 @pytest.fixture(scope="module")
 def bert():
-    torch = pytest.importorskip("torch", reason="needs the extra models")
-    transformers = pytest.importorskip("transformers", reason="needs the extra models")
-    torch.manual_seed(0)
-    return transformers.BertModel(transformers.BertConfig(
-        vocab_size=50, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4)).eval()
+    return networks.bert()
 
 
 def run(network, tokens=tuple(range(12))):
@@ -242,7 +232,7 @@ def test_quantized_attention(name, request):
         return x
 
     with models.quantized_attention(network, watched):
-        assert np.allclose(run(network), before, rtol=0, atol=1e-6)
+        assert np.allclose(run(network), before, rtol=0, atol=1e-4)
     heads = 2 if name == "llama" else 4
     assert sorted(set(seen)) == [("key", (1, heads, 12, 8)), ("probabilities", (1, 4, 12, 12)),
                                  ("query", (1, 4, 12, 8)), ("value", (1, heads, 8, 12))]
@@ -250,5 +240,5 @@ def test_quantized_attention(name, request):
     for kind in ("query", "key", "value", "probabilities"):
         with models.quantized_attention(network,
                                         lambda k, x, kind=kind: np.sign(x) if k == kind else x):
-            assert not np.allclose(run(network), before, rtol=0, atol=1e-6)
+            assert not np.allclose(run(network), before, rtol=0, atol=1e-2)
     assert np.array_equal(run(network), before)
