@@ -24,6 +24,7 @@ from tqdm import tqdm
 from . import convert, models
 from .command import Parser
 from .decoder import dequantize
+from .evaluation import FLOAT, Evaluation, scheme
 from .gptq import gptq
 from .safetensors import BadFile, replacing
 from .weight_encoder import quantize_weights
@@ -82,20 +83,24 @@ def main(arguments=None):
                         help="of tokens (default: 10)")
     parser.add_argument("--length", type=int, default=1024, metavar="N",
                         help="tokens of a sequence (default: 1024)")
+    parser.add_argument("--evaluate", type=int, default=0, metavar="N",
+                        help="also runs the model on the text's first N sequences, before and "
+                             "after, with 4-bit activations")
     parser.add_argument("--no-scaling", dest="scaling", action="store_false",
                         help="channels keep their scale")
     parser.add_argument("--no-gptq", dest="feedback", action="store_false",
                         help="weights are rounded one by one")
     options = parser.parse_args(arguments)
-    for name in ("sequences", "length"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} must be at least 1, not {getattr(options, name)}")
+    # A standard error takes two sequences.
+    for name, least in ("sequences", 1), ("length", 2), ("evaluate", 2):
+        if getattr(options, name) < least and not (name == "evaluate" and options.evaluate == 0):
+            parser.error(f"--{name} must be at least {least}, not {getattr(options, name)}")
     try:
         convert.check_folder(options.target)
         text = options.text.read_text(encoding="utf-8") if options.text else models.news()
         model = models.smollm2() if options.model == "smollm2" else load(options.model)
-        tokens = last_sequences(model.tokenizer, text, count=options.sequences,
-                                length=options.length)
+        others, tokens = sequences(model.tokenizer, text, first=options.evaluate,
+                                   last=options.sequences, length=options.length)
         result = calibrate(model, tokens, scaling=options.scaling, feedback=options.feedback)
         report = {
             "model": model.name, "reference": model.reference,
@@ -110,6 +115,8 @@ def main(arguments=None):
         with replacing(beside) as (file,):
             file.write(json.dumps(report).encode() + b"\n")
         print(table(result))
+        if options.evaluate:
+            print("\n" + losses_table(evaluate(model, result, others)))
     except (BadFile, Unsupported, models.Unavailable) as error:
         return _failed(error)
     except UnicodeDecodeError:
@@ -165,12 +172,20 @@ def load(folder):
                         linears=models.block_linears(network))
 
 
-def last_sequences(tokenizer, text, *, count, length):
-    """The last tokens of a text, cut into sequences; evaluations take the first ones.
+def sequences(tokenizer, text, *, first, last, length):
+    """The first and the last tokens of a text, cut into sequences.
+
+    Parameters
+    ----------
+    tokenizer : callable
+        The one of `golden.models.Model`.
+    text : str
+    first, last, length : int
+        Sequences at either end, and tokens of each.
 
     Returns
     -------
-    ndarray of int64, shape (count, length)
+    first, last : ndarray of int64, shape (count, length)
 
     Raises
     ------
@@ -178,10 +193,11 @@ def last_sequences(tokenizer, text, *, count, length):
         If the text is shorter than that.
     """
     tokens = np.array(tokenizer(text).input_ids)
-    if count * length > len(tokens):
-        raise Unsupported(f"the text must have at least {count} x {length} tokens, "
+    if (first + last) * length > len(tokens):
+        raise Unsupported(f"the text must have at least {first + last} x {length} tokens, "
                           f"not {len(tokens)}")
-    return tokens[len(tokens) - count * length :].reshape(count, length)
+    return (tokens[: first * length].reshape(first, length),
+            tokens[len(tokens) - last * length :].reshape(last, length))
 
 
 def channel_scales(inputs, weights):
@@ -386,6 +402,70 @@ def table(result):
     lines = ["squared error of outputs, weights quantized   plain  calibrated"]
     lines += [f"{kind:<40}{plain:>11.5f}{calibrated:>12.5f}"
               for kind, pairs in kinds.items() for plain, calibrated in [np.mean(pairs, axis=0)]]
+    return "\n".join(lines)
+
+
+BEFORE = {
+    "NVFP4": "NVFP4",
+    "M2XFP": "M2XFP",
+    "M2XFP, Sg-threshold": "M2XFP weights/M2XFP Sg-threshold",
+}
+"""Schemes of `golden.evaluation` that the model is run in as it was, by what they are called."""
+
+AFTER = {
+    "calibrated M2XFP": "float/M2XFP activations",
+    "calibrated M2XFP, Sg-threshold": "float/M2XFP Sg-threshold",
+}
+"""The same with calibrated weights in the place of the model's."""
+
+
+def evaluate(model, result, tokens):
+    """Losses of a model with weights and activations of its blocks' layers in four bits.
+
+    Parameters
+    ----------
+    model : golden.models.Model
+        It has the calibrated weights afterwards.
+    result : Calibrated
+    tokens : ndarray of int64, shape (sequences, length)
+
+    Returns
+    -------
+    dict of str to list of (float, float)
+        By what is run, for every sequence the mean negative log-likelihood's increase over that
+        of the model as it was, and the divergence from its predictions, in nats.
+    """
+    import torch
+
+    evaluation = Evaluation(model)
+    found = {}
+    with tqdm(total=len(tokens) * (1 + len(BEFORE) + len(AFTER)), unit="sequence", leave=False,
+              disable=None) as bar:
+        def losses(chosen):
+            for row in tokens:
+                yield evaluation.losses(chosen, row)
+                bar.update()
+
+        # Its predictions are kept from here on.
+        right = [loss["nll"] for loss in losses(FLOAT)]
+        for schemes in BEFORE, AFTER:
+            if schemes is AFTER:
+                state = {name: dequantize(q) for name, (_, q) in result.weights.items()}
+                model.network.load_state_dict(
+                    {name: torch.from_numpy(values.copy())
+                     for name, values in (state | result.others).items()}, strict=False)
+            for name, chosen in schemes.items():
+                found[name] = [(loss["nll"] - base, loss["kl"])
+                               for loss, base in zip(losses(scheme(chosen)), right, strict=True)]
+    return found
+
+
+def losses_table(found):
+    """Text of what `evaluate` gives: means, with standard errors."""
+    lines = [f"{'on other text':<32}loss over float           KL"]
+    for name, pairs in found.items():
+        (loss, kl), errors = np.mean(pairs, axis=0), np.std(pairs, axis=0, ddof=1)
+        lines.append(f"{name:<32}{loss:6.3f} +- {errors[0] / len(pairs)**0.5:.3f}{kl:>13.3f}")
     return "\n".join(lines)
 
 

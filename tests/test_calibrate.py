@@ -105,15 +105,22 @@ def test_channel_scales():
     assert calibrate.channel_scales(dead, dead).tolist() == [1, 1, 1]
 
 
-def test_last_sequences():
+def test_sequences_of_both_ends():
     def tokenizer(text):
         return type("Tokens", (), {"input_ids": list(map(int, text.split()))})
 
-    tokens = calibrate.last_sequences(tokenizer, "9 1 2 3 4 5 6", count=2, length=3)
-    assert tokens.tolist() == [[1, 2, 3], [4, 5, 6]]
+    first, last = calibrate.sequences(tokenizer, "9 1 2 3 4 5 6", first=1, last=2, length=2)
+    assert (first.tolist(), last.tolist()) == ([[9, 1]], [[3, 4], [5, 6]])
+    first, last = calibrate.sequences(tokenizer, "9 1 2 3 4 5 6", first=0, last=1, length=7)
+    assert (len(first), len(last)) == (0, 1)
     with pytest.raises(calibrate.Unsupported,
                        match="^the text must have at least 4 x 2 tokens, not 7$"):
-        calibrate.last_sequences(tokenizer, "9 1 2 3 4 5 6", count=4, length=2)
+        calibrate.sequences(tokenizer, "9 1 2 3 4 5 6", first=1, last=3, length=2)
+
+
+def test_losses_table():
+    lines = calibrate.losses_table({"one": [(1.0, 0.5), (2.0, 0.7)]}).splitlines()
+    assert lines[1].split() == ["one", "1.500", "+-", "0.500", "0.600"]
 
 
 def test_planes_are_written_as_convert_does(tmp_path):
@@ -137,7 +144,8 @@ def test_planes_are_written_as_convert_does(tmp_path):
 
 
 @pytest.mark.parametrize("arguments, code, message", [
-    (["x", "-o", "out", "--length", "0"], 2, "--length must be at least 1, not 0"),
+    (["x", "-o", "out", "--length", "1"], 2, "--length must be at least 2, not 1"),
+    (["x", "-o", "out", "--evaluate", "1"], 2, "--evaluate must be at least 2, not 1"),
     (["x", "-o", "out", "--sequences", "-1"], 2, "--sequences must be at least 1, not -1"),
     (["x", "-o", "none/out"], 1, "OUT must lie in a folder that exists, not none"),
     (["x", "-o", "out", "--text", "none"], 1, "none: No such file or directory"),
@@ -173,7 +181,10 @@ def test_missing_extra(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def torch():
-    return pytest.importorskip("torch", reason="needs torch")
+    torch = pytest.importorskip("torch", reason="needs torch")
+    # Threads that wait for one another cost more here than they save.
+    torch.set_num_threads(1)
+    return torch
 
 
 WORDS = [f"w{i}" for i in range(50)]
@@ -260,8 +271,14 @@ def test_command(torch, tmp_path, capsys):
     # In 4 bits; with scales on one side only they would have nothing in common.
     assert 0 < torch.linalg.norm(logits[1] - logits[0]) < 0.6 * torch.linalg.norm(logits[0])
 
-    # Without either, weights are those of `quantize_weights`.
-    assert command.main([*arguments, "--no-gptq", "--no-scaling"]) == 0
+    # Without either, weights are those of `quantize_weights`, and so are losses.
+    capsys.readouterr()
+    assert command.main([*arguments, "--no-gptq", "--no-scaling", "--evaluate", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()[-5:]
+    assert [line[:32].strip() for line in lines] == [*calibrate.BEFORE, *calibrate.AFTER]
+    losses = [line[32:] for line in lines]
+    assert losses[1:3] == losses[3:]
+    assert len(set(losses[:3])) == 3
     report = json.loads((tmp_path / "out.safetensors.calibration.json").read_text())
     assert report["scales"] == {}
     for errors in report["output_error"].values():
