@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from golden import __main__ as command
-from golden import calibrate, convert, dequantize, models
+from golden import calibrate, convert, dequantize, models, quantize_activations
 from golden.gptq import gptq
 from golden.quantized import Quantized
 from golden.safetensors import Reader
@@ -237,6 +237,30 @@ def test_scaled_models_compute_what_they_did(torch, tmp_path, family, options):
         after = model.network(torch.from_numpy(tokens)).logits
     assert torch.allclose(after, before, rtol=1e-4, atol=1e-4)
     assert len(result.weights) == 14
+
+
+def test_evaluation(torch, tmp_path):
+    folder = checkpoint(tmp_path / "model")
+    tokens = np.random.default_rng(4).integers(0, len(WORDS), (2, 24))
+
+    def loss(network, row):
+        log = network(torch.from_numpy(row[None])).logits[0].log_softmax(-1)
+        return -log[:-1].gather(1, torch.from_numpy(row[1:, None])).mean().item()
+
+    model = calibrate.load(folder)
+    with torch.inference_mode():
+        right = [loss(model.network, row) for row in tokens]
+    result = calibrate.calibrate(model, tokens)
+    found = calibrate.evaluate(model, result, tokens)
+    with models.quantized(model.linears, activations=lambda name, x: dequantize(
+            quantize_activations(x, encoding="sg-threshold"))), torch.inference_mode():
+        expected = [loss(model.network, row) - base
+                    for row, base in zip(tokens, right, strict=True)]
+    found, divergences = zip(*found["calibrated M2XFP, Sg-threshold"], strict=True)
+    assert found == pytest.approx(expected, abs=1e-4)
+    assert min(divergences) > 0
+    assert torch.equal(model.linears["model.layers.0.mlp.up_proj"].weight, torch.from_numpy(
+        dequantize(result.weights["model.layers.0.mlp.up_proj.weight"][1])))
 
 
 def test_command(torch, tmp_path, capsys):
