@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 from importlib import metadata
 from pathlib import Path
 
@@ -29,7 +28,11 @@ ALWAYS = ("MXFP4", "NVFP4")
 """Formats that all are compared with."""
 
 LENGTHS = {"smollm2": 1024, "minilm": 256}
+LONGEST = {"smollm2": 8192, "minilm": 512}
 COUNTS = {"smollm2": 8, "minilm": 100}
+
+ARTICLES = 8
+"""Articles that the errors of an encoder's layers are measured with."""
 
 SAMPLE = 16
 """Rows of every tensor that the design space is drawn for."""
@@ -47,7 +50,7 @@ def main(arguments=None):
             print(pareto_table(errors))
             draw_pareto(options.pareto, errors, title=(
                 f"{NAMES[options.model]}, reference = {REFERENCES[options.model]}: {SAMPLE} rows "
-                f"of all weights and of all inputs of linear layers over {options.length} tokens"))
+                f"of each weight and of each linear layer's input over {options.length} tokens"))
         else:
             names = list(dict.fromkeys([*ALWAYS, *options.formats]))
             measured = (_language if options.model == "smollm2" else _sentences)(
@@ -96,10 +99,13 @@ def _options(arguments):
         options.length = LENGTHS[options.model]
     if options.sequences is None:
         options.sequences = COUNTS[options.model]
-    # A standard error takes two; a prediction follows a token.
-    for name in ("sequences", "length"):
-        if getattr(options, name) < 2:
-            parser.error(f"--{name} must be at least 2, not {getattr(options, name)}")
+    # A standard error takes two, ranks take two others; a prediction follows a token.
+    for name, least in ("sequences", 2 + (options.model == "minilm")), ("length", 2):
+        if getattr(options, name) < least:
+            parser.error(f"--{name} must be at least {least}, not {getattr(options, name)}")
+    if options.length > LONGEST[options.model]:
+        parser.error(f"--length must be at most {LONGEST[options.model]}, which {options.model} "
+                     f"takes, not {options.length}")
     options.formats = [name.strip() for name in options.formats.split(",")]
     for name in options.formats:
         try:
@@ -181,14 +187,12 @@ class Record:
         """Writes the file, at once."""
         self.content.update(more)
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self.file.parent, prefix=f"{self.file.name}.")
+        new = self.file.with_name(f"{self.file.name}.{os.getpid()}")
         try:
-            with open(handle, "w", encoding="utf-8") as new:
-                json.dump(self.content, new, indent=1)
-            os.replace(name, self.file)
-        except BaseException:
-            os.unlink(name)
-            raise
+            new.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
+            new.replace(self.file)
+        finally:
+            new.unlink(missing_ok=True)
 
 
 def _language(options, names, record):
@@ -238,7 +242,7 @@ def _sentences(options, names, record):
         def measure(chosen, part):
             if part == "layers":
                 return evaluation.layers(chosen, [evaluation.encode(text, **cut)
-                                                  for text in texts[:COUNTS["smollm2"]]])
+                                                  for text in texts[:ARTICLES]])
             found = evaluation.embeddings(chosen, texts[: options.sequences], **cut)
             return {"cosine": (found * right).sum(-1).tolist(),
                     "rank": rank_agreement(found @ found.T, right @ right.T)}

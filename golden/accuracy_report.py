@@ -181,13 +181,15 @@ def draw_pareto(path, errors, *, title):
         As of `front`.
     title : str
     """
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
     families = {}
     for name in errors:
         if parts := re.fullmatch(r"(Elem|Sg)-EM-\d+(.*)", name):
             families.setdefault(f"{parts[1]}-EM{parts[2]}", []).append(name)
     single = [name for name in errors if name not in sum(families.values(), [])]
 
-    figure = _figure(12, 6)
+    figure = _figure(12, 7)
     figure.suptitle(title, fontsize=11)
     for operand, (axes, operands) in enumerate(zip(
             figure.subplots(1, 2), ("weights", "activations"), strict=True)):
@@ -203,6 +205,9 @@ def draw_pareto(path, errors, *, title):
         for name in single:
             axes.plot(_bits(name), errors[name][operand], "k.", markersize=9, zorder=4)
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("bits per element")
         axes.set_ylabel("relative squared error, mean over tensors")
         axes.set_title(operands, fontsize=11)
@@ -215,14 +220,20 @@ def draw_pareto(path, errors, *, title):
 
 
 def _label(figure, axes, points):
-    """Writes names to the right of points, higher where one would cover another's."""
+    """Writes names to the right of points, higher where one would cover another."""
+    from matplotlib.patheffects import withStroke
+
     figure.draw_without_rendering()
-    line = 10 * figure.dpi / 72
-    lowest = {}
-    for name, point in sorted(points.items(), key=lambda item: item[1]):
-        place = axes.transData.transform(point)[1]
-        lowest[point[0]] = y = max(place, lowest.get(point[0], place - line) + line)
-        axes.annotate(name, point, (9, (y - place) * 72 / figure.dpi), fontsize=8, va="center",
-                      textcoords="offset points", zorder=5,
-                      bbox={"boxstyle": "square,pad=0", "color": "white", "alpha": 0.75},
-                      arrowprops={"arrowstyle": "-", "color": "0.5", "linewidth": 0.6})
+    taken = []
+    for name, point in sorted(points.items(), key=lambda item: item[1][::-1]):
+        x, y = axes.transData.transform(point)
+        note = axes.annotate(name, point, (9, 0), fontsize=8, va="center", zorder=5,
+                             textcoords="offset points",
+                             path_effects=[withStroke(linewidth=2, foreground="white")],
+                             arrowprops={"arrowstyle": "-", "color": "0.5", "linewidth": 0.6})
+        box = note.get_window_extent()
+        above = [other.y1 for other in taken if other.x0 < box.x1 and box.x0 < other.x1
+                 and other.y1 > box.y0]
+        shift = max(above, default=box.y0) - box.y0
+        note.xyann = 9, shift * 72 / figure.dpi
+        taken.append(box.translated(0, shift))

@@ -310,8 +310,9 @@ class Evaluation:
             The second is the largest magnitude of the whole tensor.
         """
         def sample(x):
-            chosen = np.linspace(0, len(x) - 1, min(rows, len(x))).astype(int)
-            return x[chosen], np.abs(x).max()
+            # The middle of each part: the first token, unlike all others, would count too much.
+            count = min(rows, len(x))
+            return x[(2 * np.arange(count) + 1) * len(x) // (2 * count)], np.abs(x).max()
 
         activations, last = [], None
 
@@ -366,6 +367,6 @@ def code():
     """
     total = hashlib.sha256()
     for file in sorted(resources.files(__package__).iterdir(), key=lambda file: file.name):
-        if file.name.endswith((".py", ".c")) and not file.name.startswith("accuracy"):
+        if file.name.endswith((".py", ".c")) and file.name != "accuracy_report.py":
             total.update(f"{file.name}\0".encode() + file.read_bytes())
     return total.hexdigest()[:16]

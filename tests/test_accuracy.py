@@ -255,7 +255,10 @@ def test_measured_goes_on(tmp_path):
 
 @pytest.mark.parametrize("arguments, text", [
     (["--sequences", "1"], "--sequences must be at least 2, not 1"),
+    (["--model", "minilm", "--sequences", "2"], "--sequences must be at least 3, not 2"),
     (["--length", "0"], "--length must be at least 2, not 0"),
+    (["--model", "minilm", "--length", "513"],
+     "--length must be at most 512, which minilm takes, not 513"),
     (["--formats", "M2XFP,FP4"], "or two as WEIGHTS/ACTIVATIONS, not 'FP4'"),
     (["--formats", "float"], "--formats must not have float alone"),
     (["--model", "gpt2"], "argument --model: invalid choice: 'gpt2'"),
@@ -365,11 +368,26 @@ def test_losses():
     assert run.losses(FLOAT, tokens) == plain
 
     # Only weights: what a network with other weights does.
-    found = run.losses(scheme("MXFP4/float"), tokens)["nll"]
+    found = run.losses(scheme("MXFP4/float"), tokens)
+    with torch.inference_mode():
+        right = model.network(batch).logits[0, :-1].log_softmax(-1).double()
     for linear in model.linears.values():
         values = FORMATS["MXFP4"].round_trip(linear.weight.detach().numpy())
         linear.weight.data = torch.from_numpy(values)
-    assert Evaluation(model).losses(FLOAT, tokens)["nll"] == pytest.approx(found, rel=1e-9)
+    assert Evaluation(model).losses(FLOAT, tokens)["nll"] == pytest.approx(found["nll"], rel=1e-9)
+    with torch.inference_mode():
+        other = model.network(batch).logits[0, :-1].log_softmax(-1).double()
+    divergence = (right.exp() * (right - other)).sum(-1).mean().item()
+    assert found["kl"] == pytest.approx(divergence, rel=1e-4)
+
+
+def test_formats_of_attention():
+    run = Evaluation(networks.model(networks.llama()), kv=True)
+    run.select(scheme("MXFP4/NVFP4"))
+    x = np.random.default_rng(4).standard_normal((1, 2, 3, 32), np.float32)
+    for kind, name in [("key", "MXFP4"), ("value", "MXFP4"), ("query", "NVFP4"),
+                       ("probabilities", "NVFP4")]:
+        assert np.array_equal(run._attention(kind, x), FORMATS[name].round_trip(x))
 
 
 def test_layers():
@@ -422,8 +440,7 @@ def test_samples():
     for (rows, largest), linear in zip(weights, model.linears.values(), strict=True):
         w = linear.weight.detach().numpy()
         assert largest == np.abs(w).max()
-        last = len(w) - 1
-        assert np.array_equal(rows, w[[0, last // 3, 2 * last // 3, last]])
+        assert np.array_equal(rows, w[len(w) // 8:: len(w) // 4])
     f = FORMATS["NVFP4"]
     ratios = []
     for rows, largest in activations:
