@@ -1,8 +1,8 @@
-"""The golden model's commands: ``python -m golden check``, ``formats`` and ``convert``."""
+"""The golden model's commands: ``python -m golden check``, ``formats`` and others, see --help."""
 
 import sys
 
-from . import convert, rivals
+from . import calibrate, convert, rivals
 from .check import check, table
 from .command import Parser
 from .minifloats import CODECS
@@ -10,8 +10,8 @@ from .minifloats import CODECS
 
 def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments and arguments[0] == "convert":
-        return convert.main(arguments[1:])
+    if arguments and arguments[0] in ("convert", "calibrate"):
+        return {"convert": convert, "calibrate": calibrate}[arguments[0]].main(arguments[1:])
     parser = Parser(prog="python -m golden", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("check", help="prints the values of all codes and proves that every code "
@@ -19,6 +19,8 @@ def main(arguments=None):
     commands.add_parser("formats", help="lists the formats that can be compared")
     commands.add_parser("convert", help="a checkpoint's weights to planes, and back; "
                                         "see convert --help")
+    commands.add_parser("calibrate", help="a model's best weights for the hardware, as planes; "
+                                          "see calibrate --help")
     if parser.parse_args(arguments).command == "formats":
         print(formats())
         return 0

@@ -6,7 +6,7 @@ from . import planner
 from .formats import FLOATS
 from .group_mac import matmul
 from .quantization_engine import quantize_activations
-from .quantized import Quantized
+from .quantized import Quantized, check_quantized
 
 
 def weight_transfers(machine, plan, w):
@@ -163,6 +163,8 @@ def _product(machine, command, kept):
         a = quantize_activations(command["x"])
     else:
         a = command["a"]
+        # The only one that tiles read.
+        check_quantized(a, "a", "activation", "elem-em")
     y = matmul(a, command["w"])
     keeps = command["result"] == planner.KEEP
     return (planner.plan(machine, *(command[name] for name in "mkn")), y,

@@ -59,6 +59,8 @@ class Format:
         Bits of metadata per subgroup.
     tensor_scale : bool
         Whether there is a float32 scale per tensor, which does not count as bits per element.
+    shared_exponents : int
+        Binades by which metadata can raise elements, for which the scale makes room.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Format:
     subgroup: int | None = None
     metadata_bits: int = 0
     tensor_scale: bool = False
+    shared_exponents: int = 0
 
     @property
     def bits_per_element(self):

@@ -92,6 +92,9 @@ def _value(codec, code):
         exponent, mantissa = divmod(magnitude, 2**m_bits)
         if name == "E8M0":
             value = None if code == 255 else Fraction(2) ** (code - 127)
+        elif name == "E6M2":
+            value = None if code == 255 else (1 + Fraction(mantissa, 4)) * Fraction(2) ** (
+                exponent - 48)
         elif name == "E5M2" and exponent == 31:
             value = np.inf if mantissa == 0 else None
         elif name in ("E4M3", "UE4M3", "UE5M3") and magnitude == 2 ** (e_bits + m_bits) - 1:
@@ -142,8 +145,9 @@ def check_format(form):
     # Every pair holds the largest one, so that groups and subgroups of any size do.
     row = np.stack([np.full(len(values), element.largest), values], axis=1).reshape(-1)
     row = np.concatenate([row, np.full(-len(row) % form.group, element.largest)])
+    row *= 2.0**form.shared_exponents
     scales = scale.values[: scale.count]
-    scales = scales[(scales > 0) & (scales * element.largest < 2.0**128)]
+    scales = scales[(scales > 0) & (scales * row.max() < 2.0**128)]
     x = (scales[:, None] * row).astype(np.float32)
     options = {"tensor_scale": np.float32(1)} if form.tensor_scale else {}
     differ = (form.round_trip(x, **options).view(np.uint32) != x.view(np.uint32)).any(axis=-1)

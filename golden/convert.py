@@ -386,7 +386,8 @@ def convert(source, target, *, format="m2xfp", rule="floor", adaptive=True, swiz
         weights = weights_of(reader, swizzled=swizzled)
         used = {part for weight in weights for part in weight.parts}
         copied = [name for name in reader.tensors if name not in used]
-        tensors, manifest = _layout(reader, weights, copied, format, rule, adaptive)
+        kept = {name: (reader.tensors[name].dtype, reader.tensors[name].shape) for name in copied}
+        tensors, manifest = _layout(reader.path, weights, kept, format, rule, adaptive)
         beside = target.with_name(f"{target.name}.json")
         _check_target(source, beside)
         with replacing(target, beside) as (file, text), tqdm(
@@ -408,26 +409,80 @@ def convert(source, target, *, format="m2xfp", rule="floor", adaptive=True, swiz
 
 
 def _check_target(source, target):
-    if not target.parent.is_dir():
-        raise BadFile(f"OUT must lie in a folder that exists, not {target.parent}")
-    if target.is_dir():
-        raise BadFile(f"OUT must be a file, not the folder {target}")
+    check_folder(target)
     if target.exists() and os.path.samefile(source, target):
         raise BadFile(f"OUT must be another file than IN, not {target}")
 
 
-def _layout(reader, weights, copied, format, rule, adaptive):
-    """Tensors to be written, and the manifest with the longest that is filled in later."""
+def check_folder(target):
+    if not target.parent.is_dir():
+        raise BadFile(f"OUT must lie in a folder that exists, not {target.parent}")
+    if target.is_dir():
+        raise BadFile(f"OUT must be a file, not the folder {target}")
+
+
+def write(target, weights, copied, *, note=""):
+    """Writes weights that are quantized already as `convert` does.
+
+    Parameters
+    ----------
+    target : path-like
+        Safetensors file; it and the manifest beside it are replaced at the end.
+    weights : dict of str to (array of float32, Quantized)
+        By name, the values and what they became, in groups of 32 and subgroups of 8.
+    copied : dict of str to array of float32
+        What else there is.
+    note : str
+        On the weights, for the manifest.
+
+    Returns
+    -------
+    dict
+        The manifest.
+
+    Raises
+    ------
+    BadFile
+        If two tensors would have the same name, or the folder does not exist.
+    OSError
+        If a file cannot be written.
+    """
+    target = Path(target)
+    check_folder(target)
+    described = [Weight(name=name, shape=values.shape, dtype="F32", parts=(name,), note=note)
+                 for name, (values, _) in weights.items()]
+    kept = {name: ("F32", values.shape) for name, values in copied.items()}
+    tensors, manifest = _layout(target, described, kept, "m2xfp", "floor", True)
+    with replacing(target, target.with_name(f"{target.name}.json")) as (file, text), tqdm(
+            total=sum(values.size for values, _ in weights.values()), unit="el", unit_scale=True,
+            leave=False, disable=None) as bar:
+        writer = Writer(file, tensors, {KEY: json.dumps(manifest)})
+        for weight in described:
+            _put_weight(writer, weight, manifest, [(0, *weights[weight.name])], bar)
+        for name, values in copied.items():
+            data = np.ascontiguousarray(values, "<f4").tobytes()
+            writer.put(name, data)
+            manifest["copied"][name] = hashlib.sha256(data).hexdigest()
+        writer.finish({KEY: json.dumps(manifest)})
+        text.write(json.dumps(manifest, indent=2).encode() + b"\n")
+    return manifest
+
+
+def _layout(source, weights, copied, format, rule, adaptive):
+    """Tensors to be written, and the manifest with the longest that is filled in later.
+
+    ``copied`` has dtypes and shapes by name.
+    """
     tensors, described = {}, {}
 
     def add(name, dtype, shape):
         if name in tensors:
-            raise BadFile(f"{reader.path}: two tensors would both be written as {name!a}")
+            raise BadFile(f"{source}: two tensors would both be written as {name!a}")
         tensors[name] = dtype, shape
 
     for weight in weights:
         if weight.name in described:
-            raise BadFile(f"{reader.path}: two tensors would both be written as {weight.name!a}")
+            raise BadFile(f"{source}: two tensors would both be written as {weight.name!a}")
         planes = {plane: f"{weight.name}.{plane}" for plane in FORMATS[format]}
         for plane, name in planes.items():
             add(name, "U8", _plane_shape(weight.shape, plane))
@@ -436,8 +491,8 @@ def _layout(reader, weights, copied, format, rule, adaptive):
             "planes": {plane: {"tensor": name, "sha256": "0" * 64}
                        for plane, name in planes.items()},
             "values_sha256": "0" * 64, "lossless": False, "relative_squared_error": -1e-300 / 3}
-    for name in copied:
-        add(name, reader.tensors[name].dtype, reader.tensors[name].shape)
+    for name, (dtype, shape) in copied.items():
+        add(name, dtype, shape)
     return tensors, {
         "tool": f"m2xfp-rtl {_version()}", "format": format, "kind": "weight", "group": GROUP,
         **({"subgroup": SUBGROUP, "adaptive": adaptive} if format == "m2xfp" else {}),
@@ -462,14 +517,20 @@ def _plane_shape(shape, plane):
 
 
 def _convert_weight(reader, writer, weight, manifest, bar):
+    _put_weight(writer, weight, manifest, (
+        (start, values, _quantized(values, kept, manifest["format"], manifest["rule"],
+                                   manifest.get("adaptive")))
+        for start, values, kept in _blocks(reader, weight)), bar)
+
+
+def _put_weight(writer, weight, manifest, blocks, bar):
+    """Writes a weight's planes and describes them; blocks are first rows, values and Quantized."""
     entry = manifest["tensors"][weight.name]
     digests = {plane: hashlib.sha256() for plane in entry["planes"]}
     of_values = hashlib.sha256()
     error = square = 0.0
     lossless = True
-    for start, values, kept in _blocks(reader, weight):
-        q = _quantized(values, kept, manifest["format"], manifest["rule"],
-                       manifest.get("adaptive"))
+    for start, values, q in blocks:
         for plane, data in zip(FORMATS["m2xfp"], q.pack(), strict=True):
             if plane in digests:
                 digests[plane].update(data)

@@ -18,11 +18,12 @@ def element_integers(q):
     Returns
     -------
     int16 array, shape (..., Kpad)
-        Refined activations, -56..56, or weights times their subgroup's factor, -84..84.
+        Refined elements of Elem-EM, -56..56, or those of Sg-EM times their subgroup's factor,
+        -84..84.
     """
     elements = q.elements.reshape(*q.metadata.shape, q.subgroup)
     plain = e2m1_integers(elements).astype(np.int16)
-    if q.kind == "weight":
+    if q.encoding == "sg-em":
         # (2 * value) * (4 + k), so in units of 1/2 * 1/4.
         integers = plain * (4 + q.metadata[..., None].astype(np.int16))
     else:

@@ -1,9 +1,10 @@
 """The codec at speed: blocks that fit the cache, a compiled kernel or NumPy, threads.
 
 What it computes is defined, and easier to read, in `quantization_engine.definition`,
-`weight_encoder.definition` and `decoder.definition`; all bits are the same. Here magnitudes stay
-in float32: they are scaled by a power of two, so that only such far below every decision point
-are rounded, and compared with the decision points, whose products with the factors are exact.
+`weight_encoder.definition`, `encodings.definition` and `decoder.definition`; all bits are the
+same. Here magnitudes stay in float32: they are scaled by a power of two, so that only such far
+below every decision point are rounded, and compared with the decision points, whose products with
+the factors are exact.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -43,20 +44,22 @@ _FACTORED = np.concatenate([_PLAIN * np.float32(1 + k / 4) for k in range(4)])
 _REFINED = e2m3_integers(np.maximum(np.arange(32), 1) - 1).astype(np.float32) / 8
 
 
-def encode(x, group, subgroup, rule, threads, *, kind, adaptive=False, metadata=True):
+def encode(x, group, subgroup, rule, threads, *, encoding, adaptive=False, metadata=True):
     """Planes of a checked tensor.
 
     Parameters
     ----------
     x : array of float32, float16 or bfloat16, shape (..., K)
-    group, subgroup, rule, threads
+    group, subgroup, threads
         As of `golden.quantize_activations`.
-    kind : str
-        "activation" or "weight".
+    rule : str
+        One of `formats.MANTISSA_LIMITS`.
+    encoding : str
+        "elem-em" or "sg-em".
     adaptive : bool
-        Of weights, as of `golden.quantize_weights`.
+        Of Sg-EM, as of `golden.quantize_weights`.
     metadata : bool
-        Of activations: False leaves the metadata out.
+        Of Elem-EM: False leaves the metadata out.
 
     Returns
     -------
@@ -84,13 +87,13 @@ def encode(x, group, subgroup, rule, threads, *, kind, adaptive=False, metadata=
         out = [elements[part], None if extra is None else extra[part], scales[part]]
         if library is None:
             with np.errstate(all="ignore"):
-                if kind == "weight":
+                if encoding == "sg-em":
                     _weights(values, subgroup, rule, adaptive, *out)
                 else:
                     _activations(values, subgroup, rule, *out)
             return
         run = (_address(values), len(values), group, subgroup, up, down)
-        if kind == "weight":
+        if encoding == "sg-em":
             library.encode_weights(*run, bool(adaptive), *map(_address, out))
         else:
             library.encode_activations(*run, *map(_address, out))
@@ -118,9 +121,9 @@ def decode(q, threads):
         out = target.reshape(given[0].shape) if whole else np.empty(given[0].shape, np.float32)
         if library is None:
             with np.errstate(all="ignore"):
-                _values(q.kind, *given, out)
+                _values(q.encoding, *given, out)
         else:
-            library.decode_groups(q.kind == "weight", *map(_address, given), len(out), q.group,
+            library.decode_groups(q.encoding == "sg-em", *map(_address, given), len(out), q.group,
                                   q.subgroup, _address(out))
         if not whole:
             target[...] = out.reshape(len(target), -1)[:, : target.shape[1]]
@@ -290,11 +293,11 @@ def _best_factors(u, scale):
     return best, factors, steps
 
 
-def _values(kind, elements, metadata, scales, out):
+def _values(encoding, elements, metadata, scales, out):
     subgroup = elements.shape[1] // metadata.shape[1]
     codes = elements.reshape(-1, subgroup)
     values = out.reshape(-1, subgroup)
-    if kind == "weight":
+    if encoding == "sg-em":
         np.take(_FACTORED, codes | metadata.reshape(-1, 1) << 4, out=values)
     else:
         np.take(_PLAIN, codes, out=values)

@@ -19,7 +19,7 @@ from .design_space import (
     signed,
 )
 from .formats import e2m1_integers, groups_of
-from .minifloats import E2M1, INT4, UE4M3, UE5M3
+from .minifloats import E2M1, INT4, UE4M3, UE5M3, Codec
 from .nvfp4 import TENSOR_SCALE_MIN, dequantize_nvfp4, quantize_nvfp4, tensor_scale_of
 
 
@@ -180,6 +180,38 @@ def _dequantize_if4(q):
                          np.where(np.isnan(scales), np.nan, 1.0))
 
 
+RAZER = Codec(name="E2M1, 5", bits=4, sign="bit", count=8,
+              values=np.where(np.arange(16) == 8, 5, E2M1.values))
+"""E2M1 with 5 in place of -0, or, where the scale's sign bit is set, -5."""
+
+
+def _quantize_razer(x, *, tensor_scale=None):
+    """NVFP4 whose code of -0 is 5 or -5 (RaZeR, arXiv 2501.04052; its activations).
+
+    It takes what lies from 4.5 to 5.5, both ends included. The sign of the lower squared error
+    wins, the positive one on a tie. Zeros have no sign.
+    """
+    groups, v, bad, tensor_scale, t = _scaled(x, tensor_scale, 6 * UE4M3.largest)
+    scales, steps = _group_scales(v, t, UE4M3, 6)
+    u = _over(v, steps)
+    plain = E2M1.magnitude_codes(u)
+    near = (u >= 4.5) & (u <= 5.5)
+    takes = np.stack([near & ~np.signbit(groups), near & np.signbit(groups)])
+    values = np.where(takes, 10, _e2m1_doubled(plain)) * _scale_integers(scales)[..., None]
+    negative = _least_error(v, t, values, 2 * 512) == 1
+    elements = np.where(plain == 0, 0, signed(groups, plain))
+    elements = np.where(np.where(negative[..., None], takes[1], takes[0]), 8, elements)
+    return assemble(x, np.where(steps == 0, 0, elements), scales | negative << 7, bad, UE4M3.nan,
+                    tensor_scale=tensor_scale)
+
+
+def _dequantize_razer(q):
+    values = RAZER.decode(q.elements)
+    lower = (q.scales >> 7).astype(bool).repeat(16, axis=-1) & (q.elements == 8)
+    return scaled_values(q, np.where(lower, -values, values),
+                         UE4M3.decode(q.scales & 127) * float(q.tensor_scale))
+
+
 def _nv_scales(q):
     return UE4M3.decode(q.scales) * float(q.tensor_scale)
 
@@ -247,6 +279,7 @@ FORMATS = (
     _nv("NVFP4-UE5M3", _quantize_ue5m3, scale=UE5M3, tensor_scale=False),
     _nv("NVINT4", partial(_quantize_nv, element=INT4, scale=UE4M3), element=INT4),
     _nv("IF4", _quantize_if4, dequantize=_dequantize_if4),
+    _nv("RaZeR activations", _quantize_razer, element=RAZER, dequantize=_dequantize_razer),
     *(m2_nvfp4(kind, subgroup) for kind in ("Elem-EM", "Sg-EM") for subgroup in (8, 4)),
 )
 """All of them; their names are unique."""

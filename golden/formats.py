@@ -39,6 +39,8 @@ MANTISSA_LIMITS = {
     "ceil": (0x400001, 0),
     "rtn1": (0x800000, THREE_HALVES_OVER_SQRT2),
     "rtn2": (SQRT2, 0),
+    # Sg-threshold's own: below 1.375 the factors reach the largest magnitude from one lower.
+    "threshold": (0x800000, 0x300000),
 }
 """By rule, the float32 mantissa field from which on the scale's exponent is one higher, and that
 below which it is one lower."""
@@ -87,7 +89,7 @@ def scale_codes(magnitude_bits, rule):
     magnitude_bits : uint32 array
         Bits of each group's largest float32 magnitude, finite.
     rule : str
-        One of `RULES`.
+        One of `MANTISSA_LIMITS`.
 
     Returns
     -------

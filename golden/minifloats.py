@@ -142,14 +142,19 @@ INT4 = _integer(4, 0)
 INT8 = _integer(8, 6)
 """As in MXINT8, with six bits behind the point."""
 S1P1 = _fixed(1)
+S1P2 = _fixed(2)
 S1P3 = _fixed(3)
 
 E8M0 = Codec(name="E8M0", bits=8, sign="none", count=255, nan=255,
              values=np.append(np.ldexp(1.0, np.arange(255) - 127), np.nan))
 UE4M3 = _minifloat("UE4M3", 4, 3, sign="none", bias=7, count=0x7F)
 UE5M3 = _minifloat("UE5M3", 5, 3, sign="none", bias=15, count=0xFF)
+E6M2 = Codec(name="E6M2", bits=8, sign="none", count=255, nan=255,
+             values=np.append(np.ldexp(1 + np.arange(255) % 4 / 4, np.arange(255) // 4 - 48),
+                              np.nan))
+"""Without zero and subnormals."""
 
 CODECS = {codec.name: codec
-          for codec in (E2M1, E2M3, E3M2, E4M3, E5M2, INT4, INT8, S1P1, S1P3, E8M0, UE4M3,
-                        UE5M3)}
+          for codec in (E2M1, E2M3, E3M2, E4M3, E5M2, INT4, INT8, S1P1, S1P2, S1P3, E8M0, UE4M3,
+                        UE5M3, E6M2)}
 """All by name."""

@@ -25,7 +25,7 @@ def quantize_mxfp4(x, *, group=32, rule="floor", threads=1):
     check_rule(rule)
     check_threads(threads)
     check_tensor(x, "x")
-    planes = fast.encode(x, group, group, rule, threads, kind="activation", metadata=False)
+    planes = fast.encode(x, group, group, rule, threads, encoding="elem-em", metadata=False)
     return planes["elements"], planes["scales"]
 
 

@@ -1,4 +1,4 @@
-"""Activation encoder: Elem-EM (specification section 3)."""
+"""Activation encoder: Elem-EM (specification section 3), and others of the same record."""
 
 import numpy as np
 
@@ -16,13 +16,24 @@ from .formats import (
 from .quantized import Quantized
 from .top1 import top1
 
+ENCODINGS = {"elem-em": "elem-em", "sg-threshold": "sg-em", "sg-em": "sg-em"}
+"""How activations are encoded, and the encoding by which each is read."""
 
-def quantize_activations(x, *, group=32, subgroup=8, rule="floor", threads=1):
-    """Quantizes activations to M2XFP (Elem-EM, the paper's Algorithm 1).
 
-    Elements are rounded to nearest, ties to even, saturating at 6 times the scale; the largest
-    of each subgroup is refined. Float32 subnormals are exact. A group that holds NaN or an
-    infinity becomes a NaN group: scale 255, all else 0.
+def quantize_activations(x, *, group=32, subgroup=8, rule="floor", encoding="elem-em", threads=1):
+    """Quantizes activations to M2XFP.
+
+    Elements are rounded to nearest, ties to even, saturating at 6 times the scale (times the
+    factor). Float32 subnormals are exact. A group that holds NaN or an infinity becomes a NaN
+    group: scale 255, all else 0. What the metadata say of each subgroup:
+
+    - "elem-em", the paper's Algorithm 1 and what the hardware does: its largest element, refined.
+    - "sg-threshold": a factor of 1, 1.25, 1.5 or 1.75, by the least squared error, the lowest on a
+      tie; the scale is fixed, one lower than that of "floor" where the largest magnitude's
+      significand is below 1.375.
+    - "sg-em": a factor and the group's scale, searched as `quantize_weights` does.
+
+    Errors are compared exactly. ``docs/encodings.md`` says what hardware would take.
 
     Parameters
     ----------
@@ -33,32 +44,45 @@ def quantize_activations(x, *, group=32, subgroup=8, rule="floor", threads=1):
     subgroup : int
         Elements per two metadata bits: 4, 8, 16 or 32, dividing ``group``.
     rule : str
-        Scale rule: "floor", "ceil", "rtn1" or "rtn2" (specification section 5).
+        Scale rule: "floor", "ceil", "rtn1" or "rtn2" (specification section 5). Sg-threshold has
+        its own, and takes only the default.
+    encoding : str
+        "elem-em", "sg-threshold" or "sg-em".
     threads : int
         Threads that share the work, at least 1; the result does not depend on it.
 
     Returns
     -------
     Quantized
-        Of kind "activation".
+        Of kind "activation"; of encoding "sg-em" but for Elem-EM.
 
     Raises
     ------
     TypeError
         If ``x`` is not an array of a supported type, or ``threads`` no integer.
     ValueError
-        If ``x`` is empty, or a size, the rule or the number of threads is not offered.
+        If ``x`` is empty, or a size, the rule, the encoding or the number of threads is not
+        offered.
     """
     check_sizes(group, subgroup)
     check_rule(rule)
+    if encoding not in ENCODINGS:
+        raise ValueError(f"encoding must be one of {tuple(ENCODINGS)}, not {encoding!r}")
+    if encoding == "sg-threshold":
+        if rule != "floor":
+            raise ValueError(f"rule must be 'floor' with encoding 'sg-threshold', which has its "
+                             f"own, not {rule!r}")
+        rule = "threshold"
     check_threads(threads)
     check_tensor(x, "x")
-    planes = fast.encode(x, group, subgroup, rule, threads, kind="activation")
-    return Quantized(kind="activation", shape=x.shape, group=group, subgroup=subgroup, **planes)
+    planes = fast.encode(x, group, subgroup, rule, threads, encoding=ENCODINGS[encoding],
+                         adaptive=encoding == "sg-em")
+    return Quantized(kind="activation", shape=x.shape, group=group, subgroup=subgroup,
+                     encoding=ENCODINGS[encoding], **planes)
 
 
 def definition(x, *, group=32, subgroup=8, rule="floor"):
-    """The encoder as the specification has it, step by step, for whole tensors at once.
+    """Elem-EM as the specification has it, step by step, for whole tensors at once.
 
     `quantize_activations` gives the same at speed. Parameters are checked there.
     """
@@ -93,12 +117,13 @@ def scaled_magnitudes(groups, scales, bad):
     return np.ldexp(finite, 127 - scales[..., None])
 
 
-def assemble(kind, shape, groups, codes, metadata, scales, bad, subgroup):
+def assemble(kind, shape, groups, codes, metadata, scales, bad, subgroup, encoding=None):
     """Joins signs and codes, blanks NaN groups and flattens the planes to rows along K."""
     signs = np.signbit(groups).astype(np.uint8) << 3
     elements = np.where(bad[..., None], 0, signs | codes.reshape(groups.shape))
     metadata = np.where(bad[..., None], 0, metadata.reshape(*scales.shape, -1))
     rows = (*shape[:-1], -1)
     return Quantized(kind=kind, shape=shape, group=groups.shape[-1], subgroup=subgroup,
+                     encoding=encoding,
                      elements=elements.reshape(rows), metadata=metadata.reshape(rows),
                      scales=np.where(bad, SCALE_NAN, scales).astype(np.uint8))

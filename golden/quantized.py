@@ -8,6 +8,9 @@ from .formats import check_sizes
 
 KINDS = ("activation", "weight")
 
+ENCODINGS = {"activation": ("elem-em", "sg-em"), "weight": ("sg-em",)}
+"""What metadata may mean, by kind; the first is the default."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Quantized:
@@ -16,7 +19,7 @@ class Quantized:
     Attributes
     ----------
     kind : str
-        "activation" (Elem-EM, specification section 3) or "weight" (Sg-EM, section 4).
+        "activation" or "weight": the side of a product.
     elements : uint8 array, shape (..., Kpad)
         FP4 codes, one per byte.
     metadata : uint8 array, shape (..., Kpad / subgroup)
@@ -27,14 +30,18 @@ class Quantized:
         Shape (..., K) of the tensor before K was padded to whole groups.
     group, subgroup : int
         Elements per group and per subgroup.
+    encoding : str, optional
+        What the metadata mean: "elem-em", the refinement of a subgroup's largest element
+        (specification section 3), the default of activations; or "sg-em", the factor of a
+        subgroup (section 4), the only one of weights.
 
     Raises
     ------
     TypeError
         If a plane is not a uint8 array.
     ValueError
-        If ``kind`` or a size is not offered, or the planes do not fit ``shape``, or hold values
-        above 15 (elements) or 3 (metadata).
+        If ``kind``, ``encoding`` or a size is not offered, or the planes do not fit ``shape``, or
+        hold values above 15 (elements) or 3 (metadata).
     """
 
     kind: str
@@ -44,10 +51,17 @@ class Quantized:
     shape: tuple
     group: int = 32
     subgroup: int = 8
+    encoding: str | None = None
 
     def __post_init__(self):
         if self.kind not in KINDS:
             raise ValueError(f"kind must be one of {KINDS}, not {self.kind!r}")
+        offered = ENCODINGS[self.kind]
+        if self.encoding is None:
+            object.__setattr__(self, "encoding", offered[0])
+        elif self.encoding not in offered:
+            raise ValueError(f"encoding of kind {self.kind!r} must be one of {offered}, "
+                             f"not {self.encoding!r}")
         check_sizes(self.group, self.subgroup)
         *lead, k = _checked_shape(self.shape)
         groups = -(-k // self.group)
@@ -80,7 +94,8 @@ class Quantized:
                 self.scales.tobytes())
 
     @classmethod
-    def unpack(cls, elements, metadata, scales, *, kind, shape, group=32, subgroup=8):
+    def unpack(cls, elements, metadata, scales, *, kind, shape, group=32, subgroup=8,
+               encoding=None):
         """Reads what `pack` wrote.
 
         Parameters
@@ -93,11 +108,14 @@ class Quantized:
             Shape (..., K) of the tensor.
         group, subgroup : int
             Elements per group and per subgroup.
+        encoding : str, optional
+            "elem-em" or "sg-em", as of the class; the planes do not tell.
 
         Raises
         ------
         ValueError
-            If a plane's length does not fit ``shape``, or a size or ``kind`` is not offered.
+            If a plane's length does not fit ``shape``, or a size, ``kind`` or ``encoding`` is not
+            offered.
         """
         check_sizes(group, subgroup)
         *lead, k = _checked_shape(shape)
@@ -112,6 +130,7 @@ class Quantized:
             return _unpack(np.frombuffer(plane, np.uint8).reshape(*lead, rows), bits, length)
 
         return cls(kind=kind, shape=tuple(shape), group=group, subgroup=subgroup,
+                   encoding=encoding,
                    elements=read("elements", elements, 4, groups * group),
                    metadata=read("metadata", metadata, 2, groups * group // subgroup),
                    scales=read("scales", scales, 8, groups))
@@ -132,12 +151,14 @@ class Quantized:
                            axis=-1, bitorder="little")
 
 
-def check_quantized(q, name, kind=None):
-    """Raises TypeError or ValueError unless ``q`` is a Quantized (of that kind)."""
+def check_quantized(q, name, kind=None, encoding=None):
+    """Raises TypeError or ValueError unless ``q`` is a Quantized (of that kind and encoding)."""
     if not isinstance(q, Quantized):
         raise TypeError(f"{name} must be a Quantized, not {type(q).__name__}")
     if kind is not None and q.kind != kind:
         raise ValueError(f"{name} must be of kind {kind!r}, not {q.kind!r}")
+    if encoding is not None and q.encoding != encoding:
+        raise ValueError(f"{name} must be of encoding {encoding!r}, not {q.encoding!r}")
 
 
 def _checked_shape(shape):

@@ -1,19 +1,19 @@
 """Formats that M2XFP is compared with, and its own design space, through one interface.
 
 `FORMATS` lists them. Each cuts the last axis into groups, whose tail is padded with +0, and rounds
-every element once: to nearest, ties to the even code, saturating at the largest magnitude.
+every element once: to nearest, ties to the even code (HiF4: away from zero, RaZeR: to 5),
+saturating at the largest magnitude.
 Float32 subnormals are exact. A group that holds NaN or an infinity becomes a NaN group: its scale
 is the code of NaN, all else 0. An all-zero group has scale code 0. The sign of a zero is kept by
-elements with a sign bit, but under an E4M3 or E5M3 scale of 0 all elements are +0. Values read
-back rounded once to float32, where what is beyond its range reads as an infinity.
+elements with a sign bit but RaZeR's; under an E4M3 or E5M3 scale of 0 all elements are +0. Values
+read back rounded once to float32, where what is beyond its range reads as an infinity.
 
 Not here, as what is known to this project leaves a choice open that changes results:
 
 - Sg-EE, of one or two bits: whether the extra exponent raises or lowers a subgroup's scale.
 - Elem-EM top-2: how the metadata bits are divided between the two elements.
-- HiF4: how the encoder finds the scale and both levels of shared exponents.
 - MXFP4+: what becomes of the block maximum's implied exponent where the scale is clamped.
-- RaZeR: which special values there are.
+- RaZeR's weights: their larger special value is chosen for each model.
 - Adaptive M2-NVFP4: which neighbours of an E4M3 scale are tried.
 """
 
@@ -26,6 +26,7 @@ from .blocks import Blocks, Format, assemble, scaled_values
 from .decoder import dequantize
 from .design_space import SUBGROUPS, elem_em, sg_em
 from .formats import SCALE_MAX, groups_of
+from .hif4 import HIF4
 from .minifloats import E2M1, E2M3, E3M2, E4M3, E5M2, E8M0, INT8, S1P1, S1P3
 from .mxfp4 import quantize_mxfp4
 from .quantization_engine import quantize_activations, scaled_magnitudes
@@ -96,6 +97,7 @@ FORMATS = {f.name: f for f in (
     Format(name="MXFP4", group=32, element=E2M1, scale=E8M0,
            quantize=_quantize_mxfp4, dequantize=partial(_dequantize_mx, codec=E2M1)),
     _m2xfp("M2XFP activations", quantize_activations),
+    _m2xfp("M2XFP Sg-threshold", partial(quantize_activations, encoding="sg-threshold")),
     _m2xfp("M2XFP weights", quantize_weights),
     _m2xfp("M2XFP weights fixed", partial(quantize_weights, adaptive=False)),
     _mx("MXFP6 E2M3", E2M3, 2),
@@ -106,6 +108,7 @@ FORMATS = {f.name: f for f in (
     _smx("SMX4", S1P1),
     _smx("SMX6", S1P3),
     *float_scales.FORMATS,
+    HIF4,
     *(elem_em(n, adaptive=adaptive) for adaptive in (False, True) for n in SUBGROUPS),
     *(sg_em(n, bits=bits, adaptive=adaptive)
       for bits in (2, 1) for adaptive in (True, False) for n in SUBGROUPS),

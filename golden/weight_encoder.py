@@ -55,7 +55,7 @@ def quantize_weights(w, *, group=32, subgroup=8, rule="floor", adaptive=True, th
     check_rule(rule)
     check_threads(threads)
     check_tensor(w, "w")
-    planes = fast.encode(w, group, subgroup, rule, threads, kind="weight", adaptive=adaptive)
+    planes = fast.encode(w, group, subgroup, rule, threads, encoding="sg-em", adaptive=adaptive)
     return Quantized(kind="weight", shape=w.shape, group=group, subgroup=subgroup, **planes)
 
 
@@ -73,7 +73,7 @@ def definition(w, *, group=32, subgroup=8, rule="floor", adaptive=True):
     codes = np.zeros(u.shape, np.uint8)
     metadata = np.zeros(u.shape[:-1], np.uint8)
     for bias in (-1, 0, 1) if adaptive else (0,):
-        candidate, factors, excess = _best_factors(u, 2.0**bias)
+        candidate, factors, excess = best_factors(u, 2.0**bias)
         offered = (start + bias >= 0) & (start + bias <= SCALE_MAX)
         better = offered & (excess < best_excess)
         best_excess = np.where(better, excess, best_excess)
@@ -84,7 +84,7 @@ def definition(w, *, group=32, subgroup=8, rule="floor", adaptive=True):
     return assemble("weight", w.shape, groups, codes, metadata, scales, bad, subgroup)
 
 
-def _best_factors(u, scale):
+def best_factors(u, scale):
     """Best codes and factors of subgroups (..., subgroup) at a scale, and the groups' excess.
 
     The excess is the squared error less the sum of ``u**2``, which all candidates share: the

@@ -195,4 +195,4 @@ def _quantized(quantize, x):
     parts = [quantize(x[start : start + count]) for start in range(0, len(x), count)]
     planes = {name: np.concatenate([getattr(part, name) for part in parts])
               for name in ("elements", "metadata", "scales")}
-    return Quantized(kind=parts[0].kind, shape=x.shape, **planes)
+    return Quantized(kind=parts[0].kind, encoding=parts[0].encoding, shape=x.shape, **planes)

@@ -88,23 +88,25 @@ def encode_nvfp4(group, tensor_scale):
             for s, x in zip(_signs(group), magnitudes, strict=True)], scale
 
 
+def factor_errors(group, scale, subgroup=8):
+    """Squared errors of every factor, and its codes: [{k: (error, codes)} per subgroup]."""
+    candidates = []
+    for part in _cut([8 * units(x) for x in group], subgroup):
+        tried = {}
+        for k in range(4):
+            step = (4 + k) * scale_units(scale)
+            codes = [nearest(x, E2M1_HALVES, step) for x in part]
+            errors = [x - E2M1_HALVES[c] * step for x, c in zip(part, codes, strict=True)]
+            tried[k] = sum(e * e for e in errors), codes
+        candidates.append(tried)
+    return candidates
+
+
 def weight_errors(group, *, subgroup=8, rule="floor", adaptive=True):
     """Squared errors of every candidate, and its codes: {b: [{k: (error, codes)} per subgroup]}."""
     start = scale_code(group, rule)
-    candidates = {}
-    for b in (-1, 0, 1) if adaptive else (0,):
-        if not 0 <= start + b <= 254:
-            continue
-        candidates[b] = []
-        for part in _cut([8 * units(x) for x in group], subgroup):
-            tried = {}
-            for k in range(4):
-                step = (4 + k) * scale_units(start + b)
-                codes = [nearest(x, E2M1_HALVES, step) for x in part]
-                errors = [x - E2M1_HALVES[c] * step for x, c in zip(part, codes, strict=True)]
-                tried[k] = sum(e * e for e in errors), codes
-            candidates[b].append(tried)
-    return candidates
+    return {b: factor_errors(group, start + b, subgroup)
+            for b in ((-1, 0, 1) if adaptive else (0,)) if 0 <= start + b <= 254}
 
 
 def encode_weights(group, *, subgroup=8, rule="floor", adaptive=True):
@@ -119,6 +121,21 @@ def encode_weights(group, *, subgroup=8, rule="floor", adaptive=True):
     codes = [c for part, k in zip(tried[b], best_k[b], strict=True) for c in part[k][1]]
     return ([s + c for s, c in zip(_signs(group), codes, strict=True)], best_k[b],
             scale_code(group, rule) + b)
+
+
+def encode_sg_threshold(group, *, subgroup=8):
+    """Elements, metadata and scale of a group of Python floats (docs/encodings.md)."""
+    if not all(map(math.isfinite, group)):
+        return [0] * len(group), [0] * (len(group) // subgroup), 255
+    amax = Fraction(max(map(units, group)), UNIT)
+    scale = 0
+    # The largest scale under which the largest magnitude is at least 11/2.
+    while amax >= Fraction(11, 2) * Fraction(scale_units(scale + 1), UNIT):
+        scale += 1
+    tried = factor_errors(group, scale, subgroup)
+    best = [min(range(4), key=lambda k, part=part: (part[k][0], k)) for part in tried]
+    codes = [c for part, k in zip(tried, best, strict=True) for c in part[k][1]]
+    return [s + c for s, c in zip(_signs(group), codes, strict=True)], best, scale
 
 
 @cache
@@ -186,23 +203,25 @@ def accumulate(acc, total, activation_scale, weight_scale):
     return float32(fraction(acc) + term)
 
 
-def group_sum(activation, weight):
-    """G of two records (elements, metadata, ...), in units of 1/64."""
-    products = zip(values("activation", *activation[:2]), values("weight", *weight[:2]),
-                   strict=True)
+def group_sum(activation, weight, kind="activation"):
+    """G of two records (elements, metadata, ...), in units of 1/64; ``kind`` is the first one's."""
+    products = zip(values(kind, *activation[:2]), values("weight", *weight[:2]), strict=True)
     total = 64 * sum(x * w for x, w in products)
     assert total.denominator == 1
     return int(total)
 
 
-def matmul(activations, weights):
-    """Float32 bits of a product: rows of records on either side (section 7)."""
+def matmul(activations, weights, kind="activation"):
+    """Float32 bits of a product: rows of records on either side (section 7).
+
+    ``kind`` says how activations are read: as such or, with factors, as "weight".
+    """
     result = []
     for x_row in activations:
         for w_row in weights:
             acc = 0
             for x, w in zip(x_row, w_row, strict=True):
-                acc = accumulate(acc, group_sum(x, w), x[2], w[2])
+                acc = accumulate(acc, group_sum(x, w, kind), x[2], w[2])
             result.append(acc)
     return np.array(result, np.uint32).reshape(len(activations), len(weights))
 

@@ -28,14 +28,18 @@ def random_quantized(shape, group=32, subgroup=8, kind="weight", rng=None):
 
 @settings(max_examples=100, deadline=None, derandomize=True, database=None)
 @given(shape=st.lists(st.integers(1, 4), max_size=2), k=st.integers(1, 100),
-       sizes=st.sampled_from(SIZES), kind=st.sampled_from(["activation", "weight"]),
+       sizes=st.sampled_from(SIZES), how=st.sampled_from(
+           [("activation", None), ("activation", "sg-em"), ("weight", "sg-em")]),
        seed=st.integers(0, 99))
-def test_unpack_reads_what_pack_writes(shape, k, sizes, kind, seed):
+def test_unpack_reads_what_pack_writes(shape, k, sizes, how, seed):
     group, subgroup = sizes
-    q = random_quantized((*shape, k), group, subgroup, kind, np.random.default_rng(seed))
+    kind, encoding = how
+    q = dataclasses.replace(random_quantized((*shape, k), group, subgroup, kind,
+                                             np.random.default_rng(seed)), encoding=encoding)
     packed = q.pack()
     assert all(type(plane) is bytes for plane in packed)
-    read = Quantized.unpack(*packed, kind=kind, shape=q.shape, group=group, subgroup=subgroup)
+    read = Quantized.unpack(*packed, kind=kind, shape=q.shape, group=group, subgroup=subgroup,
+                            encoding=encoding)
     for field in dataclasses.fields(Quantized):
         assert np.array_equal(getattr(read, field.name), getattr(q, field.name)), field.name
     assert read.shape == q.shape
@@ -105,6 +109,10 @@ def test_positional_arguments_are_refused():
 @pytest.mark.parametrize("change, message", [
     ({"kind": "weights"}, "kind must be one of ('activation', 'weight'), not 'weights'"),
     ({"kind": None}, "kind must be one of ('activation', 'weight'), not None"),
+    ({"encoding": "elem-em"},
+     "encoding of kind 'weight' must be one of ('sg-em',), not 'elem-em'"),
+    ({"kind": "activation", "encoding": "sg-threshold"},
+     "encoding of kind 'activation' must be one of ('elem-em', 'sg-em'), not 'sg-threshold'"),
     ({"group": 8}, "group must be one of (16, 32), not 8"),
     ({"subgroup": 5}, "subgroup must be one of (4, 8, 16, 32), not 5"),
     ({"group": 16, "subgroup": 32}, "subgroup must divide group 16, not 32"),

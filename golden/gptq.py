@@ -1,0 +1,110 @@
+"""Weights of the least output error: GPTQ (arXiv 2210.17323) for Sg-EM."""
+
+import numpy as np
+
+from .formats import check_sizes, check_tensor, e2m1_integers, round_magnitude
+from .quantized import Quantized
+from .weight_encoder import quantize_weights
+
+
+def gptq(weights, hessian, *, damping=0.01, group=32, subgroup=8):
+    """Quantizes weights so that a layer's outputs, not its weights, change least.
+
+    Columns are rounded in ascending order; each one's error is made up for by those that are still
+    to come. When a group's turn comes, its scale and factors are those that `quantize_weights`
+    finds for its weights as they then are. With inputs that are not correlated the result is that
+    of `quantize_weights`.
+
+    All is in float64. A weight that updates leave within its rounding of a decision point may be
+    rounded otherwise by another linear algebra library.
+
+    Parameters
+    ----------
+    weights : array of float32, float16 or bfloat16, shape (N, K)
+        Finite.
+    hessian : array of float32 or float64, shape (K, K)
+        Sum or mean of the products of inputs, ``x.T @ x``. If it is all zeros, every input counts
+        alike.
+    damping : float
+        Added to the diagonal, as a share of its mean; above 0.
+    group, subgroup : int
+        As of `quantize_weights`.
+
+    Returns
+    -------
+    Quantized
+        Of kind "weight".
+
+    Raises
+    ------
+    TypeError
+        If an array is not one, or not of a supported type.
+    ValueError
+        If a shape does not fit, a value is not finite or a size is not offered, if ``damping`` is
+        not above 0, or if ``hessian`` is no sum of products.
+    """
+    check_sizes(group, subgroup)
+    check_tensor(weights, "weights")
+    if weights.ndim != 2:
+        raise ValueError(f"weights must be a matrix, not of shape {weights.shape}")
+    rows, k = weights.shape
+    if not isinstance(hessian, np.ndarray) or hessian.dtype not in (np.float32, np.float64):
+        raise TypeError("hessian must be a NumPy array of float32 or float64, "
+                        f"not {getattr(hessian, 'dtype', type(hessian).__name__)}")
+    if hessian.shape != (k, k):
+        raise ValueError(f"hessian must have shape {(k, k)} for weights of {weights.shape}, "
+                         f"not {hessian.shape}")
+    for name, array in ("weights", weights), ("hessian", hessian):
+        if not np.isfinite(array.astype(np.float64)).all():
+            raise ValueError(f"{name} must be finite")
+    if not 0 < damping < np.inf:
+        raise ValueError(f"damping must be finite and above 0, not {damping!r}")
+
+    feedback = _feedback(hessian.astype(np.float64), damping)
+    # Columns are contiguous, and the padding's codes stay 0.
+    padded = -(-k // group) * group
+    w = np.zeros((padded, rows))
+    w[:k] = weights.T
+    planes = {"elements": np.zeros((rows, padded), np.uint8),
+              "metadata": np.zeros((rows, padded // subgroup), np.uint8),
+              "scales": np.zeros((rows, padded // group), np.uint8)}
+    errors = np.zeros((group, rows))
+    for start in range(0, k, group):
+        count = min(group, k - start)
+        block = w[start : start + group]
+        chosen = quantize_weights(np.ascontiguousarray(block.T, np.float32), group=group,
+                                  subgroup=subgroup)
+        steps = np.ldexp((4.0 + chosen.metadata).repeat(subgroup, axis=1),
+                         chosen.scales.astype(np.int32) - 129).T
+        codes = np.zeros((group, rows), np.uint8)
+        for i in range(count):
+            codes[i] = round_magnitude(np.abs(block[i]) / steps[i], 1)
+            codes[i] |= np.signbit(block[i]).astype(np.uint8) << 3
+            errors[i] = block[i] - e2m1_integers(codes[i]) * (steps[i] / 2)
+            following = feedback[start + i, start + i + 1 : start + count]
+            block[i + 1 : count] -= following[:, None] * errors[i]
+        w[start + count : k] -= feedback[start : start + count, start + count :].T @ errors[:count]
+        for name, plane in (("elements", codes.T), ("metadata", chosen.metadata),
+                            ("scales", chosen.scales)):
+            width = plane.shape[1]
+            planes[name][:, start // group * width : (start // group + 1) * width] = plane
+    return Quantized(kind="weight", shape=weights.shape, group=group, subgroup=subgroup, **planes)
+
+
+def _feedback(hessian, damping):
+    """How much of column i's error column j > i makes up for: upper triangular, (i, j).
+
+    The best that columns after i can do is the conditional minimum of the quadratic form. With
+    ``hessian = V @ V.T`` and V upper triangular, it is row i of V's inverse over its diagonal.
+    """
+    mean = np.trace(hessian) / len(hessian)
+    hessian = (hessian + hessian.T) / 2
+    hessian[np.diag_indices(len(hessian))] += damping * mean if mean > 0 else 1
+    try:
+        # The usual factor is lower triangular: turned round, it is V.
+        v = np.linalg.cholesky(hessian[::-1, ::-1])[::-1, ::-1]
+    except np.linalg.LinAlgError:
+        raise ValueError("hessian must be a sum of products of inputs, so that no direction has "
+                         "a negative error") from None
+    inverse = np.linalg.inv(v)
+    return inverse / np.diag(inverse)[:, None]

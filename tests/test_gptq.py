@@ -1,0 +1,122 @@
+"""Error feedback, against the conditional minimum solved anew for every column."""
+
+import numpy as np
+import pytest
+
+from golden import dequantize, quantize_weights
+from golden.gptq import gptq
+
+
+def hessian_of(rng, k, decay=10):
+    x = rng.standard_normal((4 * k, k)) * np.exp(-np.arange(k) / decay)
+    x = x @ rng.standard_normal((k, k))
+    return x.T @ x
+
+
+def output_error(q, w, hessian):
+    d = dequantize(q).astype(np.float64) - w
+    return float(np.sum(d @ hessian * d))
+
+
+def slowly(w, hessian, damping, group=32, subgroup=8):
+    """GPTQ's values: before each column, all that are left are at the quadratic form's minimum."""
+    k = w.shape[1]
+    h = hessian + damping * np.trace(hessian) / k * np.eye(k)
+    original = w.astype(np.float64)
+    now, fixed = original.copy(), np.zeros(original.shape)
+    for column in range(k):
+        done, left = slice(0, column), slice(column, k)
+        now[:, left] = original[:, left] - np.linalg.solve(
+            h[left, left], h[left, done] @ (fixed - original)[:, done].T).T
+        if column % group == 0:
+            part = np.zeros((len(w), group), np.float32)
+            part[:, : k - column] = now[:, column : column + group]
+            q = quantize_weights(part, group=group, subgroup=subgroup)
+            steps = (1 + q.metadata / 4).repeat(subgroup, 1) * 2.0 ** (q.scales.astype(int) - 127)
+        step = steps[:, column % group]
+        grid = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6]) * step[:, None]
+        nearest = np.abs(np.abs(now[:, column, None]) - grid).argmin(axis=1)
+        value = np.take_along_axis(grid, nearest[:, None], 1)[:, 0]
+        fixed[:, column] = np.copysign(value, now[:, column])
+    return fixed
+
+
+@pytest.mark.parametrize("k, group, subgroup", [
+    (96, 32, 8), (70, 32, 8), (40, 16, 4), (33, 32, 32),
+])
+def test_against_minimum_before_every_column(k, group, subgroup):
+    rng = np.random.default_rng(k)
+    w = rng.standard_t(4, (12, k)).astype(np.float32)
+    hessian = hessian_of(rng, k)
+    q = gptq(w, hessian, damping=0.02, group=group, subgroup=subgroup)
+    assert (q.kind, q.shape, q.group, q.subgroup) == ("weight", w.shape, group, subgroup)
+    assert not q.elements[:, k:].any()
+    expected = slowly(w, hessian, 0.02, group, subgroup)
+    assert np.array_equal(dequantize(q), expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 32), (7, 100)])
+@pytest.mark.parametrize("hessian", [lambda k: np.eye(k), lambda k: np.diag(2.0 ** np.arange(k)),
+                                     lambda k: np.zeros((k, k), np.float32)])
+def test_without_correlation_weights_are_rounded(shape, hessian):
+    w = np.random.default_rng(1).standard_t(3, shape).astype(np.float32)
+    w[0, 0] = -0.0
+    assert gptq(w, hessian(shape[1])).pack() == quantize_weights(w).pack()
+
+
+def test_outputs_are_nearer():
+    rng = np.random.default_rng(2)
+    w = rng.standard_normal((64, 256)).astype(np.float32)
+    hessian = hessian_of(rng, 256, decay=80)
+    plain, tuned = (output_error(q, w, hessian)
+                    for q in (quantize_weights(w), gptq(w, hessian)))
+    assert tuned < 0.5 * plain
+    # The weights themselves are not.
+    assert output_error(gptq(w, hessian), w, np.eye(256)) > output_error(
+        quantize_weights(w), w, np.eye(256))
+
+
+def test_inputs_are_left_alone_and_types_agree():
+    rng = np.random.default_rng(3)
+    w, hessian = rng.standard_normal((4, 64)).astype(np.float16), hessian_of(rng, 64)
+    kept = w.copy(), hessian.copy()
+    q = gptq(w, hessian)
+    assert (w == kept[0]).all()
+    assert (hessian == kept[1]).all()
+    assert q.pack() == gptq(w.astype(np.float32), hessian * 2.0**20).pack()
+    assert q.pack() == gptq(np.asfortranarray(w), np.asfortranarray(hessian)).pack()
+
+
+def test_dead_inputs():
+    """Columns that no input reaches are rounded; the others as without them."""
+    rng = np.random.default_rng(4)
+    w, hessian = rng.standard_normal((4, 64)).astype(np.float32), hessian_of(rng, 64)
+    hessian[32:] = 0
+    hessian[:, 32:] = 0
+    q = gptq(w, hessian)
+    assert np.array_equal(q.elements[:, 32:], quantize_weights(w).elements[:, 32:])
+    # The damping of the mean is halved by the dead half.
+    alone = gptq(np.ascontiguousarray(w[:, :32]), np.ascontiguousarray(hessian[:32, :32]),
+                 damping=0.005)
+    assert np.array_equal(q.elements[:, :32], alone.elements)
+
+
+W, H = np.ones((2, 32), np.float32), np.eye(32)
+
+
+@pytest.mark.parametrize("w, hessian, options, error, message", [
+    (W.tolist(), H, {}, TypeError, "weights must be a NumPy array of one of"),
+    (W[0], H, {}, ValueError, r"weights must be a matrix, not of shape \(32,\)"),
+    (W, H.tolist(), {}, TypeError, "hessian must be a NumPy array of float32 or float64, not list"),
+    (W, H.astype(int), {}, TypeError, "hessian must be a NumPy array of .*, not int64"),
+    (W, H[:31], {}, ValueError,
+     r"hessian must have shape \(32, 32\) for weights of \(2, 32\), not \(31, 32\)"),
+    (W * np.float32("nan"), H, {}, ValueError, "weights must be finite"),
+    (W, H + np.inf, {}, ValueError, "hessian must be finite"),
+    (W, -H - 1, {}, ValueError, "hessian must be a sum of products of inputs"),
+    (W, H, {"damping": 0}, ValueError, "damping must be finite and above 0, not 0"),
+    (W, H, {"group": 64}, ValueError, r"group must be one of \(16, 32\), not 64"),
+])
+def test_wrong_arguments(w, hessian, options, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        gptq(w, hessian, **options)
