@@ -134,8 +134,8 @@ def add(m, a, b, *, carry, name):
     m.d.comb += [
         # Carries into the lower places of pairs, then into the upper ones.
         evens.eq(Cat(Cat(out, C(0, 1)) for out in carries)),
-        odds.eq((both | (either & evens)) << 1),
-        result.eq(either ^ (evens | (odds & sum(2 << place for place in range(0, width, 2))))),
+        odds.eq(((both | (either & evens)) & sum(1 << place for place in range(0, width, 2))) << 1),
+        result.eq(either ^ (evens | odds)),
     ]
     return result
 

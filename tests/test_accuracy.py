@@ -370,9 +370,9 @@ def ids(*shape):
 
 
 def test_losses():
+    model = networks.model(networks.llama())
     import torch
 
-    model = networks.model(networks.llama())
     tokens = ids(600)
     run = Evaluation(model)
     plain = run.losses(FLOAT, tokens)
@@ -434,9 +434,9 @@ def test_layers():
 
 
 def test_embeddings():
+    model = networks.model(networks.bert())
     import torch
 
-    model = networks.model(networks.bert())
     run = Evaluation(model)
     texts = ["1 2 3 4 5", "9 8 7"]
     found = run.embeddings(FLOAT, texts, length=3)

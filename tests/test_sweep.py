@@ -232,7 +232,9 @@ def test_signal(folder):
     """Yosys, which would take longer, ends with the command."""
     root = os.path.dirname(os.path.dirname(sweep.__file__))
     process = subprocess.Popen(
-        [sys.executable, "-c", "import sys, hw.synth, hw.yosys\n"
+        [sys.executable, "-c", "import signal, sys, hw.synth, hw.yosys\n"
+         # Whoever runs the tests may ignore it.
+         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
          "def started(*arguments, **options):\n"
          "    process = start(*arguments, **options)\n"
          "    print('started', process.pid, flush=True)\n"
