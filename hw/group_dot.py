@@ -180,7 +180,8 @@ class _Subgroup(wiring.Component):
         refinement = None
         if self.has_metadata:
             refinement = refine(m, self.weights, self.lane, self.refinement)
-        low, high = add_products(m, products, refinement)
+        # It comes by way of the top-1's selection: about two full adders later.
+        low, high = add_products(m, products, refinement, arrival=4)
         m.d.comb += [self.rows.low.eq(low), self.rows.high.eq(high)]
 
         return m

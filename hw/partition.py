@@ -8,9 +8,6 @@ from functools import cache
 LARGEST = 16_384
 """Bits of signals, in a module and all below it, up to which it is mapped as a whole."""
 
-SMALLEST = 1024
-"""Bits below which a module becomes part of the one that holds it."""
-
 
 def partition(text, top):
     """Modules to keep so that none is too large to be mapped as a whole.
@@ -42,7 +39,7 @@ def partition(text, top):
 
     def split(parent):
         for child in children[parent]:
-            if child not in kept and size(child) >= SMALLEST:
+            if child not in kept:
                 kept.append(child)
                 if size(child) > LARGEST:
                     split(child)

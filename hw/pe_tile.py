@@ -98,10 +98,11 @@ def _negated_significands(m, w, x, lanes):
     return bits
 
 
-def add_products(m, products, refinement=None):
+def add_products(m, products, refinement=None, *, arrival=0):
     """Two rows that add up, modulo their width, to the sum of a power of two of products.
 
-    With a refinement, which is in units of 1/16, so is the sum.
+    With a refinement, which is in units of 1/16, so is the sum. It arrives so many delays of an
+    exclusive or after the products, as far as the tree is to know.
     """
     # Without their sign's weight, products are 2**8 too large where they are negative. Counting
     # the sign the other way round makes that 2**8 each, of 8 2**11 in all: the top bit. At most
@@ -112,7 +113,7 @@ def add_products(m, products, refinement=None):
     if refinement is not None:
         refinement = Cat(refinement, refinement[-1].replicate(width - len(refinement)))
         # It comes by way of the top-1's selection: about two full adders later.
-        rows.insert(0, (0, refinement, 0))
+        rows.insert(0, (0, refinement, arrival))
     dot = compress(m, rows, width=width, name="dot")
     return [dot[0] ^ (1 << (width - 1)), dot[1]]
 

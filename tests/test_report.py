@@ -13,7 +13,7 @@ from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw import breakdown, measurement, power, registry, report, sweep, synth
+from hw import breakdown, comparison, measurement, power, registry, report, sweep, synth
 from hw.buffer import Bank
 from hw.liberty import find_library
 from hw.sweep import Point
@@ -334,6 +334,7 @@ def test_power_is_kept_apart(monkeypatch, tmp_path):
 
 @pytest.mark.long
 def test_real_page(tmp_path, monkeypatch, capsys):
+    format_units = comparison.format_units
     pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("M2XFP_CACHE_DIR", str(tmp_path / "cache"))
@@ -342,7 +343,11 @@ def test_real_page(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "COLUMNS", "1")
     monkeypatch.setattr(power, "UNITS", ["top1"])
     monkeypatch.setattr(report, "_deep_units", lambda: ["pe_tile", "group_accumulator"])
-    monkeypatch.delitem(registry.UNITS, "accelerator")
+    for name in "accelerator", "decoder", "group_mac":
+        monkeypatch.delitem(registry.UNITS, name)
+    monkeypatch.setattr(comparison, "format_units", lambda columns: [
+        row for row in format_units(columns)
+        if row[2] in ("pe_tile", "nvfp4_pe_tile", "quantization_engine")])
     array = registry.UNITS["mac_array"]
     monkeypatch.setitem(registry.UNITS, "mac_array", dataclasses.replace(
         array, parameters=array.parameters | {"columns": (1,), "depth": (5,)}))

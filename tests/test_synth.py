@@ -86,7 +86,6 @@ class Pair(wiring.Component):
 def test_module_by_module(monkeypatch):
     """Both ways the netlist is flat, with paths through several modules."""
     monkeypatch.setattr(partition, "LARGEST", 1)
-    monkeypatch.setattr(partition, "SMALLEST", 1)
     results = {}
     for hierarchical in (False, True):
         results[hierarchical] = result = measurement.synthesize(
@@ -135,7 +134,6 @@ class Holder(wiring.Component):
 @pytest.mark.parametrize("hierarchical", [False, True])
 def test_memories_are_left_out(hierarchical, monkeypatch):
     monkeypatch.setattr(partition, "LARGEST", 1)
-    monkeypatch.setattr(partition, "SMALLEST", 1)
     library = find_library()
     logic, holder = (measurement.synthesize("top", component, library, hierarchical=hierarchical)
                      for component in (Logic(), Holder()))
@@ -268,7 +266,7 @@ def test_mapping_by_module_is_like_flattened(tmp_path, capsys):
     assert list(units) == ["mac_array columns=4", "mac_array columns=4 --flatten"]
     modules, flat = units.values()
     assert (modules["hierarchical"], flat["hierarchical"]) == (True, False)
-    assert "synth -flatten " in flat["script"] and "synth -flatten " not in modules["script"]
+    assert "keep_hierarchy 1 " in modules["script"] and "keep_hierarchy 1 " not in flat["script"]
     assert modules["area_um2"] == pytest.approx(flat["area_um2"], rel=0.03)
     first, second = capsys.readouterr().out.splitlines()[2:4]
     assert first.split()[3:6] == ["by", "module", "mac_array"]
