@@ -25,7 +25,8 @@ from . import convert, models
 from .command import Parser
 from .decoder import dequantize
 from .evaluation import FLOAT, Evaluation, scheme
-from .gptq import gptq
+from .gptq import gptq, gptq_nvfp4
+from .nvfp4 import dequantize_nvfp4, quantize_nvfp4, tensor_scale_of
 from .safetensors import BadFile, replacing
 from .weight_encoder import quantize_weights
 
@@ -85,7 +86,9 @@ def main(arguments=None):
                         help="tokens of a sequence (default: 1024)")
     parser.add_argument("--evaluate", type=int, default=0, metavar="N",
                         help="also runs the model on the text's first N sequences, before and "
-                             "after, with 4-bit activations")
+                             "after, with 4-bit activations, and calibrated for NVFP4")
+    parser.add_argument("--evaluate-text", type=Path, action="append", default=[], metavar="FILE",
+                        help="and on the first N sequences of another UTF-8 text; repeatable")
     parser.add_argument("--no-scaling", dest="scaling", action="store_false",
                         help="channels keep their scale")
     parser.add_argument("--no-gptq", dest="feedback", action="store_false",
@@ -95,16 +98,25 @@ def main(arguments=None):
     for name, least in ("sequences", 1), ("length", 2), ("evaluate", 2):
         if getattr(options, name) < least and not (name == "evaluate" and options.evaluate == 0):
             parser.error(f"--{name} must be at least {least}, not {getattr(options, name)}")
+    if options.evaluate_text and not options.evaluate:
+        parser.error("--evaluate-text must come with --evaluate N, the sequences of each text")
     try:
         convert.check_folder(options.target)
-        text = options.text.read_text(encoding="utf-8") if options.text else models.news()
+        text = read(options.text) if options.text else models.news()
+        texts = [read(path) for path in options.evaluate_text]
         model = models.smollm2() if options.model == "smollm2" else load(options.model)
-        others, tokens = sequences(model.tokenizer, text, first=options.evaluate,
-                                   last=options.sequences, length=options.length)
-        result = calibrate(model, tokens, scaling=options.scaling, feedback=options.feedback)
+        first, tokens = sequences(model.tokenizer, text, first=options.evaluate,
+                                  last=options.sequences, length=options.length)
+        others = [first, *(sequences(model.tokenizer, other, first=options.evaluate, last=0,
+                                     length=options.length, name=path)[0]
+                           for path, other in zip(options.evaluate_text, texts, strict=True))]
+        result = calibrate(model, tokens, scaling=options.scaling, feedback=options.feedback,
+                           nvfp4=options.evaluate > 0)
+        names = [options.text.name if options.text else "news",
+                 *(path.name for path in options.evaluate_text)]
         report = {
             "model": model.name, "reference": model.reference,
-            "text": options.text.name if options.text else "news", "sequences": len(tokens),
+            "text": names[0], "sequences": len(tokens),
             "length": tokens.shape[1], "scaling": options.scaling, "gptq": options.feedback,
             "damping": DAMPING, "output_error": result.errors,
             "scales": {name: np.log2(s).astype(int).tolist() for name, s in result.scales.items()},
@@ -116,11 +128,10 @@ def main(arguments=None):
             file.write(json.dumps(report).encode() + b"\n")
         print(table(result))
         if options.evaluate:
-            print("\n" + losses_table(evaluate(model, result, others)))
+            for name, found in zip(names, evaluate(model, result, others), strict=True):
+                print("\n" + losses_table(found, name))
     except (BadFile, Unsupported, models.Unavailable) as error:
         return _failed(error)
-    except UnicodeDecodeError:
-        return _failed(f"{options.text} must be text in UTF-8")
     except OSError as error:
         return _failed(f"{error.filename or options.target}: {error.strerror or error}")
     except KeyboardInterrupt:
@@ -132,6 +143,28 @@ def main(arguments=None):
 def _failed(text):
     print(f"error: {text}", file=sys.stderr)
     return 1
+
+
+def read(path):
+    """A file's text.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    Unsupported
+        If it is no UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise Unsupported(f"{path} must be text in UTF-8") from None
 
 
 def load(folder):
@@ -172,7 +205,7 @@ def load(folder):
                         linears=models.block_linears(network))
 
 
-def sequences(tokenizer, text, *, first, last, length):
+def sequences(tokenizer, text, *, first, last, length, name="the text"):
     """The first and the last tokens of a text, cut into sequences.
 
     Parameters
@@ -182,6 +215,8 @@ def sequences(tokenizer, text, *, first, last, length):
     text : str
     first, last, length : int
         Sequences at either end, and tokens of each.
+    name : str or Path
+        What the text is called in an error.
 
     Returns
     -------
@@ -194,7 +229,7 @@ def sequences(tokenizer, text, *, first, last, length):
     """
     tokens = np.array(tokenizer(text).input_ids)
     if (first + last) * length > len(tokens):
-        raise Unsupported(f"the text must have at least {first + last} x {length} tokens, "
+        raise Unsupported(f"{name} must have at least {first + last} x {length} tokens, "
                           f"not {len(tokens)}")
     return (tokens[: first * length].reshape(first, length),
             tokens[len(tokens) - last * length :].reshape(last, length))
@@ -286,15 +321,18 @@ class Calibrated:
     errors : dict of str to dict of str to float
         By the weights' names, the squared error of the layer's output over the output's square:
         "plain", as `quantize_weights` rounds the weights of the model, and "calibrated".
+    nvfp4 : dict of str to QuantizedNvfp4
+        The scaled weights in NVFP4, by the tensors' names, if they were wanted.
     """
 
     weights: dict
     others: dict
     scales: dict
     errors: dict
+    nvfp4: dict
 
 
-def calibrate(model, tokens, *, scaling=True, feedback=True):
+def calibrate(model, tokens, *, scaling=True, feedback=True, nvfp4=False):
     """Calibrates a model.
 
     Parameters
@@ -307,6 +345,8 @@ def calibrate(model, tokens, *, scaling=True, feedback=True):
         Whether channels are scaled.
     feedback : bool
         Whether weights are rounded by GPTQ, or each on its own.
+    nvfp4 : bool
+        Whether the same is done for NVFP4, too, for comparison.
 
     Returns
     -------
@@ -323,7 +363,7 @@ def calibrate(model, tokens, *, scaling=True, feedback=True):
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     tensors = _tensors(model.network)
     hessians = _hessians(model, tokens)
-    scales, weights, errors = {}, {}, {}
+    scales, weights, errors, rivals = {}, {}, {}, {}
     with tqdm(total=len(hessians), unit="input", leave=False, disable=None) as bar:
         for prefix in _prefixes(model):
             plain = {}
@@ -347,11 +387,15 @@ def calibrate(model, tokens, *, scaling=True, feedback=True):
                     start = rows.stop
                     part = replace(q, shape=w[rows].shape, elements=q.elements[rows],
                                    metadata=q.metadata[rows], scales=q.scales[rows])
+                    if nvfp4:
+                        # One by one, as each has a tensor scale of its own.
+                        rivals[name] = (gptq_nvfp4(w[rows], hessian, damping=DAMPING) if feedback
+                                        else quantize_nvfp4(w[rows], tensor_scale_of(w[rows])))
                     weights[name] = tensors.pop(name), part
                     errors[name] = {"plain": plain[name],
                                     "calibrated": _output_error(part, w[rows], hessian)}
                 bar.update()
-    return Calibrated(weights=weights, others=tensors, scales=scales, errors=errors)
+    return Calibrated(weights=weights, others=tensors, scales=scales, errors=errors, nvfp4=rivals)
 
 
 def _prefixes(model):
@@ -406,20 +450,24 @@ def table(result):
 
 
 BEFORE = {
+    "MXFP4": "MXFP4",
     "NVFP4": "NVFP4",
     "M2XFP": "M2XFP",
     "M2XFP, Sg-threshold": "M2XFP weights/M2XFP Sg-threshold",
 }
 """Schemes of `golden.evaluation` that the model is run in as it was, by what they are called."""
 
+AFTER_NVFP4 = {"calibrated NVFP4": "float/NVFP4"}
+"""The same with weights calibrated for NVFP4 in the place of the model's."""
+
 AFTER = {
     "calibrated M2XFP": "float/M2XFP activations",
     "calibrated M2XFP, Sg-threshold": "float/M2XFP Sg-threshold",
 }
-"""The same with calibrated weights in the place of the model's."""
+"""The same with those for M2XFP."""
 
 
-def evaluate(model, result, tokens):
+def evaluate(model, result, texts):
     """Losses of a model with weights and activations of its blocks' layers in four bits.
 
     Parameters
@@ -427,45 +475,68 @@ def evaluate(model, result, tokens):
     model : golden.models.Model
         It has the calibrated weights afterwards.
     result : Calibrated
-    tokens : ndarray of int64, shape (sequences, length)
+        With weights in NVFP4.
+    texts : list of ndarray of int64, shape (sequences, length)
 
     Returns
     -------
-    dict of str to list of (float, float)
-        By what is run, for every sequence the mean negative log-likelihood's increase over that
-        of the model as it was, and the divergence from its predictions, in nats.
+    list of dict of str to list of (float, float)
+        For every text, by what is run, for every sequence the mean negative log-likelihood's
+        increase over that of the model as it was, and the divergence from its predictions, in nats.
     """
     import torch
 
     evaluation = Evaluation(model)
-    found = {}
-    with tqdm(total=len(tokens) * (1 + len(BEFORE) + len(AFTER)), unit="sequence", leave=False,
-              disable=None) as bar:
-        def losses(chosen):
+    found = [{} for _ in texts]
+    with tqdm(total=sum(map(len, texts)) * (1 + len(BEFORE) + len(AFTER_NVFP4) + len(AFTER)),
+              unit="sequence", leave=False, disable=None) as bar:
+        def losses(chosen, tokens):
             for row in tokens:
                 yield evaluation.losses(chosen, row)
                 bar.update()
 
-        # Its predictions are kept from here on.
-        right = [loss["nll"] for loss in losses(FLOAT)]
-        for schemes in BEFORE, AFTER:
-            if schemes is AFTER:
-                state = {name: dequantize(q) for name, (_, q) in result.weights.items()}
-                model.network.load_state_dict(
-                    {name: torch.from_numpy(values.copy())
-                     for name, values in (state | result.others).items()}, strict=False)
+        def run(schemes):
+            # All texts in turn: weights are quantized once for each scheme.
             for name, chosen in schemes.items():
-                found[name] = [(loss["nll"] - base, loss["kl"])
-                               for loss, base in zip(losses(scheme(chosen)), right, strict=True)]
+                for tokens, base, pairs in zip(texts, right, found, strict=True):
+                    pairs[name] = [(loss["nll"] - start, loss["kl"]) for loss, start in
+                                   zip(losses(scheme(chosen), tokens), base, strict=True)]
+
+        def put(weights):
+            model.network.load_state_dict(
+                {name: torch.from_numpy(values.copy())
+                 for name, values in (weights | result.others).items()}, strict=False)
+
+        # Its predictions are kept from here on.
+        right = [[loss["nll"] for loss in losses(FLOAT, tokens)] for tokens in texts]
+        run(BEFORE)
+        put({name: dequantize_nvfp4(q) for name, q in result.nvfp4.items()})
+        run(AFTER_NVFP4)
+        put({name: dequantize(q) for name, (_, q) in result.weights.items()})
+        run(AFTER)
     return found
 
 
-def losses_table(found):
-    """Text of what `evaluate` gives: means, with standard errors."""
-    lines = [f"{'on other text':<32}loss over float           KL"]
-    for name, pairs in found.items():
-        (loss, kl), errors = np.mean(pairs, axis=0), np.std(pairs, axis=0, ddof=1)
-        lines.append(f"{name:<32}{loss:6.3f} +- {errors[0] / len(pairs)**0.5:.3f}{kl:>13.3f}")
+def losses_table(found, text):
+    """Table of what `evaluate` gives for a text: means, with standard errors.
+
+    Differences are taken sequence by sequence.
+    """
+    rival, = AFTER_NVFP4
+    pairs = {name: np.array(values) for name, values in found.items()}
+    worst = pairs["MXFP4"][:, 0].mean()
+
+    def mean(values):
+        return f"{values.mean():.3f} +- {values.std(ddof=1) / len(values)**0.5:.3f}"
+
+    lines = [f"{'':<55}{'of MXFP4':>9}{f'less {rival}':>34}",
+             f"{f'on {text}':<32}{'loss over float':>15}{'KL':>8}{'removed':>9}"
+             f"{'loss':>17}{'KL':>17}"]
+    for name, values in pairs.items():
+        loss, kl = values.T
+        less_loss, less_kl = (values - pairs[rival]).T
+        lines.append(f"{name:<32}{mean(loss):>15}{kl.mean():>8.3f}{1 - loss.mean() / worst:>9.0%}"
+                     f"{mean(less_loss):>17}{mean(less_kl):>17}")
     return "\n".join(lines)
 
 

@@ -1,8 +1,9 @@
-"""Weights of the least output error: GPTQ (arXiv 2210.17323) for Sg-EM."""
+"""Weights of the least output error: GPTQ (arXiv 2210.17323) for Sg-EM and for NVFP4."""
 
 import numpy as np
 
 from .formats import check_sizes, check_tensor, e2m1_integers, round_magnitude
+from .nvfp4 import E4M3_VALUES, GROUP, QuantizedNvfp4, quantize_nvfp4, tensor_scale_of
 from .quantized import Quantized
 from .weight_encoder import quantize_weights
 
@@ -44,10 +45,59 @@ def gptq(weights, hessian, *, damping=0.01, group=32, subgroup=8):
         not above 0, or if ``hessian`` is no sum of products.
     """
     check_sizes(group, subgroup)
+    _check(weights, hessian, damping)
+    chosen = []
+
+    def choose(block):
+        q = quantize_weights(block, group=group, subgroup=subgroup)
+        chosen.append(q)
+        return np.ldexp((4.0 + q.metadata).repeat(subgroup, axis=1),
+                        q.scales.astype(np.int32) - 129)
+
+    elements = _rounded(weights, hessian, damping, group, choose)
+    return Quantized(kind="weight", shape=weights.shape, group=group, subgroup=subgroup,
+                     elements=elements, metadata=np.hstack([q.metadata for q in chosen]),
+                     scales=np.hstack([q.scales for q in chosen]))
+
+
+def gptq_nvfp4(weights, hessian, *, damping=0.01):
+    """The same for NVFP4, so that both formats can be compared with equal care.
+
+    The tensor scale is that of the weights as they are given. When a group's turn comes, its scale
+    is the one that `quantize_nvfp4` finds for its weights as they then are. With inputs that are
+    not correlated the result is that of `quantize_nvfp4`.
+
+    Parameters
+    ----------
+    weights, hessian, damping
+        As of `gptq`.
+
+    Returns
+    -------
+    QuantizedNvfp4
+
+    Raises
+    ------
+    TypeError, ValueError
+        As of `gptq`.
+    """
+    _check(weights, hessian, damping)
+    tensor_scale, scales = tensor_scale_of(weights), []
+
+    def choose(block):
+        scales.append(quantize_nvfp4(block, tensor_scale).scales)
+        return (E4M3_VALUES[scales[-1]] * np.float64(tensor_scale)).repeat(GROUP, axis=1)
+
+    elements = _rounded(weights, hessian, damping, GROUP, choose)
+    return QuantizedNvfp4(elements=elements, scales=np.hstack(scales), tensor_scale=tensor_scale,
+                          shape=weights.shape)
+
+
+def _check(weights, hessian, damping):
     check_tensor(weights, "weights")
     if weights.ndim != 2:
         raise ValueError(f"weights must be a matrix, not of shape {weights.shape}")
-    rows, k = weights.shape
+    k = weights.shape[1]
     if not isinstance(hessian, np.ndarray) or hessian.dtype not in (np.float32, np.float64):
         raise TypeError("hessian must be a NumPy array of float32 or float64, "
                         f"not {getattr(hessian, 'dtype', type(hessian).__name__)}")
@@ -60,35 +110,37 @@ def gptq(weights, hessian, *, damping=0.01, group=32, subgroup=8):
     if not 0 < damping < np.inf:
         raise ValueError(f"damping must be finite and above 0, not {damping!r}")
 
+
+def _rounded(weights, hessian, damping, group, choose):
+    """E2M1 codes of weights, column after column, shape (N, Kpad).
+
+    ``choose`` is called for each group in ascending order with its weights as they then are, a
+    float32 array of shape (N, group) whose padding is 0. It returns what 1 is worth in their codes,
+    a float64 array of that shape; where that is 0, codes are 0.
+    """
+    rows, k = weights.shape
     feedback = _feedback(hessian.astype(np.float64), damping)
     # Columns are contiguous, and the padding's codes stay 0.
     padded = -(-k // group) * group
     w = np.zeros((padded, rows))
     w[:k] = weights.T
-    planes = {"elements": np.zeros((rows, padded), np.uint8),
-              "metadata": np.zeros((rows, padded // subgroup), np.uint8),
-              "scales": np.zeros((rows, padded // group), np.uint8)}
+    elements = np.zeros((rows, padded), np.uint8)
     errors = np.zeros((group, rows))
     for start in range(0, k, group):
         count = min(group, k - start)
         block = w[start : start + group]
-        chosen = quantize_weights(np.ascontiguousarray(block.T, np.float32), group=group,
-                                  subgroup=subgroup)
-        steps = np.ldexp((4.0 + chosen.metadata).repeat(subgroup, axis=1),
-                         chosen.scales.astype(np.int32) - 129).T
+        steps = choose(np.ascontiguousarray(block.T, np.float32)).T
         codes = np.zeros((group, rows), np.uint8)
         for i in range(count):
-            codes[i] = round_magnitude(np.abs(block[i]) / steps[i], 1)
-            codes[i] |= np.signbit(block[i]).astype(np.uint8) << 3
+            held = steps[i] > 0
+            codes[i] = round_magnitude(np.abs(block[i]) / np.where(held, steps[i], np.inf), 1)
+            codes[i] |= (np.signbit(block[i]) & held).astype(np.uint8) << 3
             errors[i] = block[i] - e2m1_integers(codes[i]) * (steps[i] / 2)
             following = feedback[start + i, start + i + 1 : start + count]
             block[i + 1 : count] -= following[:, None] * errors[i]
         w[start + count : k] -= feedback[start : start + count, start + count :].T @ errors[:count]
-        for name, plane in (("elements", codes.T), ("metadata", chosen.metadata),
-                            ("scales", chosen.scales)):
-            width = plane.shape[1]
-            planes[name][:, start // group * width : (start // group + 1) * width] = plane
-    return Quantized(kind="weight", shape=weights.shape, group=group, subgroup=subgroup, **planes)
+        elements[:, start : start + group] = codes.T
+    return elements
 
 
 def _feedback(hessian, damping):

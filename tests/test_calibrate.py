@@ -1,13 +1,15 @@
 """Channel scales change nothing but the numbers that are rounded; the command, on small models."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from golden import __main__ as command
 from golden import calibrate, convert, dequantize, models, quantize_activations
-from golden.gptq import gptq
+from golden.gptq import gptq, gptq_nvfp4
+from golden.nvfp4 import dequantize_nvfp4, quantize_nvfp4, tensor_scale_of
 from golden.quantized import Quantized
 from golden.safetensors import Reader
 
@@ -116,11 +118,22 @@ def test_sequences_of_both_ends():
     with pytest.raises(calibrate.Unsupported,
                        match="^the text must have at least 4 x 2 tokens, not 7$"):
         calibrate.sequences(tokenizer, "9 1 2 3 4 5 6", first=1, last=3, length=2)
+    with pytest.raises(calibrate.Unsupported, match="^a/b must have at least 4 x 2 tokens, not 3$"):
+        calibrate.sequences(tokenizer, "9 1 2", first=4, last=0, length=2, name=Path("a/b"))
 
 
 def test_losses_table():
-    lines = calibrate.losses_table({"one": [(1.0, 0.5), (2.0, 0.7)]}).splitlines()
-    assert lines[1].split() == ["one", "1.500", "+-", "0.500", "0.600"]
+    table = calibrate.losses_table({
+        "MXFP4": [(5.0, 1.0), (7.0, 1.0)], "calibrated NVFP4": [(1.0, 0.5), (3.0, 0.6)],
+        "one": [(1.0, 0.5), (2.0, 0.7)]}, "words")
+    heads, *rows = table.splitlines()[1:]
+    assert heads.split()[:2] == ["on", "words"]
+    assert [row[:32].strip() for row in rows] == ["MXFP4", "calibrated NVFP4", "one"]
+    # Errors of the differences, not of the means: half of what two values are apart.
+    assert [row[32:].replace("+-", "").split() for row in rows] == [
+        ["6.000", "1.000", "1.000", "0%", "4.000", "0.000", "0.450", "0.050"],
+        ["2.000", "1.000", "0.550", "67%", "0.000", "0.000", "0.000", "0.000"],
+        ["1.500", "0.500", "0.600", "75%", "-0.500", "0.500", "0.050", "0.050"]]
 
 
 def test_planes_are_written_as_convert_does(tmp_path):
@@ -147,6 +160,12 @@ def test_planes_are_written_as_convert_does(tmp_path):
     (["x", "-o", "out", "--length", "1"], 2, "--length must be at least 2, not 1"),
     (["x", "-o", "out", "--evaluate", "1"], 2, "--evaluate must be at least 2, not 1"),
     (["x", "-o", "out", "--sequences", "-1"], 2, "--sequences must be at least 1, not -1"),
+    (["x", "-o", "out", "--evaluate-text", "text"], 2,
+     "--evaluate-text must come with --evaluate N, the sequences of each text"),
+    (["x", "-o", "out", "--text", "text", "--evaluate", "2", "--evaluate-text", "none"], 1,
+     "none: No such file or directory"),
+    (["x", "-o", "out", "--text", "text", "--evaluate", "2", "--evaluate-text", "bad"], 1,
+     "bad must be text in UTF-8"),
     (["x", "-o", "none/out"], 1, "OUT must lie in a folder that exists, not none"),
     (["x", "-o", "out", "--text", "none"], 1, "none: No such file or directory"),
     (["x", "-o", "out", "--text", "bad"], 1, "bad must be text in UTF-8"),
@@ -241,7 +260,7 @@ def test_scaled_models_compute_what_they_did(torch, tmp_path, family, options):
 
 def test_evaluation(torch, tmp_path):
     folder = checkpoint(tmp_path / "model")
-    tokens = np.random.default_rng(4).integers(0, len(WORDS), (2, 24))
+    tokens, others = np.random.default_rng(4).integers(0, len(WORDS), (2, 2, 24))
 
     def loss(network, row):
         log = network(torch.from_numpy(row[None])).logits[0].log_softmax(-1)
@@ -249,28 +268,69 @@ def test_evaluation(torch, tmp_path):
 
     model = calibrate.load(folder)
     with torch.inference_mode():
-        right = [loss(model.network, row) for row in tokens]
-    result = calibrate.calibrate(model, tokens)
-    found = calibrate.evaluate(model, result, tokens)
-    with models.quantized(model.linears, activations=lambda name, x: dequantize(
-            quantize_activations(x, encoding="sg-threshold"))), torch.inference_mode():
-        expected = [loss(model.network, row) - base
-                    for row, base in zip(tokens, right, strict=True)]
-    found, divergences = zip(*found["calibrated M2XFP, Sg-threshold"], strict=True)
-    assert found == pytest.approx(expected, abs=1e-4)
-    assert min(divergences) > 0
+        right = [[loss(model.network, row) for row in text] for text in (tokens, others)]
+    assert calibrate.calibrate(model, tokens).nvfp4 == {}
+    result = calibrate.calibrate(model, tokens, nvfp4=True)
+    evaluated = calibrate.evaluate(model, result, [tokens, others])
+    assert len(evaluated) == 2
+
+    def check(name, quantize, weights=None):
+        with models.quantized(model.linears, activations=quantize, weights=weights), \
+                torch.inference_mode():
+            for found, text, bases in zip(evaluated, (tokens, others), right, strict=True):
+                expected = [loss(model.network, row) - base
+                            for row, base in zip(text, bases, strict=True)]
+                losses, divergences = zip(*found[name], strict=True)
+                assert losses == pytest.approx(expected, abs=1e-4)
+                assert min(divergences) > 0
+
+    check("calibrated M2XFP, Sg-threshold",
+          lambda name, x: dequantize(quantize_activations(x, encoding="sg-threshold")))
+    check("calibrated NVFP4",
+          lambda name, x: dequantize_nvfp4(quantize_nvfp4(x, tensor_scale_of(x))),
+          lambda name, w: dequantize_nvfp4(result.nvfp4[f"{name}.weight"]))
     assert torch.equal(model.linears["model.layers.0.mlp.up_proj"].weight, torch.from_numpy(
         dequantize(result.weights["model.layers.0.mlp.up_proj.weight"][1])))
 
 
-def test_command(torch, tmp_path, capsys):
+def test_nvfp4_gets_the_same_help(torch, tmp_path):
+    """Scales and inputs of each layer, whose tensor scale is its own."""
+    model = calibrate.load(checkpoint(tmp_path / "model"))
+    tokens = np.random.default_rng(5).integers(0, len(WORDS), (2, 24))
+    seen = {}
+
+    def see(name, x):
+        seen[name] = seen.get(name, 0) + x.T @ x
+
+    with models.captured(model.linears, see), torch.inference_mode():
+        for row in tokens:
+            model.network(torch.from_numpy(row[None]))
+    result = calibrate.calibrate(model, tokens, scaling=False, nvfp4=True)
+    assert result.nvfp4.keys() == result.weights.keys()
+    for name, linear in model.linears.items():
+        w = linear.weight.detach().numpy()
+        expected = gptq_nvfp4(w, seen[name], damping=calibrate.DAMPING)
+        q = result.nvfp4[f"{name}.weight"]
+        assert np.array_equal(q.elements, expected.elements)
+        assert (q.scales == expected.scales).all()
+        assert q.tensor_scale == tensor_scale_of(w)
+    scaled = calibrate.calibrate(model, tokens, feedback=False, nvfp4=True)
+    for name, (w, _) in scaled.weights.items():
+        expected = quantize_nvfp4(w, tensor_scale_of(w))
+        assert np.array_equal(scaled.nvfp4[name].elements, expected.elements)
+
+
+def test_command(torch, tmp_path, monkeypatch, capsys):
     folder, out = checkpoint(tmp_path / "model"), tmp_path / "out.safetensors"
     rng = np.random.default_rng(3)
     text = tmp_path / "text"
     text.write_text(" ".join(rng.choice(WORDS, 400)))
     arguments = ["calibrate", str(folder), "-o", str(out), "--text", str(text), "--sequences",
                  "6", "--length", "50"]
-    assert command.main(arguments) == 0
+    with monkeypatch.context() as patch:
+        # It takes time, and nothing shows it.
+        patch.delattr(calibrate, "gptq_nvfp4")
+        assert command.main(arguments) == 0
     printed = capsys.readouterr()
     assert len(printed.out.splitlines()) == 8
     manifest, differences = convert.check(out)
@@ -297,12 +357,26 @@ def test_command(torch, tmp_path, capsys):
 
     # Without either, weights are those of `quantize_weights`, and so are losses.
     capsys.readouterr()
-    assert command.main([*arguments, "--no-gptq", "--no-scaling", "--evaluate", "2"]) == 0
-    lines = capsys.readouterr().out.splitlines()[-5:]
-    assert [line[:32].strip() for line in lines] == [*calibrate.BEFORE, *calibrate.AFTER]
-    losses = [line[32:] for line in lines]
-    assert losses[1:3] == losses[3:]
-    assert len(set(losses[:3])) == 3
+    other = tmp_path / "other"
+    other.write_text(" ".join(rng.choice(WORDS, 150)))
+    arguments += ["--no-gptq", "--no-scaling", "--evaluate", "2"]
+    assert command.main([*arguments, "--evaluate-text", str(other)]) == 0
+    *_, one, two = capsys.readouterr().out.split("\n\n")
+    losses = []
+    for printed, name in (one, "text"), (two, "other"):
+        _, head, *lines = printed.splitlines()
+        assert head.startswith(f"on {name} ")
+        assert [line[:32].strip() for line in lines] == [
+            "MXFP4", "NVFP4", "M2XFP", "M2XFP, Sg-threshold", "calibrated NVFP4",
+            "calibrated M2XFP", "calibrated M2XFP, Sg-threshold"]
+        losses.append([line[32:] for line in lines])
+        assert losses[-1][1:4] == losses[-1][4:]
+        assert len(set(losses[-1][:4])) == 4
+    assert losses[0] != losses[1]
+    other.write_text("w1 " * 99)
+    assert command.main([*arguments, "--evaluate-text", str(other)]) == 1
+    assert capsys.readouterr().err == (
+        f"error: {other} must have at least 2 x 50 tokens, not 99\n")
     report = json.loads((tmp_path / "out.safetensors.calibration.json").read_text())
     assert report["scales"] == {}
     for errors in report["output_error"].values():

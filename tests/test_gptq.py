@@ -1,10 +1,12 @@
 """Error feedback, against the conditional minimum solved anew for every column."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 from golden import dequantize, quantize_weights
-from golden.gptq import gptq
+from golden.gptq import gptq, gptq_nvfp4
+from golden.nvfp4 import dequantize_nvfp4, quantize_nvfp4, tensor_scale_of
 
 
 def hessian_of(rng, k, decay=10):
@@ -13,12 +15,44 @@ def hessian_of(rng, k, decay=10):
     return x.T @ x
 
 
-def output_error(q, w, hessian):
-    d = dequantize(q).astype(np.float64) - w
+def output_error(values, w, hessian):
+    d = values.astype(np.float64) - w
     return float(np.sum(d @ hessian * d))
 
 
-def slowly(w, hessian, damping, group=32, subgroup=8):
+def plain_nvfp4(w):
+    return quantize_nvfp4(w, tensor_scale_of(w))
+
+
+FORMATS = pytest.mark.parametrize("plain, tuned, values", [
+    (quantize_weights, gptq, dequantize), (plain_nvfp4, gptq_nvfp4, dequantize_nvfp4),
+], ids=["Sg-EM", "NVFP4"])
+
+
+def same(left, right):
+    """Whether all planes agree, and what goes with them."""
+    return all(np.array_equal(value, getattr(right, name)) for name, value in vars(left).items())
+
+
+def sg_em_steps(subgroup):
+    def steps(part):
+        q = quantize_weights(part, group=part.shape[1], subgroup=subgroup)
+        return (1 + q.metadata / 4).repeat(subgroup, 1) * 2.0 ** (q.scales.astype(int) - 127)
+    return steps
+
+
+def nvfp4_steps(w):
+    tensor_scale = np.float64(np.float32(np.abs(w).max().astype(np.float64) / 2688))
+
+    def steps(part):
+        scales = np.abs(part).max(axis=1, keepdims=True).astype(np.float64) / (6 * tensor_scale)
+        # The cast would make NaN of what is above 464.
+        scales = np.minimum(scales, 448).astype(ml_dtypes.float8_e4m3fn).astype(np.float64)
+        return (scales * tensor_scale).repeat(16, 1)
+    return steps
+
+
+def slowly(w, hessian, damping, group, steps_of):
     """GPTQ's values: before each column, all that are left are at the quadratic form's minimum."""
     k = w.shape[1]
     h = hessian + damping * np.trace(hessian) / k * np.eye(k)
@@ -31,8 +65,7 @@ def slowly(w, hessian, damping, group=32, subgroup=8):
         if column % group == 0:
             part = np.zeros((len(w), group), np.float32)
             part[:, : k - column] = now[:, column : column + group]
-            q = quantize_weights(part, group=group, subgroup=subgroup)
-            steps = (1 + q.metadata / 4).repeat(subgroup, 1) * 2.0 ** (q.scales.astype(int) - 127)
+            steps = steps_of(part)
         step = steps[:, column % group]
         grid = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6]) * step[:, None]
         nearest = np.abs(np.abs(now[:, column, None]) - grid).argmin(axis=1)
@@ -51,40 +84,66 @@ def test_against_minimum_before_every_column(k, group, subgroup):
     q = gptq(w, hessian, damping=0.02, group=group, subgroup=subgroup)
     assert (q.kind, q.shape, q.group, q.subgroup) == ("weight", w.shape, group, subgroup)
     assert not q.elements[:, k:].any()
-    expected = slowly(w, hessian, 0.02, group, subgroup)
+    expected = slowly(w, hessian, 0.02, group, sg_em_steps(subgroup))
     assert np.array_equal(dequantize(q), expected.astype(np.float32))
 
 
+@pytest.mark.parametrize("k", [96, 70, 16])
+def test_nvfp4_against_minimum_before_every_column(k):
+    rng = np.random.default_rng(k)
+    w = rng.standard_t(4, (12, k)).astype(np.float32)
+    hessian = hessian_of(rng, k)
+    q = gptq_nvfp4(w, hessian, damping=0.02)
+    assert (q.shape, q.tensor_scale) == (w.shape, tensor_scale_of(w))
+    assert (q.elements.shape, q.scales.shape) == ((12, -(-k // 16) * 16), (12, -(-k // 16)))
+    assert not q.elements[:, k:].any()
+    expected = slowly(w, hessian, 0.02, 16, nvfp4_steps(w))
+    assert np.array_equal(dequantize_nvfp4(q), expected.astype(np.float32))
+
+
+def test_nvfp4_groups_too_small_for_a_scale():
+    """Their weights become +0, and the others make up for them."""
+    rng = np.random.default_rng(5)
+    w, hessian = rng.standard_normal((4, 48)).astype(np.float32), hessian_of(rng, 48)
+    w[:, :16] *= np.float32(2.0**-40)
+    q = gptq_nvfp4(w, hessian)
+    assert not q.scales[:, 0].any()
+    assert not q.elements[:, :16].any()
+    assert np.array_equal(dequantize_nvfp4(q),
+                          slowly(w, hessian, 0.01, 16, nvfp4_steps(w)).astype(np.float32))
+
+
+@FORMATS
 @pytest.mark.parametrize("shape", [(1, 1), (5, 32), (7, 100)])
 @pytest.mark.parametrize("hessian", [lambda k: np.eye(k), lambda k: np.diag(2.0 ** np.arange(k)),
                                      lambda k: np.zeros((k, k), np.float32)])
-def test_without_correlation_weights_are_rounded(shape, hessian):
+def test_without_correlation_weights_are_rounded(shape, hessian, plain, tuned, values):
     w = np.random.default_rng(1).standard_t(3, shape).astype(np.float32)
     w[0, 0] = -0.0
-    assert gptq(w, hessian(shape[1])).pack() == quantize_weights(w).pack()
+    assert same(tuned(w, hessian(shape[1])), plain(w))
 
 
-def test_outputs_are_nearer():
+@FORMATS
+def test_outputs_are_nearer(plain, tuned, values):
     rng = np.random.default_rng(2)
     w = rng.standard_normal((64, 256)).astype(np.float32)
     hessian = hessian_of(rng, 256, decay=80)
-    plain, tuned = (output_error(q, w, hessian)
-                    for q in (quantize_weights(w), gptq(w, hessian)))
-    assert tuned < 0.5 * plain
+    without, with_feedback = values(plain(w)), values(tuned(w, hessian))
+    assert output_error(with_feedback, w, hessian) < 0.5 * output_error(without, w, hessian)
     # The weights themselves are not.
-    assert output_error(gptq(w, hessian), w, np.eye(256)) > output_error(
-        quantize_weights(w), w, np.eye(256))
+    assert output_error(with_feedback, w, np.eye(256)) > output_error(without, w, np.eye(256))
 
 
-def test_inputs_are_left_alone_and_types_agree():
+@FORMATS
+def test_inputs_are_left_alone_and_types_agree(plain, tuned, values):
     rng = np.random.default_rng(3)
     w, hessian = rng.standard_normal((4, 64)).astype(np.float16), hessian_of(rng, 64)
     kept = w.copy(), hessian.copy()
-    q = gptq(w, hessian)
+    q = tuned(w, hessian)
     assert (w == kept[0]).all()
     assert (hessian == kept[1]).all()
-    assert q.pack() == gptq(w.astype(np.float32), hessian * 2.0**20).pack()
-    assert q.pack() == gptq(np.asfortranarray(w), np.asfortranarray(hessian)).pack()
+    assert same(q, tuned(w.astype(np.float32), hessian * 2.0**20))
+    assert same(q, tuned(np.asfortranarray(w), np.asfortranarray(hessian)))
 
 
 def test_dead_inputs():
@@ -115,8 +174,13 @@ W, H = np.ones((2, 32), np.float32), np.eye(32)
     (W, H + np.inf, {}, ValueError, "hessian must be finite"),
     (W, -H - 1, {}, ValueError, "hessian must be a sum of products of inputs"),
     (W, H, {"damping": 0}, ValueError, "damping must be finite and above 0, not 0"),
-    (W, H, {"group": 64}, ValueError, r"group must be one of \(16, 32\), not 64"),
 ])
-def test_wrong_arguments(w, hessian, options, error, message):
+@FORMATS
+def test_wrong_arguments(w, hessian, options, error, message, plain, tuned, values):
     with pytest.raises(error, match=f"^{message}"):
-        gptq(w, hessian, **options)
+        tuned(w, hessian, **options)
+
+
+def test_wrong_group():
+    with pytest.raises(ValueError, match=r"^group must be one of \(16, 32\), not 64"):
+        gptq(W, H, group=64)
