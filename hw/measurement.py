@@ -61,9 +61,8 @@ def synthesize(name, component, library, *, hierarchical=False, inspect=None):
     library : Library
     hierarchical : bool
         Whether modules are mapped by themselves, for units too large to be mapped as a whole;
-        `hw.partition.partition` chooses them. Nothing is then shared or sized across modules; in
-        the netlist mapped for delay,
-        `hw.fanout.buffer_nets` buffers what many of them read.
+        `hw.partition.partition` chooses them. Nothing is then shared or sized across them; in the
+        netlist mapped for delay, `hw.fanout.buffer_nets` buffers what many of them read.
     inspect : callable, optional
         Called with the netlist mapped for delay and the library; the result has what it returns
         as ``power``.

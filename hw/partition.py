@@ -2,8 +2,9 @@
 """Which modules of a large unit are mapped by themselves."""
 
 import re
-from collections import Counter
 from functools import cache
+
+from .verilog import hierarchy
 
 LARGEST = 16_384
 """Bits of signals, in a module and all below it, up to which it is mapped as a whole."""
@@ -23,17 +24,13 @@ def partition(text, top):
     list of str
         The largest modules that can be mapped as a whole, and those above them, without the top.
     """
-    bodies = {re.match(r"\w+", body)[0]: body
-              for body in re.split(r"^module ", text, flags=re.M)[1:]}
-    children = {name: Counter(child for child in re.findall(r"^  (\w+) \w+ \($", body, re.M)
-                              if child in bodies) for name, body in bodies.items()}
+    bodies, children = hierarchy(text)
 
     @cache
     def size(name):
-        widths = re.findall(r"^  (?:wire|reg)(?: signed)?(?: \[(\d+):0\])? \w+(?: =.*)?;",
+        widths = re.findall(r"^  (?:wire|reg)(?: signed)?(?: \[(\d+):0\])? [^\s;]+ *(?:=.*)?;",
                             bodies[name], re.M)
-        return (sum(int(width or 0) + 1 for width in widths)
-                + sum(number * size(child) for child, number in children[name].items()))
+        return sum(int(width or 0) + 1 for width in widths) + sum(map(size, children[name]))
 
     kept = []
 

@@ -524,6 +524,29 @@ endmodule
 """
 
 
+def hierarchy(text):
+    """Modules of emitted Verilog, and what each instantiates.
+
+    Parameters
+    ----------
+    text : str
+        As `verilog` gives it.
+
+    Returns
+    -------
+    bodies : dict of str to str
+        Text of each module by its name, which begins it.
+    children : dict of str to list of str
+        Modules that each holds, one for every instance.
+    """
+    bodies = {re.match(r"\w+", body)[0]: body
+              for body in re.split(r"^module ", text, flags=re.M)[1:]}
+    # The name of an instance may be an escaped one, which ends in a blank.
+    children = {name: [child for child in re.findall(r"^  (\w+) \S+ +\($", body, re.M)
+                       if child in bodies] for name, body in bodies.items()}
+    return bodies, children
+
+
 def versions():
     try:
         own = metadata.version("m2xfp-rtl")

@@ -8,7 +8,6 @@ payloads, so that Python is called once per some thousand cycles.
 import ctypes
 import os
 import platform
-import re
 import shlex
 import shutil
 import subprocess
@@ -24,6 +23,7 @@ from amaranth.lib import wiring
 
 from hw import generate, yosys
 from hw.cache import digest, folder, intact, publish
+from hw.verilog import hierarchy
 
 ENGINES = ("verilator", "cxxrtl")
 
@@ -271,10 +271,7 @@ def _shared(verilog):
     Code that is specialized for its instance is up to 1.5 times faster, but a hundred tiles of it
     take minutes to compile.
     """
-    texts = {re.match(r"\w+", text)[0]: text
-             for text in re.split(r"^module ", verilog, flags=re.M)[1:]}
-    children = {name: [child for child in re.findall(r"^  (\w+) \w+ \($", text, re.M)
-                       if child in texts] for name, text in texts.items()}
+    texts, children = hierarchy(verilog)
 
     @cache
     def size(name):

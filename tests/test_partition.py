@@ -33,3 +33,10 @@ def test_small_units_are_mapped_whole():
     assert partition(text, "top") == []
     text = module("top", LARGEST - 8, "part") + module("part", 9)
     assert partition(text, "top") == ["part"]
+
+
+def test_names_that_are_keywords():
+    """They are escaped in Verilog, of instances and of signals."""
+    text = (module("top", 9, "part").replace("part0 (", "\\logic  (") + module("part", LARGEST)
+            .replace("held =", "\\byte  ="))
+    assert partition(text, "top") == ["part"]

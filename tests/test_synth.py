@@ -141,8 +141,8 @@ def test_memories_are_left_out(hierarchical, monkeypatch):
     assert (holder["memories"], holder["memory_bits"]) == (2, 2 * 24 * 12)
     assert holder["flip_flops"] == logic["flip_flops"] == 24
     assert holder["sequential_area_um2"] == logic["sequential_area_um2"]
-    # The order of the nets, which has changed, decides between equal choices.
-    assert holder["area_um2"] == pytest.approx(logic["area_um2"], rel=0.02)
+    # Mapped as a whole, the order of the nets, which has changed, decides between equal choices.
+    assert holder["area_um2"] == pytest.approx(logic["area_um2"], rel=0 if hierarchical else 0.02)
     # From the memories' pins and to them.
     assert holder["paths"]["in-reg"]["startpoint"]
     endpoint = holder["paths"]["reg-out"]["endpoint"]
