@@ -122,7 +122,7 @@ def add(m, a, b, *, carry, name):
     m.d.comb += [
         both.eq(a & b),
         either.eq(a ^ b),
-        # Of each place together with the one below.
+        # Of each place together with the one below; what leaves the top place is dropped.
         generates.eq(both | (either & (both << 1))),
         propagates.eq(either & (either << 1)),
     ]

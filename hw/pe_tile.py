@@ -112,7 +112,6 @@ def add_products(m, products, refinement=None, *, arrival=0):
     rows = [(place, Cat(product[:8], ~product[8]), 0) for product in products]
     if refinement is not None:
         refinement = Cat(refinement, refinement[-1].replicate(width - len(refinement)))
-        # It comes by way of the top-1's selection: about two full adders later.
         rows.insert(0, (0, refinement, arrival))
     dot = compress(m, rows, width=width, name="dot")
     return [dot[0] ^ (1 << (width - 1)), dot[1]]
@@ -152,6 +151,7 @@ def refine(m, weights, lane, refinement):
     shifts = (top[2], 1), (top[2] & top[1], 1), (one, 1), (two, 2)
     for n, (shift, places) in enumerate(shifts):
         before = value
+        # A place is a bit more; a shift by a constant counts more, which are copies of the sign.
         value = Signal(signed(len(before) + places), name=f"refinement{n + 1}")
         m.d.comb += value.eq(Mux(shift, before << places, before))
     return value
