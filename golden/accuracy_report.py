@@ -1,12 +1,14 @@
 """Figures of `golden.accuracy` as tables and drawings."""
 
 import re
+from itertools import cycle
 
 from .rivals import FORMATS
 
 NAMES = {"smollm2": "SmolLM2-135M-Instruct", "minilm": "all-MiniLM-L6-v2"}
 REFERENCES = {"smollm2": "dequantized Q4_1", "minilm": "float32"}
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+MARKERS = "osD^v<>phPX*"
 
 
 def what(options):
@@ -188,8 +190,8 @@ def draw_pareto(path, errors, *, title):
 
     families = {}
     for name in errors:
-        if parts := re.fullmatch(r"(Elem|Sg)-EM-\d+(.*)", name):
-            families.setdefault(f"{parts[1]}-EM{parts[2]}", []).append(name)
+        if parts := re.fullmatch(r"(Elem-EM|Sg-E[EM])-\d+(.*)", name):
+            families.setdefault(parts[1] + parts[2], []).append(name)
     single = [name for name in errors if name not in sum(families.values(), [])]
 
     figure = _figure(12, 7)
@@ -199,7 +201,7 @@ def draw_pareto(path, errors, *, title):
         best = front(errors, operand)
         axes.step([_bits(name) for name in best], [errors[name][operand] for name in best],
                   where="post", color="0.75", linewidth=5, zorder=1, label="Pareto front")
-        for (family, names), color, marker in zip(families.items(), COLORS, "osD^v<",
+        for (family, names), color, marker in zip(families.items(), cycle(COLORS), MARKERS,
                                                   strict=False):
             names = sorted(names, key=_bits)
             axes.plot([_bits(name) for name in names], [errors[name][operand] for name in names],

@@ -49,21 +49,33 @@ def _best_scale(start, adaptive, encode):
     return codes, metadata, scales
 
 
-def refine(v):
-    """Elem-EM of subgroups of magnitudes in units of their scale: codes and metadata."""
+def _largest(codes, count):
+    """Lanes of the largest E2M1 codes of subgroups, from the largest; ties: the lowest lane."""
+    if count == 1:
+        return top1(codes)[..., None]
+    return np.argsort(7 - (codes & 7), axis=-1, kind="stable")[..., :count]
+
+
+def refine(v, top=1):
+    """Elem-EM of subgroups of magnitudes in units of their scale: codes and metadata.
+
+    The metadata of the largest of the ``top`` refined elements are the lowest two bits.
+    """
     codes = round_magnitude(v, 1)
-    lane = top1(codes)[..., None]
-    refined = round_magnitude(np.take_along_axis(v, lane, -1), 3).astype(np.int16)
-    first = 4 * np.take_along_axis(codes, lane, -1).astype(np.int16)
-    return codes, (np.clip(refined + 1, first, first + 3) - first)[..., 0].astype(np.uint8)
+    lanes = _largest(codes, top)
+    refined = round_magnitude(np.take_along_axis(v, lanes, -1), 3).astype(np.int16)
+    first = 4 * np.take_along_axis(codes, lanes, -1).astype(np.int16)
+    each = np.clip(refined + 1, first, first + 3) - first
+    return codes, (each << 2 * np.arange(top)).sum(axis=-1).astype(np.uint8)
 
 
-def refined(codes, metadata):
+def refined(codes, metadata, top=1):
     """Magnitudes of Elem-EM subgroups in units of the scale, float64."""
     magnitudes = np.abs(e2m1_integers(codes)) / 2
-    lane = top1(codes)[..., None]
-    code = 4 * (np.take_along_axis(codes, lane, -1) & 7) + metadata[..., None]
-    np.put_along_axis(magnitudes, lane, e2m3_integers(np.maximum(code, 1) - 1) / 8, -1)
+    lanes = _largest(codes, top)
+    each = metadata[..., None] >> 2 * np.arange(top) & 3
+    code = 4 * (np.take_along_axis(codes, lanes, -1) & 7) + each
+    np.put_along_axis(magnitudes, lanes, e2m3_integers(np.maximum(code, 1) - 1) / 8, -1)
     return magnitudes
 
 
@@ -72,12 +84,12 @@ def signed(groups, codes):
     return codes.reshape(groups.shape) | np.signbit(groups).astype(np.uint8) << 3
 
 
-def _quantize_elem_em(x, *, subgroup, adaptive, rule="floor"):
+def _quantize_elem_em(x, *, subgroup, top, adaptive, rule="floor"):
     groups, start, bad, u = _start(x, subgroup, rule)
 
     def encode(scale):
-        codes, metadata = refine(u / scale)
-        q = refined(codes, metadata) * scale
+        codes, metadata = refine(u / scale, top)
+        q = refined(codes, metadata, top) * scale
         # Exact: terms are 0 or, as u is then above 2**-5, multiples of 2**-31 and below 2**9.
         return codes, metadata, np.sum(q * (q - 2 * u), axis=(-2, -1))
 
@@ -85,9 +97,9 @@ def _quantize_elem_em(x, *, subgroup, adaptive, rule="floor"):
     return assemble(x, signed(groups, codes), scales, bad, E8M0.nan, metadata=metadata)
 
 
-def dequantize_elem_em(q, *, subgroup, decode_scales):
+def dequantize_elem_em(q, *, subgroup, decode_scales, top=1):
     codes = q.elements.reshape(*q.metadata.shape, subgroup)
-    values = np.copysign(refined(codes, q.metadata), np.where(codes & 8, -1.0, 1.0))
+    values = np.copysign(refined(codes, q.metadata, top), np.where(codes & 8, -1.0, 1.0))
     return scaled_values(q, values, decode_scales(q))
 
 
@@ -95,13 +107,20 @@ def _e8m0_scales(q):
     return E8M0.decode(q.scales)
 
 
-def elem_em(subgroup=8, *, adaptive=False):
-    """Elem-EM (specification section 3) with other subgroups.
+def elem_em(subgroup=8, *, top=1, adaptive=False):
+    """Elem-EM (specification section 3) with other subgroups, and with two refined elements.
+
+    The paper leaves open how top-2's metadata are divided and which element is the second. Here
+    either element has two bits, with the meaning of top-1's, the first's below the second's. The
+    first is that of top-1, the second the same of the others: a decoder finds both by their codes.
+    One bit for each is not offered, as nothing says which two of four refinements it would name.
 
     Parameters
     ----------
     subgroup : int
         One of `SUBGROUPS`.
+    top : int
+        Elements of a subgroup that are refined, 1 or 2; each takes two metadata bits.
     adaptive : bool
         The encoder also tries the next lower and the next higher scale and takes that of the
         least squared error after refinement, compared exactly; ties go to the lowest scale.
@@ -111,39 +130,65 @@ def elem_em(subgroup=8, *, adaptive=False):
     Format
     """
     check_subgroup(subgroup, 32)
-    return Format(name=f"Elem-EM-{subgroup}{' adaptive' if adaptive else ''}", group=32,
-                  element=E2M1, scale=E8M0, subgroup=subgroup, metadata_bits=2,
-                  quantize=partial(_quantize_elem_em, subgroup=subgroup, adaptive=adaptive),
-                  dequantize=partial(dequantize_elem_em, subgroup=subgroup,
+    if top not in (1, 2):
+        raise ValueError(f"top must be 1 or 2, not {top!r}")
+    name = f"Elem-EM-{subgroup}{' top-2' if top == 2 else ''}{' adaptive' if adaptive else ''}"
+    return Format(name=name, group=32, element=E2M1, scale=E8M0, subgroup=subgroup,
+                  metadata_bits=2 * top,
+                  quantize=partial(_quantize_elem_em, subgroup=subgroup, top=top,
+                                   adaptive=adaptive),
+                  dequantize=partial(dequantize_elem_em, subgroup=subgroup, top=top,
                                      decode_scales=_e8m0_scales))
 
 
-def _quantize_sg_em(x, *, subgroup, bits, adaptive, rule="floor"):
+def _quantize_sg(x, *, subgroup, factors, adaptive, rule="floor"):
     groups, start, bad, u = _start(x, subgroup, rule)
 
     def encode(scale):
         codes = np.zeros(u.shape, np.uint8)
-        factors = np.zeros(u.shape[:-1], np.uint8)
+        metadata = np.zeros(u.shape[:-1], np.uint8)
         least = np.full(u.shape[:-1], np.inf)
-        for k in range(2**bits):
-            # Exact, as in the weight encoder.
-            step = scale * (1 + k / 2**bits)
+        for k, factor in enumerate(factors):
+            # Exact, as in the weight encoder: under the smallest step, 1/16, terms are 0 or, as u
+            # is then above 2**-6, multiples of 2**-33, and below 2**10.
+            step = scale * factor
             candidate = round_magnitude(u / step, 1)
             q = e2m1_integers(candidate) * (step / 2)
             excess = np.sum(q * (q - 2 * u), axis=-1)
             better = excess < least
             codes = np.where(better[..., None], candidate, codes)
-            factors = np.where(better, np.uint8(k), factors)
+            metadata = np.where(better, np.uint8(k), metadata)
             least = np.minimum(least, excess)
-        return codes, factors, least.sum(axis=-1)
+        return codes, metadata, least.sum(axis=-1)
 
     codes, metadata, scales = _best_scale(start, adaptive, encode)
     return assemble(x, signed(groups, codes), scales, bad, E8M0.nan, metadata=metadata)
 
 
-def dequantize_sg_em(q, *, subgroup, bits, decode_scales):
-    factors = 1 + q.metadata.repeat(subgroup, axis=-1) / 2**bits
-    return scaled_values(q, E2M1.decode(q.elements) * factors, decode_scales(q))
+def dequantize_sg(q, *, subgroup, factors, decode_scales):
+    values = E2M1.decode(q.elements) * np.array(factors)[q.metadata].repeat(subgroup, axis=-1)
+    return scaled_values(q, values, decode_scales(q))
+
+
+def _sg(kind, factors, *, subgroup, adaptive):
+    """A format whose metadata select one of 2 or 4 factors of a subgroup's scale."""
+    check_subgroup(subgroup, 32)
+    name = f"{kind}-{subgroup}{' 1-bit' if len(factors) == 2 else ''}"
+    return Format(name=f"{name}{' adaptive' if adaptive else ' fixed'}", group=32,
+                  element=E2M1, scale=E8M0, subgroup=subgroup, metadata_bits=len(factors) // 2,
+                  quantize=partial(_quantize_sg, subgroup=subgroup, factors=factors,
+                                   adaptive=adaptive),
+                  dequantize=partial(dequantize_sg, subgroup=subgroup, factors=factors,
+                                     decode_scales=_e8m0_scales))
+
+
+def _check_bits(bits):
+    if bits not in (1, 2):
+        raise ValueError(f"bits must be 1 or 2, not {bits!r}")
+
+
+SG_EM_FACTORS = (1, 1.25, 1.5, 1.75)
+"""Factors of a subgroup's scale in Sg-EM, by its metadata."""
 
 
 def sg_em(subgroup=8, *, bits=2, adaptive=True):
@@ -162,13 +207,31 @@ def sg_em(subgroup=8, *, bits=2, adaptive=True):
     -------
     Format
     """
-    check_subgroup(subgroup, 32)
-    if bits not in (1, 2):
-        raise ValueError(f"bits must be 1 or 2, not {bits!r}")
-    name = f"Sg-EM-{subgroup}{' 1-bit' if bits == 1 else ''}{' adaptive' if adaptive else ' fixed'}"
-    return Format(name=name, group=32, element=E2M1, scale=E8M0, subgroup=subgroup,
-                  metadata_bits=bits,
-                  quantize=partial(_quantize_sg_em, subgroup=subgroup, bits=bits,
-                                   adaptive=adaptive),
-                  dequantize=partial(dequantize_sg_em, subgroup=subgroup, bits=bits,
-                                     decode_scales=_e8m0_scales))
+    _check_bits(bits)
+    return _sg("Sg-EM", SG_EM_FACTORS[::4 // 2**bits], subgroup=subgroup, adaptive=adaptive)
+
+
+def sg_ee(subgroup=8, *, bits=2, adaptive=True):
+    """Sg-EE: metadata are an extra exponent of a subgroup's scale, of factors down to 1/2 or 1/8.
+
+    The paper leaves open whether it raises or lowers the scale. Here metadata ``k`` lower it by
+    ``k`` binades, as SMX does, and cannot raise it: a group's scale already holds its largest
+    element. A lowered scale may lie below E8M0's lowest. The encoder takes the ``k`` of the least
+    squared error, the lowest on a tie.
+
+    Parameters
+    ----------
+    subgroup : int
+        One of `SUBGROUPS`.
+    bits : int
+        Metadata bits: with 1, the scale can be halved.
+    adaptive : bool
+        Whether the encoder tries three scales of the group as Sg-EM does, or one.
+
+    Returns
+    -------
+    Format
+    """
+    _check_bits(bits)
+    return _sg("Sg-EE", tuple(2.0**-k for k in range(2**bits)), subgroup=subgroup,
+               adaptive=adaptive)

@@ -12,9 +12,10 @@ import numpy as np
 
 from .blocks import Format, assemble, scaled_values
 from .design_space import (
+    SG_EM_FACTORS,
     check_subgroup,
     dequantize_elem_em,
-    dequantize_sg_em,
+    dequantize_sg,
     refine,
     signed,
 )
@@ -262,7 +263,8 @@ def m2_nvfp4(kind, subgroup=8):
     if kind == "Elem-EM":
         quantize, dequantize = _quantize_m2_nvfp4_elem_em, dequantize_elem_em
     else:
-        quantize, dequantize = _quantize_m2_nvfp4_sg_em, partial(dequantize_sg_em, bits=2)
+        quantize = _quantize_m2_nvfp4_sg_em
+        dequantize = partial(dequantize_sg, factors=SG_EM_FACTORS)
     return Format(name=f"M2-NVFP4 {kind}-{subgroup}", group=16, element=E2M1,
                   scale=UE4M3, tensor_scale=True, subgroup=subgroup, metadata_bits=2,
                   quantize=partial(quantize, subgroup=subgroup),

@@ -8,10 +8,9 @@ is the code of NaN, all else 0. An all-zero group has scale code 0. The sign of 
 elements with a sign bit but RaZeR's; under an E4M3 or E5M3 scale of 0 all elements are +0. Values
 read back rounded once to float32, where what is beyond its range reads as an infinity.
 
-Not here, as what is known to this project leaves a choice open that changes results:
+What the paper leaves open of Sg-EE and of Elem-EM top-2, and what was taken, is said by `sg_ee` and
+`elem_em`. Not here, as what is known to this project leaves a choice open that changes results:
 
-- Sg-EE, of one or two bits: whether the extra exponent raises or lowers a subgroup's scale.
-- Elem-EM top-2: how the metadata bits are divided between the two elements.
 - MXFP4+: what becomes of the block maximum's implied exponent where the scale is clamped.
 - RaZeR's weights: their larger special value is chosen for each model.
 - Adaptive M2-NVFP4: which neighbours of an E4M3 scale are tried.
@@ -24,7 +23,7 @@ import numpy as np
 from . import float_scales
 from .blocks import Blocks, Format, assemble, scaled_values
 from .decoder import dequantize
-from .design_space import SUBGROUPS, elem_em, sg_em
+from .design_space import SUBGROUPS, elem_em, sg_ee, sg_em
 from .formats import SCALE_MAX, groups_of
 from .hif4 import HIF4
 from .minifloats import E2M1, E2M3, E3M2, E4M3, E5M2, E8M0, INT8, S1P1, S1P3
@@ -109,8 +108,9 @@ FORMATS = {f.name: f for f in (
     _smx("SMX6", S1P3),
     *float_scales.FORMATS,
     HIF4,
-    *(elem_em(n, adaptive=adaptive) for adaptive in (False, True) for n in SUBGROUPS),
-    *(sg_em(n, bits=bits, adaptive=adaptive)
+    *(elem_em(n, top=top, adaptive=adaptive)
+      for top in (1, 2) for adaptive in (False, True) for n in SUBGROUPS),
+    *(sg(n, bits=bits, adaptive=adaptive) for sg in (sg_em, sg_ee)
       for bits in (2, 1) for adaptive in (True, False) for n in SUBGROUPS),
 )}
 """All formats by name. M2XFP's are the codec itself; the last ones are the design space around it,

@@ -146,9 +146,12 @@ def test_pareto(tmp_path, monkeypatch):
               for name, f in FORMATS.items() if f.bits_per_element < 5}
     texts = texts_of(monkeypatch, accuracy_report.draw_pareto, tmp_path / "space.svg", errors,
                      title="A title")
+    families = ["Elem-EM", "Elem-EM adaptive", "Elem-EM top-2", "Elem-EM top-2 adaptive",
+                *(f"{kind}{bits} {end}" for kind in ("Sg-EM", "Sg-EE") for bits in ("", " 1-bit")
+                  for end in ("adaptive", "fixed"))]
     for text, count in [("A title", 1), ("weights", 1), ("activations", 1), ("Pareto front", 1),
-                        ("Sg-EM 1-bit adaptive", 1), ("Elem-EM", 1), ("NVFP4", 2)]:
-        assert texts.count(text) == count
+                        *((family, 1) for family in families), ("NVFP4", 2)]:
+        assert texts.count(text) == count, text
     assert (tmp_path / "space.svg").stat().st_size > 10_000
 
 
