@@ -44,13 +44,14 @@ class Format:
     group : int
         Elements per scale.
     element : Codec
-        Codes of elements. IF4 has INT4, too.
+        Codes of elements. IF4 has INT4, too, and MXFP4+ E0M3.
     scale : Codec
         Codes of scales, each stored in 8 bits.
     quantize : callable
         Encodes an array of float32, float16 or bfloat16 of shape (..., K). Options: ``rule`` where
-        E2M1 is under E8M0 (specification section 5), ``tensor_scale``, a float32, where there is
-        one; MXFP4 and M2XFP have those of the codec, whose other sizes take other bits.
+        E2M1 is under E8M0 (specification section 5), but for MXFP4+, ``tensor_scale``, a float32,
+        where there is one; MXFP4 and M2XFP have those of the codec, whose other sizes take other
+        bits.
     dequantize : callable
         Decodes what ``quantize`` gave, to float32.
     subgroup : int, optional
@@ -61,6 +62,8 @@ class Format:
         Whether there is a float32 scale per tensor, which does not count as bits per element.
     shared_exponents : int
         Binades by which metadata can raise elements, for which the scale makes room.
+    special_groups : float64 array, shape (count, group), optional
+        Groups, in units of the scale, that have values beside those of ``element``.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Format:
     metadata_bits: int = 0
     tensor_scale: bool = False
     shared_exponents: int = 0
+    special_groups: np.ndarray | None = None
 
     @property
     def bits_per_element(self):

@@ -97,6 +97,8 @@ def _value(codec, code):
                 exponent - 48)
         elif name == "E5M2" and exponent == 31:
             value = np.inf if mantissa == 0 else None
+        elif name == "E0M3":
+            value = 4 + Fraction(mantissa, 2)
         elif name in ("E4M3", "UE4M3", "UE5M3") and magnitude == 2 ** (e_bits + m_bits) - 1:
             value = None
         else:
@@ -127,8 +129,8 @@ def check_format(form):
     """Which representable values a format changes.
 
     Every element code is put beside the largest element, under every scale that is not 0 and leaves
-    it within float32; the group must then read back as itself. IF4's integers are not tried: times
-    6/7 they are no float32.
+    it within float32; the group must then read back as itself, and so must groups of special
+    values. IF4's integers are not tried: times 6/7 they are no float32.
 
     Parameters
     ----------
@@ -146,6 +148,8 @@ def check_format(form):
     row = np.stack([np.full(len(values), element.largest), values], axis=1).reshape(-1)
     row = np.concatenate([row, np.full(-len(row) % form.group, element.largest)])
     row *= 2.0**form.shared_exponents
+    if form.special_groups is not None:
+        row = np.concatenate([row, form.special_groups.reshape(-1)])
     scales = scale.values[: scale.count]
     scales = scales[(scales > 0) & (scales * row.max() < 2.0**128)]
     x = (scales[:, None] * row).astype(np.float32)

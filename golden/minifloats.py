@@ -138,6 +138,9 @@ E2M3 = _minifloat("E2M3", 2, 3, sign="bit", bias=1)
 E3M2 = _minifloat("E3M2", 3, 2, sign="bit", bias=3)
 E4M3 = _minifloat("E4M3", 4, 3, sign="bit", bias=7, count=0x7F)
 E5M2 = _minifloat("E5M2", 5, 2, sign="bit", bias=15, count=0x7C, infinity=True)
+E0M3 = Codec(name="E0M3", bits=4, sign="bit", count=8,
+             values=np.concatenate([E2M3.values[24:32], E2M3.values[56:]]))
+"""The uppermost binade of E2M3, without zero: the exponent is implied."""
 INT4 = _integer(4, 0)
 INT8 = _integer(8, 6)
 """As in MXINT8, with six bits behind the point."""
@@ -155,6 +158,6 @@ E6M2 = Codec(name="E6M2", bits=8, sign="none", count=255, nan=255,
 """Without zero and subnormals."""
 
 CODECS = {codec.name: codec
-          for codec in (E2M1, E2M3, E3M2, E4M3, E5M2, INT4, INT8, S1P1, S1P2, S1P3, E8M0, UE4M3,
-                        UE5M3, E6M2)}
+          for codec in (E2M1, E2M3, E3M2, E4M3, E5M2, E0M3, INT4, INT8, S1P1, S1P2, S1P3, E8M0,
+                        UE4M3, UE5M3, E6M2)}
 """All by name."""

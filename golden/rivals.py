@@ -8,10 +8,10 @@ is the code of NaN, all else 0. An all-zero group has scale code 0. The sign of 
 elements with a sign bit but RaZeR's; under an E4M3 or E5M3 scale of 0 all elements are +0. Values
 read back rounded once to float32, where what is beyond its range reads as an infinity.
 
-What the paper leaves open of Sg-EE and of Elem-EM top-2, and what was taken, is said by `sg_ee` and
-`elem_em`. Not here, as what is known to this project leaves a choice open that changes results:
+What the papers leave open of Sg-EE, Elem-EM top-2 and MXFP4+, and what was taken, is said by
+`sg_ee`, `elem_em` and `mxfp4_plus`. Not here, as what is known to this project leaves a choice open
+that changes results:
 
-- MXFP4+: what becomes of the block maximum's implied exponent where the scale is clamped.
 - RaZeR's weights: their larger special value is chosen for each model.
 - Adaptive M2-NVFP4: which neighbours of an E4M3 scale are tried.
 """
@@ -26,7 +26,7 @@ from .decoder import dequantize
 from .design_space import SUBGROUPS, elem_em, sg_ee, sg_em
 from .formats import SCALE_MAX, groups_of
 from .hif4 import HIF4
-from .minifloats import E2M1, E2M3, E3M2, E4M3, E5M2, E8M0, INT8, S1P1, S1P3
+from .minifloats import E0M3, E2M1, E2M3, E3M2, E4M3, E5M2, E8M0, INT8, S1P1, S1P3
 from .mxfp4 import quantize_mxfp4
 from .quantization_engine import quantize_activations, scaled_magnitudes
 from .weight_encoder import quantize_weights
@@ -87,6 +87,48 @@ def _smx(name, codec):
                   dequantize=partial(_dequantize_smx, codec=codec))
 
 
+def _quantize_mxfp4_plus(x):
+    groups, scales, bad = _floor_scales(x, 32, 2)
+    v = np.copysign(scaled_magnitudes(groups, scales, bad), groups)
+    lane = np.abs(v).argmax(axis=-1)[..., None]
+    largest = np.take_along_axis(v, lane, -1)
+    extended = np.abs(largest) >= 4
+    codes = E2M1.encode(v)
+    np.put_along_axis(codes, lane, np.where(extended, E0M3.encode(largest),
+                                            E2M1.encode(largest)), -1)
+    return assemble(x, codes, scales, bad, E8M0.nan, metadata=np.where(extended, lane, 32))
+
+
+def _dequantize_mxfp4_plus(q):
+    extended = (np.arange(32) == q.metadata[..., None]).reshape(q.elements.shape)
+    values = np.where(extended, E0M3.decode(q.elements), E2M1.decode(q.elements))
+    return scaled_values(q, values, E8M0.decode(q.scales))
+
+
+def mxfp4_plus():
+    """MXFP4+ (arXiv 2510.14557): MXFP4 whose largest element has three bits of mantissa.
+
+    A group of MXFP4 has, by its scale, the largest magnitude in the uppermost binade. That element,
+    the first if several are, is named by an index of 8 bits, so that its exponent bits are free for
+    the mantissa: 4, 4.5 and so on to 7.5 times the scale (E0M3), to nearest, ties to even,
+    saturating. The others are those of MXFP4.
+
+    What is known to this project leaves open what becomes of a group whose scale is clamped to
+    2**-127, so that its largest magnitude is below the binade, as zero is. Here the index, which
+    needs 5 of its bits, is then 32, as any above 31 would do: no element is extended.
+
+    Returns
+    -------
+    Format
+    """
+    # Largest elements, each beside E2M1 that is not larger.
+    others = E2M1.values[np.abs(E2M1.values) <= 4]
+    return Format(name="MXFP4+", group=32, element=E2M1, scale=E8M0, subgroup=32, metadata_bits=8,
+                  quantize=_quantize_mxfp4_plus, dequantize=_dequantize_mxfp4_plus,
+                  special_groups=np.stack([np.append(v, np.resize(others, 31))
+                                           for v in E0M3.values]))
+
+
 def _m2xfp(name, quantize):
     return Format(name=name, group=32, element=E2M1, scale=E8M0, subgroup=8,
                   metadata_bits=2, quantize=quantize, dequantize=dequantize)
@@ -99,6 +141,7 @@ FORMATS = {f.name: f for f in (
     _m2xfp("M2XFP Sg-threshold", partial(quantize_activations, encoding="sg-threshold")),
     _m2xfp("M2XFP weights", quantize_weights),
     _m2xfp("M2XFP weights fixed", partial(quantize_weights, adaptive=False)),
+    mxfp4_plus(),
     _mx("MXFP6 E2M3", E2M3, 2),
     _mx("MXFP6 E3M2", E3M2, 4),
     _mx("MXFP8 E4M3", E4M3, 8),

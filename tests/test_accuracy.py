@@ -150,7 +150,7 @@ def test_pareto(tmp_path, monkeypatch):
                 *(f"{kind}{bits} {end}" for kind in ("Sg-EM", "Sg-EE") for bits in ("", " 1-bit")
                   for end in ("adaptive", "fixed"))]
     for text, count in [("A title", 1), ("weights", 1), ("activations", 1), ("Pareto front", 1),
-                        *((family, 1) for family in families), ("NVFP4", 2)]:
+                        *((family, 1) for family in families), ("NVFP4", 2), ("MXFP4+", 2)]:
         assert texts.count(text) == count, text
     assert (tmp_path / "space.svg").stat().st_size > 10_000
 

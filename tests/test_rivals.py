@@ -137,6 +137,15 @@ def razer(row, t):
     return min(tried, key=lambda values: error(group, values))
 
 
+def mxfp4_plus(group):
+    step = mx_step(group, 2)
+    values = rounded(group, E2M1, step)
+    if max(group) >= 4 * step:
+        top = group.index(max(group))
+        values[top] = rounded([group[top]], E2M3[24:], step)[0]
+    return values
+
+
 def significant(v, bits):
     """A fraction rounded to so many significant bits, ties to even."""
     unit = Fraction(2) ** (math.floor(math.log2(v)) - bits + 1)
@@ -224,6 +233,7 @@ def test_integers_and_unsigned():
     assert minifloats.UE5M3.values[:255].tolist() == [float(v) for v in E5M3]
     assert np.isnan(minifloats.UE5M3.values[255])
     assert minifloats.UE4M3.values[:127].tolist() == [float(v) for v in E4M3]
+    assert minifloats.E0M3.values[:8].tolist() == [float(v) for v in E2M3[24:]]
     assert minifloats.S1P1.values.tolist() == [0, 0.5, 1, 1.5, 0, -0.5, -1, -1.5]
 
 
@@ -258,7 +268,7 @@ def test_bits_per_element():
         "MXFP4": 4.25, "MXFP6 E2M3": 6.25, "MXFP6 E3M2": 6.25, "MXFP8 E4M3": 8.25,
         "MXFP8 E5M2": 8.25, "MXINT8": 8.25, "NVFP4": 4.5, "NVFP4 four-over-six": 4.5,
         "NVFP4-UE5M3": 4.5, "IF4": 4.5, "RaZeR activations": 4.5, "HiF4": 4.5, "NVINT4": 4.5,
-        "SMX4": 4, "SMX6": 6,
+        "SMX4": 4, "SMX6": 6, "MXFP4+": 4.5,
         "M2XFP activations": 4.5, "M2XFP Sg-threshold": 4.5, "M2XFP weights": 4.5,
         "M2XFP weights fixed": 4.5,
         "M2-NVFP4 Elem-EM-8": 4.75, "M2-NVFP4 Sg-EM-8": 4.75,
@@ -406,6 +416,46 @@ def test_adaptive_is_never_worse(fixed, adaptive):
         assert with_it <= without
         better += with_it < without
     assert better > 3
+
+
+def test_mxfp4_plus():
+    x = groups(60, 32, seed=16)
+    rng = np.random.default_rng(17)
+    # Largest elements on the ties of eighths, at scales around the lowest.
+    x[::2] = rng.choice([0, 0.25, 1, 3.5], x[::2].shape)
+    x[::2, 7] = rng.integers(-32, 33, len(x[::2])) / 4
+    x[::4] *= 2.0 ** rng.choice([-130, -128, -127, -126, -125, 3], (len(x[::4]), 1))
+    x = x[np.abs(x).max(axis=-1) < 2.0**126]
+    assert_bits(rivals.FORMATS["MXFP4+"], x, [
+        bits_of(row, mxfp4_plus([abs(Fraction(v)) for v in row])) for row in x.tolist()])
+
+
+@pytest.mark.parametrize("v, code, value", [
+    (4, 0, 4), (4.25, 0, 4), (4.75, 2, 5), (5.25, 2, 5), (6.75, 6, 7), (7.25, 6, 7),
+    (7.26, 7, 7.5), (7.75, 7, 7.5), (7.99, 7, 7.5),
+])
+def test_mxfp4_plus_directed(v, code, value):
+    """The first of the largest elements is extended, the others saturate at 6."""
+    for sign, bit in (1, 0), (-1, 8):
+        q, back = first(rivals.FORMATS["MXFP4+"], 1.2, sign * v, -v, v)
+        plain = 4 if v <= 5 else 6
+        assert (q.metadata.tolist(), q.elements[1]) == ([1], code | bit)
+        assert back == [1, sign * value, -plain, plain]
+
+
+def test_mxfp4_plus_under_the_lowest_scale():
+    """What is below 4 in units of it is a number of MXFP4."""
+    form = rivals.FORMATS["MXFP4+"]
+    unit = 2.0**-127
+    q, back = first(form, 3.5 * unit, -2.75 * unit)
+    assert (q.scales.tolist(), q.metadata.tolist()) == ([0], [32])
+    assert back == [4 * unit, -3 * unit]
+    q, back = first(form, -0.5 * unit, -4.5 * unit)
+    assert (q.scales.tolist(), q.metadata.tolist()) == ([0], [1])
+    assert back == [-0.5 * unit, -4.5 * unit]
+    q = form.quantize(np.full(32, -0.0, np.float32))
+    assert (q.scales.tolist(), q.metadata.tolist(), set(q.elements)) == ([0], [32], {8})
+    assert np.signbit(form.dequantize(q)).all()
 
 
 @pytest.mark.parametrize("name, mantissa", [("SMX4", 2), ("SMX6", 4)])
@@ -579,7 +629,9 @@ def test_codes_are_within_their_bits():
         codes = np.flatnonzero(np.isfinite(form.element.values))
         assert set(np.unique(q.elements)) <= set(codes) - set(form.element.never_encoded)
         assert q.elements.max() == codes.max()
-        if form.name.startswith("Sg-EE-32"):
+        if form.name == "MXFP4+":
+            assert q.metadata.max() == 31
+        elif form.name.startswith("Sg-EE-32"):
             # The largest element hardly lets the scale of all be lowered.
             assert q.metadata.max() < 2**form.metadata_bits
         elif form.metadata_bits:
@@ -631,7 +683,7 @@ def test_check_fails(monkeypatch, capsys):
     assert command.main(["check"]) == 1
     out, err = capsys.readouterr()
     assert err == "error: E2M3 0x05 is 0.6, not 0.625\n"
-    assert "E2M3: FAILED\n" in out and "\n1 of 14 codes and" in out
+    assert "E2M3: FAILED\n" in out and "\n1 of 15 codes and" in out
 
 
 def test_check_sees_a_wrong_format():
@@ -642,6 +694,14 @@ def test_check_sees_a_wrong_format():
     wrong = check.check_format(other)
     assert len(wrong) == 253
     assert wrong[2] == "MXFP6 E2M3 changes values under scale 2.35099e-38"
+
+
+def test_check_sees_wrong_special_values():
+    """Which are in no other group: the largest element's further mantissa."""
+    form = rivals.FORMATS["MXFP4+"]
+    other = dataclasses.replace(form, quantize=rivals.FORMATS["MXFP4"].quantize,
+                                dequantize=rivals.FORMATS["MXFP4"].dequantize)
+    assert len(check.check_format(other)) == 253
 
 
 def test_check_sees_a_code_that_does_not_come_back(monkeypatch):
