@@ -44,11 +44,11 @@ def main(arguments=None):
 
 def formats():
     """The list of formats as a table."""
-    lines = [f"{'format':<24}{'group':>6}  {'element':<8}{'scale':<7}"
+    lines = [f"{'format':<28}{'group':>6}  {'element':<8}{'scale':<7}"
              f"{'metadata':<13}{'bits per element':>16}"]
     for form in rivals.FORMATS.values():
         metadata = f"{form.metadata_bits} per {form.subgroup}" if form.metadata_bits else ""
-        lines.append(f"{form.name:<24}{form.group:>6}  {form.element.name:<8}"
+        lines.append(f"{form.name:<28}{form.group:>6}  {form.element.name:<8}"
                      f"{form.scale.name:<7}{metadata:<13}{form.bits_per_element:>16g}")
     return "\n".join(lines)
 

@@ -44,7 +44,7 @@ class Format:
     group : int
         Elements per scale.
     element : Codec
-        Codes of elements. IF4 has INT4, too, and MXFP4+ E0M3.
+        Codes of elements. IF4 has INT4, too, MXFP4+ E0M3 and RaZeR other special values.
     scale : Codec
         Codes of scales, each stored in 8 bits.
     quantize : callable

@@ -99,7 +99,8 @@ def _value(codec, code):
             value = np.inf if mantissa == 0 else None
         elif name == "E0M3":
             value = 4 + Fraction(mantissa, 2)
-        elif name in ("E4M3", "UE4M3", "UE5M3") and magnitude == 2 ** (e_bits + m_bits) - 1:
+        elif (name in ("E4M3", "UE3M3", "UE4M3", "UE5M3")
+              and magnitude == 2 ** (e_bits + m_bits) - 1):
             value = None
         else:
             bias = 2 ** (e_bits - 1) - 1

@@ -1,7 +1,7 @@
 """Formats of groups of 16 under a floating-point scale: NVFP4 and what was made of it.
 
 A scale's product with a tensor scale has 28 significant bits and a magnitude 24, with small factors
-a few more. Their float64 quotient therefore lies on a decision point, of at most 5 bits, only if
+a few more. Their float64 quotient therefore lies on a decision point, of at most 6 bits, only if
 the exact one does, and on the same side of it otherwise: its own rounding decides nothing.
 """
 
@@ -17,10 +17,11 @@ from .design_space import (
     dequantize_elem_em,
     dequantize_sg,
     refine,
+    refined,
     signed,
 )
 from .formats import e2m1_integers, groups_of
-from .minifloats import E2M1, INT4, UE4M3, UE5M3, Codec
+from .minifloats import E2M1, INT4, UE3M3, UE4M3, UE5M3, Codec
 from .nvfp4 import TENSOR_SCALE_MIN, dequantize_nvfp4, quantize_nvfp4, tensor_scale_of
 
 
@@ -183,68 +184,166 @@ def _dequantize_if4(q):
 
 RAZER = Codec(name="E2M1, 5", bits=4, sign="bit", count=8,
               values=np.where(np.arange(16) == 8, 5, E2M1.values))
-"""E2M1 with 5 in place of -0, or, where the scale's sign bit is set, -5."""
+"""E2M1 with 5 in place of -0, or another special value, which the scale's further bits select."""
 
 
-def _quantize_razer(x, *, tensor_scale=None):
-    """NVFP4 whose code of -0 is 5 or -5 (RaZeR, arXiv 2501.04052; its activations).
+def _quantize_razer(x, *, specials, scale, least, tensor_scale=None):
+    """Groups of E2M1 whose code of -0 is one of some special values, by the least squared error.
 
-    It takes what lies from 4.5 to 5.5, both ends included. The sign of the lower squared error
-    wins, the positive one on a tie. Zeros have no sign.
+    A special value is 5 or above 6, of either sign, and takes what is at least as near to it as to
+    its neighbours. The scale has the group's largest magnitude at 6, or at a special value above
+    it, and a code of at least ``least``. Zeros have no sign.
     """
-    groups, v, bad, tensor_scale, t = _scaled(x, tensor_scale, 6 * UE4M3.largest)
-    scales, steps = _group_scales(v, t, UE4M3, 6)
-    u = _over(v, steps)
-    plain = E2M1.magnitude_codes(u)
-    near = (u >= 4.5) & (u <= 5.5)
-    takes = np.stack([near & ~np.signbit(groups), near & np.signbit(groups)])
-    values = np.where(takes, 10, _e2m1_doubled(plain)) * _scale_integers(scales)[..., None]
-    negative = _least_error(v, t, values, 2 * 512) == 1
-    elements = np.where(plain == 0, 0, signed(groups, plain))
-    elements = np.where(np.where(negative[..., None], takes[1], takes[0]), 8, elements)
-    return assemble(x, np.where(steps == 0, 0, elements), scales | negative << 7, bad, UE4M3.nan,
-                    tensor_scale=tensor_scale)
+    groups, v, bad, tensor_scale, t = _scaled(x, tensor_scale, 6 * scale.largest)
+    largest, negative = v.max(axis=-1), np.signbit(groups)
+    unit = scale.values[1]
+    tried = []
+    for special in specials:
+        magnitude = abs(special)
+        # Between 4 and 6, or above 6.
+        low, high = (4.5, 5.5) if magnitude == 5 else ((6 + magnitude) / 2, np.inf)
+        scales = scale.magnitude_codes(largest / (max(6, magnitude) * t))
+        scales = np.where(largest > 0, np.maximum(scales, least), 0)
+        u = _over(v, (scale.decode(scales) * t)[..., None])
+        takes = (u >= low) & (u <= high) & (negative == (special < 0))
+        codes = E2M1.magnitude_codes(u)
+        values = np.where(takes, int(2 * magnitude), _e2m1_doubled(codes))
+        codes = np.where(takes, 8, np.where(codes == 0, 0, signed(groups, codes)))
+        tried.append((np.where(scales[..., None] == 0, 0, codes), scales,
+                      values * (scale.decode(scales) / unit).astype(np.int64)[..., None]))
+    codes, scales, values = map(np.stack, zip(*tried, strict=True))
+    best = _least_error(v, t, values, int(2 / unit))
+    scales = _chosen(scales, best) | best << scale.bits
+    return assemble(x, _chosen(codes, best), scales, bad, scale.nan, tensor_scale=tensor_scale)
 
 
-def _dequantize_razer(q):
-    values = RAZER.decode(q.elements)
-    lower = (q.scales >> 7).astype(bool).repeat(16, axis=-1) & (q.elements == 8)
-    return scaled_values(q, np.where(lower, -values, values),
-                         UE4M3.decode(q.scales & 127) * float(q.tensor_scale))
+def _chosen(candidates, best):
+    """Of candidates (count, ..., further axes) those of indices (...)."""
+    index = best.reshape(1, *best.shape, *[1] * (candidates.ndim - best.ndim - 1))
+    return np.take_along_axis(candidates, index, 0)[0]
+
+
+def _dequantize_razer(q, *, specials, scale):
+    special = np.array(specials)[q.scales >> scale.bits].repeat(16, axis=-1)
+    return scaled_values(q, np.where(q.elements == 8, special, E2M1.decode(q.elements)),
+                         scale.decode(q.scales & 2**scale.bits - 1) * float(q.tensor_scale))
+
+
+def _razer(name, specials, scale, least):
+    return Format(
+        name=name, group=16, element=RAZER, scale=scale, tensor_scale=True,
+        quantize=partial(_quantize_razer, specials=specials, scale=scale, least=least),
+        dequantize=partial(_dequantize_razer, specials=specials, scale=scale),
+        special_groups=np.stack([np.where(np.arange(16) == 8, s, E2M1.values) for s in specials]))
+
+
+def razer_activations():
+    """RaZeR's activations (arXiv 2501.04052): NVFP4 whose code of -0 is 5, or -5.
+
+    The latter where the scale's sign bit is set. 5 takes what lies from 4.5 to 5.5, both ends
+    included. The sign of the lower squared error wins, the positive one on a tie.
+
+    Returns
+    -------
+    Format
+    """
+    return _razer("RaZeR activations", (5, -5), UE4M3, 0)
+
+
+OUTLIERS = tuple(n / 2 for n in range(13, 32))
+"""Larger special values offered for RaZeR's weights: 5 bits hold twice of one."""
+
+
+def razer_weights(outlier=8):
+    """RaZeR's weights (arXiv 2501.04052): an E3M3 scale and two bits that select a special value.
+
+    In place of -0 it is 5, -5, ``outlier`` or ``-outlier``, by two bits above the scale's six. With
+    the first two the group's largest magnitude is at 6, with the others at ``outlier``; the least
+    squared error wins, the first on a tie. The tensor scale has the largest magnitude at 6 * 28. A
+    scale is at least 2**-5, the smallest one, unless the group is zero.
+
+    The sources leave open, and here it is taken so:
+
+    - ``outlier`` is chosen for each model, and no part of the record; the authors' code has 8.
+    - That code rounds scales below 1/4 to E4M3, of which six bits hold too few. Here they are
+      multiples of 2**-5, subnormals of E3M3 with a bias of 3.
+    - The largest scale is 28, as in that code; that of the uppermost code, which would be 30, is
+      NaN.
+    - The order of the two bits' values is that in which the code tries them.
+    - What is as near to the special value as to another becomes the special value, as in the
+      activations; the code takes the lower of two.
+
+    Parameters
+    ----------
+    outlier : float
+        The larger special value, a multiple of 0.5 from 6.5 to 15.5.
+
+    Returns
+    -------
+    Format
+
+    Raises
+    ------
+    ValueError
+        If ``outlier`` is something else.
+    """
+    if outlier not in OUTLIERS:
+        raise ValueError(f"outlier must be a multiple of 0.5 from {OUTLIERS[0]} to {OUTLIERS[-1]}, "
+                         f"not {outlier!r}")
+    name = "RaZeR weights" if outlier == 8 else f"RaZeR weights {outlier:g}"
+    return _razer(name, (5, -5, outlier, -outlier), UE3M3, 1)
 
 
 def _nv_scales(q):
     return UE4M3.decode(q.scales) * float(q.tensor_scale)
 
 
-def _quantize_m2_nvfp4_elem_em(x, *, subgroup, tensor_scale=None):
-    groups, v, bad, tensor_scale, t = _scaled(x, tensor_scale, 6 * UE4M3.largest)
-    scales, steps = _group_scales(v, t, UE4M3, 6)
-    codes, metadata = refine(_over(v, steps).reshape(*scales.shape, -1, subgroup))
-    return assemble(x, np.where(steps == 0, 0, signed(groups, codes)), scales, bad, UE4M3.nan,
-                    metadata=metadata, tensor_scale=tensor_scale)
+def _m2_elem_em(v, scales, t):
+    """Codes, metadata and, in units of t / (8 * 512), values of subgroups (..., n, subgroup)."""
+    steps = (UE4M3.decode(scales) * t)[..., None, None]
+    codes, metadata = refine(_over(v, steps))
+    values = (8 * refined(codes, metadata)).astype(np.int64)
+    return codes, metadata, values * _scale_integers(scales)[..., None, None]
 
 
-def _quantize_m2_nvfp4_sg_em(x, *, subgroup, tensor_scale=None):
-    groups, v, bad, tensor_scale, t = _scaled(x, tensor_scale, 6 * UE4M3.largest)
-    scales, steps = _group_scales(v, t, UE4M3, 6)
-    v, parts = (a.reshape(*scales.shape, -1, subgroup)
-                for a in (v, np.broadcast_to(steps, v.shape)))
-    codes = np.stack([E2M1.magnitude_codes(_over(4 * v, k * parts)) for k in range(4, 8)])
+def _m2_sg_em(v, scales, t):
+    steps = (UE4M3.decode(scales) * t)[..., None, None]
+    codes = np.stack([E2M1.magnitude_codes(_over(4 * v, k * steps)) for k in range(4, 8)])
     values = _e2m1_doubled(codes) * np.arange(4, 8).reshape(4, *[1] * v.ndim)
     values *= _scale_integers(scales)[..., None, None]
-    metadata = _least_error(v, t, values, 2 * 4 * 512)
-    best = np.take_along_axis(codes, metadata[None, ..., None], 0)[0].astype(np.uint8)
-    return assemble(x, np.where(steps == 0, 0, signed(groups, best)), scales, bad, UE4M3.nan,
-                    metadata=metadata, tensor_scale=tensor_scale)
+    metadata = _least_error(v, t, values, 8 * 512)
+    return _chosen(codes, metadata).astype(np.uint8), metadata, _chosen(values, metadata)
 
 
-def m2_nvfp4(kind, subgroup=8):
+def _quantize_m2_nvfp4(x, *, encode, subgroup, adaptive, tensor_scale=None):
+    groups, v, bad, tensor_scale, t = _scaled(x, tensor_scale, 6 * UE4M3.largest)
+    start, _ = _group_scales(v, t, UE4M3, 6)
+    scales = start[None]
+    if adaptive:
+        # By rising scale. Below the smallest one all is 0, which is never better.
+        scales = np.clip(start + np.array([-1, 0, 1]).reshape(3, *[1] * start.ndim),
+                         0, UE4M3.count - 1)
+    codes, metadata, values = map(np.stack, zip(*(
+        encode(v.reshape(*start.shape, -1, subgroup), tried, t) for tried in scales), strict=True))
+    best = np.zeros(start.shape, np.intp)
+    if adaptive:
+        best = _least_error(v, t, values.reshape(-1, *v.shape), 8 * 512)
+    scales = _chosen(scales, best)
+    elements = np.where(scales[..., None] == 0, 0, signed(groups, _chosen(codes, best)))
+    return assemble(x, elements, scales, bad, UE4M3.nan, metadata=_chosen(metadata, best),
+                    tensor_scale=tensor_scale)
+
+
+def m2_nvfp4(kind, subgroup=8, *, adaptive=False):
     """NVFP4 with M2XFP's metadata: two bits per subgroup of a group of 16.
 
     Scales are those of NVFP4. Sg-EM takes the factor of the least squared error, the lowest on a
-    tie, and has no other scales. Two bits per 8 elements are 4.75 bits per element; the 5 bits of
-    specification section 9 are two per 4.
+    tie. Two bits per 8 elements are 4.75 bits per element; the 5 bits of specification section 9
+    are two per 4.
+
+    The paper leaves open which scales an adaptive encoder tries. Here those are NVFP4's and the
+    ones of the next lower and the next higher code, as M2XFP tries neighbouring exponents. The
+    largest scale, 448, has none above it.
 
     Parameters
     ----------
@@ -252,6 +351,9 @@ def m2_nvfp4(kind, subgroup=8):
         "Elem-EM" or "Sg-EM".
     subgroup : int
         Elements per two metadata bits: 2, 4, 8 or 16.
+    adaptive : bool
+        The encoder tries three scales and takes that of the least squared error, compared exactly;
+        ties go to the lowest scale.
 
     Returns
     -------
@@ -261,13 +363,14 @@ def m2_nvfp4(kind, subgroup=8):
     if kind not in ("Elem-EM", "Sg-EM"):
         raise ValueError(f"kind must be 'Elem-EM' or 'Sg-EM', not {kind!r}")
     if kind == "Elem-EM":
-        quantize, dequantize = _quantize_m2_nvfp4_elem_em, dequantize_elem_em
+        encode, dequantize = _m2_elem_em, dequantize_elem_em
     else:
-        quantize = _quantize_m2_nvfp4_sg_em
-        dequantize = partial(dequantize_sg, factors=SG_EM_FACTORS)
-    return Format(name=f"M2-NVFP4 {kind}-{subgroup}", group=16, element=E2M1,
-                  scale=UE4M3, tensor_scale=True, subgroup=subgroup, metadata_bits=2,
-                  quantize=partial(quantize, subgroup=subgroup),
+        encode, dequantize = _m2_sg_em, partial(dequantize_sg, factors=SG_EM_FACTORS)
+    return Format(name=f"M2-NVFP4 {kind}-{subgroup}{' adaptive' if adaptive else ''}", group=16,
+                  element=E2M1, scale=UE4M3, tensor_scale=True, subgroup=subgroup,
+                  metadata_bits=2,
+                  quantize=partial(_quantize_m2_nvfp4, encode=encode, subgroup=subgroup,
+                                   adaptive=adaptive),
                   dequantize=partial(dequantize, subgroup=subgroup, decode_scales=_nv_scales))
 
 
@@ -281,7 +384,9 @@ FORMATS = (
     _nv("NVFP4-UE5M3", _quantize_ue5m3, scale=UE5M3, tensor_scale=False),
     _nv("NVINT4", partial(_quantize_nv, element=INT4, scale=UE4M3), element=INT4),
     _nv("IF4", _quantize_if4, dequantize=_dequantize_if4),
-    _nv("RaZeR activations", _quantize_razer, element=RAZER, dequantize=_dequantize_razer),
-    *(m2_nvfp4(kind, subgroup) for kind in ("Elem-EM", "Sg-EM") for subgroup in (8, 4)),
+    razer_activations(),
+    razer_weights(),
+    *(m2_nvfp4(kind, subgroup, adaptive=adaptive) for adaptive in (False, True)
+      for kind in ("Elem-EM", "Sg-EM") for subgroup in (8, 4)),
 )
 """All of them; their names are unique."""

@@ -1,19 +1,16 @@
 """Formats that M2XFP is compared with, and its own design space, through one interface.
 
 `FORMATS` lists them. Each cuts the last axis into groups, whose tail is padded with +0, and rounds
-every element once: to nearest, ties to the even code (HiF4: away from zero, RaZeR: to 5),
-saturating at the largest magnitude.
-Float32 subnormals are exact. A group that holds NaN or an infinity becomes a NaN group: its scale
-is the code of NaN, all else 0. An all-zero group has scale code 0. The sign of a zero is kept by
-elements with a sign bit but RaZeR's; under an E4M3 or E5M3 scale of 0 all elements are +0. Values
-read back rounded once to float32, where what is beyond its range reads as an infinity.
+every element once: to nearest, ties to the even code (HiF4: away from zero, RaZeR: to its special
+value), saturating at the largest magnitude. Float32 subnormals are exact. A group that holds NaN or
+an infinity becomes a NaN group: its scale is the code of NaN, all else 0. An all-zero group has
+scale code 0. The sign of a zero is kept by elements with a sign bit but RaZeR's; under an E3M3,
+E4M3 or E5M3 scale of 0 all elements are +0. Values read back rounded once to float32, where what is
+beyond its range reads as an infinity.
 
-What the papers leave open of Sg-EE, Elem-EM top-2 and MXFP4+, and what was taken, is said by
-`sg_ee`, `elem_em` and `mxfp4_plus`. Not here, as what is known to this project leaves a choice open
-that changes results:
-
-- RaZeR's weights: their larger special value is chosen for each model.
-- Adaptive M2-NVFP4: which neighbours of an E4M3 scale are tried.
+Where a paper leaves a choice open that changes results, the format's own docstring says which and
+what was taken: `sg_ee`, `elem_em` (top-2), `mxfp4_plus`, `float_scales.razer_weights` and
+`float_scales.m2_nvfp4` (adaptive).
 """
 
 from functools import partial

@@ -32,6 +32,8 @@ E2M3 = magnitudes(formats.format_info_ocp_e2m3, 32)
 E4M3 = magnitudes(formats.format_info_ocp_e4m3, 127)
 E5M3 = [Fraction(8 * (e > 0) + m, 8) * Fraction(2) ** (max(e, 1) - 15)
         for e in range(32) for m in range(8)][:255]
+E3M3 = [Fraction(8 * (e > 0) + m, 8) * Fraction(2) ** (max(e, 1) - 3)
+        for e in range(8) for m in range(8)][:63]
 INT4 = [Fraction(i) for i in range(8)]
 
 
@@ -120,20 +122,29 @@ def if4(group, t):
                key=lambda values: error(group, values))
 
 
-def m2_nvfp4(group, t, encode, subgroup):
-    step = nv_step(group, t)
-    return encode(group, step, subgroup) if step else None
+def m2_nvfp4(group, t, encode, subgroup, adaptive=False):
+    code = nearest(max(group) / (6 * t), E4M3)
+    codes = [code]
+    if adaptive:
+        codes = [c for c in (code - 1, code, code + 1) if c == code or 1 <= c <= 126]
+    # A scale of 0 has zeros alone.
+    tried = [(encode(group, t * E4M3[c], subgroup) if c else [Fraction(0)] * 16, c) for c in codes]
+    values, code = min(tried, key=lambda item: error(group, item[0]))
+    return values if code else None
 
 
-def razer(row, t):
-    """5 or -5 in place of -0; of a group with its signs."""
+def razer(row, t, specials=(5, -5), scales=E4M3, least=0):
+    """Special values in place of -0; of a group with its signs."""
     group = [abs(Fraction(v)) for v in row]
-    step = nv_step(group, t)
-    if not step:
-        return None
-    plain = rounded(group, E2M1, step)
-    tried = [[5 * step if (x < 0) == negative and abs(v - 5 * step) <= abs(v - q) else q
-              for x, v, q in zip(row, group, plain, strict=True)] for negative in (False, True)]
+    tried = []
+    for special in specials:
+        code = nearest(max(group) / (max(6, abs(special)) * t), scales)
+        step = t * scales[max(code, least)]
+        if not step or not max(group):
+            return None
+        value = step * abs(Fraction(special))
+        tried.append([value if (x < 0) == (special < 0) and abs(v - value) <= abs(v - q) else q
+                      for x, v, q in zip(row, group, rounded(group, E2M1, step), strict=True)])
     return min(tried, key=lambda values: error(group, values))
 
 
@@ -233,6 +244,8 @@ def test_integers_and_unsigned():
     assert minifloats.UE5M3.values[:255].tolist() == [float(v) for v in E5M3]
     assert np.isnan(minifloats.UE5M3.values[255])
     assert minifloats.UE4M3.values[:127].tolist() == [float(v) for v in E4M3]
+    assert minifloats.UE3M3.values[:63].tolist() == [float(v) for v in E3M3]
+    assert minifloats.UE3M3.largest == 28 and np.isnan(minifloats.UE3M3.values[63])
     assert minifloats.E0M3.values[:8].tolist() == [float(v) for v in E2M3[24:]]
     assert minifloats.S1P1.values.tolist() == [0, 0.5, 1, 1.5, 0, -0.5, -1, -1.5]
 
@@ -267,13 +280,14 @@ def test_bits_per_element():
     bits = {
         "MXFP4": 4.25, "MXFP6 E2M3": 6.25, "MXFP6 E3M2": 6.25, "MXFP8 E4M3": 8.25,
         "MXFP8 E5M2": 8.25, "MXINT8": 8.25, "NVFP4": 4.5, "NVFP4 four-over-six": 4.5,
-        "NVFP4-UE5M3": 4.5, "IF4": 4.5, "RaZeR activations": 4.5, "HiF4": 4.5, "NVINT4": 4.5,
-        "SMX4": 4, "SMX6": 6, "MXFP4+": 4.5,
+        "NVFP4-UE5M3": 4.5, "IF4": 4.5, "RaZeR activations": 4.5, "RaZeR weights": 4.5,
+        "HiF4": 4.5, "NVINT4": 4.5, "SMX4": 4, "SMX6": 6, "MXFP4+": 4.5,
         "M2XFP activations": 4.5, "M2XFP Sg-threshold": 4.5, "M2XFP weights": 4.5,
         "M2XFP weights fixed": 4.5,
-        "M2-NVFP4 Elem-EM-8": 4.75, "M2-NVFP4 Sg-EM-8": 4.75,
-        "M2-NVFP4 Elem-EM-4": 5, "M2-NVFP4 Sg-EM-4": 5,
     }
+    for end in ("", " adaptive"):
+        for n, b in (8, 4.75), (4, 5):
+            bits |= {f"M2-NVFP4 {kind}-EM-{n}{end}": b for kind in ("Elem", "Sg")}
     for n in (2, 4, 8, 16, 32):
         for end in ("", " adaptive"):
             bits |= {f"Elem-EM-{n}{end}": 4.25 + 2 / n, f"Elem-EM-{n} top-2{end}": 4.25 + 4 / n}
@@ -402,7 +416,7 @@ def test_sg_ee_directed():
 @pytest.mark.parametrize("fixed, adaptive", [
     (name.replace(" adaptive", "" if "Elem" in name else " fixed"), name) for name in (
         "Elem-EM-8 top-2 adaptive", "Sg-EE-8 adaptive", "Sg-EE-4 1-bit adaptive")
-])
+] + [(f"M2-NVFP4 {kind}", f"M2-NVFP4 {kind} adaptive") for kind in ("Elem-EM-8", "Sg-EM-4")])
 def test_adaptive_is_never_worse(fixed, adaptive):
     """By exact errors; and better for some groups."""
     forms = [rivals.FORMATS[name] for name in (fixed, adaptive)]
@@ -472,6 +486,9 @@ NV = {
     "IF4": if4,
     **{f"M2-NVFP4 {kind}-{n}": lambda g, t, encode=encode, n=n: m2_nvfp4(g, t, encode, n)
        for kind, encode in (("Elem-EM", elem_em), ("Sg-EM", sg_em)) for n in (8, 4)},
+    **{f"M2-NVFP4 {kind}-{n} adaptive":
+       lambda g, t, encode=encode, n=n: m2_nvfp4(g, t, encode, n, adaptive=True)
+       for kind, encode in (("Elem-EM", elem_em), ("Sg-EM", sg_em)) for n in (8, 4)},
 }
 
 
@@ -506,6 +523,70 @@ def test_razer():
         q = rivals.FORMATS["RaZeR activations"].quantize(row, tensor_scale=t)
         specials += int((q.elements == 8).any()) * (1 + 1000 * int(q.scales[0] >> 7))
     assert specials % 1000 > 10 and specials // 1000 > 5
+
+
+@pytest.mark.parametrize("outlier", [8, 6.5, 15.5])
+def test_razer_weights(outlier):
+    form = float_scales.razer_weights(outlier)
+    x = groups(40, 16, seed=18)
+    rng = np.random.default_rng(19)
+    # Many on the borders of what the special values take.
+    border = (6 + outlier) / 2
+    values = [6, outlier, border, 5.5, 4.5, 5, 0.1]
+    x[::3] = rng.choice([*values, *(-v for v in values)], x[::3].shape)
+    chosen, codes = [], []
+    for row in x:
+        # Scales around the smallest, the largest, and between.
+        exponent = int(np.frexp(np.abs(row).max())[1] - rng.choice([8, 7, 4, 0, -2, -6]))
+        t = np.float32(np.ldexp(rng.choice([0.5, 0.75]), int(np.clip(exponent, -114, 100))))
+        bits = bits_of(row.tolist(), razer(row.tolist(), Fraction(float(t)),
+                                           (5, -5, outlier, -outlier), E3M3, 1))
+        assert_bits(form, row[None], [[0 if b == 1 << 31 else b for b in bits]], tensor_scale=t)
+        q = form.quantize(row, tensor_scale=t)
+        chosen.append(int(q.scales[0] >> 6) if (q.elements == 8).any() else -1)
+        codes.append(int(q.scales[0] & 63))
+    assert set(range(4)) <= set(chosen)
+    assert {0, 1, 62} < set(codes) <= set(range(63))
+
+
+def test_razer_weights_directed():
+    form = rivals.FORMATS["RaZeR weights"]
+
+    def quantize(*group):
+        q, back = first(form, *group, tensor_scale=np.float32(1))
+        return q.scales[0] >> 6, form.scale.values[q.scales[0] & 63], back
+
+    # In the order 5, -5, 8, -8; of equal errors the first.
+    assert quantize(6, 5, -4) == (0, 1, [6, 5, -4])
+    assert quantize(6, 4, -5) == (1, 1, [6, 4, -5])
+    assert quantize(6, 4, -3) == (0, 1, [6, 4, -3])
+    ones = [1] * 14
+    # 7 is a tie of 6 and 8.
+    assert quantize(8, 7, *ones) == (2, 1, [8, 8, *ones])
+    assert quantize(-8, -7, *ones) == (3, 1, [-8, -8, *ones])
+    # Clamped scales: saturated, and rounded to zero.
+    assert quantize(1000) == (2, 28, [224])
+    assert quantize(2.0**-9, -0.0) == (0, 2.0**-5, [0, 0])
+    assert quantize(0, -0.0) == (0, 0, [0, 0])
+    assert quantize(np.nan)[0] == 0
+
+
+def test_m2_nvfp4_adaptive_directed():
+    """Neighbouring codes of scales, and none beyond the last."""
+    def quantize(*group, kind="Elem-EM"):
+        form = float_scales.m2_nvfp4(kind, 8, adaptive=True)
+        q, back = first(form, *group, tensor_scale=np.float32(1))
+        return q.scales[0], back
+
+    # The scale of NVFP4 is 1 in the first three.
+    assert quantize(6, 6, 6) == (0x38, [6, 6, 6])
+    assert quantize(*[5.625] * 8, 6) == (0x37, [5.625] * 8 + [6.09375])
+    assert quantize(6.2, *[4.5] * 7)[0] == 0x39
+    assert quantize(448 * 7, kind="Sg-EM") == (0x7E, [448 * 7])
+    # NVFP4's scale is 0 in these; the smallest one is better for the first.
+    assert quantize(2.0**-9, -0.0) == (1, [2.0**-9, 0])
+    assert quantize(2.0**-14, 0) == (0, [0, 0])
+    assert quantize(0, -0.0) == (0, [0, 0])
 
 
 def test_hif4():
@@ -543,6 +624,7 @@ def test_ue5m3():
     ("NVFP4", 6 * 448), ("NVFP4 four-over-six", 6 * 256), ("NVINT4", 7 * 448), ("IF4", 6 * 448),
     ("RaZeR activations", 6 * 448),
     ("M2-NVFP4 Elem-EM-8", 6 * 448), ("M2-NVFP4 Sg-EM-4", 6 * 448),
+    ("M2-NVFP4 Sg-EM-4 adaptive", 6 * 448), ("RaZeR weights", 6 * 28),
 ])
 def test_tensor_scale(name, divisor):
     x = groups(10, 16, seed=9)[10:]
@@ -645,6 +727,10 @@ def test_codes_are_within_their_bits():
     (lambda: design_space.sg_ee(bits=0), "bits must be 1 or 2, not 0"),
     (lambda: design_space.sg_ee(64), r"subgroup must be one of \(2, 4, 8, 16, 32\), not 64"),
     (lambda: design_space.elem_em(top=3), "top must be 1 or 2, not 3"),
+    (lambda: float_scales.razer_weights(6),
+     "outlier must be a multiple of 0.5 from 6.5 to 15.5, not 6"),
+    (lambda: float_scales.razer_weights("8"),
+     "outlier must be a multiple of 0.5 from 6.5 to 15.5, not '8'"),
     (lambda: float_scales.m2_nvfp4("Sg-EM", 32),
      r"subgroup must be one of \(2, 4, 8, 16\), not 32"),
     (lambda: float_scales.m2_nvfp4("Sg-EE"), "kind must be 'Elem-EM' or 'Sg-EM', not 'Sg-EE'"),
@@ -683,7 +769,7 @@ def test_check_fails(monkeypatch, capsys):
     assert command.main(["check"]) == 1
     out, err = capsys.readouterr()
     assert err == "error: E2M3 0x05 is 0.6, not 0.625\n"
-    assert "E2M3: FAILED\n" in out and "\n1 of 15 codes and" in out
+    assert "E2M3: FAILED\n" in out and "\n1 of 16 codes and" in out
 
 
 def test_check_sees_a_wrong_format():
@@ -697,7 +783,11 @@ def test_check_sees_a_wrong_format():
 
 
 def test_check_sees_wrong_special_values():
-    """Which are in no other group: the largest element's further mantissa."""
+    """Which are in no other group: 8 that reads as 9, and the index of another element."""
+    form = float_scales.razer_weights()
+    other = dataclasses.replace(form, dequantize=float_scales.razer_weights(9).dequantize)
+    assert check.check_format(form) == []
+    assert len(check.check_format(other)) == 62
     form = rivals.FORMATS["MXFP4+"]
     other = dataclasses.replace(form, quantize=rivals.FORMATS["MXFP4"].quantize,
                                 dequantize=rivals.FORMATS["MXFP4"].dequantize)
