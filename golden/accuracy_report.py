@@ -217,7 +217,7 @@ def draw_pareto(path, errors, *, title):
         axes.set_ylabel("relative squared error, mean over tensors")
         axes.set_title(operands, fontsize=11)
         _plain(axes, "both")
-        axes.margins(x=0.2)
+        axes.margins(x=0.25)
         _label(figure, axes, {name: (_bits(name), errors[name][operand]) for name in single})
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
