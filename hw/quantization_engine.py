@@ -173,32 +173,31 @@ class QuantizationEngine(wiring.Component):
         pairs = [self._unpacked(m, n, value) for n, value in enumerate(values)]
         exponents = [exponent for exponent, _ in pairs]
 
-        # Two levels are faster than one over all lanes. A lane is close if it and its subgroup,
-        # together, are at most one below.
-        ranks = [_rank(m, exponents[start : start + SUBGROUP], name=f"subgroup{start}")
-                 for start in range(0, GROUP, SUBGROUP)]
-        equal, close, largest, maximum = _rank(m, [rank[-1] for rank in ranks], name="group")
+        equal, close, largest_of_all, maximum = _near(m, exponents)
         far = Signal(6)
-        m.d.comb += [ranked.maximum.eq(maximum), far.eq(maximum[2:] - 2)]
+        large = Signal()
+        m.d.comb += [
+            ranked.maximum.eq(maximum),
+            far.eq(maximum[2:] - 2),
+            large.eq(maximum[3:].any()),
+        ]
         reached = []
         for n, (exponent, mantissa) in enumerate(pairs):
-            j, i = divmod(n, SUBGROUP)
-            equal_in, close_in, largest_in, _ = ranks[j]
             value = ranked["values"][n]
             kept = len(value.mantissa)
             m.d.comb += [
-                value.equal.eq(equal_in[i] & equal[j]),
-                value.close.eq((close_in[i] & equal[j]) | (equal_in[i] & close[j])),
+                value.equal.eq(equal[n]),
+                value.close.eq(close[n]),
                 value.low.eq(exponent[:2]),
-                value.normal.eq(exponent.any()),
+                # No value near an exponent of 8 or more is subnormal.
+                value.normal.eq(exponent[:3].any() | large),
                 value.mantissa.eq(mantissa[-kept:]),
                 value.rest.eq(mantissa[:-kept].any()),
                 value.sign.eq(values[n][-1]),
             ]
             if _RULES[self.rule] is not None:
                 _, bound = _RULES[self.rule]
-                reached.append(largest_in[i] & largest[j]
-                               & (mantissa >= -(-bound >> (23 - len(mantissa)))))
+                reached.append(largest_of_all[n] & (mantissa >= -(-bound >> (23 - len(mantissa)))))
         # Wrapped around, what is two less than 0 or 1 is above every exponent there.
         if deep := _deep(self.has_metadata, self.rule):
             m.d.comb += ranked.far.eq(Cat(exponents[n][2:] == far for n in deep))
@@ -269,16 +268,14 @@ class QuantizationEngine(wiring.Component):
             m.d.comb += record.metadata[j].eq(select.meta)
 
 
-def _rank(m, exponents, *, name):
-    """The largest of some exponents, and which ones are near it.
+def _near(m, exponents):
+    """The largest of the exponents, and which ones are near it.
 
     Parameters
     ----------
     m : Module
     exponents : list of Value
         Eight bits each.
-    name : str
-        Prefix of the signals' names.
 
     Returns
     -------
@@ -289,14 +286,13 @@ def _rank(m, exponents, *, name):
         A bit per exponent, set where it is the largest.
     maximum : Value
     """
-    left, maximum = largest(m, exponents, name=f"{name}_maximum")
+    left, maximum = largest(m, exponents, name="maximum")
     # From the top bit down: what was equal is close. One that is one less in the bits so far stays
     # so where it has a bit that the largest one lacks.
-    equal, close = C(-1, len(exponents)), C(-1, len(exponents))
+    equal = close = C(1).replicate(len(exponents))
     for place in reversed(range(2, 8)):
         bits, still_equal, still_close = (
-            Signal(len(exponents), name=f"{name}_{part}{place}")
-            for part in ("bits", "equal", "close"))
+            Signal(len(exponents), name=f"{part}{place}") for part in ("bits", "equal", "close"))
         lacking = ~maximum[place].replicate(len(exponents))
         m.d.comb += [
             bits.eq(Cat(exponent[place] for exponent in exponents)),
@@ -488,14 +484,14 @@ class _Round(wiring.Component):
         #   1, rounded up  | 2 + last + round - 3, at least 0
         #   1, not so      | 3, at most: a tie to even, or saturated
         odd, guard, last, next = window
-        round = Signal()
+        more = Signal()
         most = Signal()
         meta = Signal(2)
         m.d.comb += [
-            round.eq(next & (last | sticky)),
+            more.eq(last | (next & sticky)),
             most.eq(guard & Mux(odd, top, ~Cat(last, next, sticky).any())),
-            meta.eq(Mux(guard, Cat(most | (last & round), most),
-                        Cat(~(last ^ round), last | round)) | saturated.replicate(2)),
+            meta.eq(Cat((last & next) | ~(guard | more) | most, (more & ~guard) | most)
+                    | saturated.replicate(2)),
             self.meta.eq(meta & ~self.blank.replicate(2) if self.deep else meta),
         ]
 
