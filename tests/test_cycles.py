@@ -55,15 +55,11 @@ needs_compiler = pytest.mark.skipif(not compiler(), reason="no C++ compiler to s
 
 
 @needs_compiler
-@pytest.mark.parametrize("config, every", [
-    pytest.param("lite", 1, marks=pytest.mark.long),
-    pytest.param("tiny", 1, marks=pytest.mark.long),
-    pytest.param("decode", 1, marks=pytest.mark.long),
-    pytest.param("paper", 1, marks=pytest.mark.long),
-])
-def test_closed_form_is_exact(config, every):
+@pytest.mark.long
+@pytest.mark.parametrize("config", planner.MACHINES)
+def test_closed_form_is_exact(config):
     component = Accelerator(config=config)
-    for i, (m, k, n) in enumerate(SHAPES[::every]):
+    for i, (m, k, n) in enumerate(SHAPES):
         source = "records" if i % 2 else "values"
         for result in ("values", "records", "keep"):
             code = planner.check(sim.machine_of(config), m, k, n, SOURCES[source],

@@ -346,7 +346,7 @@ def test_real_page(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "COLUMNS", "1")
     monkeypatch.setattr(power, "UNITS", ["top1"])
     monkeypatch.setattr(report, "_deep_units", lambda: ["pe_tile", "group_accumulator"])
-    for name in "accelerator", "decoder", "group_mac":
+    for name in "accelerator", "decoder", "group_mac", "nvfp4_quantizer":
         monkeypatch.delitem(registry.UNITS, name)
     monkeypatch.setattr(comparison, "format_units", lambda columns: [
         row for row in format_units(columns)
