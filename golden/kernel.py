@@ -39,7 +39,11 @@ def load():
 def compiler():
     """Command of the C compiler as a list, or None: ``$CC``, cc, gcc or clang."""
     for command in (os.environ.get("CC", ""), "cc", "gcc", "clang"):
-        words = shlex.split(command)
+        # A $CC with an open quote is no command.
+        try:
+            words = shlex.split(command)
+        except ValueError:
+            continue
         if words and shutil.which(words[0]):
             return words
     return None

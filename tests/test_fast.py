@@ -282,6 +282,12 @@ def test_broken_compiler(fresh, monkeypatch, text):
     assert kernel.load() is None
 
 
+def test_command_with_an_open_quote(monkeypatch):
+    found = kernel.compiler()
+    monkeypatch.setenv("CC", "gcc '-O3")
+    assert kernel.compiler() == found
+
+
 def test_folder_that_cannot_be_made(fresh, monkeypatch):
     (fresh / "file").write_text("")
     monkeypatch.setenv("M2XFP_CACHE_DIR", str(fresh / "file" / "cache"))
