@@ -36,10 +36,10 @@ def load():
     return None if os.environ.get("M2XFP_NUMPY") else _load()
 
 
-def compiler():
-    """Command of the C compiler as a list, or None: ``$CC``, cc, gcc or clang."""
-    for command in (os.environ.get("CC", ""), "cc", "gcc", "clang"):
-        # A $CC with an open quote is no command.
+def compiler(variable="CC", names=("cc", "gcc", "clang")):
+    """Command of the C compiler as a list, or None: what ``$CC`` says or one of the names."""
+    for command in (os.environ.get(variable, ""), *names):
+        # A text with an open quote is no command.
         try:
             words = shlex.split(command)
         except ValueError:

@@ -8,8 +8,6 @@ payloads, so that Python is called once per some thousand cycles.
 import ctypes
 import os
 import platform
-import shlex
-import shutil
 import subprocess
 import sys
 import weakref
@@ -21,6 +19,7 @@ from pathlib import Path
 
 from amaranth.lib import wiring
 
+from golden import kernel
 from hw import generate, yosys
 from hw.cache import digest, folder, intact, publish
 from hw.verilog import hierarchy
@@ -34,11 +33,7 @@ class BuildError(Exception):
 
 def compiler():
     """Command of the C++ compiler as a list, or None: ``$CXX``, c++, g++ or clang++."""
-    for command in (os.environ.get("CXX", ""), "c++", "g++", "clang++"):
-        words = shlex.split(command)
-        if words and shutil.which(words[0]):
-            return words
-    return None
+    return kernel.compiler("CXX", ("c++", "g++", "clang++"))
 
 
 def fastest():
