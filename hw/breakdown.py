@@ -22,7 +22,8 @@ def areas(name, component, library):
         By the names of instances on the way to a submodule, joined by " / " and empty for the unit
         itself: its ``module`` in the Verilog, the number of ``instances`` and their ``area_um2``,
         without the submodules that they have in turn. Instances of one module whose names differ
-        only in the number at the end count together. All areas together are a little more than
+        only in the number at the end count together; where other modules have such names, too, as
+        the first of them and ", ...". All areas together are a little more than
         `hw.measurement.synthesize` gives, which maps small modules as part of larger ones.
 
     Raises
@@ -66,12 +67,17 @@ def areas(name, component, library):
 def _names(instances):
     """What each instance counts as, given its module by its name."""
     groups = {}
-    for instance in instances:
-        groups.setdefault(instance.rstrip("0123456789_"), []).append(instance)
-    alike = {stem for stem, members in groups.items()
-             if len(members) > 1 and len({instances[member] for member in members}) == 1}
-    return {instance: stem if stem in alike else instance
-            for stem, members in groups.items() for instance in members}
+    for instance, module in instances.items():
+        stem = instance.rstrip("0123456789_")
+        groups.setdefault(stem, {}).setdefault(module, []).append(instance)
+    result = {}
+    for stem, by_module in groups.items():
+        for members in by_module.values():
+            # Where several modules share the name, it is that of the first of each.
+            first = min(members, key=lambda name: (len(name), name))
+            shared = stem if len(by_module) == 1 else f"{first}, ..."
+            result |= {member: shared if len(members) > 1 else member for member in members}
+    return result
 
 
 def _submodule(cell, kind, inside, names):

@@ -272,9 +272,10 @@ def test_submodules_areas_are_the_units(monkeypatch):
 
 def test_names_of_instances():
     """Only what is alike is counted together."""
-    assert breakdown._names({"tile0": "a", "tile1": "a", "top1": "b", "row_1": "c", "x0": "d",
-                             "x1": "e"}) == {"tile0": "tile", "tile1": "tile", "top1": "top1",
-                                             "row_1": "row_1", "x0": "x0", "x1": "x1"}
+    assert breakdown._names({
+        "tile0": "a", "tile1": "a", "top1": "b", "row_1": "c", "x0": "d", "x10": "e", "x9": "e",
+    }) == {"tile0": "tile", "tile1": "tile", "top1": "top1", "row_1": "row_1",
+           "x0": "x0", "x10": "x9, ...", "x9": "x9, ..."}
 
 
 @pytest.mark.parametrize("arguments, message", [
