@@ -236,7 +236,7 @@ def _units(results):
         rows.append((_starred(name, unit), _parameters(unit), unit["cells"],
                      f"{unit['area_um2']:.0f}", f"{unit['area_timed_um2']:.0f}",
                      unit["flip_flops"], f"{share:.0%}", _ns(unit["delay_ns"]),
-                     unit["path_class"] or "-", _ns(unit["io_delay_ns"]),
+                     _line(unit["path_class"] or "-"), _ns(unit["io_delay_ns"]),
                      "-" if unit["fmax_io_mhz"] is None else f"{unit['fmax_io_mhz']:.0f}",
                      unit["memory_bits"] or ""))
     for chosen in _unique([*(point(name) for name in registry.UNITS), *_array_points()]):
@@ -317,7 +317,7 @@ def _formats(results):
     rows = []
     for part, format, label, count, figures, ratios in compared:
         texts = (f"{figure:.{digits}f}" for figure, digits in zip(figures, (0, 3, 1), strict=True))
-        rows.append((part, _Html(f"{_swatch(FORMATS[format])} {escape(format)}"), label,
+        rows.append((part, _line(f"{_swatch(FORMATS[format])} {escape(format)}"), label,
                      f"{count:g}", *(text for pair in zip(texts, ratios, strict=True)
                                      for text in pair)))
     yield _table(("", "format", "unit", "count", "area A um2", "ratio", "delay T ns", "ratio",
@@ -441,6 +441,11 @@ def _table(head, rows, *, left):
     body = "".join(line("td", row) for row in rows)
     top = f"<thead>{line('th', head)}</thead>" if any(head) else ""
     return f"<div class=wide><table>{top}<tbody>\n{body}</tbody></table></div>\n"
+
+
+def _line(html):
+    """Text of a cell that is not broken."""
+    return _Html(f"<span class=line>{html}</span>")
 
 
 def _swatch(color):
@@ -573,6 +578,7 @@ th, td { padding: .2em .7em; text-align: left; vertical-align: bottom;
 th { border-bottom: 2px solid #888; } .n { text-align: right;
      font-variant-numeric: tabular-nums; }
 img { max-width: 100%; height: auto; } .stack { width: 100%; height: 2.2em; }
+span.line { white-space: nowrap; }
 .swatch { display: inline-block; width: .9em; height: .9em; }
 pre { background: #f5f5f5; padding: .7em; overflow-x: auto; }
 details { margin: .3em 0; } summary { cursor: pointer; overflow-wrap: anywhere; }
