@@ -104,6 +104,7 @@ def test_lite_against_golden(stalls):
     run(commands, Accelerator(config="lite"), stalls=stalls)
 
 
+@pytest.mark.long
 def test_lite_on_amaranths_simulator():
     """Against rational arithmetic, which shares nothing with golden."""
     rng = np.random.default_rng(1)

