@@ -37,7 +37,7 @@ def load():
 
 
 def compiler(variable="CC", names=("cc", "gcc", "clang")):
-    """Command of the C compiler as a list, or None: what ``$CC`` says or one of the names."""
+    """Command of a compiler as a list, or None: the environment variable's or one of the names."""
     for command in (os.environ.get(variable, ""), *names):
         # A text with an open quote is no command.
         try:

@@ -180,8 +180,7 @@ def largest(m, values, *, name):
     From the top bit down, values that lack a bit which another one still in play has drop out;
     whether any has it is that bit of the largest. Half the area of a tournament of comparisons,
     which carries values from match to match. Bits are found in pairs: whether any has the lower
-    one is known for both values of the upper one, which costs a few per cent and saves a quarter
-    of the delay.
+    one is known for both values of the upper one, and does not wait for it.
 
     Parameters
     ----------

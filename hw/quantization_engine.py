@@ -173,7 +173,7 @@ class QuantizationEngine(wiring.Component):
         pairs = [self._unpacked(m, n, value) for n, value in enumerate(values)]
         exponents = [exponent for exponent, _ in pairs]
 
-        equal, close, largest_of_all, maximum = _near(m, exponents)
+        equal, close, left, maximum = _near(m, exponents)
         far = Signal(6)
         large = Signal()
         m.d.comb += [
@@ -197,7 +197,7 @@ class QuantizationEngine(wiring.Component):
             ]
             if _RULES[self.rule] is not None:
                 _, bound = _RULES[self.rule]
-                reached.append(largest_of_all[n] & (mantissa >= -(-bound >> (23 - len(mantissa)))))
+                reached.append(left[n] & (mantissa >= -(-bound >> (23 - len(mantissa)))))
         # Wrapped around, what is two less than 0 or 1 is above every exponent there.
         if deep := _deep(self.has_metadata, self.rule):
             m.d.comb += ranked.far.eq(Cat(exponents[n][2:] == far for n in deep))

@@ -249,3 +249,19 @@ def test_fields_of_one_record_stay_together(stalls):
             groups.append([NAN] * 32)
             records.append(([0] * 32, [0] * 4, 255))
     check_records(groups, records, stalls=stalls)
+
+
+@pytest.mark.parametrize("rule", ["floor", "rtn1"])
+def test_subnormals_beside_normal_values(rule):
+    """Each exponent at the lower end as the largest one, beside all that are not above it."""
+    groups = []
+    for largest in range(1, 13):
+        values = [exponent << 23 | mantissa for exponent in range(largest + 1)
+                  for mantissa in (1, 1 << 20, 3 << 20, 5 << 20, (1 << 23) - 1)]
+        # Top-1s of their own subgroups, and many together.
+        for start in range(0, len(values), 3):
+            groups.append(np.zeros(32, np.uint32))
+            groups[-1][[0, 8, 16, 24]] = [largest << 23, *(values[start:] + values)[:3]]
+        for start in range(0, len(values), 31):
+            groups.append(np.array([largest << 23, *(values[start:] * 31)[:31]], np.uint32))
+    check_oracle(np.array(groups), input="float32", rule=rule)
