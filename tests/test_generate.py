@@ -131,14 +131,16 @@ def test_equivalent_to_the_component(emitted):
 
 
 @pytest.mark.long
-def test_lint_of_one_column_is_silent(tmp_path):
-    path, _ = generate.generate("mac_array", ["columns=1"], tmp_path)
+@pytest.mark.parametrize("columns", [1, 32])
+def test_lint_of_the_array_is_silent(columns, tmp_path):
+    path, _ = generate.generate("mac_array", [f"columns={columns}"], tmp_path)
     assert lint(path, "mac_array") == ""
 
 
 @pytest.mark.long
-def test_lint_of_the_accelerator_is_silent(tmp_path):
-    path, _ = generate.generate("accelerator", [], tmp_path)
+@pytest.mark.parametrize("config", ["paper", "decode"])
+def test_lint_of_the_accelerator_is_silent(config, tmp_path):
+    path, _ = generate.generate("accelerator", [f"config={config}"], tmp_path)
     assert lint(path, "accelerator") == ""
 
 
