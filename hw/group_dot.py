@@ -70,7 +70,8 @@ class GroupDot(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        subgroups = [_Subgroup(metadata=self.has_metadata) for _ in range(SUBGROUPS)]
+        subgroups = [_Subgroup(metadata=self.has_metadata, fine=self.fine)
+                     for _ in range(SUBGROUPS)]
         for j, subgroup in enumerate(subgroups):
             m.submodules[f"subgroup{j}"] = subgroup
             m.d.comb += [
@@ -100,8 +101,11 @@ class GroupDot(wiring.Component):
         rows, factors = cut("rows", [subgroup.rows for subgroup in subgroups], factors)
         dots = []
         for j, row in enumerate(rows):
-            dot = Signal(signed(len(row.low)), name=f"dot{j}")
-            m.d.comb += dot.eq(row.low + row.high)
+            low, high = row.low, row.high
+            if self.has_metadata and self.fine:
+                low, high = _refined(m, row, name=f"refined{j}")
+            dot = Signal(signed(len(low)), name=f"dot{j}")
+            m.d.comb += dot.eq(low + high)
             dots.append(dot)
         dots, factors = cut("dots", dots, factors)
 
@@ -142,10 +146,25 @@ class GroupDot(wiring.Component):
         return compress(m, [*addends, *bases, (16, C(3, 2), 0)], width=19, name="sum")
 
 
-def _rows(metadata):
-    """Two numbers that add up, modulo their width, to a subgroup's dot product."""
-    width = 14 if metadata else 12
-    return data.StructLayout({"low": width, "high": width})
+def _rows(metadata, fine):
+    """Two numbers that add up, modulo their width, to a subgroup's dot product.
+
+    In a fine pipeline it is the one of the codes, in units of 1/4; the refinement, in units of
+    1/16, is apart.
+    """
+    width = 14 if metadata and not fine else 12
+    return data.StructLayout({"low": width, "high": width,
+                              **({"refinement": signed(8)} if metadata and fine else {})})
+
+
+def _refined(m, rows, *, name):
+    """Two numbers that add up, modulo 2**14, to a dot product with its refinement."""
+    # Quarters above two places that have nothing but the refinement.
+    refinement = Signal(signed(12), name=name)
+    m.d.comb += refinement.eq(rows.refinement[2:].as_signed())
+    low, high = compress(m, [(0, rows.low, 0), (0, rows.high, 0), (0, refinement, 0)], width=12,
+                         name=name)
+    return Cat(rows.refinement[:2], low), Cat(C(0, 2), high)
 
 
 class _Subgroup(wiring.Component):
@@ -153,23 +172,24 @@ class _Subgroup(wiring.Component):
 
     Parameters
     ----------
-    metadata : bool
+    metadata, fine : bool
 
     Members
     -------
     activations : In(data.ArrayLayout(DecodedE2M1, 8))
     lane, refinement, weights
         As of `PETile`.
-    rows : Out(_rows(metadata))
+    rows : Out(_rows(metadata, fine))
     """
 
-    def __init__(self, *, metadata):
+    def __init__(self, *, metadata, fine):
         self.has_metadata = metadata
+        self.fine = fine
         super().__init__({
             "activations": In(_Operands),
             **({"lane": In(SUBGROUP), "refinement": In(Refinement)} if metadata else {}),
             "weights": In(Codes),
-            "rows": Out(_rows(metadata)),
+            "rows": Out(_rows(metadata, fine)),
         })
 
     def elaborate(self, platform):
@@ -180,6 +200,10 @@ class _Subgroup(wiring.Component):
         refinement = None
         if self.has_metadata:
             refinement = refine(m, self.weights, self.lane, self.refinement)
+            if self.fine:
+                # It would hold up the tree.
+                m.d.comb += self.rows.refinement.eq(refinement)
+                refinement = None
         # It comes by way of the top-1's selection: about two full adders later.
         low, high = add_products(m, products, refinement, arrival=4)
         m.d.comb += [self.rows.low.eq(low), self.rows.high.eq(high)]
