@@ -6,7 +6,7 @@ from itertools import zip_longest
 from amaranth import *
 
 
-def compress(m, rows, *, width, name):
+def compress(m, rows, *, width, name, words=True):
     """Adds rows down to two that have the same sum, without carry propagation.
 
     Full adders, column by column: each takes the three bits that arrive first, until at most two
@@ -22,6 +22,9 @@ def compress(m, rows, *, width, name):
         Width of the sums, which are modulo 2**width.
     name : str
         Prefix of the signals' names.
+    words : bool
+        Whether adders that do not depend on each other are described as one word over all columns,
+        which simulators take faster, or column by column, of which synthesis may make less.
 
     Returns
     -------
@@ -40,23 +43,23 @@ def compress(m, rows, *, width, name):
             operands, column[:3] = column[:3], []
             _, second, third = (bit.arrival for bit in operands)
             level = max(bit.level for bit in operands) + 1
-            # The third may be as much later as the first two take to meet. A carry is one and a
-            # half exclusive ors away, or half of one.
-            total = _Bit(max(second + 2, third + 1), level)
-            carry = _Bit(max(second + 1.5, third + 0.5), level)
+            # The third may be later, as the first two have to meet. The sum counts for more than
+            # two exclusive ors.
+            total = _Bit(max(second + 2.5, third + 1.5), level)
+            carry = _Bit(max(second + 2, third + 0.5), level)
             column.append(total)
             columns[place + 1].append(carry)
-            ranks = levels.setdefault(level, {}).setdefault(place, [])
+            ranks = levels.setdefault((level, 0 if words else place), {}).setdefault(place, [])
             ranks.append((operands, total, carry))
 
     # The adders of a level do not depend on each other: they make a word, which simulators take
     # at once. Neighbours in it are of neighbouring columns, as their operands are.
-    for level, of_place in sorted(levels.items()):
+    for (level, column), of_place in sorted(levels.items()):
         adders = [adder for rank in zip_longest(*of_place.values()) for adder in rank if adder]
         a, b, c = (_gather(bits) for bits in zip(*(operands for operands, _, _ in adders),
                                                  strict=True))
         first, second, third, half, total, carry = (
-            Signal(len(adders), name=f"{name}_{part}{level}")
+            Signal(len(adders), name=f"{name}_{part}{level}" + ("" if words else f"_{column}"))
             for part in ("a", "b", "c", "half", "sum", "carry"))
         m.d.comb += [
             first.eq(a),

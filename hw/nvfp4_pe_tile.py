@@ -59,8 +59,8 @@ class Nvfp4PETile(wiring.Component):
         m = Module()
 
         products = e2m1_products(m, [decode_e2m1(code) for code in self.weights],
-                                 [decode_e2m1(code) for code in self.activations])
-        rows = add_products(m, products)
+                                 [decode_e2m1(code) for code in self.activations], words=False)
+        rows = add_products(m, products, words=False)
         dot = Signal(signed(len(rows[0])))
         m.d.comb += dot.eq(rows[0] + rows[1])
 

@@ -20,10 +20,16 @@ from .pipeline import Stages, check_depth
 from .top1_decode import Refinement
 
 
-def e2m1_products(m, weights, activations):
-    """Products of FP4 codes, each a `DecodedE2M1`, lane by lane: signed, in units of 1/4."""
-    # All lanes at once, a bit each in every signal, which simulators take faster than lane by lane.
+def e2m1_products(m, weights, activations, *, words=True):
+    """Products of FP4 codes, each a `DecodedE2M1`, lane by lane: signed, in units of 1/4.
+
+    They are described as words of all lanes, which simulators take faster, or one by one, of which
+    synthesis may make less.
+    """
     lanes = len(weights)
+    if lanes > 1 and not words:
+        return [product for w, x in zip(weights, activations, strict=True)
+                for product in e2m1_products(m, [w], [x])]
     w, x = _planes(m, weights, "weights"), _planes(m, activations, "activations")
     # Products of the significands, at most 3 * 3, are negated and meanwhile the shifts added: one
     # shift by 0 to 4 remains. At most 12 * 12 = 144 < 2**8.
@@ -45,19 +51,14 @@ def e2m1_products(m, weights, activations):
         shift[4].eq(least[3]),
     ]
 
-    # The significand's four low bits at one of five places, and above them its sign.
+    # Each place is one of the significand's four low bits or, above them, its sign.
     *lower, sign = significand
-    products = [Signal(signed(9), name=f"product{i}") for i in range(lanes)]
-    for i, product in enumerate(products):
-        low, fill = Signal(4, name=f"low{i}"), Signal(4, name=f"fill{i}")
-        m.d.comb += [
-            low.eq(Cat(bits[i] for bits in lower)),
-            fill.eq(~Cat(bits[i] for bits in least) & sign[i].replicate(4)),
-        ]
-        moved = reduce(or_, (low.shift_left(n) & shift[n][i].replicate(4 + n)
-                             for n in reversed(range(5))))
-        m.d.comb += product.eq(Cat(moved | fill.shift_left(4), sign[i]))
-    return products
+    product = [Signal(lanes, name=f"product{place}") for place in range(8)]
+    for place, bit in enumerate(product):
+        moved = [shift[n] & lower[place - n] for n in range(max(place - 3, 0), min(place, 4) + 1)]
+        fill = [sign & ~least[place - 4]] if place >= 4 else []
+        m.d.comb += bit.eq(reduce(or_, moved + fill))
+    return [Cat(*(bit[i] for bit in product), sign[i]).as_signed() for i in range(lanes)]
 
 
 def _planes(m, operands, name):
@@ -98,22 +99,24 @@ def _negated_significands(m, w, x, lanes):
     return bits
 
 
-def add_products(m, products, refinement=None, *, arrival=0):
+def add_products(m, products, refinement=None, *, arrival=0, words=True):
     """Two rows that add up, modulo their width, to the sum of a power of two of products.
 
     With a refinement, which is in units of 1/16, so is the sum. It arrives so many delays of an
-    exclusive or after the products, as far as the tree is to know.
+    exclusive or after the products, as far as the tree is to know. ``words`` is that of
+    `compress`.
     """
     # Without their sign's weight, products are 2**8 too large where they are negative. Counting
     # the sign the other way round makes that 2**8 each, of 8 2**11 in all: the top bit. At most
     # 8 * 144 = 1152 < 2**11, or 4704 < 2**13 sixteenths: 12 or 14 bits with sign.
     place = 0 if refinement is None else 2
     width = place + 9 + (len(products) - 1).bit_length()
-    rows = [(place, Cat(product[:8], ~product[8]), 0) for product in products]
+    # Of this order, the last lane first, synthesis makes a smaller and faster tree.
+    rows = [(place, Cat(product[:8], ~product[8]), 0) for product in reversed(products)]
     if refinement is not None:
         refinement = Cat(refinement, refinement[-1].replicate(width - len(refinement)))
-        rows.insert(0, (0, refinement, arrival))
-    dot = compress(m, rows, width=width, name="dot")
+        rows.append((0, refinement, arrival))
+    dot = compress(m, rows, width=width, name="dot", words=words)
     return [dot[0] ^ (1 << (width - 1)), dot[1]]
 
 
@@ -247,7 +250,7 @@ class PETile(wiring.Component):
         stages = Stages(m, self.enable.replicate(self.depth) if self.depth else ())
 
         products = e2m1_products(m, [decode_e2m1(code) for code in self.weights],
-                                 [decode_e2m1(code) for code in self.activations])
+                                 [decode_e2m1(code) for code in self.activations], words=False)
         refinement = None
         if self.has_metadata:
             factor = self.meta
@@ -259,7 +262,7 @@ class PETile(wiring.Component):
             held = vars(stages.cut("products", **named))
             products = [held[f"product{i}"] for i in range(len(products))]
             refinement, factor = held.get("refinement"), held.get("factor")
-        low, high = add_products(m, products, refinement)
+        low, high = add_products(m, products, refinement, arrival=4, words=False)
 
         dot = Signal(signed(len(low)))
         m.d.comb += dot.eq(low + high)
