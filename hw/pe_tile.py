@@ -14,7 +14,6 @@ from .formats import (
     DecodedE2M1,
     check_metadata,
     decode_e2m1,
-    e2m1_significand,
 )
 from .pipeline import Stages, check_depth
 from .top1_decode import Refinement
@@ -135,24 +134,27 @@ def refine(m, weights, lane, refinement):
     -------
     Signal
     """
-    # The top-1's weight in halves (at most 12) times its refinement in eighths (at most 8):
-    # at most 96 sixteenths, below 2**7. Its sign is the weight's and the refinement's. As of
-    # the products, the significand is negated before it is shifted.
+    # The top-1's weight in halves (0, 1, 2, 3, 4, 6, 8 or 12) times its refinement in eighths (at
+    # most 8): at most 96 sixteenths, below 2**7. Its sign is the weight's and the refinement's.
+    # The weight is negated before it is shifted: bits change above the lowest that is set.
     top = Signal(4)
-    magnitude = Signal(2)
+    halves = Signal(4)
+    set_below = Signal(3)
     negative = Signal()
-    value = Signal(signed(3), name="refinement0")
+    value = Signal(signed(5), name="refinement0")
+    mantissa, lower, upper = top[:3]
     m.d.comb += [
         top.eq(reduce(or_, (weight & selected.replicate(4)
                             for weight, selected in zip(weights, lane, strict=True)))),
-        magnitude.eq(e2m1_significand(top) & ~refinement.zero.replicate(2)),
         negative.eq(top[3] ^ refinement.negative),
-        value.eq(Cat(magnitude[0], magnitude[1] ^ (negative & magnitude[0]),
-                     negative & magnitude.any())),
+        halves.eq(Cat(mantissa & ~upper, (lower & ~upper) | (upper & ~lower & mantissa),
+                      upper & (~lower | mantissa), upper & lower)
+                  & ~refinement.zero.replicate(4)),
+        set_below.eq(Cat(halves[0], *(halves[:place].any() for place in (2, 3)))),
+        value.eq(Cat(halves[0], halves[1:] ^ (set_below & negative.replicate(3)),
+                     negative & halves.any())),
     ]
-    one, two = refinement.shift
-    shifts = (top[2], 1), (top[2] & top[1], 1), (one, 1), (two, 2)
-    for n, (shift, places) in enumerate(shifts):
+    for n, (shift, places) in enumerate(zip(refinement.shift, (1, 2), strict=True)):
         before = value
         # A place is a bit more; a shift by a constant counts more, which are copies of the sign.
         value = Signal(signed(len(before) + places), name=f"refinement{n + 1}")
