@@ -281,25 +281,24 @@ def _near(m, exponents):
     -------
     equal, close : Value
         A bit per exponent: whether its upper six bits are those of the largest, and whether they
-        are those or one less.
+        are those (unless these are 0) or one less.
     left : Value
         A bit per exponent, set where it is the largest.
     maximum : Value
     """
     left, maximum = largest(m, exponents, name="maximum")
-    # From the top bit down: what was equal is close. One that is one less in the bits so far stays
-    # so where it has a bit that the largest one lacks.
-    equal = close = C(1).replicate(len(exponents))
-    for place in reversed(range(2, 8)):
-        bits, still_equal, still_close = (
-            Signal(len(exponents), name=f"{part}{place}") for part in ("bits", "equal", "close"))
-        lacking = ~maximum[place].replicate(len(exponents))
-        m.d.comb += [
-            bits.eq(Cat(exponent[place] for exponent in exponents)),
-            still_equal.eq(equal & (bits | lacking)),
-            still_close.eq(equal | (close & bits & lacking)),
-        ]
-        equal, close = still_equal, still_close
+    lower = Signal(6)
+    m.d.comb += lower.eq(maximum[2:] - 1)
+
+    def has_all(number, name):
+        """Which exponents' upper bits have all that are set in a number of six."""
+        found = Signal(len(exponents), name=name)
+        m.d.comb += found.eq(Cat((exponent[2:] | ~number).all() for exponent in exponents))
+        return found
+
+    # What has all bits of a number is not less, and nothing is greater than the largest.
+    equal = has_all(maximum[2:], "equal")
+    close = has_all(lower, "close")
     return equal, close, left, maximum
 
 
