@@ -238,7 +238,7 @@ def sequences(tokenizer, text, *, first, last, length, name="the text"):
 def channel_scales(inputs, weights):
     """What each input channel of linear layers is divided by, and their columns multiplied with.
 
-    It is rms(inputs)**0.5 / rms(weights)**0.25 over its geometric mean, as the nearest power of
+    It is the root of rms(inputs) / rms(weights) over its geometric mean, as the nearest power of
     two. A channel that is dead, or has no weights, keeps its scale.
 
     Parameters
@@ -253,7 +253,7 @@ def channel_scales(inputs, weights):
     """
     used = (inputs > 0) & (weights > 0)
     exponents = np.zeros(len(inputs))
-    exponents[used] = np.log2(inputs[used]) / 4 - np.log2(weights[used]) / 8
+    exponents[used] = (np.log2(inputs[used]) - np.log2(weights[used])) / 4
     if used.any():
         exponents[used] -= exponents[used].mean()
     return np.exp2(np.rint(exponents))

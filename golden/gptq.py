@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from .formats import check_sizes, check_tensor, e2m1_integers, round_magnitude
+from .formats import SCALE_MAX, check_sizes, check_tensor, e2m1_integers, round_magnitude
 from .nvfp4 import E4M3_VALUES, GROUP, QuantizedNvfp4, quantize_nvfp4, tensor_scale_of
+from .nvfp4 import SCALE_MAX as NVFP4_SCALE_MAX
 from .quantized import Quantized
 from .weight_encoder import quantize_weights
 
@@ -12,9 +13,10 @@ def gptq(weights, hessian, *, damping=0.01, group=32, subgroup=8):
     """Quantizes weights so that a layer's outputs, not its weights, change least.
 
     Columns are rounded in ascending order; each one's error is made up for by those that are still
-    to come. When a group's turn comes, its scale and factors are those that `quantize_weights`
-    finds for its weights as they then are. With inputs that are not correlated the result is that
-    of `quantize_weights`.
+    to come. When a group's turn comes, its scale and factors are found as `quantize_weights` does,
+    for its weights as they then are; but the squared error of each column counts by what it costs
+    the outputs when all columns after it have made up for it. Where that is the same for all, as
+    with inputs that are not correlated and of one size, the result is that of `quantize_weights`.
 
     All is in float64. A weight that updates leave within its rounding of a decision point may be
     rounded otherwise by another linear algebra library.
@@ -46,26 +48,25 @@ def gptq(weights, hessian, *, damping=0.01, group=32, subgroup=8):
     """
     check_sizes(group, subgroup)
     _check(weights, hessian, damping)
-    chosen = []
+    scales, metadata = [], []
 
-    def choose(block):
-        q = quantize_weights(block, group=group, subgroup=subgroup)
-        chosen.append(q)
-        return np.ldexp((4.0 + q.metadata).repeat(subgroup, axis=1),
-                        q.scales.astype(np.int32) - 129)
+    def choose(block, costs):
+        code, k = _best_sg_em(block, costs, subgroup)
+        scales.append(code)
+        metadata.append(k)
+        return np.ldexp((4.0 + k).repeat(subgroup, axis=1), code.astype(np.int32) - 129)
 
     elements = _rounded(weights, hessian, damping, group, choose)
     return Quantized(kind="weight", shape=weights.shape, group=group, subgroup=subgroup,
-                     elements=elements, metadata=np.hstack([q.metadata for q in chosen]),
-                     scales=np.hstack([q.scales for q in chosen]))
+                     elements=elements, metadata=np.hstack(metadata), scales=np.hstack(scales))
 
 
 def gptq_nvfp4(weights, hessian, *, damping=0.01):
     """The same for NVFP4, so that both formats can be compared with equal care.
 
     The tensor scale is that of the weights as they are given. When a group's turn comes, its scale
-    is the one that `quantize_nvfp4` finds for its weights as they then are. With inputs that are
-    not correlated the result is that of `quantize_nvfp4`.
+    is the best of five neighbours, the middle one of which `quantize_nvfp4` finds for its weights
+    as they then are; errors count as in `gptq`, and of equals the nearest to the middle wins.
 
     Parameters
     ----------
@@ -84,13 +85,55 @@ def gptq_nvfp4(weights, hessian, *, damping=0.01):
     _check(weights, hessian, damping)
     tensor_scale, scales = tensor_scale_of(weights), []
 
-    def choose(block):
-        scales.append(quantize_nvfp4(block, tensor_scale).scales)
+    def choose(block, costs):
+        scales.append(_best_nvfp4(block, costs, tensor_scale))
         return (E4M3_VALUES[scales[-1]] * np.float64(tensor_scale)).repeat(GROUP, axis=1)
 
     elements = _rounded(weights, hessian, damping, GROUP, choose)
     return QuantizedNvfp4(elements=elements, scales=np.hstack(scales), tensor_scale=tensor_scale,
                           shape=weights.shape)
+
+
+def _best_sg_em(block, costs, subgroup):
+    """Scales, shape (N, 1), and factors, shape (N, subgroups), of a group's least cost.
+
+    Ties go to the lowest factor and then the lowest scale.
+    """
+    start = quantize_weights(block, group=block.shape[1], subgroup=subgroup, adaptive=False).scales
+    magnitudes = np.abs(block.astype(np.float64))
+    best, scales = np.full(len(block), np.inf), start
+    factors = np.zeros((len(block), block.shape[1] // subgroup), np.uint8)
+    for bias in (-1, 0, 1):
+        code = np.clip(start.astype(np.int32) + bias, 0, SCALE_MAX)
+        errors = np.stack([
+            _cost(magnitudes, np.ldexp((4.0 + k) / 4, code - 127), costs, subgroup)
+            for k in range(4)])
+        total = errors.min(axis=0).sum(axis=-1)
+        better = total < best
+        best = np.where(better, total, best)
+        scales = np.where(better[:, None], code, scales)
+        factors = np.where(better[:, None], errors.argmin(axis=0), factors)
+    return scales.astype(np.uint8), factors.astype(np.uint8)
+
+
+def _best_nvfp4(block, costs, tensor_scale):
+    """Scales of a group's least cost, shape (N, 1)."""
+    start = quantize_nvfp4(block, tensor_scale).scales
+    magnitudes = np.abs(block.astype(np.float64))
+    best, scales = np.full((len(block), 1), np.inf), start
+    for bias in (0, -1, 1, -2, 2):
+        code = np.clip(start.astype(np.int32) + bias, 0, NVFP4_SCALE_MAX)
+        total = _cost(magnitudes, E4M3_VALUES[code] * np.float64(tensor_scale), costs, GROUP)
+        scales = np.where(total < best, code, scales)
+        best = np.minimum(best, total)
+    return scales.astype(np.uint8)
+
+
+def _cost(magnitudes, steps, costs, size):
+    """What errors of every ``size`` elements cost if 1 is worth ``steps``, or nothing, in codes."""
+    codes = round_magnitude(magnitudes / np.where(steps > 0, steps, np.inf), 1)
+    errors = (e2m1_integers(codes) * (steps / 2) - magnitudes)**2 * costs
+    return errors.reshape(len(errors), -1, size).sum(axis=-1)
 
 
 def _check(weights, hessian, damping):
@@ -115,13 +158,15 @@ def _rounded(weights, hessian, damping, group, choose):
     """E2M1 codes of weights, column after column, shape (N, Kpad).
 
     ``choose`` is called for each group in ascending order with its weights as they then are, a
-    float32 array of shape (N, group) whose padding is 0. It returns what 1 is worth in their codes,
+    float32 array of shape (N, group) whose padding is 0, and with what a squared error in each of
+    its columns costs, a float64 array of shape (group,). It returns what 1 is worth in their codes,
     a float64 array of that shape; where that is 0, codes are 0.
     """
     rows, k = weights.shape
-    feedback = _feedback(hessian.astype(np.float64), damping)
+    feedback, costs = _feedback(hessian.astype(np.float64), damping)
     # Columns are contiguous, and the padding's codes stay 0.
     padded = -(-k // group) * group
+    costs = np.pad(costs / costs.max(), (0, padded - k))
     w = np.zeros((padded, rows))
     w[:k] = weights.T
     elements = np.zeros((rows, padded), np.uint8)
@@ -129,7 +174,7 @@ def _rounded(weights, hessian, damping, group, choose):
     for start in range(0, k, group):
         count = min(group, k - start)
         block = w[start : start + group]
-        steps = choose(np.ascontiguousarray(block.T, np.float32)).T
+        steps = choose(np.ascontiguousarray(block.T, np.float32), costs[start : start + group]).T
         codes = np.zeros((group, rows), np.uint8)
         for i in range(count):
             held = steps[i] > 0
@@ -144,10 +189,11 @@ def _rounded(weights, hessian, damping, group, choose):
 
 
 def _feedback(hessian, damping):
-    """How much of column i's error column j > i makes up for: upper triangular, (i, j).
+    """How much of column i's error column j > i makes up for, (i, j); and what its square costs.
 
     The best that columns after i can do is the conditional minimum of the quadratic form. With
-    ``hessian = V @ V.T`` and V upper triangular, it is row i of V's inverse over its diagonal.
+    ``hessian = V @ V.T`` and V upper triangular, it is row i of V's inverse over its diagonal, and
+    an error e adds (V[i, i] * e)**2 to the form.
     """
     mean = np.trace(hessian) / len(hessian)
     hessian = (hessian + hessian.T) / 2
@@ -159,4 +205,4 @@ def _feedback(hessian, damping):
         raise ValueError("hessian must be a sum of products of inputs, so that no direction has "
                          "a negative error") from None
     inverse = np.linalg.inv(v)
-    return inverse / np.diag(inverse)[:, None]
+    return inverse / np.diag(inverse)[:, None], np.diag(v)**2

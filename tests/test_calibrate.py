@@ -98,11 +98,11 @@ def test_scales_change_nothing():
 
 def test_channel_scales():
     inputs = np.array([1, 2.0**16, 2.0**-16, 0, 4, 1])
-    weights = np.array([1, 1, 1, 5, 0, 2.0**8])
-    # rms**0.5 is mean square**0.25; the geometric mean, of the four that are used, is 2**-0.25.
-    assert calibrate.channel_scales(inputs, weights).tolist() == [1, 2.0**4, 2.0**-4, 1, 1, 0.5]
+    weights = np.array([1, 1, 1, 5, 0, 2.0**12])
+    # rms**0.5 is mean square**0.25; the geometric mean, of the four that are used, is 2**-0.75.
+    assert calibrate.channel_scales(inputs, weights).tolist() == [2, 2.0**5, 2.0**-3, 1, 1, 0.25]
     assert calibrate.channel_scales(inputs * 2.0**20, weights / 2.0**6).tolist() == [
-        1, 2.0**4, 2.0**-4, 1, 1, 0.5]
+        2, 2.0**5, 2.0**-3, 1, 1, 0.25]
     dead = np.zeros(3)
     assert calibrate.channel_scales(dead, dead).tolist() == [1, 1, 1]
 

@@ -34,21 +34,47 @@ def same(left, right):
     return all(np.array_equal(value, getattr(right, name)) for name, value in vars(left).items())
 
 
+GRID = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+
+
+def nearest(part, step):
+    """Indices into the grid."""
+    return np.abs(np.abs(part)[..., None] - GRID * np.expand_dims(step, -1)).argmin(axis=-1)
+
+
+def cost(part, step, costs):
+    return float((((np.abs(part) - GRID[nearest(part, step)] * step) ** 2) * costs).sum())
+
+
 def sg_em_steps(subgroup):
-    def steps(part):
-        q = quantize_weights(part, group=part.shape[1], subgroup=subgroup)
-        return (1 + q.metadata / 4).repeat(subgroup, 1) * 2.0 ** (q.scales.astype(int) - 127)
+    def steps(part, costs):
+        rows = []
+        for row in part.astype(np.float64):
+            scale = 2.0 ** (np.floor(np.log2(np.abs(row).max())) - 2)
+            groups = list(zip(row.reshape(-1, subgroup), costs.reshape(-1, subgroup), strict=True))
+            best = [[min((cost(x, scale * bias * (1 + k / 4), c), scale * bias * (1 + k / 4))
+                         for k in range(4)) for x, c in groups] for bias in (0.5, 1, 2)]
+            found = min(best, key=lambda subgroups: sum(error for error, _ in subgroups))
+            rows.append(np.repeat([step for _, step in found], subgroup))
+        return np.array(rows)
     return steps
 
 
 def nvfp4_steps(w):
     tensor_scale = np.float64(np.float32(np.abs(w).max().astype(np.float64) / 2688))
+    offered = np.arange(0x7F, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float64)
 
-    def steps(part):
-        scales = np.abs(part).max(axis=1, keepdims=True).astype(np.float64) / (6 * tensor_scale)
-        # The cast would make NaN of what is above 464.
-        scales = np.minimum(scales, 448).astype(ml_dtypes.float8_e4m3fn).astype(np.float64)
-        return (scales * tensor_scale).repeat(16, 1)
+    def steps(part, costs):
+        rows = []
+        for row in part.astype(np.float64):
+            # The cast would make NaN of what is above 464.
+            start = np.minimum(np.abs(row).max() / (6 * tensor_scale), 448)
+            start = int(start.astype(ml_dtypes.float8_e4m3fn).view(np.uint8))
+            neighbours = sorted(range(max(start - 2, 0), min(start + 2, 0x7E) + 1),
+                                key=lambda code: abs(code - start))
+            rows.append(offered[min(neighbours, key=lambda code: cost(
+                row, offered[code] * tensor_scale, costs))] * tensor_scale)
+        return np.array(rows)[:, None].repeat(16, 1)
     return steps
 
 
@@ -58,6 +84,12 @@ def slowly(w, hessian, damping, group, steps_of):
     h = hessian + damping * np.trace(hessian) / k * np.eye(k)
     original = w.astype(np.float64)
     now, fixed = original.copy(), np.zeros(original.shape)
+    # What is left of a column's squared error at the minimum over all later columns.
+    costs = np.zeros(-(-k // group) * group)
+    for column in range(k):
+        later = slice(column + 1, k)
+        costs[column] = h[column, column] - h[column, later] @ np.linalg.solve(
+            h[later, later], h[later, column])
     for column in range(k):
         done, left = slice(0, column), slice(column, k)
         now[:, left] = original[:, left] - np.linalg.solve(
@@ -65,11 +97,9 @@ def slowly(w, hessian, damping, group, steps_of):
         if column % group == 0:
             part = np.zeros((len(w), group), np.float32)
             part[:, : k - column] = now[:, column : column + group]
-            steps = steps_of(part)
+            steps = steps_of(part, costs[column : column + group])
         step = steps[:, column % group]
-        grid = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6]) * step[:, None]
-        nearest = np.abs(np.abs(now[:, column, None]) - grid).argmin(axis=1)
-        value = np.take_along_axis(grid, nearest[:, None], 1)[:, 0]
+        value = GRID[nearest(now[:, column], step)] * step
         fixed[:, column] = np.copysign(value, now[:, column])
     return fixed
 
@@ -113,14 +143,31 @@ def test_nvfp4_groups_too_small_for_a_scale():
                           slowly(w, hessian, 0.01, 16, nvfp4_steps(w)).astype(np.float32))
 
 
-@FORMATS
 @pytest.mark.parametrize("shape", [(1, 1), (5, 32), (7, 100)])
-@pytest.mark.parametrize("hessian", [lambda k: np.eye(k), lambda k: np.diag(2.0 ** np.arange(k)),
-                                     lambda k: np.zeros((k, k), np.float32)])
-def test_without_correlation_weights_are_rounded(shape, hessian, plain, tuned, values):
+@pytest.mark.parametrize("hessian", [lambda k: np.eye(k), lambda k: np.zeros((k, k), np.float32)])
+def test_without_correlation_weights_are_rounded(shape, hessian):
     w = np.random.default_rng(1).standard_t(3, shape).astype(np.float32)
     w[0, 0] = -0.0
-    assert same(tuned(w, hessian(shape[1])), plain(w))
+    h = hessian(shape[1])
+    assert same(gptq(w, h), quantize_weights(w))
+    # Of NVFP4 the scales are searched.
+    errors = [output_error(dequantize_nvfp4(q), w, np.eye(shape[1]))
+              for q in (gptq_nvfp4(w, h), plain_nvfp4(w))]
+    assert errors[0] < errors[1] or w.size == 1
+
+
+@pytest.mark.parametrize("tuned, group, steps, values", [
+    (gptq, 32, lambda w: sg_em_steps(8), dequantize),
+    (gptq_nvfp4, 16, nvfp4_steps, dequantize_nvfp4),
+], ids=["Sg-EM", "NVFP4"])
+def test_scales_suit_the_columns_that_count(tuned, group, steps, values):
+    rng = np.random.default_rng(6)
+    w, sizes = rng.standard_t(3, (20, 96)).astype(np.float32), 4.0 ** rng.integers(-5, 6, 96)
+    found = values(tuned(w, np.diag(sizes), damping=1e-9))
+    assert np.array_equal(
+        found, slowly(w, np.diag(sizes), 1e-9, group, steps(w)).astype(np.float32))
+    plain = values(tuned(w, np.eye(96)))
+    assert output_error(found, w, np.diag(sizes)) < 0.7 * output_error(plain, w, np.diag(sizes))
 
 
 @FORMATS
