@@ -38,8 +38,9 @@ def _ranked(metadata, rule):
     """Payload behind the first stage: the largest exponent, and the values relative to it.
 
     ``equal``, ``close`` and ``far`` are about the upper six bits of an exponent: whether they are
-    those of the largest one, those or one less, two less. ``mantissa`` has upper bits, the first
-    one at the top, and ``rest`` is whether any bit follows them.
+    those of the largest one, one less (which says nothing where they are equal), two less.
+    ``mantissa`` has upper bits, the first one at the top, and ``rest`` is whether any bit follows
+    them.
     """
     return data.StructLayout({
         "values": data.ArrayLayout(data.StructLayout({
@@ -198,9 +199,11 @@ class QuantizationEngine(wiring.Component):
             if _RULES[self.rule] is not None:
                 _, bound = _RULES[self.rule]
                 reached.append(left[n] & (mantissa >= -(-bound >> (23 - len(mantissa)))))
-        # Wrapped around, what is two less than 0 or 1 is above every exponent there.
+        # What has all bits of two less is that or one less; or equal, and then not asked, as it has
+        # no borrow. Wrapped around, two less than 0 or 1 is above every exponent there.
         if deep := _deep(self.has_metadata, self.rule):
-            m.d.comb += ranked.far.eq(Cat(exponents[n][2:] == far for n in deep))
+            m.d.comb += ranked.far.eq(Cat(
+                ~close[n] & (exponents[n][2:] | ~far).all() for n in deep))
         if reached:
             m.d.comb += ranked.reached.eq(Cat(reached).any())
 
@@ -281,24 +284,27 @@ def _near(m, exponents):
     -------
     equal, close : Value
         A bit per exponent: whether its upper six bits are those of the largest, and whether they
-        are those (unless these are 0) or one less.
+        are one less; of those that are equal, ``close`` says nothing.
     left : Value
         A bit per exponent, set where it is the largest.
     maximum : Value
     """
     left, maximum = largest(m, exponents, name="maximum")
+    count = len(exponents)
+    bits = [Cat(exponent[place] for exponent in exponents) for place in range(8)]
+    # Nothing is greater than the largest, and what has all bits of a number is not less than it.
+    equal = C(1).replicate(count)
+    for place in reversed(range(2, 8)):
+        still = Signal(count, name=f"equal{place}")
+        m.d.comb += still.eq(equal & (bits[place] | ~maximum[place].replicate(count)))
+        equal = still
     lower = Signal(6)
-    m.d.comb += lower.eq(maximum[2:] - 1)
-
-    def has_all(number, name):
-        """Which exponents' upper bits have all that are set in a number of six."""
-        found = Signal(len(exponents), name=name)
-        m.d.comb += found.eq(Cat((exponent[2:] | ~number).all() for exponent in exponents))
-        return found
-
-    # What has all bits of a number is not less, and nothing is greater than the largest.
-    equal = has_all(maximum[2:], "equal")
-    close = has_all(lower, "close")
+    close = Signal(count)
+    m.d.comb += [
+        lower.eq(maximum[2:] - 1),
+        close.eq(~reduce(or_, (~bits[2 + place] & lower[place].replicate(count)
+                               for place in reversed(range(6))))),
+    ]
     return equal, close, left, maximum
 
 
