@@ -204,8 +204,7 @@ class _Subgroup(wiring.Component):
                 # It would hold up the tree.
                 m.d.comb += self.rows.refinement.eq(refinement)
                 refinement = None
-        # It comes by way of the top-1's selection: about two full adders later.
-        low, high = add_products(m, products, refinement, arrival=4)
+        low, high = add_products(m, products, refinement)
         m.d.comb += [self.rows.low.eq(low), self.rows.high.eq(high)]
 
         return m

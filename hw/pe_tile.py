@@ -98,12 +98,10 @@ def _negated_significands(m, w, x, lanes):
     return bits
 
 
-def add_products(m, products, refinement=None, *, arrival=0, words=True):
+def add_products(m, products, refinement=None, *, words=True):
     """Two rows that add up, modulo their width, to the sum of a power of two of products.
 
-    With a refinement, which is in units of 1/16, so is the sum. It arrives so many delays of an
-    exclusive or after the products, as far as the tree is to know. ``words`` is that of
-    `compress`.
+    With a refinement, which is in units of 1/16, so is the sum. ``words`` is that of `compress`.
     """
     # Without their sign's weight, products are 2**8 too large where they are negative. Counting
     # the sign the other way round makes that 2**8 each, of 8 2**11 in all: the top bit. At most
@@ -114,7 +112,8 @@ def add_products(m, products, refinement=None, *, arrival=0, words=True):
     rows = [(place, Cat(product[:8], ~product[8]), 0) for product in reversed(products)]
     if refinement is not None:
         refinement = Cat(refinement, refinement[-1].replicate(width - len(refinement)))
-        rows.append((0, refinement, arrival))
+        # It comes by way of the top-1's selection: about two full adders after the products.
+        rows.append((0, refinement, 4))
     dot = compress(m, rows, width=width, name="dot", words=words)
     return [dot[0] ^ (1 << (width - 1)), dot[1]]
 
@@ -264,7 +263,7 @@ class PETile(wiring.Component):
             held = vars(stages.cut("products", **named))
             products = [held[f"product{i}"] for i in range(len(products))]
             refinement, factor = held.get("refinement"), held.get("factor")
-        low, high = add_products(m, products, refinement, arrival=4, words=False)
+        low, high = add_products(m, products, refinement, words=False)
 
         dot = Signal(signed(len(low)))
         m.d.comb += dot.eq(low + high)

@@ -298,6 +298,7 @@ def _near(m, exponents):
         still = Signal(count, name=f"equal{place}")
         m.d.comb += still.eq(equal & (bits[place] | ~maximum[place].replicate(count)))
         equal = still
+    # Wrapped around where the largest's upper bits are 0: there all are equal.
     lower = Signal(6)
     close = Signal(count)
     m.d.comb += [
