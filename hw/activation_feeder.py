@@ -7,6 +7,7 @@ from .buffer import Buffer
 from .formats import Record
 from .loop_nest import LoopNest
 from .planner import INTERLEAVE, Source, plan_layout
+from .skid_buffer import SkidBuffer
 from .stream_register import StreamRegister
 
 
@@ -178,6 +179,8 @@ class ActivationFeeder(wiring.Component):
         ready = Signal()
         tag = data.StructLayout({"last": 1, "sum": sum_layout(config)})
         m.submodules.tag = held = StreamRegister(tag)
+        # Else the ready of a kept result would come round by way of the whole machine.
+        m.submodules.given = given = SkidBuffer(product_layout(config))
         m.d.comb += [
             ready.eq(known & (~once | (fresh != 0))),
             buffer.i.valid.eq(products.o.valid & ready),
@@ -190,12 +193,13 @@ class ActivationFeeder(wiring.Component):
             held.i.payload.sum.final.eq(step.group_last),
             held.i.payload.sum.ragged.eq(step.tile_last & step.bundle_last),
             held.i.payload.sum.last.eq(step.last),
-            held.o.ready.eq(self.o.ready),
-            self.o.valid.eq(buffer.o.valid),
-            buffer.o.ready.eq(self.o.ready),
-            self.o.payload.record.eq(buffer.o.payload),
-            self.o.payload.last.eq(held.o.payload.last),
-            self.o.payload.sum.eq(held.o.payload.sum),
+            held.o.ready.eq(given.i.ready),
+            buffer.o.ready.eq(given.i.ready),
+            given.i.valid.eq(buffer.o.valid),
+            given.i.payload.record.eq(buffer.o.payload),
+            given.i.payload.last.eq(held.o.payload.last),
+            given.i.payload.sum.eq(held.o.payload.sum),
         ]
+        wiring.connect(m, given.o, wiring.flipped(self.o))
 
         return m

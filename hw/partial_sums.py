@@ -59,9 +59,9 @@ class PartialSums(wiring.Component):
         config = self.config
 
         # Delayed, so that the accumulator meets its activation in the array: the buffer's own
-        # cycle is the last before.
+        # cycle and the one of the register behind it are the last before.
         layout = sum_layout(config)
-        delays = [StreamRegister(layout) for _ in range(self.latency - 1)]
+        delays = [StreamRegister(layout) for _ in range(self.latency - 2)]
         ahead = delays[-1]
         m.submodules.beside = beside = StreamRegister(layout)
         m.submodules.buffer = buffer = Buffer(self.i.payload.shape(), depth=config.rows,
@@ -80,17 +80,28 @@ class PartialSums(wiring.Component):
             beside.i.payload.eq(ahead.o.payload),
         ]
 
-        # What is known of a row goes along with it through the array, in as many registers.
-        inside = [StreamRegister(layout) for _ in range(MacArray.latency - self.latency)]
+        # The register parts the memory's access, and a mask over all columns, from the adders.
+        row = self.o_acc.payload.shape()
+        m.submodules.meeting = meeting = StreamRegister(data.StructLayout({"accs": row,
+                                                                           "known": layout}))
         acc = Value.cast(buffer.o.payload)
         m.d.comb += [
-            self.o_acc.valid.eq(buffer.o.valid & inside[0].i.ready),
-            Value.cast(self.o_acc.payload).eq(
+            meeting.i.valid.eq(buffer.o.valid),
+            Value.cast(meeting.i.payload.accs).eq(
                 acc & (~beside.o.payload.first).replicate(len(acc))),
-            buffer.o.ready.eq(self.o_acc.ready & inside[0].i.ready),
-            beside.o.ready.eq(buffer.o.ready),
-            inside[0].i.valid.eq(buffer.o.valid & self.o_acc.ready),
-            inside[0].i.payload.eq(beside.o.payload),
+            meeting.i.payload.known.eq(beside.o.payload),
+            buffer.o.ready.eq(meeting.i.ready),
+            beside.o.ready.eq(meeting.i.ready),
+        ]
+
+        # What is known of a row goes along with it through the array, in as many registers.
+        inside = [StreamRegister(layout) for _ in range(MacArray.latency - self.latency)]
+        m.d.comb += [
+            self.o_acc.valid.eq(meeting.o.valid & inside[0].i.ready),
+            self.o_acc.payload.eq(meeting.o.payload.accs),
+            meeting.o.ready.eq(self.o_acc.ready & inside[0].i.ready),
+            inside[0].i.valid.eq(meeting.o.valid & self.o_acc.ready),
+            inside[0].i.payload.eq(meeting.o.payload.known),
         ]
         for n, register in enumerate(inside):
             m.submodules[f"inside{n}"] = register
