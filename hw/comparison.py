@@ -41,13 +41,32 @@ def mapping_units(columns):
             (f"array, columns: {columns}", "flattened", "mac_array", (array, FLATTEN), 1)]
 
 
+AMAP = "--amap"
+"""Stands among the settings of a unit whose area is that of ABC's other mapper."""
+
+
+def mapper_units(columns):
+    """Units mapped for area as Yosys does and by ABC's ``amap``; as of `format_units`."""
+    plain, array = "metadata=False", f"columns={columns}"
+    units = [
+        ("tile, MXFP4", "pe_tile", (plain,)),
+        ("tile, M2XFP", "pe_tile", ()),
+        ("engine's core, MXFP4", "quantization_engine", ("depth=0", plain)),
+        ("engine's core, M2XFP", "quantization_engine", ("depth=0",)),
+        (f"array, columns: {columns}, MXFP4", "mac_array", (array, plain)),
+        (f"array, columns: {columns}, M2XFP", "mac_array", (array,)),
+    ]
+    return [(part, mapper, name, settings + marked, 1) for part, name, settings in units
+            for mapper, marked in (("&nf", ()), ("amap", (AMAP,)))]
+
+
 def compare(rows, results):
     """Areas, delays and, where there are any, energies.
 
     Parameters
     ----------
     rows : list of tuple
-        What `format_units` or `mapping_units` gives.
+        What `format_units`, `mapping_units` or `mapper_units` gives.
     results : dict
         As of `hw.text_tables.table`, units by `label`.
 

@@ -26,6 +26,12 @@ AREA = """\
 abc -liberty cells.lib
 """
 
+# What Yosys does by default, except for the mapper, the last but one: &nf there.
+AMAP = """\
+abc -liberty cells.lib -script +strash;&get,-n;&fraig,-x;&put;scorr;dc2;dretime;strash;&get,-n;\
+&dch,-f;&put;amap,-m
+"""
+
 # Only with a driver and a load does ABC buffer and size; 100 ps is less than any unit takes.
 TIMING = """\
 abc -liberty cells.lib -constr drive.txt -D 100
@@ -52,7 +58,7 @@ def netlists(name, component, library, *, hierarchical=False):
     return modules
 
 
-def map_twice(name, text, kept, memories, library):
+def map_twice(name, text, kept, memories, library, *, amap=False):
     """Maps Verilog for area and for delay.
 
     Parameters
@@ -63,6 +69,8 @@ def map_twice(name, text, kept, memories, library):
     kept, memories : collection of str
         As of `common_script`.
     library : Library
+    amap : bool
+        Whether area is that of ABC's ``amap``, which takes less of it than what Yosys runs.
 
     Returns
     -------
@@ -70,14 +78,15 @@ def map_twice(name, text, kept, memories, library):
         Modules of Yosys' ``write_json``, flat.
     """
     inputs = {"unit.v": text, "cells.lib": library.path, "drive.txt": _drive(library)}
-    _, files = yosys.run(script(name, kept, memories), inputs=inputs,
+    _, files = yosys.run(script(name, kept, memories, amap=amap), inputs=inputs,
                          outputs=["area.json", "timed.json"])
     return tuple(json.loads(text)["modules"][name] for text in files.values())
 
 
-def script(name, kept, memories):
-    """All that Yosys does for a unit; parameters as of `common_script`."""
-    return (common_script(name, kept, memories) + "design -save common\n" + AREA + FINISH
+def script(name, kept, memories, *, amap=False):
+    """All that Yosys does for a unit; parameters as of `map_twice`."""
+    return (common_script(name, kept, memories) + "design -save common\n"
+            + (AMAP if amap else AREA) + FINISH
             + "write_json area.json\ndesign -load common\n" + TIMING + FINISH
             + "write_json timed.json\n")
 

@@ -17,7 +17,7 @@ from .verilog import verilog, versions
 from .yosys import ToolError
 
 
-def measure(name, settings, library, *, flatten=False, inspect=None):
+def measure(name, settings, library, *, flatten=False, amap=False, inspect=None):
     """Maps a unit of the registry.
 
     Parameters
@@ -28,6 +28,8 @@ def measure(name, settings, library, *, flatten=False, inspect=None):
     library : Library
     flatten : bool
         Whether to map it as a whole, also where the registry says otherwise.
+    amap : bool
+        As of `hw.mapping.map_twice`.
     inspect : callable, optional
         As of `synthesize`, with the unit's name and settings before the rest.
 
@@ -38,7 +40,7 @@ def measure(name, settings, library, *, flatten=False, inspect=None):
     """
     unit, chosen = registry.UNITS[name], registry.parameters(name, settings)
     result = synthesize(name, registry.build(name, settings), library,
-                        hierarchical=unit.hierarchical and not flatten,
+                        hierarchical=unit.hierarchical and not flatten, amap=amap,
                         inspect=inspect and partial(inspect, name, settings))
     tiles = unit.tiles and unit.tiles(**chosen)
     return {
@@ -50,7 +52,7 @@ def measure(name, settings, library, *, flatten=False, inspect=None):
     }
 
 
-def synthesize(name, component, library, *, hierarchical=False, inspect=None):
+def synthesize(name, component, library, *, hierarchical=False, amap=False, inspect=None):
     """Maps a unit onto a library, twice, and times it.
 
     Parameters
@@ -63,6 +65,8 @@ def synthesize(name, component, library, *, hierarchical=False, inspect=None):
         Whether modules are mapped by themselves, for units too large to be mapped as a whole;
         `hw.partition.partition` chooses them. Nothing is then shared or sized across them; in the
         netlist mapped for delay, `hw.fanout.buffer_nets` buffers what many of them read.
+    amap : bool
+        As of `hw.mapping.map_twice`.
     inspect : callable, optional
         Called with the netlist mapped for delay and the library; the result has what it returns
         as ``power``.
@@ -92,7 +96,7 @@ def synthesize(name, component, library, *, hierarchical=False, inspect=None):
         text = verilog(component, name)
         sizes = mapping.memory_sizes(text, name)
         kept = partition(text, name) if hierarchical else ()
-        small, timed = mapping.map_twice(name, text, kept, sizes, library)
+        small, timed = mapping.map_twice(name, text, kept, sizes, library, amap=amap)
         macros = mapping.open_memories(small, sizes)
         mapping.open_memories(timed, sizes)
         cells, area, sequential, registers = mapping.count_cells(small, library)
@@ -107,7 +111,7 @@ def synthesize(name, component, library, *, hierarchical=False, inspect=None):
     worst = max(paths.values(), key=lambda path: path.delay_ns, default=None)
     return {
         "hierarchical": hierarchical,
-        "script": mapping.script(name, kept, sizes),
+        "script": mapping.script(name, kept, sizes, amap=amap),
         "memories": sum(macros.values()),
         "memory_bits": sum(number * sizes[kind] for kind, number in macros.items()),
         "cells": sum(cells.values()),

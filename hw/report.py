@@ -107,7 +107,7 @@ def main(options):
 
 
 def _refuse_options(options):
-    for name in ("units", "set", "flatten", "compare", "columns", "power", "clock", "json",
+    for name in ("units", "set", "flatten", "amap", "compare", "columns", "power", "clock", "json",
                  "sweep", "csv", "plot", "fresh", "scheduler"):
         if (given := getattr(options, name)) not in (None, False, []):
             raise ValueError("--report chooses units itself; leave out "

@@ -89,6 +89,8 @@ def main(options):
     table_path = options.csv or Path("build", "sweep.csv")
     if options.power:
         raise ValueError("--sweep does not estimate power; leave out --power")
+    if options.amap:
+        raise ValueError("--sweep maps as Yosys does; leave out --amap")
     if not options.units:
         raise ValueError("--sweep needs a unit, one or more of " + ", ".join(registry.UNITS))
     chosen = points(options.units, options.set, options.sweep)

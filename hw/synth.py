@@ -24,15 +24,20 @@ def main(arguments=None):
     parser.add_argument("--json", metavar="FILE", type=Path,
                         help="all figures with the slowest paths (default: build/synth.json; "
                              "with --compare, --sweep or --power build/formats.json, "
-                             "build/mapping.json, build/sweep.json or build/power.json)")
+                             "build/mapping.json, build/mappers.json, build/sweep.json or "
+                             "build/power.json)")
     parser.add_argument("--set", metavar="PARAMETER=VALUE", action="append", default=[],
                         help="set a parameter of the unit (repeatable)")
     parser.add_argument("--flatten", action="store_true",
                         help="map as a whole also the units that are mapped module by module, "
                              "which takes long")
-    parser.add_argument("--compare", metavar="formats|mapping",
+    parser.add_argument("--amap", action="store_true",
+                        help="map for area with ABC's amap instead of &nf, which Yosys runs: "
+                             "smaller, and not to be compared with areas from elsewhere")
+    parser.add_argument("--compare", metavar="formats|mapping|mappers",
                         help="instead of units, what MXFP4, NVFP4 and M2XFP cost, or an array "
-                             "mapped module by module and flattened")
+                             "mapped module by module and flattened, or the areas of both of "
+                             "ABC's mappers")
     parser.add_argument("--columns", metavar="N",
                         help="columns of the arrays that --compare builds (default: 4)")
     parser.add_argument("--power", action="store_true",
@@ -71,8 +76,8 @@ def main(arguments=None):
         library = find_library(options.library)
         options.json.parent.mkdir(parents=True, exist_ok=True)
         yosys.prepare()
-        units = _synthesize_all({name: (name, options.set, options.flatten) for name in names},
-                                library, inspect)
+        units = _synthesize_all({name: (name, options.set, options.flatten, options.amap)
+                                 for name in names}, library, inspect)
         results = {"units": units, **measurement.describe(library)}
         write(options.json, json.dumps(results, indent=2) + "\n")
         print(text_tables.power_table(results) if options.power else text_tables.table(results))
@@ -87,22 +92,25 @@ def main(arguments=None):
 
 def _compare(options, inspect):
     compared = {"formats": ("format", comparison.format_units),
-                "mapping": ("mapping", comparison.mapping_units)}
+                "mapping": ("mapping", comparison.mapping_units),
+                "mappers": ("mapper", comparison.mapper_units)}
     if options.compare not in compared:
-        raise ValueError(f"--compare must be {' or '.join(compared)}, not {options.compare!r}")
-    if options.units or options.set or options.sweep or options.flatten:
+        raise ValueError(f"--compare must be {', '.join(compared)}, not {options.compare!r}")
+    if options.units or options.set or options.sweep or options.flatten or options.amap:
         given = (options.units[0] if options.units else
                  f"--set {options.set[0]}" if options.set else
-                 f"--sweep {options.sweep[0]}" if options.sweep else "--flatten")
+                 f"--sweep {options.sweep[0]}" if options.sweep else
+                 "--flatten" if options.flatten else "--amap")
         raise ValueError(f"--compare chooses units itself; leave out {given}")
     title, choose = compared[options.compare]
     rows = choose("4" if options.columns is None else options.columns)
     jobs = {}
     for _, _, name, settings, _ in rows:
-        flatten = comparison.FLATTEN in settings
+        marks = comparison.FLATTEN, comparison.AMAP
         jobs[comparison.label(name, settings)] = (
-            name, [text for text in settings if text != comparison.FLATTEN], flatten)
-    for name, settings, _ in jobs.values():
+            name, [text for text in settings if text not in marks],
+            *(mark in settings for mark in marks))
+    for name, settings, *_ in jobs.values():
         registry.parameters(name, settings)
     library = find_library(options.library)
     options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -114,13 +122,16 @@ def _compare(options, inspect):
 
 
 def _synthesize_all(units, library, inspect=None):
-    """What `hw.measurement.measure` gives, by label, for names, settings and whether to flatten."""
+    """What `hw.measurement.measure` gives, by label.
+
+    `units` has names, settings, whether to flatten and whether to map with ``amap``.
+    """
     # Yosys runs as processes of its own, so threads are enough to keep all cores busy.
     results = {}
     with progress("synth", "unit", len(units)) as step, ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = {pool.submit(measurement.measure, name, settings, library, flatten=flatten,
-                            inspect=inspect): label
-                for label, (name, settings, flatten) in units.items()}
+                            amap=amap, inspect=inspect): label
+                for label, (name, settings, flatten, amap) in units.items()}
         try:
             for done in as_completed(jobs):
                 results[jobs[done]] = done.result()

@@ -75,7 +75,7 @@ def comparison(rows, results, title):
     Parameters
     ----------
     rows : list of tuple
-        What `format_units` or `mapping_units` gives.
+        What `format_units`, `mapping_units` or `mapper_units` gives.
     results : dict
         As of `table`, units by `hw.comparison.label`.
     title : str

@@ -283,6 +283,7 @@ def test_names_of_instances():
     (["--power"], "--report chooses units itself; leave out --power"),
     (["--json", "a.json"], "--report chooses units itself; leave out --json"),
     (["--sweep", "lanes=4"], "--report chooses units itself; leave out --sweep"),
+    (["--amap"], "--report chooses units itself; leave out --amap"),
     (["--library", "no.lib"], "Library no.lib: No such file"),
     (["--report", "file/a.html"], "cannot write file/a.html: "),
     (["--report", "folder"], "cannot write folder: Is a directory"),

@@ -273,6 +273,7 @@ def test_signal(folder):
     (["--compare", "formats", "--scheduler", "tcp://host:1"], "--scheduler needs --sweep"),
     (["--compare", "formats", "--sweep", "lanes=4"], "leave out --sweep lanes=4"),
     (["top1", "--sweep", "lanes=4", "--power"], "--sweep does not estimate power; leave out --po"),
+    (["top1", "--sweep", "lanes=4", "--amap"], "--sweep maps as Yosys does; leave out --amap"),
     (["top1", "--sweep", "lanes=4", "--plot", "a.pdf"], "--plot must end in .png or .svg, not a."),
     (["top1", "--sweep", "lanes=4", "--plot", "no/a.png"], "a folder that exists, not no"),
     (["top1", "--sweep", "lanes=4", "--library", "no.lib"], "Library no.lib: No such file"),

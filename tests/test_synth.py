@@ -8,7 +8,18 @@ from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw import comparison, measurement, partition, registry, synth, tables, text_tables, verilog
+from hw import (
+    comparison,
+    mapping,
+    measurement,
+    partition,
+    power,
+    registry,
+    synth,
+    tables,
+    text_tables,
+    verilog,
+)
 from hw.buffer import Bank
 from hw.liberty import find_library
 from hw.yosys import ToolError
@@ -258,6 +269,36 @@ def test_flattened(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.long
+def test_other_mapper(tmp_path, capsys):
+    path = tmp_path / "synth.json"
+    areas = {}
+    for options in [], ["--amap"]:
+        assert synth.main(["top1_decode", *options, "--json", str(path)]) == 0
+        unit = json.loads(path.read_text())["units"]["top1_decode"]
+        area, timed = unit["script"].split("design -load common\n")
+        assert (";amap,-m\n" in area, "amap" in timed) == (bool(options), False)
+        areas[len(options)] = unit["area_um2"], unit["area_timed_um2"]
+        assert f" {unit['area_um2']:.0f} " in capsys.readouterr().out
+    assert areas[1][0] < areas[0][0]
+    assert areas[1][1] == areas[0][1]
+
+
+@pytest.mark.long
+def test_other_mapper_is_right():
+    library = find_library()
+    text = verilog.verilog(registry.build("pe_tile", []), "pe_tile")
+    netlist, _ = mapping.map_twice("pe_tile", text, (), {}, library, amap=True)
+    found = power.inspector()("pe_tile", [], netlist, library)
+    assert found["real"]["checked"] > 1000 and found["random"]["checked"] > 1000
+    # Of a gate that is another one, the simulation says so.
+    gate = next(cell for cell in netlist["cells"].values() if cell["type"] == "XOR2_X1")
+    gate["type"] = "XNOR2_X1"
+    gate["connections"]["ZN"] = gate["connections"].pop("Z")
+    with pytest.raises(ToolError, match="differ from those of the golden model"):
+        power.inspector()("pe_tile", [], netlist, library)
+
+
+@pytest.mark.long
 def test_mapping_by_module_is_like_flattened(tmp_path, capsys):
     """What makes a large array's area known: little is lost at the borders of modules."""
     path = tmp_path / "mapping.json"
@@ -287,11 +328,33 @@ def test_compared_units_are_offered():
     assert {rows[parts.index(part)][1] for part in parts} == {"MXFP4"}
 
 
+def test_mappers_are_compared(tmp_path, capsys, monkeypatch):
+    rows = comparison.mapper_units("16")
+    assert len(rows) == 12
+    for plain, other in zip(rows[::2], rows[1::2], strict=True):
+        assert (plain[1], other[1]) == ("&nf", "amap")
+        assert other[3] == (*plain[3], "--amap") and (plain[0], plain[2]) == (other[0], other[2])
+        assert registry.parameters(plain[2], plain[3]).get("columns", 16) == 16
+
+    monkeypatch.setattr(comparison, "mapper_units",
+                        lambda columns: [("tile", "&nf", "top1", (), 1),
+                                         ("tile", "amap", "top1", ("--amap",), 1)])
+    path = tmp_path / "mappers.json"
+    assert synth.main(["--compare", "mappers", "--json", str(path)]) == 0
+    first, second = json.loads(path.read_text())["units"].values()
+    assert ("amap" in first["script"], "amap" in second["script"]) == (False, True)
+    line = capsys.readouterr().out.splitlines()[3].split()
+    assert line[:4] == ["amap", "top1", "--amap", "1"]
+    assert line[4:6] == [f"{second['area_um2']:.0f}",
+                         f"{second['area_um2'] / first['area_um2']:.2f}"]
+
+
 @pytest.mark.parametrize("arguments, message", [
-    (["--compare", "units"], "--compare must be formats or mapping, not 'units'"),
-    (["--compare", ""], "--compare must be formats or mapping, not ''"),
+    (["--compare", "units"], "--compare must be formats, mapping, mappers, not 'units'"),
+    (["--compare", ""], "--compare must be formats, mapping, mappers, not ''"),
     (["--compare", "mapping", "--flatten"],
      "--compare chooses units itself; leave out --flatten"),
+    (["--compare", "mappers", "--amap"], "--compare chooses units itself; leave out --amap"),
     (["top1", "--compare", "formats"], "--compare chooses units itself; leave out top1"),
     (["--compare", "formats", "--set", "lanes=4"],
      "--compare chooses units itself; leave out --set lanes=4"),
