@@ -8,6 +8,7 @@ the factors are exact.
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 
 import numpy as np
 
@@ -179,9 +180,24 @@ def _each(work, blocks, threads):
         for block in blocks:
             work(block)
         return
-    with ThreadPoolExecutor(threads) as pool:
-        # All results, for the errors.
-        list(pool.map(work, blocks))
+    # The caller works, too: a thread less to be started.
+    left, lock = iter(blocks), Lock()
+
+    def run():
+        while True:
+            with lock:
+                block = next(left, None)
+            if block is None:
+                return
+            work(block)
+
+    count = min(threads, len(blocks)) - 1
+    with ThreadPoolExecutor(count) as pool:
+        others = [pool.submit(run) for _ in range(count)]
+        run()
+        for other in others:
+            # For its error.
+            other.result()
 
 
 def _scaled(x, rule):
