@@ -128,6 +128,27 @@ def test_mixed_takes_the_lower_error():
     assert (without & (better[0] < better[1])).any()
 
 
+def test_mixed_compares_exactly(monkeypatch):
+    """Where errors are equal, the last bit of one element decides."""
+    monkeypatch.setenv("M2XFP_NUMPY", "1")
+    rng = np.random.default_rng(9)
+    x = (rng.integers(-64, 65, (10000, 32)) / 16).astype(np.float32)
+    x[rng.random(x.shape) < 0.5] = 0
+    a, b = (dequantize(quantize_activations(x, encoding=encoding)).astype(float)
+            for encoding in ("elem-em", "sg-threshold"))
+    # Squares of multiples of 1/16.
+    equal = np.square(a - x).sum(axis=1) == np.square(b - x).sum(axis=1)
+    rows = np.flatnonzero(equal & (a != b).any(axis=1))
+    lane = rows, np.where(a != b, np.abs(x), np.inf)[rows].argmin(axis=1)
+    taken = []
+    for end in -np.inf, np.inf:
+        nudged = x.copy()
+        nudged[lane] = np.nextafter(x[lane], np.float32(end))
+        taken.append((dequantize(check(nudged[rows], "mixed")) == a[rows]).all(axis=1))
+    # Most, as a few lie where codes begin.
+    assert (taken[0] != taken[1]).sum() > 30
+
+
 @pytest.mark.parametrize("values, scale, metadata, codes", [
     # 8 is 4 * 2; under Sg-threshold it would be 7.5. Of zeros the first of a subgroup is its top-1.
     ([8.0], 128, [1, 1, 1, 1], [6, *[8] * 7, 0, *[8] * 7]),
