@@ -533,7 +533,7 @@ def losses_table(found, text):
     def mean(values):
         return f"{values.mean():.3f} +- {values.std(ddof=1) / len(values)**0.5:.3f}"
 
-    lines = [f"{f'on {text}':<32}{'loss over float':>15}{'KL':>8}{'of MXFP4 removed':>19}"]
+    lines = [f"{f'on {text}':<32}{'loss over float':>15}{'KL':>8}    MXFP4's removed"]
     for name, values in pairs.items():
         loss, kl = values.T
         lines.append(f"{name:<32}{mean(loss):>15}{kl.mean():>8.3f}{1 - loss.mean() / worst:>19.0%}")
