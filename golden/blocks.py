@@ -62,6 +62,8 @@ class Format:
         Whether there is a float32 scale per tensor, which does not count as bits per element.
     shared_exponents : int
         Binades by which metadata can raise elements, for which the scale makes room.
+    zero_signs : bool
+        Whether zeros keep the sign that their codes have.
     special_groups : float64 array, shape (count, group), optional
         Groups, in units of the scale, that have values beside those of ``element``.
     """
@@ -76,6 +78,7 @@ class Format:
     metadata_bits: int = 0
     tensor_scale: bool = False
     shared_exponents: int = 0
+    zero_signs: bool = True
     special_groups: np.ndarray | None = None
 
     @property

@@ -457,12 +457,17 @@ BEFORE = {
 }
 """Schemes of `golden.evaluation` that the model is run in as it was, by what they are called."""
 
-AFTER_NVFP4 = {"calibrated NVFP4": "float/NVFP4"}
+AFTER_NVFP4 = {
+    "calibrated NVFP4": "float/NVFP4",
+    "calibrated NVFP4, searched": "float/NVFP4 searched",
+}
 """The same with weights calibrated for NVFP4 in the place of the model's."""
 
 AFTER = {
     "calibrated M2XFP": "float/M2XFP activations",
     "calibrated M2XFP, Sg-threshold": "float/M2XFP Sg-threshold",
+    "calibrated M2XFP, Sg-EM": "float/M2XFP weights",
+    "calibrated M2XFP, mixed": "float/M2XFP mixed",
 }
 """The same with those for M2XFP."""
 
@@ -518,25 +523,30 @@ def evaluate(model, result, texts):
 
 
 def losses_table(found, text):
-    """Table of what `evaluate` gives for a text: means, with standard errors.
+    """Tables of what `evaluate` gives for a text: means, with standard errors, and differences.
 
-    Differences are taken sequence by sequence.
+    The latter are those of calibrated models, from either NVFP4, taken sequence by sequence.
     """
-    rival, = AFTER_NVFP4
     pairs = {name: np.array(values) for name, values in found.items()}
     worst = pairs["MXFP4"][:, 0].mean()
 
     def mean(values):
         return f"{values.mean():.3f} +- {values.std(ddof=1) / len(values)**0.5:.3f}"
 
-    lines = [f"{'':<55}{'of MXFP4':>9}{f'less {rival}':>34}",
-             f"{f'on {text}':<32}{'loss over float':>15}{'KL':>8}{'removed':>9}"
-             f"{'loss':>17}{'KL':>17}"]
+    lines = [f"{f'on {text}':<32}{'loss over float':>15}{'KL':>8}    MXFP4's removed"]
     for name, values in pairs.items():
         loss, kl = values.T
-        less_loss, less_kl = (values - pairs[rival]).T
-        lines.append(f"{name:<32}{mean(loss):>15}{kl.mean():>8.3f}{1 - loss.mean() / worst:>9.0%}"
-                     f"{mean(less_loss):>17}{mean(less_kl):>17}")
+        lines.append(f"{name:<32}{mean(loss):>15}{kl.mean():>8.3f}{1 - loss.mean() / worst:>19.0%}")
+
+    def differences(cells):
+        return "".join(f"{cell:>17}" for cell in cells)
+
+    lines += [f"{'less':<32}" + "".join(f"{rival:>34}" for rival in AFTER_NVFP4),
+              f"{'':<32}" + differences(["loss", "KL"] * len(AFTER_NVFP4))]
+    _, *others = AFTER_NVFP4 | AFTER
+    lines += [f"{name:<32}" + differences(mean(values) for rival in AFTER_NVFP4
+                                          for values in (pairs[name] - pairs[rival]).T)
+              for name in others]
     return "\n".join(lines)
 
 

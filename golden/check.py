@@ -154,6 +154,9 @@ def check_format(form):
     scales = scale.values[: scale.count]
     scales = scales[(scales > 0) & (scales * row.max() < 2.0**128)]
     x = (scales[:, None] * row).astype(np.float32)
+    if not form.zero_signs:
+        # -0 becomes +0.
+        x += 0
     options = {"tensor_scale": np.float32(1)} if form.tensor_scale else {}
     differ = (form.round_trip(x, **options).view(np.uint32) != x.view(np.uint32)).any(axis=-1)
     return [f"{form.name} changes values under scale {s:g}" for s in scales[differ].tolist()]

@@ -1,5 +1,7 @@
 """Decoder (specification sections 3 and 4)."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from . import fast
@@ -21,6 +23,13 @@ def element_integers(q):
         Refined elements of Elem-EM, -56..56, or those of Sg-EM times their subgroup's factor,
         -84..84.
     """
+    if q.encoding == "mixed":
+        refined, factored = (element_integers(replace(q, encoding=encoding))
+                             for encoding in ("elem-em", "sg-em"))
+        marks = (q.elements == 8) & other_zeros(q)
+        marked = marks.reshape(*q.scales.shape, q.group).any(axis=-1)
+        return np.where(marked.repeat(q.group, axis=-1), refined, factored)
+
     elements = q.elements.reshape(*q.metadata.shape, q.subgroup)
     plain = e2m1_integers(elements).astype(np.int16)
     if q.encoding == "sg-em":
@@ -36,11 +45,19 @@ def element_integers(q):
     return integers.reshape(q.elements.shape)
 
 
+def other_zeros(q):
+    """Which elements are 0 and not their subgroup's top-1: a bool array, shape (..., Kpad)."""
+    elements = q.elements.reshape(*q.metadata.shape, q.subgroup)
+    top = np.arange(q.subgroup) == top1(elements)[..., None]
+    return ((elements & 7 == 0) & ~top).reshape(q.elements.shape)
+
+
 def dequantize(q, *, threads=1):
     """Decodes a quantized tensor, exactly.
 
     Float32 holds every value, down to its subnormals, but those beyond its range, which read as
-    infinities. A negative zero code reads as -0, a NaN group as NaN (0x7FC00000).
+    infinities. A negative zero code reads as -0, but as +0 where encodings are mixed; a NaN group
+    reads as NaN (0x7FC00000).
 
     Parameters
     ----------
@@ -71,5 +88,8 @@ def definition(q):
     values = np.ldexp(element_integers(q).astype(np.float64), scales.astype(np.int32) - 130)
     with np.errstate(over="ignore"):
         values = np.copysign(values, np.where(q.elements >= 8, -1, 1)).astype(np.float32)
+    if q.encoding == "mixed":
+        # -0 becomes +0.
+        values += 0
     values[scales == SCALE_NAN] = FLOAT32_NAN
     return np.ascontiguousarray(values[..., : q.shape[-1]])

@@ -54,9 +54,9 @@ def encode(x, group, subgroup, rule, threads, *, encoding, adaptive=False, metad
     group, subgroup, threads
         As of `golden.quantize_activations`.
     rule : str
-        One of `formats.MANTISSA_LIMITS`.
+        One of `formats.MANTISSA_LIMITS`; where encodings are mixed, that of Sg-EM.
     encoding : str
-        "elem-em" or "sg-em".
+        "elem-em", "sg-em" or "mixed".
     adaptive : bool
         Of Sg-EM, as of `golden.quantize_weights`.
     metadata : bool
@@ -79,27 +79,18 @@ def encode(x, group, subgroup, rule, threads, *, encoding, adaptive=False, metad
 
     rows = _rows(np.asarray(x), group)
     library = _library(x.size)
-    up, down = MANTISSA_LIMITS[rule]
 
     def work(block):
         values = np.require(_padded(rows, group, *block), np.float32, "CA").reshape(-1, group)
         start = block[0].start * -(-rows.shape[1] // group) + block[1].start
         part = slice(start, start + len(values))
         out = [elements[part], None if extra is None else extra[part], scales[part]]
-        if library is None:
-            with np.errstate(all="ignore"):
-                if encoding == "sg-em":
-                    _weights(values, subgroup, rule, adaptive, *out)
-                else:
-                    _activations(values, subgroup, rule, *out)
-            return
-        run = (_address(values), len(values), group, subgroup, up, down)
-        if encoding == "sg-em":
-            library.encode_weights(*run, bool(adaptive), *map(_address, out))
+        if encoding == "mixed":
+            _mixed(library, values, subgroup, rule, *out)
         else:
-            library.encode_activations(*run, *map(_address, out))
+            _encode(library, values, subgroup, rule, encoding, adaptive, *out)
 
-    _each(work, _blocks(rows, group, library), threads)
+    _each(work, _blocks(rows, group, library if encoding != "mixed" else None), threads)
     return planes
 
 
@@ -120,16 +111,14 @@ def decode(q, threads):
         target = rows[block[0], columns]
         whole = target.size == given[0].size
         out = target.reshape(given[0].shape) if whole else np.empty(given[0].shape, np.float32)
-        if library is None:
-            with np.errstate(all="ignore"):
-                _values(q.encoding, *given, out)
+        if q.encoding == "mixed":
+            _decode_mixed(library, *given, out)
         else:
-            library.decode_groups(q.encoding == "sg-em", *map(_address, given), len(out), q.group,
-                                  q.subgroup, _address(out))
+            _decode(library, q.encoding, *given, out)
         if not whole:
             target[...] = out.reshape(len(target), -1)[:, : target.shape[1]]
 
-    _each(work, _blocks(rows, q.group, library), threads)
+    _each(work, _blocks(rows, q.group, library if q.encoding != "mixed" else None), threads)
     return values
 
 
@@ -200,6 +189,77 @@ def _each(work, blocks, threads):
             other.result()
 
 
+def _encode(library, x, subgroup, rule, encoding, adaptive, *out):
+    if library is None:
+        with np.errstate(all="ignore"):
+            if encoding == "sg-em":
+                _weights(x, subgroup, rule, adaptive, *out)
+            else:
+                _activations(x, subgroup, rule, *out)
+        return
+    run = (_address(x), *x.shape, subgroup, *MANTISSA_LIMITS[rule])
+    if encoding == "sg-em":
+        library.encode_weights(*run, bool(adaptive), *map(_address, out))
+    else:
+        library.encode_activations(*run, *map(_address, out))
+
+
+def _decode(library, encoding, elements, metadata, scales, out):
+    if library is None:
+        with np.errstate(all="ignore"):
+            _values(encoding, elements, metadata, scales, out)
+        return
+    group = elements.shape[1]
+    library.decode_groups(encoding == "sg-em", *map(_address, (elements, metadata, scales)),
+                          len(out), group, group // metadata.shape[1], _address(out))
+
+
+def _mixed(library, x, subgroup, rule, elements, metadata, scales):
+    factored = elements, metadata, scales
+    refined = [np.empty_like(plane) for plane in factored]
+    _encode(library, x, subgroup, rule, "sg-em", False, *factored)
+    _encode(library, x, subgroup, "floor", "elem-em", False, *refined)
+    zeros = _other_zeros(refined[0], subgroup)
+
+    # Values in units of Sg-EM's scale. In a NaN group they are 0 and u is infinite or NaN, so that
+    # the sum is NaN and above nothing.
+    a, b = np.empty_like(x), np.empty_like(x)
+    one = np.full((len(scales), 1), 127, np.uint8)
+    _decode(library, "sg-em", elements, metadata, one, a)
+    _decode(library, "elem-em", *refined[:2], one + (refined[2] - scales)[:, None], b)
+    with np.errstate(invalid="ignore", over="ignore"):
+        u = x * (254 - scales.astype(np.int32) << 23).view(np.float32)[:, None]
+        excess = np.subtract(a + b, 2 * u, dtype=np.float64)
+        excess *= a - b
+        chosen = excess.sum(axis=1) > 0
+    chosen &= zeros.any(axis=1)
+
+    elements[elements == 8] = 0
+    refined[0] |= zeros.view(np.uint8) << 3
+    for plane, other in zip(factored, refined, strict=True):
+        plane[chosen] = other[chosen]
+
+
+def _other_zeros(elements, subgroup):
+    codes = elements & 7
+    zeros = codes == 0
+    _, lane = _top1(codes.reshape(-1, subgroup))
+    zeros.reshape(-1)[np.arange(0, zeros.size, subgroup) + lane] = False
+    return zeros
+
+
+def _decode_mixed(library, elements, metadata, scales, out):
+    planes = elements, metadata, scales
+    _decode(library, "sg-em", *planes, out)
+    marks = (elements == 8) & _other_zeros(elements, elements.shape[1] // metadata.shape[1])
+    marked = np.flatnonzero(marks.any(axis=1))
+    refined = np.empty((len(marked), elements.shape[1]), np.float32)
+    _decode(library, "elem-em", *(plane[marked] for plane in planes), refined)
+    out[marked] = refined
+    # -0 becomes +0.
+    out += 0
+
+
 def _scaled(x, rule):
     """Scale codes of groups, which are not finite, and the groups with those made zero.
 
@@ -218,7 +278,7 @@ def _signs(x):
     return (x.view(np.int32) < 0).view(np.uint8) << 3
 
 
-def _codes(u, step, *, halves=False):
+def e2m1_codes(u, step, *, halves=False):
     """E2M1 codes of magnitudes in units of a step, or twice their values."""
     total = np.zeros(u.shape, np.uint8)
     for point, above, increment in DECISION_POINTS:
@@ -243,7 +303,7 @@ def _activations(x, subgroup, rule, elements, metadata, scales):
     start, bad, x, factor = _scaled(x, rule)
     v = np.abs(x)
     v *= factor[:, None]
-    codes = _codes(v, np.float32(1))
+    codes = e2m1_codes(v, np.float32(1))
     np.bitwise_or(codes, _signs(x), out=elements)
     scales[...] = np.where(bad, SCALE_NAN, start)
     if metadata is None:
@@ -283,7 +343,7 @@ def _weights(x, subgroup, rule, adaptive, elements, metadata, scales):
         metadata[better] = factors.reshape(metadata.shape)[better]
         steps[better] = tried.reshape(metadata.shape)[better]
 
-    codes = _codes(u, steps.reshape(-1))
+    codes = e2m1_codes(u, steps.reshape(-1))
     np.bitwise_or(codes.T, _signs(x).reshape(-1, subgroup), out=elements.reshape(-1, subgroup))
     scales[...] = np.where(bad, SCALE_NAN, best)
     metadata[bad] = 0
@@ -296,7 +356,7 @@ def _best_factors(u, scale):
     steps = np.zeros(u.shape[1], np.float32)
     for k in range(4):
         step = scale * (4 + k) / 4
-        halves = _codes(u, np.float32(step), halves=True).astype(np.float64)
+        halves = e2m1_codes(u, np.float32(step), halves=True).astype(np.float64)
         # q * (q - 2 * u) with q = halves * step / 2, in float64: exact.
         excess = halves * (step / 4)
         excess -= u

@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 
+from . import fast
 from .blocks import Format, assemble, scaled_values
 from .design_space import (
     SG_EM_FACTORS,
@@ -315,14 +316,19 @@ def _m2_sg_em(v, scales, t):
     return _chosen(codes, metadata).astype(np.uint8), metadata, _chosen(values, metadata)
 
 
+def _neighbours(scales, biases):
+    """UE4M3 codes that are so much further, shape (count, ...); those beyond either end are it."""
+    biases = np.array(biases).reshape(-1, *[1] * scales.ndim)
+    return np.clip(scales + biases, 0, UE4M3.count - 1)
+
+
 def _quantize_m2_nvfp4(x, *, encode, subgroup, adaptive, tensor_scale=None):
     groups, v, bad, tensor_scale, t = _scaled(x, tensor_scale, 6 * UE4M3.largest)
     start, _ = _group_scales(v, t, UE4M3, 6)
     scales = start[None]
     if adaptive:
         # By rising scale. Below the smallest one all is 0, which is never better.
-        scales = np.clip(start + np.array([-1, 0, 1]).reshape(3, *[1] * start.ndim),
-                         0, UE4M3.count - 1)
+        scales = _neighbours(start, (-1, 0, 1))
     codes, metadata, values = map(np.stack, zip(*(
         encode(v.reshape(*start.shape, -1, subgroup), tried, t) for tried in scales), strict=True))
     best = np.zeros(start.shape, np.intp)
@@ -374,12 +380,55 @@ def m2_nvfp4(kind, subgroup=8, *, adaptive=False):
                   dequantize=partial(dequantize, subgroup=subgroup, decode_scales=_nv_scales))
 
 
+def _quantize_searched(x, *, tensor_scale=None):
+    """NVFP4 whose groups take the best of nine scales, by the least squared error.
+
+    They are NVFP4's and those of the four codes below and above it. Errors are compared exactly; of
+    equals the nearest to NVFP4's wins, and then the lower. Tensor scales are those of NVFP4.
+    """
+    groups, v, bad, tensor_scale, t = _scaled(x, tensor_scale, 6 * UE4M3.largest)
+    start, _ = _group_scales(v, t, UE4M3, 6)
+    scales = _neighbours(start, (0, -1, 1, -2, 2, -3, 3, -4, 4))
+    near = _near_least(v, t, scales)
+    best = near.argmax(axis=0)
+    open_ = near.sum(axis=0) > 1
+    v_open, tried = v[open_], scales[:, open_]
+    codes = E2M1.magnitude_codes(_over(v_open, (UE4M3.decode(tried) * t)[..., None]))
+    best[open_] = _least_error(
+        v_open, t, _e2m1_doubled(codes) * _scale_integers(tried)[..., None], 2 * 512)
+    scales = _chosen(scales, best)
+    steps = (UE4M3.decode(scales) * t)[..., None]
+    elements = signed(groups, E2M1.magnitude_codes(_over(v, steps)))
+    return assemble(x, np.where(steps == 0, 0, elements), scales, bad, UE4M3.nan,
+                    tensor_scale=tensor_scale)
+
+
+def _near_least(v, t, scales):
+    """Which scales (count, ...) may have the least squared error, by float32: at least that one."""
+    # In units of the first scale, or the smallest one. What is too large for squares in float32
+    # gives no number, and nothing is said.
+    unit = UE4M3.decode(np.maximum(scales[0], 1))
+    with np.errstate(over="ignore", invalid="ignore"):
+        # Element i of all groups side by side in row i.
+        u = (v / (unit * t)[..., None]).astype(np.float32).reshape(-1, v.shape[-1]).T.copy()
+        errors = np.empty((len(scales), u.shape[1]), np.float32)
+        for tried, error in zip(UE4M3.decode(scales) / unit, errors, strict=True):
+            step = tried.reshape(-1).astype(np.float32)
+            values = fast.e2m1_codes(u, step, halves=True) * (step / 2)
+            error[...] = np.square(values - u).sum(axis=0)
+        # Above what roundings of values, of differences and of 16 squares add up to.
+        slack = np.square(u).sum(axis=0) * np.float32(2.0**-18)
+        far = errors - slack > (errors + slack).min(axis=0)
+    return ~far.reshape(scales.shape)
+
+
 def _quantize_nvfp4(x, *, tensor_scale=None):
     return quantize_nvfp4(x, tensor_scale_of(x) if tensor_scale is None else tensor_scale)
 
 
 FORMATS = (
     _nv("NVFP4", _quantize_nvfp4, dequantize=dequantize_nvfp4),
+    _nv("NVFP4 searched", _quantize_searched),
     _nv("NVFP4 four-over-six", _quantize_four_over_six),
     _nv("NVFP4-UE5M3", _quantize_ue5m3, scale=UE5M3, tensor_scale=False),
     _nv("NVINT4", partial(_quantize_nv, element=INT4, scale=UE4M3), element=INT4),

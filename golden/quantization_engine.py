@@ -16,7 +16,7 @@ from .formats import (
 from .quantized import Quantized
 from .top1 import top1
 
-ENCODINGS = {"elem-em": "elem-em", "sg-threshold": "sg-em", "sg-em": "sg-em"}
+ENCODINGS = {"elem-em": "elem-em", "sg-threshold": "sg-em", "sg-em": "sg-em", "mixed": "mixed"}
 """How activations are encoded, and the encoding by which each is read."""
 
 
@@ -32,6 +32,8 @@ def quantize_activations(x, *, group=32, subgroup=8, rule="floor", encoding="ele
       tie; the scale is fixed, one lower than that of "floor" where the largest magnitude's
       significand is below 1.375.
     - "sg-em": a factor and the group's scale, searched as `quantize_weights` does.
+    - "mixed": those of "elem-em" in groups where the squared error is then lower, and those of
+      "sg-threshold" in the others. Zeros have no sign: they tell which.
 
     Errors are compared exactly. ``docs/encodings.md`` says what hardware would take.
 
@@ -44,17 +46,17 @@ def quantize_activations(x, *, group=32, subgroup=8, rule="floor", encoding="ele
     subgroup : int
         Elements per two metadata bits: 4, 8, 16 or 32, dividing ``group``.
     rule : str
-        Scale rule: "floor", "ceil", "rtn1" or "rtn2" (specification section 5). Sg-threshold has
-        its own, and takes only the default.
+        Scale rule: "floor", "ceil", "rtn1" or "rtn2" (specification section 5). Sg-threshold and
+        mixed have their own, and take only the default.
     encoding : str
-        "elem-em", "sg-threshold" or "sg-em".
+        "elem-em", "sg-threshold", "sg-em" or "mixed".
     threads : int
         Threads that share the work, at least 1; the result does not depend on it.
 
     Returns
     -------
     Quantized
-        Of kind "activation"; of encoding "sg-em" but for Elem-EM.
+        Of kind "activation", and of encoding "elem-em", "mixed" or, for both others, "sg-em".
 
     Raises
     ------
@@ -68,9 +70,9 @@ def quantize_activations(x, *, group=32, subgroup=8, rule="floor", encoding="ele
     check_rule(rule)
     if encoding not in ENCODINGS:
         raise ValueError(f"encoding must be one of {tuple(ENCODINGS)}, not {encoding!r}")
-    if encoding == "sg-threshold":
+    if encoding in ("sg-threshold", "mixed"):
         if rule != "floor":
-            raise ValueError(f"rule must be 'floor' with encoding 'sg-threshold', which has its "
+            raise ValueError(f"rule must be 'floor' with encoding {encoding!r}, which has its "
                              f"own, not {rule!r}")
         rule = "threshold"
     check_threads(threads)

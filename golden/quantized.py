@@ -8,7 +8,7 @@ from .formats import check_sizes
 
 KINDS = ("activation", "weight")
 
-ENCODINGS = {"activation": ("elem-em", "sg-em"), "weight": ("sg-em",)}
+ENCODINGS = {"activation": ("elem-em", "sg-em", "mixed"), "weight": ("sg-em",)}
 """What metadata may mean, by kind; the first is the default."""
 
 
@@ -32,8 +32,9 @@ class Quantized:
         Elements per group and per subgroup.
     encoding : str, optional
         What the metadata mean: "elem-em", the refinement of a subgroup's largest element
-        (specification section 3), the default of activations; or "sg-em", the factor of a
-        subgroup (section 4), the only one of weights.
+        (specification section 3), the default of activations; "sg-em", the factor of a subgroup
+        (section 4), the only one of weights; or "mixed", the first in groups that have code 8, -0,
+        in an element that is not its subgroup's top-1, and the second in all others.
 
     Raises
     ------
@@ -109,7 +110,7 @@ class Quantized:
         group, subgroup : int
             Elements per group and per subgroup.
         encoding : str, optional
-            "elem-em" or "sg-em", as of the class; the planes do not tell.
+            "elem-em", "sg-em" or "mixed", as of the class; the planes do not tell.
 
         Raises
         ------

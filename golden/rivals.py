@@ -4,9 +4,9 @@
 every element once: to nearest, ties to the even code (HiF4: away from zero, RaZeR: to its special
 value), saturating at the largest magnitude. Float32 subnormals are exact. A group that holds NaN or
 an infinity becomes a NaN group: its scale is the code of NaN, all else 0. An all-zero group has
-scale code 0. The sign of a zero is kept by elements with a sign bit but RaZeR's; under an E3M3,
-E4M3 or E5M3 scale of 0 all elements are +0. Values read back rounded once to float32, where what is
-beyond its range reads as an infinity.
+scale code 0. The sign of a zero is kept by elements with a sign bit, but not by RaZeR and M2XFP
+mixed; under an E3M3, E4M3 or E5M3 scale of 0 all elements are +0. Values read back rounded once to
+float32, where what is beyond its range reads as an infinity.
 
 Where a paper leaves a choice open that changes results, the format's own docstring says which and
 what was taken: `sg_ee`, `elem_em` (top-2), `mxfp4_plus`, `float_scales.razer_weights` and
@@ -126,9 +126,17 @@ def mxfp4_plus():
                                            for v in E0M3.values]))
 
 
-def _m2xfp(name, quantize):
+def _m2xfp(name, quantize, **options):
     return Format(name=name, group=32, element=E2M1, scale=E8M0, subgroup=8,
-                  metadata_bits=2, quantize=quantize, dequantize=dequantize)
+                  metadata_bits=2, quantize=quantize, dequantize=dequantize, **options)
+
+
+def _m2xfp_mixed():
+    # Refined elements, each beside 1 and zeros; these groups are read as Elem-EM's.
+    refined = [v for v in E2M3.values[: E2M3.count] if 4 <= v <= 7]
+    return _m2xfp("M2XFP mixed", partial(quantize_activations, encoding="mixed"),
+                  zero_signs=False,
+                  special_groups=np.stack([np.pad([v, 1], (0, 30)) for v in refined]))
 
 
 FORMATS = {f.name: f for f in (
@@ -136,6 +144,7 @@ FORMATS = {f.name: f for f in (
            quantize=_quantize_mxfp4, dequantize=partial(_dequantize_mx, codec=E2M1)),
     _m2xfp("M2XFP activations", quantize_activations),
     _m2xfp("M2XFP Sg-threshold", partial(quantize_activations, encoding="sg-threshold")),
+    _m2xfp_mixed(),
     _m2xfp("M2XFP weights", quantize_weights),
     _m2xfp("M2XFP weights fixed", partial(quantize_weights, adaptive=False)),
     mxfp4_plus(),

@@ -138,6 +138,34 @@ def encode_sg_threshold(group, *, subgroup=8):
     return [s + c for s, c in zip(_signs(group), codes, strict=True)], best, scale
 
 
+def encode_mixed(group, *, subgroup=8):
+    """Elements, metadata and scale of a group of Python floats (docs/encodings.md)."""
+    codes, factors, scale = encode_sg_threshold(group, subgroup=subgroup)
+    factored = [0 if c == 8 else c for c in codes], factors, scale
+    if scale == 255:
+        return factored
+    codes, metadata, scale = encode_activations(group, subgroup=subgroup)
+    zeros = _other_zeros(codes, subgroup)
+    refined = [8 if z else c for c, z in zip(codes, zeros, strict=True)], metadata, scale
+    return refined if any(zeros) and error(group, refined) < error(group, factored) else factored
+
+
+def _other_zeros(codes, subgroup):
+    """Which codes of a group are of value 0 and not the first of their subgroup's largest."""
+    zeros = []
+    for part in _cut([c % 8 for c in codes], subgroup):
+        top = part.index(max(part))
+        zeros += [c == 0 and i != top for i, c in enumerate(part)]
+    return zeros
+
+
+def error(group, record, kind="mixed"):
+    """Squared error of a record of Python floats, in units of (2**-163)**2."""
+    step = 8 * scale_units(record[2])
+    return sum((8 * units(x) * (-1) ** (x < 0) - v * step) ** 2
+               for x, v in zip(group, values(kind, *record[:2]), strict=True))
+
+
 @cache
 def _weight(code, k):
     value = Fraction(E2M1_HALVES[code % 8], 2) * (1 + Fraction(k, 4))
@@ -145,8 +173,12 @@ def _weight(code, k):
 
 
 def values(kind, elements, metadata):
-    """Values of a group in units of its scale (sections 3 and 4)."""
+    """Values of a group in units of its scale (sections 3 and 4, and docs/encodings.md)."""
     subgroup = len(elements) // len(metadata)
+    if kind == "mixed":
+        marks = [c == 8 and zero for c, zero in zip(elements, _other_zeros(elements, subgroup),
+                                                    strict=True)]
+        kind = "activation" if any(marks) else "weight"
     decoded = []
     for part, meta in zip(_cut(elements, subgroup), metadata, strict=True):
         if kind == "weight":
@@ -167,7 +199,7 @@ def decode(kind, elements, metadata, scale):
     if scale == 255:
         return [NAN] * len(elements)
     factor = Fraction(scale_units(scale), UNIT)
-    return [float32(value * factor, code >= 8)
+    return [float32(value * factor, code >= 8 and kind != "mixed")
             for value, code in zip(values(kind, elements, metadata), elements, strict=True)]
 
 
@@ -214,7 +246,7 @@ def group_sum(activation, weight, kind="activation"):
 def matmul(activations, weights, kind="activation"):
     """Float32 bits of a product: rows of records on either side (section 7).
 
-    ``kind`` says how activations are read: as such or, with factors, as "weight".
+    ``kind`` says how activations are read: as such, with factors as "weight", or "mixed".
     """
     result = []
     for x_row in activations:

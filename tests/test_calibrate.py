@@ -11,6 +11,7 @@ from golden import calibrate, convert, dequantize, models, quantize_activations
 from golden.gptq import gptq, gptq_nvfp4
 from golden.nvfp4 import dequantize_nvfp4, quantize_nvfp4, tensor_scale_of
 from golden.quantized import Quantized
+from golden.rivals import FORMATS
 from golden.safetensors import Reader
 
 HEADS, GROUPS, HEAD = 6, 2, 8
@@ -123,17 +124,29 @@ def test_sequences_of_both_ends():
 
 
 def test_losses_table():
-    table = calibrate.losses_table({
-        "MXFP4": [(5.0, 1.0), (7.0, 1.0)], "calibrated NVFP4": [(1.0, 0.5), (3.0, 0.6)],
-        "one": [(1.0, 0.5), (2.0, 0.7)]}, "words")
-    heads, *rows = table.splitlines()[1:]
-    assert heads.split()[:2] == ["on", "words"]
-    assert [row[:32].strip() for row in rows] == ["MXFP4", "calibrated NVFP4", "one"]
-    # Errors of the differences, not of the means: half of what two values are apart.
-    assert [row[32:].replace("+-", "").split() for row in rows] == [
-        ["6.000", "1.000", "1.000", "0%", "4.000", "0.000", "0.450", "0.050"],
-        ["2.000", "1.000", "0.550", "67%", "0.000", "0.000", "0.000", "0.000"],
-        ["1.500", "0.500", "0.600", "75%", "-0.500", "0.500", "0.050", "0.050"]]
+    names = [*calibrate.BEFORE, *calibrate.AFTER_NVFP4, *calibrate.AFTER]
+    found = {name: [(5.0, 1.0), (7.0, 1.0)] for name in names} | {
+        "calibrated NVFP4": [(1.0, 0.5), (3.0, 0.6)],
+        "calibrated NVFP4, searched": [(0.5, 0.5), (1.5, 0.7)],
+        "calibrated M2XFP": [(1.0, 0.5), (2.0, 0.7)]}
+    head, *rows = calibrate.losses_table(found, "words").splitlines()
+    assert head.split()[:2] == ["on", "words"]
+    rows, heads, less = rows[: len(names)], rows[len(names) :][:2], rows[len(names) + 2 :]
+    cells = {row[:32].strip(): row[32:].replace("+-", "").split() for row in rows}
+    assert list(cells) == names
+    # Standard errors are half of what two values are apart.
+    assert cells["MXFP4"] == ["6.000", "1.000", "1.000", "0%"]
+    assert cells["calibrated NVFP4"] == ["2.000", "1.000", "0.550", "67%"]
+    assert cells["calibrated M2XFP"] == ["1.500", "0.500", "0.600", "75%"]
+    assert [line.split() for line in heads] == [
+        ["less", "calibrated", "NVFP4", "calibrated", "NVFP4,", "searched"], ["loss", "KL"] * 2]
+    # Those of the differences, not of the means.
+    cells = {row[:32].strip(): row[32:].replace("+-", "").split() for row in less}
+    assert list(cells) == ["calibrated NVFP4, searched", *calibrate.AFTER]
+    assert cells["calibrated NVFP4, searched"] == [
+        "-1.000", "0.500", "0.050", "0.050", *["0.000"] * 4]
+    assert cells["calibrated M2XFP"] == [
+        "-0.500", "0.500", "0.050", "0.050", "0.500", "0.000", "0.000", "0.000"]
 
 
 def test_planes_are_written_as_convert_does(tmp_path):
@@ -284,11 +297,15 @@ def test_evaluation(torch, tmp_path):
                 assert losses == pytest.approx(expected, abs=1e-4)
                 assert min(divergences) > 0
 
-    check("calibrated M2XFP, Sg-threshold",
-          lambda name, x: dequantize(quantize_activations(x, encoding="sg-threshold")))
-    check("calibrated NVFP4",
-          lambda name, x: dequantize_nvfp4(quantize_nvfp4(x, tensor_scale_of(x))),
-          lambda name, w: dequantize_nvfp4(result.nvfp4[f"{name}.weight"]))
+    for shown, encoding in (("", "elem-em"), (", Sg-threshold", "sg-threshold"),
+                            (", Sg-EM", "sg-em"), (", mixed", "mixed")):
+        check(f"calibrated M2XFP{shown}", lambda name, x, encoding=encoding: dequantize(
+            quantize_activations(x, encoding=encoding)))
+    for shown, quantize in (
+            ("", lambda name, x: dequantize_nvfp4(quantize_nvfp4(x, tensor_scale_of(x)))),
+            (", searched", lambda name, x: FORMATS["NVFP4 searched"].round_trip(x))):
+        check(f"calibrated NVFP4{shown}", quantize,
+              lambda name, w: dequantize_nvfp4(result.nvfp4[f"{name}.weight"]))
     assert torch.equal(model.linears["model.layers.0.mlp.up_proj"].weight, torch.from_numpy(
         dequantize(result.weights["model.layers.0.mlp.up_proj.weight"][1])))
 
@@ -364,14 +381,13 @@ def test_command(torch, tmp_path, monkeypatch, capsys):
     *_, one, two = capsys.readouterr().out.split("\n\n")
     losses = []
     for printed, name in (one, "text"), (two, "other"):
-        _, head, *lines = printed.splitlines()
+        head, *lines = printed.splitlines()
         assert head.startswith(f"on {name} ")
-        assert [line[:32].strip() for line in lines] == [
-            "MXFP4", "NVFP4", "M2XFP", "M2XFP, Sg-threshold", "calibrated NVFP4",
-            "calibrated M2XFP", "calibrated M2XFP, Sg-threshold"]
-        losses.append([line[32:] for line in lines])
-        assert losses[-1][1:4] == losses[-1][4:]
-        assert len(set(losses[-1][:4])) == 4
+        cells = {line[:32].strip(): line[32:] for line in lines[:10]}
+        losses.append(cells)
+        for same in "NVFP4", "M2XFP", "M2XFP, Sg-threshold":
+            assert cells[same] == cells[f"calibrated {same}"]
+        assert len(set(cells.values())) == 7
     assert losses[0] != losses[1]
     other.write_text("w1 " * 99)
     assert command.main([*arguments, "--evaluate-text", str(other)]) == 1

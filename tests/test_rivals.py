@@ -122,14 +122,28 @@ def if4(group, t):
                key=lambda values: error(group, values))
 
 
-def m2_nvfp4(group, t, encode, subgroup, adaptive=False):
+def best_scale(group, t, encode, biases):
+    """Values and code of the E4M3 scale of the least error; of equals the first."""
     code = nearest(max(group) / (6 * t), E4M3)
-    codes = [code]
-    if adaptive:
-        codes = [c for c in (code - 1, code, code + 1) if c == code or 1 <= c <= 126]
+    codes = [code + bias for bias in biases if bias == 0 or 0 <= code + bias <= 126]
     # A scale of 0 has zeros alone.
-    tried = [(encode(group, t * E4M3[c], subgroup) if c else [Fraction(0)] * 16, c) for c in codes]
-    values, code = min(tried, key=lambda item: error(group, item[0]))
+    tried = [(encode(group, t * E4M3[c]) if c else [Fraction(0)] * 16, c) for c in codes]
+    return min(tried, key=lambda item: error(group, item[0]))
+
+
+def m2_nvfp4(group, t, encode, subgroup, adaptive=False):
+    values, code = best_scale(group, t, lambda g, step: encode(g, step, subgroup),
+                              (-1, 0, 1) if adaptive else (0,))
+    return values if code else None
+
+
+def searched(group, t):
+    return best_scale(group, t, lambda g, step: rounded(g, E2M1, step),
+                      sorted(range(-4, 5), key=lambda bias: (abs(bias), bias)))
+
+
+def nvfp4_searched(group, t):
+    values, code = searched(group, t)
     return values if code else None
 
 
@@ -282,8 +296,8 @@ def test_bits_per_element():
         "MXFP8 E5M2": 8.25, "MXINT8": 8.25, "NVFP4": 4.5, "NVFP4 four-over-six": 4.5,
         "NVFP4-UE5M3": 4.5, "IF4": 4.5, "RaZeR activations": 4.5, "RaZeR weights": 4.5,
         "HiF4": 4.5, "NVINT4": 4.5, "SMX4": 4, "SMX6": 6, "MXFP4+": 4.5,
-        "M2XFP activations": 4.5, "M2XFP Sg-threshold": 4.5, "M2XFP weights": 4.5,
-        "M2XFP weights fixed": 4.5,
+        "M2XFP activations": 4.5, "M2XFP Sg-threshold": 4.5, "M2XFP mixed": 4.5,
+        "M2XFP weights": 4.5, "M2XFP weights fixed": 4.5, "NVFP4 searched": 4.5,
     }
     for end in ("", " adaptive"):
         for n, b in (8, 4.75), (4, 5):
@@ -416,7 +430,8 @@ def test_sg_ee_directed():
 @pytest.mark.parametrize("fixed, adaptive", [
     (name.replace(" adaptive", "" if "Elem" in name else " fixed"), name) for name in (
         "Elem-EM-8 top-2 adaptive", "Sg-EE-8 adaptive", "Sg-EE-4 1-bit adaptive")
-] + [(f"M2-NVFP4 {kind}", f"M2-NVFP4 {kind} adaptive") for kind in ("Elem-EM-8", "Sg-EM-4")])
+] + [(f"M2-NVFP4 {kind}", f"M2-NVFP4 {kind} adaptive") for kind in ("Elem-EM-8", "Sg-EM-4")]
+  + [("NVFP4", "NVFP4 searched")])
 def test_adaptive_is_never_worse(fixed, adaptive):
     """By exact errors; and better for some groups."""
     forms = [rivals.FORMATS[name] for name in (fixed, adaptive)]
@@ -481,6 +496,7 @@ def test_smx(name, mantissa):
 
 NV = {
     "NVFP4": nv,
+    "NVFP4 searched": nvfp4_searched,
     "NVFP4 four-over-six": four_over_six,
     "NVINT4": lambda g, t: nv(g, t, INT4, top=7),
     "IF4": if4,
@@ -621,8 +637,8 @@ def test_ue5m3():
 
 
 @pytest.mark.parametrize("name, divisor", [
-    ("NVFP4", 6 * 448), ("NVFP4 four-over-six", 6 * 256), ("NVINT4", 7 * 448), ("IF4", 6 * 448),
-    ("RaZeR activations", 6 * 448),
+    ("NVFP4", 6 * 448), ("NVFP4 searched", 6 * 448), ("NVFP4 four-over-six", 6 * 256),
+    ("NVINT4", 7 * 448), ("IF4", 6 * 448), ("RaZeR activations", 6 * 448),
     ("M2-NVFP4 Elem-EM-8", 6 * 448), ("M2-NVFP4 Sg-EM-4", 6 * 448),
     ("M2-NVFP4 Sg-EM-4 adaptive", 6 * 448), ("RaZeR weights", 6 * 28),
 ])
@@ -636,6 +652,54 @@ def test_tensor_scale(name, divisor):
     if name != "NVFP4":
         with pytest.raises(ValueError, match="^tensor_scale must be finite and at least .*, not 0"):
             rivals.FORMATS[name].quantize(x, tensor_scale=np.float32(0))
+
+
+def test_searched_takes_exact_ties():
+    """Of equal errors the nearest scale to NVFP4's wins, then the lower."""
+    rng = np.random.default_rng(20)
+    form, unit = rivals.FORMATS["NVFP4 searched"], np.float32(0.5)
+    x = np.zeros((200, 16), np.float32)
+    x[:, :2] = rng.integers(1, 33, (200, 2)) / 2
+    codes = form.quantize(x, tensor_scale=unit).scales[:, 0].tolist()
+    moved, ties = 0, []
+    for row, code in zip(x.tolist(), codes, strict=True):
+        # Zeros have no error.
+        group = [Fraction(v) for v in row[:2]]
+        assert code == searched(group, Fraction(1, 2))[1], row
+        start = nearest(max(group) / 3, E4M3)
+        least, *others = sorted(error(group, rounded(group, E2M1, E4M3[start + bias] / 2))
+                                for bias in range(-4, 5))
+        moved += code != start
+        if least == others[0]:
+            ties.append(row)
+    assert moved > 50 and len(ties) > 20
+    # The last bit of one element decides.
+    for lane, end in (0, np.inf), (0, -np.inf), (1, np.inf), (1, -np.inf):
+        x = np.array(ties, np.float32)
+        x[:, lane] = np.nextafter(x[:, lane], np.float32(end))
+        codes = form.quantize(x, tensor_scale=unit).scales[:, 0].tolist()
+        assert codes == [searched([Fraction(v) for v in row[:2]], Fraction(1, 2))[1]
+                         for row in x.tolist()]
+
+
+def test_searched_directed():
+    def scale(*group, tensor_scale=1.0):
+        q, back = first(rivals.FORMATS["NVFP4 searched"], *group,
+                        tensor_scale=np.float32(tensor_scale))
+        return q.scales[0], back
+
+    # 6 is also 4 * 1.5.
+    assert scale(6) == (0x38, [6])
+    # Four codes up, and one down or up.
+    assert scale(6, 4.5, 4.5) == (0x3C, [6, 4.5, 4.5])
+    assert scale(39, 32) == (0x4D - 1, [36, 36])
+    # From a scale that rounds to 0, and none beyond the last.
+    assert scale(2.0**-9, -0.0) == (1, [2.0**-9, 0])
+    assert scale(0, -0.0) == (0, [0, 0])
+    assert scale(6 * 448) == (0x7E, [6 * 448])
+    assert scale(6 * 500) == (0x7E, [6 * 448])
+    # No square of it is a float32.
+    assert scale(2.0**127, 2.0**100, tensor_scale=2.0**-115)[0] == 0x7E
 
 
 def test_four_over_six_directed():
