@@ -13,7 +13,6 @@ import statistics
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -75,11 +74,9 @@ def main(arguments=None):
     try:
         results, differing = measure(engines, heavy_tails(rows, columns), options.runs,
                                      options.threads)
-        next(iter(engines.values())).enter()
-        cached = cached_speedup(options.runs, options.threads) if options.threads > 1 else None
     finally:
         os.environ["M2XFP_NUMPY"] = before
-    for text in tables(results, engines, options, cached):
+    for text in tables(results, engines, options):
         print(text)
     if differing["weights"].get("torch"):
         print(f"torch's weights differ in {differing['weights']['torch']:,} values, as it compares "
@@ -87,8 +84,7 @@ def main(arguments=None):
     if options.json:
         options.json.write_text(json.dumps(
             {"size": [rows, columns], "runs": options.runs, "threads": options.threads,
-             "operations": results, "cached_threads_speedup": cached, "differing": differing},
-            indent=2) + "\n")
+             "operations": results, "differing": differing}, indent=2) + "\n")
     for text in wrong(differing):
         print(f"error: {text}", file=sys.stderr)
     return 1 if any(wrong(differing)) else 0
@@ -310,30 +306,6 @@ def measure(engines, x, runs, threads):
     return results, differing
 
 
-def cached_speedup(runs, threads):
-    """How much faster threads are than one on tensors that stay in their processors' caches.
-
-    That is what the machine's processors give: no memory, of which threads share the way, and no
-    tensor to be divided.
-    """
-    small = heavy_tails(128, 2048)
-
-    def encode(times):
-        for _ in range(times):
-            quantize_activations(small)
-
-    one, many = [], []
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in range(runs):
-            start = time.perf_counter()
-            encode(16 * threads)
-            middle = time.perf_counter()
-            list(pool.map(encode, [16] * threads))
-            one.append(middle - start)
-            many.append(time.perf_counter() - middle)
-    return statistics.median(one) / statistics.median(many)
-
-
 def _first_runs(engines, calls):
     """One run each: its peak of memory, and in how many values its results differ."""
     figures, differing, expected = {}, {}, None
@@ -387,11 +359,8 @@ def _status(field):
     return 1024 * int(re.search(rf"^{field}:\s*(\d+) kB", text, re.M)[1])
 
 
-def tables(results, engines, options, cached):
-    """Texts of what was measured, and of the comparison with PyTorch.
-
-    `cached` is what `cached_speedup` gives.
-    """
+def tables(results, engines, options):
+    """Texts of what was measured, and of the comparison with PyTorch."""
     names = list(engines)
     given = int(np.prod([int(n) for n in options.size.split("x")])) * 4
 
@@ -416,8 +385,7 @@ def tables(results, engines, options, cached):
     if options.threads > 1:
         yield f"{options.threads} threads instead of one, {preferred}, wall time: " + ", ".join(
             f"{operation} {figures[preferred]['threads_speedup']:.2f}x"
-            for operation, figures in results.items() if operation in THREADED) + (
-            f"; activations that stay in the processors' caches, {cached:.2f}x\n")
+            for operation, figures in results.items() if operation in THREADED) + "\n"
     if "torch" in engines:
         yield table("times torch", names[:-1], lambda _, f, name: "{:.1f}".format(
             f["torch"]["cpu_s"] / max(f[name]["cpu_s"], 1e-9)))
