@@ -26,7 +26,7 @@ AREA = """\
 abc -liberty cells.lib
 """
 
-# What Yosys does by default, except for the mapper, the last but one: &nf there.
+# What Yosys' default script does, with another mapper in the place of &nf.
 AMAP = """\
 abc -liberty cells.lib -script +strash;&get,-n;&fraig,-x;&put;scorr;dc2;dretime;strash;&get,-n;\
 &dch,-f;&put;amap,-m
@@ -112,10 +112,10 @@ def common_script(name, kept, memories):
         kept="".join(f"setattr -mod -set keep_hierarchy 1 {kind}\n" for kind in kept))
 
 
-def scripts(library):
+def scripts(library, *, amap=False):
     """The scripts of all units by what they map for, with places for a unit's name and options."""
-    return {"area": COMMON + AREA + FINISH, "timing": COMMON + TIMING + FINISH,
-            "drive.txt": _drive(library)}
+    return {"area": COMMON + (AMAP if amap else AREA) + FINISH,
+            "timing": COMMON + TIMING + FINISH, "drive.txt": _drive(library)}
 
 
 def _drive(library):

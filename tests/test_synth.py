@@ -271,16 +271,22 @@ def test_flattened(tmp_path, capsys, monkeypatch):
 @pytest.mark.long
 def test_other_mapper(tmp_path, capsys):
     path = tmp_path / "synth.json"
-    areas = {}
+    units = []
     for options in [], ["--amap"]:
         assert synth.main(["top1_decode", *options, "--json", str(path)]) == 0
-        unit = json.loads(path.read_text())["units"]["top1_decode"]
+        written = json.loads(path.read_text())
+        unit = written["units"]["top1_decode"]
         area, timed = unit["script"].split("design -load common\n")
-        assert (";amap,-m\n" in area, "amap" in timed) == (bool(options), False)
-        areas[len(options)] = unit["area_um2"], unit["area_timed_um2"]
-        assert f" {unit['area_um2']:.0f} " in capsys.readouterr().out
-    assert areas[1][0] < areas[0][0]
-    assert areas[1][1] == areas[0][1]
+        for script in area, written["script"]["area"]:
+            assert (";amap,-m\n" in script) == bool(options)
+        assert "amap" not in timed
+        printed = capsys.readouterr().out
+        assert f" {unit['area_um2']:.0f} " in printed
+        assert ("Areas are of ABC's amap" in printed) == bool(options)
+        units.append(unit)
+    plain, other = units
+    assert other["area_um2"] < plain["area_um2"]
+    assert other["area_timed_um2"] == plain["area_timed_um2"]
 
 
 @pytest.mark.long
@@ -350,8 +356,9 @@ def test_mappers_are_compared(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["--compare", "units"], "--compare must be formats, mapping, mappers, not 'units'"),
-    (["--compare", ""], "--compare must be formats, mapping, mappers, not ''"),
+    (["--compare", "units"], "--compare must be one of formats, mapping, mappers, not 'units'"),
+    (["--compare", ""], "--compare must be one of formats, mapping, mappers, not ''"),
+    (["top1", "--power", "--amap"], "--power is of what is mapped for delay; leave out --amap"),
     (["--compare", "mapping", "--flatten"],
      "--compare chooses units itself; leave out --flatten"),
     (["--compare", "mappers", "--amap"], "--compare chooses units itself; leave out --amap"),
