@@ -163,8 +163,9 @@ def _product(machine, command, kept):
         a = quantize_activations(command["x"])
     else:
         a = command["a"]
-        # The only one that tiles read.
         check_quantized(a, "a", "activation", "elem-em")
+    # The only encodings that tiles read.
+    check_quantized(command["w"], "w", "weight", "sg-em")
     y = matmul(a, command["w"])
     keeps = command["result"] == planner.KEEP
     return (planner.plan(machine, *(command[name] for name in "mkn")), y,

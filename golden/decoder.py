@@ -5,9 +5,30 @@ from dataclasses import replace
 import numpy as np
 
 from . import fast
-from .formats import FLOAT32_NAN, SCALE_NAN, check_threads, e2m1_integers, e2m3_integers
+from .formats import (
+    FLOAT32_NAN,
+    SCALE_NAN,
+    check_threads,
+    e2m1_integers,
+    e2m3_integers,
+    split_scales,
+)
 from .quantized import check_quantized
 from .top1 import top1
+
+
+def scale_codes(q):
+    """E8M0 codes of the groups' scales.
+
+    Parameters
+    ----------
+    q : Quantized
+
+    Returns
+    -------
+    uint8 array, shape (..., Kpad / group)
+    """
+    return split_scales(q.scales)[0] if q.encoding == "sg-special" else q.scales
 
 
 def element_integers(q):
@@ -21,7 +42,7 @@ def element_integers(q):
     -------
     int16 array, shape (..., Kpad)
         Refined elements of Elem-EM, -56..56, or those of Sg-EM times their subgroup's factor,
-        -84..84.
+        -84..84, with special values -112..112.
     """
     if q.encoding == "mixed":
         refined, factored = (element_integers(replace(q, encoding=encoding))
@@ -32,7 +53,11 @@ def element_integers(q):
 
     elements = q.elements.reshape(*q.metadata.shape, q.subgroup)
     plain = e2m1_integers(elements).astype(np.int16)
-    if q.encoding == "sg-em":
+    if q.encoding == "sg-special":
+        _, specials = split_scales(q.scales)
+        count = q.group // q.subgroup
+        plain = np.where(elements == 8, specials.repeat(count, axis=-1)[..., None], plain)
+    if q.encoding in ("sg-em", "sg-special"):
         # (2 * value) * (4 + k), so in units of 1/2 * 1/4.
         integers = plain * (4 + q.metadata[..., None].astype(np.int16))
     else:
@@ -56,8 +81,8 @@ def dequantize(q, *, threads=1):
     """Decodes a quantized tensor, exactly.
 
     Float32 holds every value, down to its subnormals, but those beyond its range, which read as
-    infinities. A negative zero code reads as -0, but as +0 where encodings are mixed; a NaN group
-    reads as NaN (0x7FC00000).
+    infinities. A negative zero code reads as -0, but as +0 where encodings are mixed, and in
+    Sg-special as the group's special value; a NaN group reads as NaN (0x7FC00000).
 
     Parameters
     ----------
@@ -84,12 +109,12 @@ def dequantize(q, *, threads=1):
 
 def definition(q):
     """The decoder as the specification has it; `dequantize` gives the same at speed."""
-    scales = q.scales.repeat(q.group, axis=-1)
-    values = np.ldexp(element_integers(q).astype(np.float64), scales.astype(np.int32) - 130)
+    scales = scale_codes(q).repeat(q.group, axis=-1)
+    integers = element_integers(q)
     with np.errstate(over="ignore"):
-        values = np.copysign(values, np.where(q.elements >= 8, -1, 1)).astype(np.float32)
-    if q.encoding == "mixed":
-        # -0 becomes +0.
-        values += 0
+        values = np.ldexp(integers.astype(np.float64), scales.astype(np.int32) - 130).astype(
+            np.float32)
+    if q.encoding in ("elem-em", "sg-em"):
+        values[(integers == 0) & (q.elements >= 8)] = -0.0
     values[scales == SCALE_NAN] = FLOAT32_NAN
     return np.ascontiguousarray(values[..., : q.shape[-1]])

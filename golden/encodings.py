@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from . import quantization_engine, weight_encoder
+from . import quantization_engine, sg_special, weight_encoder
 from .decoder import element_integers, other_zeros
 from .formats import groups_of
 from .quantization_engine import assemble, group_scales, scaled_magnitudes
@@ -12,7 +12,7 @@ from .weight_encoder import best_factors
 
 
 def definition(x, *, encoding, group=32, subgroup=8, rule="floor"):
-    """The encoders "sg-threshold", "sg-em" and "mixed" of `quantize_activations`: the same bits.
+    """All encoders of `quantize_activations` but "elem-em", step by step: the same bits.
 
     Parameters are checked there.
     """
@@ -21,6 +21,9 @@ def definition(x, *, encoding, group=32, subgroup=8, rule="floor"):
         return replace(q, kind="activation", encoding="sg-em")
     if encoding == "mixed":
         return _mixed(x, group, subgroup)
+    if encoding == "sg-special":
+        return sg_special.definition(x, kind="activation", adaptive=False, group=group,
+                                     subgroup=subgroup)
 
     groups = groups_of(x, "x", group)
     scales, bad = group_scales(groups, "threshold")

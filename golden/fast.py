@@ -1,10 +1,10 @@
 """The codec at speed: blocks that fit the cache, a compiled kernel or NumPy, threads.
 
 What it computes is defined, and easier to read, in `quantization_engine.definition`,
-`weight_encoder.definition`, `encodings.definition` and `decoder.definition`; all bits are the
-same. Here magnitudes stay in float32: they are scaled by a power of two, so that only such far
-below every decision point are rounded, and compared with the decision points, whose products with
-the factors are exact.
+`weight_encoder.definition`, `encodings.definition`, `sg_special.definition` and
+`decoder.definition`; all bits are the same. Here magnitudes stay in float32: they are scaled by a
+power of two, so that only such far below every decision point are rounded, and compared with the
+decision points, whose products with the factors are exact.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +18,13 @@ from .formats import (
     MANTISSA_LIMITS,
     SCALE_MAX,
     SCALE_NAN,
+    SPECIAL_LIMITS,
+    SPECIAL_SCALES,
+    SPECIALS,
     e2m1_integers,
     e2m3_integers,
     scale_codes,
+    split_scales,
 )
 
 BLOCK = 2**16
@@ -54,11 +58,12 @@ def encode(x, group, subgroup, rule, threads, *, encoding, adaptive=False, metad
     group, subgroup, threads
         As of `golden.quantize_activations`.
     rule : str
-        One of `formats.MANTISSA_LIMITS`; where encodings are mixed, that of Sg-EM.
+        One of `formats.MANTISSA_LIMITS`; where encodings are mixed, that of Sg-EM. Sg-special has
+        its own.
     encoding : str
-        "elem-em", "sg-em" or "mixed".
+        "elem-em", "sg-em", "mixed" or "sg-special".
     adaptive : bool
-        Of Sg-EM, as of `golden.quantize_weights`.
+        Of Sg-EM and Sg-special, as of `golden.quantize_weights`.
     metadata : bool
         Of Elem-EM: False leaves the metadata out.
 
@@ -194,8 +199,14 @@ def _encode(library, x, subgroup, rule, encoding, adaptive, *out):
         with np.errstate(all="ignore"):
             if encoding == "sg-em":
                 _weights(x, subgroup, rule, adaptive, *out)
+            elif encoding == "sg-special":
+                _special(x, subgroup, adaptive, *out)
             else:
                 _activations(x, subgroup, rule, *out)
+        return
+    if encoding == "sg-special":
+        library.encode_special(_address(x), *x.shape, subgroup, bool(adaptive),
+                               *map(_address, out))
         return
     run = (_address(x), *x.shape, subgroup, *MANTISSA_LIMITS[rule])
     if encoding == "sg-em":
@@ -210,8 +221,12 @@ def _decode(library, encoding, elements, metadata, scales, out):
             _values(encoding, elements, metadata, scales, out)
         return
     group = elements.shape[1]
-    library.decode_groups(encoding == "sg-em", *map(_address, (elements, metadata, scales)),
+    library.decode_groups(_DECODED.index(encoding), *map(_address, (elements, metadata, scales)),
                           len(out), group, group // metadata.shape[1], _address(out))
+
+
+# How kernel.c numbers them.
+_DECODED = ("elem-em", "sg-em", "sg-special")
 
 
 def _mixed(library, x, subgroup, rule, elements, metadata, scales):
@@ -369,11 +384,95 @@ def _best_factors(u, scale):
     return best, factors, steps
 
 
+def _special(x, subgroup, adaptive, elements, metadata, scales):
+    largest = (x.view(np.uint32) & np.uint32(0x7FFFFFFF)).max(axis=1)
+    bad = largest >= 0x7F800000
+    if bad.any():
+        x = np.where(bad[:, None], np.float32(0), x)
+        largest = np.where(bad, np.uint32(0), largest)
+    count = metadata.shape[1]
+    # Element i of all subgroups side by side in row i.
+    magnitudes = np.abs(x.reshape(-1, subgroup).T, order="C")
+    negative = np.signbit(x).reshape(-1, subgroup).T
+
+    def codes_below(limit):
+        return np.clip((largest >> 23).astype(np.int32) - 2 - ((largest & 0x7FFFFF) < limit),
+                       *SPECIAL_SCALES)
+
+    def scaled(code):
+        u = magnitudes * (254 - code << 23).view(np.float32).repeat(count)
+        return np.minimum(u, np.float32(16), out=u)
+
+    lowest, floor = codes_below(0x800000), codes_below(0)
+    best = np.full(len(x), np.inf)
+    scales[...] = 0
+    steps = np.zeros(metadata.shape, np.float32)
+    for magnitude, limit in SPECIAL_LIMITS.items():
+        for code in (lowest, floor) if adaptive else (codes_below(limit),):
+            found = _special_factors(scaled(code), negative, magnitude)
+            for special, (excess, factors, tried) in zip((magnitude, -magnitude), found,
+                                                         strict=True):
+                total = np.ldexp(excess.reshape(metadata.shape).sum(axis=1), 2 * (code - lowest))
+                byte = code - SPECIAL_SCALES[0] << 2 | SPECIALS.index(special)
+                better = (total < best) & (byte != SCALE_NAN)
+                best = np.where(better, total, best)
+                scales[better] = byte[better]
+                metadata[better] = factors.reshape(metadata.shape)[better]
+                steps[better] = tried.reshape(metadata.shape)[better]
+
+    codes, specials = split_scales(scales)
+    u, step = scaled(codes.astype(np.int32)), steps.reshape(-1)
+    plain = e2m1_codes(u, step)
+    plain |= (negative & (plain > 0)).view(np.uint8) << 3
+    plain[_takes(u, step, np.abs(specials).repeat(count) // 2)
+          & (negative == (specials < 0).repeat(count))] = 8
+    elements.reshape(-1, subgroup)[...] = plain.T
+    scales[bad] = SCALE_NAN
+    metadata[bad] = 0
+
+
+def _takes(u, step, magnitude):
+    """What is nearer to a special value of 5 or 8 than to other codes."""
+    return np.where(magnitude == 8, u > 7 * step, (u > np.float32(4.5) * step)
+                    & (u < np.float32(5.5) * step))
+
+
+def _special_factors(u, negative, magnitude):
+    """Least excess of subgroups, its factor and step, for a special value and for its negative."""
+    found = [(np.full(u.shape[1], np.inf), np.zeros(u.shape[1], np.uint8),
+              np.zeros(u.shape[1], np.float32)) for _ in range(2)]
+    for k in range(4):
+        step = np.float32((4 + k) / 4)
+        halves = e2m1_codes(u, step, halves=True).astype(np.float64)
+        # As in `_best_factors`.
+        excess = halves * (step / 4)
+        excess -= u
+        excess *= halves * step
+        takes = _takes(u, step, magnitude)
+        value = np.float64(magnitude * step)
+        # What a special value makes of it, which is less.
+        gain = np.where(takes, value * (value - 2 * u.astype(np.float64)) - excess, 0)
+        total, below = excess.sum(axis=0), np.where(negative, gain, 0).sum(axis=0)
+        for tried, (best, factors, steps) in zip(
+                (total + (gain.sum(axis=0) - below), total + below), found, strict=True):
+            better = tried < best
+            best[better] = tried[better]
+            factors[better] = k
+            steps[better] = step
+    return found
+
+
 def _values(encoding, elements, metadata, scales, out):
     subgroup = elements.shape[1] // metadata.shape[1]
     codes = elements.reshape(-1, subgroup)
     values = out.reshape(-1, subgroup)
-    if encoding == "sg-em":
+    if encoding == "sg-special":
+        scales, specials = split_scales(scales)
+        np.take(_PLAIN, codes, out=values)
+        special = (specials / np.float32(2)).repeat(metadata.shape[1])[:, None]
+        np.copyto(values, special, where=codes == 8)
+        values *= 1 + metadata.reshape(-1, 1) / np.float32(4)
+    elif encoding == "sg-em":
         np.take(_FACTORED, codes | metadata.reshape(-1, 1) << 4, out=values)
     else:
         np.take(_PLAIN, codes, out=values)

@@ -46,6 +46,35 @@ MANTISSA_LIMITS = {
 below which it is one lower."""
 
 
+SPECIALS = (5, -5, 8, -8)
+"""What code 8 stands for in Sg-special, by the two low bits of a group's scale byte."""
+
+SPECIAL_LIMITS = {5: 0x300000, 8: 0x700000}
+"""By its magnitude, the float32 mantissa field of the largest magnitude below which the scale is
+one lower than that of "floor": 1.375 and 1.875."""
+
+SPECIAL_SCALES = (96, 159)
+"""Lowest and highest E8M0 code of a scale in Sg-special, whose exponent has six bits."""
+
+
+def split_scales(scales):
+    """What scale bytes of Sg-special hold: an exponent in six bits, and a selector below.
+
+    Parameters
+    ----------
+    scales : uint8 array
+
+    Returns
+    -------
+    codes : uint8 array
+        E8M0 codes, 255 of a NaN group.
+    specials : int8 array
+        Twice what code 8 stands for.
+    """
+    codes = np.where(scales == SCALE_NAN, SCALE_NAN, SPECIAL_SCALES[0] + (scales >> 2))
+    return codes.astype(np.uint8), np.array(SPECIALS, np.int8)[scales & 3] * np.int8(2)
+
+
 def e2m1_integers(codes):
     """Twice the value of E2M1 codes, signed: int8 in -12..12."""
     magnitudes = np.array([0, 1, 2, 3, 4, 6, 8, 12], np.int8)

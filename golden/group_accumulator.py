@@ -11,7 +11,7 @@ def accumulate(acc, total, activation_scale, weight_scale):
     acc : float32 array
         Accumulators.
     total : int array
-        Group sums G in units of 1/64, at most 2**18 in magnitude.
+        Group sums G in units of 1/64, below 2**19 in magnitude.
     activation_scale, weight_scale : uint8 array
         Scale codes; 255 makes the result NaN.
 
@@ -26,7 +26,7 @@ def accumulate(acc, total, activation_scale, weight_scale):
 
     # Both are exact in float64. Where their sum is not, its rounding to 53 bits cannot turn a
     # value into a tie of float32: that takes fewer than 2 * 24 + 2 bits (Figueroa, "When is double
-    # rounding innocuous?", 1995), and under gradual underflow a term near a tie, with its 18
+    # rounding innocuous?", 1995), and under gradual underflow a term near a tie, with its 19
     # bits, lies too far from it.
     with np.errstate(invalid="ignore", over="ignore"):
         result = (np.asarray(acc, np.float32).astype(np.float64) + term).astype(np.float32)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .decoder import dequantize, element_integers
+from .decoder import dequantize, element_integers, scale_codes
 from .formats import SCALE_NAN
 from .group_accumulator import accumulate
 from .quantized import check_quantized
@@ -19,10 +19,10 @@ def matmul(a, w):
     Parameters
     ----------
     a : Quantized
-        Activations of shape (M, K), of either encoding. With a factor on both sides group sums
-        are up to 225792 in magnitude, still below 2**18.
+        Activations of shape (M, K), of any encoding. With a factor on both sides group sums are up
+        to 225792 in magnitude, still below 2**18, with special values 401408, below 2**19.
     w : Quantized
-        Weights of shape (N, K).
+        Weights of shape (N, K), of either encoding.
 
     Returns
     -------
@@ -44,13 +44,14 @@ def matmul(a, w):
     if a.group != w.group:
         raise ValueError(f"w must have a's group of {a.group}, not {w.group}")
 
-    # Within these bounds a group's products and partial sums, which have at most 18 bits, are
+    # Within these bounds a group's products and partial sums, which have at most 19 bits, are
     # normal float32 numbers, so that float32 matrix products of decoded groups are exact, and its
     # one rounding is that of a float32 addition. Zeros do no harm at any scale.
     x, (x_low, x_high) = _decoded(a)
     y, (y_low, y_high) = _decoded(w)
     plain = (x_low + y_low >= 134) & (x_high + y_high <= 368) & (x_high <= 250) & (y_high <= 250)
     integers = None if plain.all() else [element_integers(q).astype(np.float32) for q in (a, w)]
+    scales = [scale_codes(q) for q in (a, w)]
 
     result = np.zeros((len(x), len(y)), np.float32)
     for top in range(0, len(x), _TILE):
@@ -65,8 +66,8 @@ def matmul(a, w):
                         acc += np.matmul(x[rows, lanes], y[columns, lanes].T, out=term)
                 else:
                     total = integers[0][rows, lanes] @ integers[1][columns, lanes].T
-                    acc[...] = accumulate(acc, total, a.scales[rows, g, None],
-                                          w.scales[None, columns, g])
+                    acc[...] = accumulate(acc, total, scales[0][rows, g, None],
+                                          scales[1][None, columns, g])
     return result
 
 
@@ -81,20 +82,21 @@ def _decoded(q):
     """
     values = dequantize(replace(q, shape=q.elements.shape))
     used = (values.reshape(*q.scales.shape, q.group) != 0).any(-1)
-    scales = q.scales.astype(np.int32)
+    scales = scale_codes(q).astype(np.int32)
     return values, (scales.min(0, initial=SCALE_NAN, where=used),
                     scales.max(0, initial=0, where=used))
 
 
 def definition(a, w):
     """The product as the specification has it; `matmul` gives the same at speed."""
-    # No partial sum exceeds 32 * 84 * 84 < 2**24: float32 matrix products of these integers
+    # No partial sum exceeds 32 * 112 * 112 < 2**24: float32 matrix products of these integers
     # are exact.
     x = element_integers(a).astype(np.float32).reshape(*a.scales.shape, a.group)
     y = element_integers(w).astype(np.float32).reshape(*w.scales.shape, w.group)
+    x_scales, y_scales = scale_codes(a), scale_codes(w)
     acc = np.zeros((a.shape[0], w.shape[0]), np.float32)
     for g in range(a.scales.shape[1]):
-        acc = accumulate(acc, x[:, g] @ y[:, g].T, a.scales[:, g, None], w.scales[None, :, g])
+        acc = accumulate(acc, x[:, g] @ y[:, g].T, x_scales[:, g, None], y_scales[None, :, g])
     return acc
 
 
@@ -113,4 +115,4 @@ def group_mac(a, w, acc):
     float32 array, shape (n,)
     """
     total = (element_integers(a).astype(np.int32) * element_integers(w)).sum(-1)
-    return accumulate(acc, total, a.scales[:, 0], w.scales[:, 0])
+    return accumulate(acc, total, scale_codes(a)[:, 0], scale_codes(w)[:, 0])

@@ -234,8 +234,152 @@ INLINE void weights(const float *x, size_t groups, uint32_t up, uint32_t down, i
     }
 }
 
-/* Float32 values of groups of weights, or else of activations. */
-INLINE void decode(int weight, const uint8_t *elements, const uint8_t *metadata,
+/* Of Sg-special: the lowest and the highest E8M0 code of a scale. */
+enum { SPECIAL_LOW = 96, SPECIAL_HIGH = 159 };
+
+/* E8M0 code of a group: floor, or one lower where the mantissa is below `limit`. */
+INLINE int special_scale(uint32_t largest, uint32_t limit)
+{
+    int code = (int)(largest >> 23) - 2 - ((largest & 0x7FFFFF) < limit);
+    return code < SPECIAL_LOW ? SPECIAL_LOW : code > SPECIAL_HIGH ? SPECIAL_HIGH : code;
+}
+
+/* Whether a special value of 5 or 8 is nearer than other codes. */
+INLINE int takes_special(float u, float step, int magnitude)
+{
+    return magnitude == 8 ? u > 7 * step : (u > 4.5f * step) & (u < 5.5f * step);
+}
+
+INLINE float at_most_16(float u)
+{
+    return u < 16 ? u : 16;
+}
+
+/* Sg-special of at most RUN elements. */
+INLINE void special_run(const float *x, int groups, int adaptive, uint8_t *elements,
+                        uint8_t *metadata, uint8_t *scales, int group, int subgroup)
+{
+    enum { SUBGROUPS = RUN / 4, GROUPS = RUN / 16 };
+    int count = group / subgroup;
+    /* Subgroups side by side, as in weights_run; codes and steps are those that are tried. */
+    int all = RUN / subgroup;
+    float u[RUN], steps[SUBGROUPS], step_of[2][SUBGROUPS];
+    uint32_t largest[GROUPS];
+    int lowest[GROUPS], codes[GROUPS];
+    double total[GROUPS], best[2][SUBGROUPS];
+    int32_t factor_of[2][SUBGROUPS];
+    /* 1 where the element is negative. */
+    float negative[RUN];
+
+    memset(u, 0, sizeof u);
+    memset(negative, 0, sizeof negative);
+    for (int g = 0; g < groups; g++) {
+        largest[g] = largest_of(x + g * group, group);
+        lowest[g] = special_scale(largest[g], 0x800000);
+        total[g] = INFINITY;
+        for (int j = g * count; j < (g + 1) * count; j++)
+            for (int i = 0; i < subgroup; i++)
+                negative[i * all + j] = (float)(bits_of(x[j * subgroup + i]) >> 31);
+    }
+
+    for (int large = 0; large < 2; large++)
+        for (int scale = 0; scale < (adaptive ? 2 : 1); scale++) {
+            int magnitude = large ? 8 : 5;
+            uint32_t limit = large ? 0x700000 : 0x300000;
+            if (adaptive)
+                limit = scale ? 0 : 0x800000;
+            for (int g = 0; g < groups; g++) {
+                if (largest[g] >= INFINITE)
+                    continue;
+                codes[g] = special_scale(largest[g], limit);
+                float factor = inverse(codes[g]);
+                for (int j = g * count; j < (g + 1) * count; j++)
+                    for (int i = 0; i < subgroup; i++)
+                        u[i * all + j] = at_most_16(fabsf(x[j * subgroup + i]) * factor);
+            }
+            for (int sign = 0; sign < 2; sign++)
+                for (int n = 0; n < all; n++)
+                    best[sign][n] = INFINITY;
+            for (int k = 0; k < 4; k++) {
+                float step = (float)(4 + k) / 4, value = (float)magnitude * step;
+                /* Without special values; what they make of it, all and those below zero. */
+                double excess[SUBGROUPS] = {0}, gain[SUBGROUPS] = {0}, below[SUBGROUPS] = {0};
+                for (int i = 0; i < subgroup; i++)
+                    for (int n = 0; n < all; n++) {
+                        float v = u[i * all + n];
+                        float q = (float)e2m1_halves(v, step) * (step / 2);
+                        float taken = takes_special(v, step, magnitude) ? value : q;
+                        double plain = q * (q - 2 * (double)v);
+                        double less = taken * (taken - 2 * (double)v) - plain;
+                        excess[n] += plain;
+                        gain[n] += less;
+                        below[n] += less * (double)negative[i * all + n];
+                    }
+                for (int sign = 0; sign < 2; sign++)
+                    for (int n = 0; n < all; n++) {
+                        double tried = excess[n] + (sign ? below[n] : gain[n] - below[n]);
+                        int better = tried < best[sign][n];
+                        best[sign][n] = better ? tried : best[sign][n];
+                        factor_of[sign][n] = better ? k : factor_of[sign][n];
+                        step_of[sign][n] = better ? step : step_of[sign][n];
+                    }
+            }
+            for (int sign = 0; sign < 2; sign++)
+                for (int g = 0; g < groups; g++) {
+                    if (largest[g] >= INFINITE)
+                        continue;
+                    double sum = 0;
+                    for (int j = g * count; j < (g + 1) * count; j++)
+                        sum += best[sign][j];
+                    sum *= codes[g] > lowest[g] ? 4 : 1;
+                    int byte = (codes[g] - SPECIAL_LOW) << 2 | large << 1 | sign;
+                    if (!(sum < total[g]) || byte == SCALE_NAN)
+                        continue;
+                    total[g] = sum;
+                    scales[g] = (uint8_t)byte;
+                    for (int j = g * count; j < (g + 1) * count; j++) {
+                        steps[j] = step_of[sign][j];
+                        metadata[j] = (uint8_t)factor_of[sign][j];
+                    }
+                }
+        }
+
+    for (int g = 0; g < groups; g++) {
+        if (largest[g] >= INFINITE) {
+            scales[g] = SCALE_NAN;
+            memset(metadata + g * count, 0, (size_t)count);
+            memset(elements + g * group, 0, (size_t)group);
+            continue;
+        }
+        float factor = inverse(SPECIAL_LOW + (scales[g] >> 2));
+        int magnitude = scales[g] & 2 ? 8 : 5;
+        uint8_t special = scales[g] & 1 ? 8 : 0;
+        for (int j = g * count; j < (g + 1) * count; j++)
+            for (int i = j * subgroup; i < (j + 1) * subgroup; i++) {
+                float v = at_most_16(fabsf(x[i]) * factor);
+                int code = e2m1(v, steps[j]);
+                int taken = takes_special(v, steps[j], magnitude) & (sign_of(x[i]) == special);
+                elements[i] = (uint8_t)(taken ? 8 : code ? code | sign_of(x[i]) : 0);
+            }
+    }
+}
+
+INLINE void special(const float *x, size_t groups, int adaptive, uint8_t *elements,
+                    uint8_t *metadata, uint8_t *scales, int group, int subgroup)
+{
+    size_t step = (size_t)(RUN / group), count = (size_t)(group / subgroup);
+    for (size_t g = 0; g < groups; g += step) {
+        int some = (int)(groups - g < step ? groups - g : step);
+        special_run(x + g * (size_t)group, some, adaptive, elements + g * (size_t)group,
+                    metadata + g * count, scales + g, group, subgroup);
+    }
+}
+
+/* How groups are read, by the numbers of golden/fast.py. */
+enum { ELEM_EM, SG_EM, SG_SPECIAL };
+
+/* Float32 values of groups. */
+INLINE void decode(int encoding, const uint8_t *elements, const uint8_t *metadata,
                    const uint8_t *scales, size_t groups, float *values, int group, int subgroup)
 {
     int count = group / subgroup;
@@ -245,18 +389,24 @@ INLINE void decode(int weight, const uint8_t *elements, const uint8_t *metadata,
                 values[i] = float_of(0x7FC00000);
             continue;
         }
+        int code_of_scale = encoding == SG_SPECIAL ? SPECIAL_LOW + (scales[g] >> 2) : scales[g];
         /* Of scale 0, 2**-127, a subnormal. Products are multiples of 2**-130, so exact. */
-        float scale = float_of(scales[g] ? (uint32_t)scales[g] << 23 : 0x400000);
+        float scale = float_of(code_of_scale ? (uint32_t)code_of_scale << 23 : 0x400000);
         for (int i = 0; i < group; i++)
             values[i] = e2m1_doubled(elements[i]);
+        if (encoding == SG_SPECIAL) {
+            float doubled = (scales[g] & 2 ? 16.0f : 10.0f) * (scales[g] & 1 ? -1.0f : 1.0f);
+            for (int i = 0; i < group; i++)
+                values[i] = elements[i] == 8 ? doubled : values[i];
+        }
         for (int j = 0; j < count; j++) {
             const uint8_t *codes = elements + j * subgroup;
             float *out = values + j * subgroup;
             /* Doubled values are halved, not their factor: half of it may be no float. */
-            float factor = weight ? scale * (1 + (float)(metadata[j] & 3) / 4) : scale;
+            float factor = encoding == ELEM_EM ? scale : scale * (1 + (float)(metadata[j] & 3) / 4);
             for (int i = 0; i < subgroup; i++)
                 out[i] = 0.5f * out[i] * factor;
-            if (weight)
+            if (encoding != ELEM_EM)
                 continue;
             int top = 0;
             for (int i = 0; i < subgroup; i++) {
@@ -295,11 +445,19 @@ void encode_weights(const float *x, size_t groups, int group, int subgroup, uint
     DISPATCH(weights, x, groups, up, down, adaptive, elements, metadata, scales)
 }
 
-void decode_groups(int weight, const uint8_t *elements, const uint8_t *metadata,
+void encode_special(const float *x, size_t groups, int group, int subgroup, int adaptive,
+                    uint8_t *elements, uint8_t *metadata, uint8_t *scales)
+{
+    DISPATCH(special, x, groups, adaptive, elements, metadata, scales)
+}
+
+void decode_groups(int encoding, const uint8_t *elements, const uint8_t *metadata,
                    const uint8_t *scales, size_t groups, int group, int subgroup, float *values)
 {
-    if (weight)
-        DISPATCH(decode, 1, elements, metadata, scales, groups, values)
+    if (encoding == ELEM_EM)
+        DISPATCH(decode, ELEM_EM, elements, metadata, scales, groups, values)
+    else if (encoding == SG_EM)
+        DISPATCH(decode, SG_EM, elements, metadata, scales, groups, values)
     else
-        DISPATCH(decode, 0, elements, metadata, scales, groups, values)
+        DISPATCH(decode, SG_SPECIAL, elements, metadata, scales, groups, values)
 }

@@ -108,7 +108,9 @@ def _declared(path):
     sizes, planes = [pointer, size, number, number, bits, bits], [pointer] * 3
     library.encode_activations.argtypes = [*sizes, *planes]
     library.encode_weights.argtypes = [*sizes, number, *planes]
+    library.encode_special.argtypes = [pointer, size, number, number, number, *planes]
     library.decode_groups.argtypes = [number, *planes, size, number, number, pointer]
-    for function in (library.encode_activations, library.encode_weights, library.decode_groups):
+    for function in (library.encode_activations, library.encode_weights, library.encode_special,
+                     library.decode_groups):
         function.restype = None
     return library

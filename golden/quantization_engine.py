@@ -16,7 +16,8 @@ from .formats import (
 from .quantized import Quantized
 from .top1 import top1
 
-ENCODINGS = {"elem-em": "elem-em", "sg-threshold": "sg-em", "sg-em": "sg-em", "mixed": "mixed"}
+ENCODINGS = {"elem-em": "elem-em", "sg-threshold": "sg-em", "sg-em": "sg-em", "mixed": "mixed",
+             "sg-special": "sg-special"}
 """How activations are encoded, and the encoding by which each is read."""
 
 
@@ -34,6 +35,9 @@ def quantize_activations(x, *, group=32, subgroup=8, rule="floor", encoding="ele
     - "sg-em": a factor and the group's scale, searched as `quantize_weights` does.
     - "mixed": those of "elem-em" in groups where the squared error is then lower, and those of
       "sg-threshold" in the others. Zeros have no sign: they tell which.
+    - "sg-special": a factor, and a special value, 5, -5, 8 or -8, that the group has in the place
+      of -0, by the least squared error. Scales are 2**-31 to 2**32, so that every float16 is in
+      range; beyond it elements saturate, or become zero.
 
     Errors are compared exactly. ``docs/encodings.md`` says what hardware would take.
 
@@ -46,17 +50,17 @@ def quantize_activations(x, *, group=32, subgroup=8, rule="floor", encoding="ele
     subgroup : int
         Elements per two metadata bits: 4, 8, 16 or 32, dividing ``group``.
     rule : str
-        Scale rule: "floor", "ceil", "rtn1" or "rtn2" (specification section 5). Sg-threshold and
-        mixed have their own, and take only the default.
+        Scale rule: "floor", "ceil", "rtn1" or "rtn2" (specification section 5). Sg-threshold,
+        mixed and Sg-special have their own, and take only the default.
     encoding : str
-        "elem-em", "sg-threshold", "sg-em" or "mixed".
+        "elem-em", "sg-threshold", "sg-em", "mixed" or "sg-special".
     threads : int
         Threads that share the work, at least 1; the result does not depend on it.
 
     Returns
     -------
     Quantized
-        Of kind "activation", and of encoding "elem-em", "mixed" or, for both others, "sg-em".
+        Of kind "activation", and of the encoding of that name; of "sg-threshold" it is "sg-em".
 
     Raises
     ------
@@ -70,10 +74,8 @@ def quantize_activations(x, *, group=32, subgroup=8, rule="floor", encoding="ele
     check_rule(rule)
     if encoding not in ENCODINGS:
         raise ValueError(f"encoding must be one of {tuple(ENCODINGS)}, not {encoding!r}")
-    if encoding in ("sg-threshold", "mixed"):
-        if rule != "floor":
-            raise ValueError(f"rule must be 'floor' with encoding {encoding!r}, which has its "
-                             f"own, not {rule!r}")
+    if encoding not in ("elem-em", "sg-em"):
+        check_own_rule(rule, encoding)
         rule = "threshold"
     check_threads(threads)
     check_tensor(x, "x")
@@ -105,6 +107,13 @@ def check_rule(rule):
     """Raises ValueError unless the scale rule is offered."""
     if rule not in RULES:
         raise ValueError(f"rule must be one of {RULES}, not {rule!r}")
+
+
+def check_own_rule(rule, encoding):
+    """Raises ValueError unless the rule is the default, for an encoding that has one of its own."""
+    if rule != "floor":
+        raise ValueError(f"rule must be 'floor' with encoding {encoding!r}, which has its own, "
+                         f"not {rule!r}")
 
 
 def group_scales(groups, rule):

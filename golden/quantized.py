@@ -8,7 +8,8 @@ from .formats import check_sizes
 
 KINDS = ("activation", "weight")
 
-ENCODINGS = {"activation": ("elem-em", "sg-em", "mixed"), "weight": ("sg-em",)}
+ENCODINGS = {"activation": ("elem-em", "sg-em", "mixed", "sg-special"),
+             "weight": ("sg-em", "sg-special")}
 """What metadata may mean, by kind; the first is the default."""
 
 
@@ -25,7 +26,8 @@ class Quantized:
     metadata : uint8 array, shape (..., Kpad / subgroup)
         Two metadata bits of each subgroup.
     scales : uint8 array, shape (..., Kpad / group)
-        E8M0 scale code of each group; 255 is NaN.
+        E8M0 scale code of each group; 255 is NaN. In Sg-special the six upper bits are the E8M0
+        code less 96, and the two lower ones select the special value.
     shape : tuple of int
         Shape (..., K) of the tensor before K was padded to whole groups.
     group, subgroup : int
@@ -33,8 +35,9 @@ class Quantized:
     encoding : str, optional
         What the metadata mean: "elem-em", the refinement of a subgroup's largest element
         (specification section 3), the default of activations; "sg-em", the factor of a subgroup
-        (section 4), the only one of weights; or "mixed", the first in groups that have code 8, -0,
-        in an element that is not its subgroup's top-1, and the second in all others.
+        (section 4), the default of weights; "mixed", the first in groups that have code 8, -0,
+        in an element that is not its subgroup's top-1, and the second in all others; or
+        "sg-special", a factor, while code 8 is a special value (docs/encodings.md).
 
     Raises
     ------
@@ -110,7 +113,7 @@ class Quantized:
         group, subgroup : int
             Elements per group and per subgroup.
         encoding : str, optional
-            "elem-em", "sg-em" or "mixed", as of the class; the planes do not tell.
+            As of the class; the planes do not tell.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Weight encoder: Sg-EM with adaptive shared scale (specification section 4)."""
+"""Weight encoder: Sg-EM with adaptive shared scale (specification section 4), and Sg-special."""
 
 import numpy as np
 
@@ -12,17 +12,28 @@ from .formats import (
     groups_of,
     round_magnitude,
 )
-from .quantization_engine import assemble, check_rule, group_scales, scaled_magnitudes
-from .quantized import Quantized
+from .quantization_engine import (
+    assemble,
+    check_own_rule,
+    check_rule,
+    group_scales,
+    scaled_magnitudes,
+)
+from .quantized import ENCODINGS, Quantized
 
 
-def quantize_weights(w, *, group=32, subgroup=8, rule="floor", adaptive=True, threads=1):
+def quantize_weights(w, *, group=32, subgroup=8, rule="floor", adaptive=True, encoding="sg-em",
+                     threads=1):
     """Quantizes weights to M2XFP (Sg-EM): the least squared error over factors and scales.
 
     Every subgroup takes the factor 1, 1.25, 1.5 or 1.75 and, if adaptive, every group one of
     three neighbouring scales; ties go to the lowest factor and then the lowest scale. Errors
     are compared exactly. Elements are rounded to nearest, ties to even. A group that holds NaN
     or an infinity becomes a NaN group: scale 255, all else 0.
+
+    Sg-special, which the hardware does not read, also has a special value in the place of -0, and
+    takes the best of four; see `quantize_activations`. Adaptive, it tries two scales, that of the
+    floor rule and the next lower one.
 
     Parameters
     ----------
@@ -33,9 +44,12 @@ def quantize_weights(w, *, group=32, subgroup=8, rule="floor", adaptive=True, th
     subgroup : int
         Elements per two metadata bits: 4, 8, 16 or 32, dividing ``group``.
     rule : str
-        Rule of the starting scale: "floor", "ceil", "rtn1" or "rtn2" (section 5).
+        Rule of the starting scale: "floor", "ceil", "rtn1" or "rtn2" (section 5). Sg-special takes
+        only the default.
     adaptive : bool
         Also try the next lower and the next higher scale.
+    encoding : str
+        "sg-em" or "sg-special".
     threads : int
         Threads that share the work, at least 1; the result does not depend on it.
 
@@ -49,14 +63,20 @@ def quantize_weights(w, *, group=32, subgroup=8, rule="floor", adaptive=True, th
     TypeError
         If ``w`` is not an array of a supported type, or ``threads`` no integer.
     ValueError
-        If ``w`` is empty, or a size, the rule or the number of threads is not offered.
+        If ``w`` is empty, or a size, the rule, the encoding or the number of threads is not
+        offered.
     """
     check_sizes(group, subgroup)
     check_rule(rule)
+    if encoding not in ENCODINGS["weight"]:
+        raise ValueError(f"encoding must be one of {ENCODINGS['weight']}, not {encoding!r}")
+    if encoding == "sg-special":
+        check_own_rule(rule, encoding)
     check_threads(threads)
     check_tensor(w, "w")
-    planes = fast.encode(w, group, subgroup, rule, threads, encoding="sg-em", adaptive=adaptive)
-    return Quantized(kind="weight", shape=w.shape, group=group, subgroup=subgroup, **planes)
+    planes = fast.encode(w, group, subgroup, rule, threads, encoding=encoding, adaptive=adaptive)
+    return Quantized(kind="weight", shape=w.shape, group=group, subgroup=subgroup,
+                     encoding=encoding, **planes)
 
 
 def definition(w, *, group=32, subgroup=8, rule="floor", adaptive=True):

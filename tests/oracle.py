@@ -159,11 +159,63 @@ def _other_zeros(codes, subgroup):
     return zeros
 
 
+SPECIALS = [5, -5, 8, -8]
+
+
+def encode_sg_special(group, *, subgroup=8, adaptive=False):
+    """Elements, metadata and scale byte of a group of Python floats (docs/encodings.md)."""
+    if not all(map(math.isfinite, group)):
+        return [0] * len(group), [0] * (len(group) // subgroup), 255
+    amax = Fraction(max(map(units, group)), UNIT)
+
+    def highest(least):
+        """The largest scale offered under which the largest magnitude is at least so much."""
+        scale = 96
+        while scale < 159 and amax >= least * Fraction(scale_units(scale + 1), UNIT):
+            scale += 1
+        return scale
+
+    best = None
+    for magnitude, least in (5, Fraction(11, 2)), (8, Fraction(15, 2)):
+        for scale in [highest(8), highest(4)] if adaptive else [highest(least)]:
+            for selector in range(4):
+                if abs(SPECIALS[selector]) != magnitude or (scale, selector) == (159, 3):
+                    continue
+                tried = [min((_special_error(part, scale, k, SPECIALS[selector])
+                              for k in range(4)), key=lambda found: found[0])
+                         for part in _cut(group, subgroup)]
+                total = sum(found[0] for found in tried)
+                if best is None or total < best[0]:
+                    best = total, tried, 4 * (scale - 96) + selector
+    _, tried, byte = best
+    return [c for found in tried for c in found[2]], [found[1] for found in tried], byte
+
+
+def _special_error(part, scale, k, special):
+    """Squared error of a subgroup, the factor and the codes."""
+    unit = scale_units(scale)
+    codes, total = [], 0
+    for x in part:
+        v = min(8 * units(x), 128 * unit) * (-1) ** (x < 0)
+        # In eighths of the scale.
+        offered = {c: (-1) ** (c // 8) * E2M1_HALVES[c % 8] * (4 + k) for c in range(16)}
+        offered[8] = 2 * special * (4 + k)
+        code = min(offered, key=lambda c: (abs(v - offered[c] * unit), c == 8, c % 2))
+        codes.append(code)
+        total += (v - offered[code] * unit) ** 2
+    return total, k, codes
+
+
+def e8m0(kind, scale):
+    """E8M0 code of a scale byte."""
+    return 96 + scale // 4 if kind == "special" and scale != 255 else scale
+
+
 def error(group, record, kind="mixed"):
     """Squared error of a record of Python floats, in units of (2**-163)**2."""
-    step = 8 * scale_units(record[2])
+    step = 8 * scale_units(e8m0(kind, record[2]))
     return sum((8 * units(x) * (-1) ** (x < 0) - v * step) ** 2
-               for x, v in zip(group, values(kind, *record[:2]), strict=True))
+               for x, v in zip(group, values(kind, *record), strict=True))
 
 
 @cache
@@ -172,8 +224,16 @@ def _weight(code, k):
     return -value if code >= 8 else value
 
 
-def values(kind, elements, metadata):
-    """Values of a group in units of its scale (sections 3 and 4, and docs/encodings.md)."""
+def values(kind, elements, metadata, scale=None):
+    """Values of a group in units of its scale (sections 3 and 4, and docs/encodings.md).
+
+    With special values the scale says which.
+    """
+    if kind == "special":
+        special = SPECIALS[scale % 4]
+        return [special * (1 + Fraction(k, 4)) if code == 8 else _weight(code, k)
+                for part, k in zip(_cut(elements, len(elements) // len(metadata)), metadata,
+                                   strict=True) for code in part]
     subgroup = len(elements) // len(metadata)
     if kind == "mixed":
         marks = [c == 8 and zero for c, zero in zip(elements, _other_zeros(elements, subgroup),
@@ -198,9 +258,9 @@ def decode(kind, elements, metadata, scale):
     """Float32 bits of a group."""
     if scale == 255:
         return [NAN] * len(elements)
-    factor = Fraction(scale_units(scale), UNIT)
+    factor = Fraction(scale_units(e8m0(kind, scale)), UNIT)
     return [float32(value * factor, code >= 8 and kind != "mixed")
-            for value, code in zip(values(kind, elements, metadata), elements, strict=True)]
+            for value, code in zip(values(kind, elements, metadata, scale), elements, strict=True)]
 
 
 def float32(value, negative_zero=False):
@@ -235,25 +295,27 @@ def accumulate(acc, total, activation_scale, weight_scale):
     return float32(fraction(acc) + term)
 
 
-def group_sum(activation, weight, kind="activation"):
-    """G of two records (elements, metadata, ...), in units of 1/64; ``kind`` is the first one's."""
-    products = zip(values(kind, *activation[:2]), values("weight", *weight[:2]), strict=True)
+def group_sum(activation, weight, kind="activation", weight_kind="weight"):
+    """G of two records, in units of 1/64."""
+    products = zip(values(kind, *activation), values(weight_kind, *weight), strict=True)
     total = 64 * sum(x * w for x, w in products)
     assert total.denominator == 1
     return int(total)
 
 
-def matmul(activations, weights, kind="activation"):
+def matmul(activations, weights, kind="activation", weight_kind="weight"):
     """Float32 bits of a product: rows of records on either side (section 7).
 
-    ``kind`` says how activations are read: as such, with factors as "weight", or "mixed".
+    ``kind`` says how activations are read: as such, with factors as "weight", "mixed" or
+    "special"; ``weight_kind`` how weights are: as such or "special".
     """
     result = []
     for x_row in activations:
         for w_row in weights:
             acc = 0
             for x, w in zip(x_row, w_row, strict=True):
-                acc = accumulate(acc, group_sum(x, w, kind), x[2], w[2])
+                acc = accumulate(acc, group_sum(x, w, kind, weight_kind),
+                                 e8m0(kind, x[2]), e8m0(weight_kind, w[2]))
             result.append(acc)
     return np.array(result, np.uint32).reshape(len(activations), len(weights))
 

@@ -340,9 +340,11 @@ def test_quantized_tensors_multiply():
 
 @pytest.mark.parametrize("options, message", [
     ({"encoding": "sg"},
-     "encoding must be one of ('elem-em', 'sg-threshold', 'sg-em', 'mixed'), not 'sg'"),
+     "encoding must be one of ('elem-em', 'sg-threshold', 'sg-em', 'mixed', 'sg-special'), "
+     "not 'sg'"),
     ({"encoding": None},
-     "encoding must be one of ('elem-em', 'sg-threshold', 'sg-em', 'mixed'), not None"),
+     "encoding must be one of ('elem-em', 'sg-threshold', 'sg-em', 'mixed', 'sg-special'), "
+     "not None"),
     ({"encoding": "mixed", "rule": "rtn1"},
      "rule must be 'floor' with encoding 'mixed', which has its own, not 'rtn1'"),
     ({"encoding": "sg-threshold", "rule": "ceil"},

@@ -30,7 +30,7 @@ def random_quantized(shape, group=32, subgroup=8, kind="weight", rng=None):
 @given(shape=st.lists(st.integers(1, 4), max_size=2), k=st.integers(1, 100),
        sizes=st.sampled_from(SIZES), how=st.sampled_from(
            [("activation", None), ("activation", "sg-em"), ("activation", "mixed"),
-            ("weight", "sg-em")]),
+            ("activation", "sg-special"), ("weight", "sg-em"), ("weight", "sg-special")]),
        seed=st.integers(0, 99))
 def test_unpack_reads_what_pack_writes(shape, k, sizes, how, seed):
     group, subgroup = sizes
@@ -111,10 +111,10 @@ def test_positional_arguments_are_refused():
     ({"kind": "weights"}, "kind must be one of ('activation', 'weight'), not 'weights'"),
     ({"kind": None}, "kind must be one of ('activation', 'weight'), not None"),
     ({"encoding": "elem-em"},
-     "encoding of kind 'weight' must be one of ('sg-em',), not 'elem-em'"),
+     "encoding of kind 'weight' must be one of ('sg-em', 'sg-special'), not 'elem-em'"),
     ({"kind": "activation", "encoding": "sg-threshold"},
-     "encoding of kind 'activation' must be one of ('elem-em', 'sg-em', 'mixed'), "
-     "not 'sg-threshold'"),
+     "encoding of kind 'activation' must be one of ('elem-em', 'sg-em', 'mixed', "
+     "'sg-special'), not 'sg-threshold'"),
     ({"group": 8}, "group must be one of (16, 32), not 8"),
     ({"subgroup": 5}, "subgroup must be one of (4, 8, 16, 32), not 5"),
     ({"group": 16, "subgroup": 32}, "subgroup must divide group 16, not 32"),
