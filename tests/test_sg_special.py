@@ -126,6 +126,14 @@ def test_by_hand(engine, values, scale, special, factor, codes):
     assert decoder.definition(q).tobytes() == back.tobytes()
 
 
+def test_saturated_counts_as_16(engine):
+    """However large it is, an element does not decide alone: the others are 6 * 1.5."""
+    x = np.full((1, 32), 9 * 2.0**32, np.float32)
+    x[0, 5] = 3e38
+    q = check(x, "activations", subgroup=32)
+    assert (q.scales[0, 0], q.metadata[0, 0], q.elements[0, 5]) == (63 << 2 | 2, 2, 8)
+
+
 def test_next_to_ties(engine):
     """Between a special value and a code the code wins, and just beyond it the special value."""
     # What other factors would move.
