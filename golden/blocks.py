@@ -44,9 +44,10 @@ class Format:
     group : int
         Elements per scale.
     element : Codec
-        Codes of elements. IF4 has INT4, too, MXFP4+ E0M3 and RaZeR other special values.
+        Codes of elements. IF4 has INT4, too, MXFP4+ E0M3, RaZeR and Sg-special other special
+        values.
     scale : Codec
-        Codes of scales, each stored in 8 bits.
+        Codes of scales, each stored in 8 bits; in what is left some select a special value.
     quantize : callable
         Encodes an array of float32, float16 or bfloat16 of shape (..., K). Options: ``rule`` where
         E2M1 is under E8M0 (specification section 5), but for MXFP4+, ``tensor_scale``, a float32,

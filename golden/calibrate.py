@@ -111,7 +111,7 @@ def main(arguments=None):
                                      length=options.length, name=path)[0]
                            for path, other in zip(options.evaluate_text, texts, strict=True))]
         result = calibrate(model, tokens, scaling=options.scaling, feedback=options.feedback,
-                           nvfp4=options.evaluate > 0)
+                           rivals=options.evaluate > 0)
         names = [options.text.name if options.text else "news",
                  *(path.name for path in options.evaluate_text)]
         report = {
@@ -322,7 +322,9 @@ class Calibrated:
         By the weights' names, the squared error of the layer's output over the output's square:
         "plain", as `quantize_weights` rounds the weights of the model, and "calibrated".
     nvfp4 : dict of str to QuantizedNvfp4
-        The scaled weights in NVFP4, by the tensors' names, if they were wanted.
+        The scaled weights in NVFP4, by the tensors' names, if rivals were wanted.
+    special : dict of str to Quantized
+        The same in Sg-special, which the hardware does not read.
     """
 
     weights: dict
@@ -330,9 +332,10 @@ class Calibrated:
     scales: dict
     errors: dict
     nvfp4: dict
+    special: dict
 
 
-def calibrate(model, tokens, *, scaling=True, feedback=True, nvfp4=False):
+def calibrate(model, tokens, *, scaling=True, feedback=True, rivals=False):
     """Calibrates a model.
 
     Parameters
@@ -345,8 +348,8 @@ def calibrate(model, tokens, *, scaling=True, feedback=True, nvfp4=False):
         Whether channels are scaled.
     feedback : bool
         Whether weights are rounded by GPTQ, or each on its own.
-    nvfp4 : bool
-        Whether the same is done for NVFP4, too, for comparison.
+    rivals : bool
+        Whether the same is done for NVFP4 and for Sg-special, too, for comparison.
 
     Returns
     -------
@@ -363,7 +366,7 @@ def calibrate(model, tokens, *, scaling=True, feedback=True, nvfp4=False):
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     tensors = _tensors(model.network)
     hessians = _hessians(model, tokens)
-    scales, weights, errors, rivals = {}, {}, {}, {}
+    scales, weights, errors, nvfp4, special = {}, {}, {}, {}, {}
     with tqdm(total=len(hessians), unit="input", leave=False, disable=None) as bar:
         for prefix in _prefixes(model):
             plain = {}
@@ -380,22 +383,37 @@ def calibrate(model, tokens, *, scaling=True, feedback=True, nvfp4=False):
                 hessian = hessians.pop(prefix + pair.readers[0])
                 # Rows do not know of each other, so that layers of one input go together.
                 w = np.concatenate([tensors[name] for name in names])
-                q = gptq(w, hessian, damping=DAMPING) if feedback else quantize_weights(w)
+
+                def rounded(encoding, w=w, hessian=hessian):
+                    if feedback:
+                        return gptq(w, hessian, damping=DAMPING, encoding=encoding)
+                    return quantize_weights(w, encoding=encoding)
+
+                q = rounded("sg-em")
+                other = rounded("sg-special") if rivals else None
                 start = 0
                 for name in names:
                     rows = slice(start, start + len(tensors[name]))
                     start = rows.stop
-                    part = replace(q, shape=w[rows].shape, elements=q.elements[rows],
-                                   metadata=q.metadata[rows], scales=q.scales[rows])
-                    if nvfp4:
+                    part = _rows(q, rows)
+                    if rivals:
+                        special[name] = _rows(other, rows)
                         # One by one, as each has a tensor scale of its own.
-                        rivals[name] = (gptq_nvfp4(w[rows], hessian, damping=DAMPING) if feedback
-                                        else quantize_nvfp4(w[rows], tensor_scale_of(w[rows])))
+                        nvfp4[name] = (gptq_nvfp4(w[rows], hessian, damping=DAMPING) if feedback
+                                       else quantize_nvfp4(w[rows], tensor_scale_of(w[rows])))
                     weights[name] = tensors.pop(name), part
                     errors[name] = {"plain": plain[name],
                                     "calibrated": _output_error(part, w[rows], hessian)}
                 bar.update()
-    return Calibrated(weights=weights, others=tensors, scales=scales, errors=errors, nvfp4=rivals)
+    return Calibrated(weights=weights, others=tensors, scales=scales, errors=errors, nvfp4=nvfp4,
+                      special=special)
+
+
+def _rows(q, rows):
+    """Some rows of a quantized matrix."""
+    elements = q.elements[rows]
+    return replace(q, shape=(len(elements), *q.shape[1:]), elements=elements,
+                   metadata=q.metadata[rows], scales=q.scales[rows])
 
 
 def _prefixes(model):
@@ -454,6 +472,7 @@ BEFORE = {
     "NVFP4": "NVFP4",
     "M2XFP": "M2XFP",
     "M2XFP, Sg-threshold": "M2XFP weights/M2XFP Sg-threshold",
+    "M2XFP, Sg-special": "M2XFP Sg-special weights/M2XFP Sg-special",
 }
 """Schemes of `golden.evaluation` that the model is run in as it was, by what they are called."""
 
@@ -471,6 +490,9 @@ AFTER = {
 }
 """The same with those for M2XFP."""
 
+AFTER_SPECIAL = {"calibrated M2XFP, Sg-special": "float/M2XFP Sg-special"}
+"""The same with those in Sg-special."""
+
 
 def evaluate(model, result, texts):
     """Losses of a model with weights and activations of its blocks' layers in four bits.
@@ -480,7 +502,7 @@ def evaluate(model, result, texts):
     model : golden.models.Model
         It has the calibrated weights afterwards.
     result : Calibrated
-        With weights in NVFP4.
+        With weights of rivals.
     texts : list of ndarray of int64, shape (sequences, length)
 
     Returns
@@ -493,8 +515,9 @@ def evaluate(model, result, texts):
 
     evaluation = Evaluation(model)
     found = [{} for _ in texts]
-    with tqdm(total=sum(map(len, texts)) * (1 + len(BEFORE) + len(AFTER_NVFP4) + len(AFTER)),
-              unit="sequence", leave=False, disable=None) as bar:
+    count = 1 + sum(map(len, (BEFORE, AFTER_NVFP4, AFTER_SPECIAL, AFTER)))
+    with tqdm(total=sum(map(len, texts)) * count, unit="sequence", leave=False,
+              disable=None) as bar:
         def losses(chosen, tokens):
             for row in tokens:
                 yield evaluation.losses(chosen, row)
@@ -517,6 +540,8 @@ def evaluate(model, result, texts):
         run(BEFORE)
         put({name: dequantize_nvfp4(q) for name, q in result.nvfp4.items()})
         run(AFTER_NVFP4)
+        put({name: dequantize(q) for name, q in result.special.items()})
+        run(AFTER_SPECIAL)
         put({name: dequantize(q) for name, (_, q) in result.weights.items()})
         run(AFTER)
     return found
@@ -527,7 +552,8 @@ def losses_table(found, text):
 
     The latter are those of calibrated models, from either NVFP4, taken sequence by sequence.
     """
-    pairs = {name: np.array(values) for name, values in found.items()}
+    order = BEFORE | AFTER_NVFP4 | AFTER | AFTER_SPECIAL
+    pairs = {name: np.array(found[name]) for name in order}
     worst = pairs["MXFP4"][:, 0].mean()
 
     def mean(values):
@@ -543,7 +569,7 @@ def losses_table(found, text):
 
     lines += [f"{'less':<32}" + "".join(f"{rival:>34}" for rival in AFTER_NVFP4),
               f"{'':<32}" + differences(["loss", "KL"] * len(AFTER_NVFP4))]
-    _, *others = AFTER_NVFP4 | AFTER
+    _, *others = AFTER_NVFP4 | AFTER | AFTER_SPECIAL
     lines += [f"{name:<32}" + differences(mean(values) for rival in AFTER_NVFP4
                                           for values in (pairs[name] - pairs[rival]).T)
               for name in others]

@@ -92,6 +92,8 @@ def _value(codec, code):
         exponent, mantissa = divmod(magnitude, 2**m_bits)
         if name == "E8M0":
             value = None if code == 255 else Fraction(2) ** (code - 127)
+        elif name == "E6M0":
+            value = Fraction(2) ** (code - 31)
         elif name == "E6M2":
             value = None if code == 255 else (1 + Fraction(mantissa, 4)) * Fraction(2) ** (
                 exponent - 48)

@@ -36,7 +36,7 @@ from .mxfp4 import quantize_mxfp4
 from .nvfp4 import E4M3_VALUES
 from .nvfp4 import GROUP as NVFP4_GROUP
 from .nvfp4 import SCALE_MAX as NVFP4_SCALE_MAX
-from .quantized import Quantized
+from .quantized import Quantized, check_quantized
 from .safetensors import BITS, BadFile, Reader, Writer, replacing
 from .weight_encoder import quantize_weights
 
@@ -429,7 +429,7 @@ def write(target, weights, copied, *, note=""):
     target : path-like
         Safetensors file; it and the manifest beside it are replaced at the end.
     weights : dict of str to (array of float32, Quantized)
-        By name, the values and what they became, in groups of 32 and subgroups of 8.
+        By name, the values and what they became by Sg-EM, in groups of 32 and subgroups of 8.
     copied : dict of str to array of float32
         What else there is.
     note : str
@@ -446,9 +446,13 @@ def write(target, weights, copied, *, note=""):
         If two tensors would have the same name, or the folder does not exist.
     OSError
         If a file cannot be written.
+    ValueError
+        If a weight is not of encoding "sg-em".
     """
     target = Path(target)
     check_folder(target)
+    for name, (_, q) in weights.items():
+        check_quantized(q, name, "weight", "sg-em")
     described = [Weight(name=name, shape=values.shape, dtype="F32", parts=(name,), note=note)
                  for name, (values, _) in weights.items()]
     kept = {name: ("F32", values.shape) for name, values in copied.items()}

@@ -24,6 +24,7 @@ from .formats import (
     e2m1_integers,
     e2m3_integers,
     scale_codes,
+    special_scale_codes,
     split_scales,
 )
 
@@ -395,20 +396,16 @@ def _special(x, subgroup, adaptive, elements, metadata, scales):
     magnitudes = np.abs(x.reshape(-1, subgroup).T, order="C")
     negative = np.signbit(x).reshape(-1, subgroup).T
 
-    def codes_below(limit):
-        return np.clip((largest >> 23).astype(np.int32) - 2 - ((largest & 0x7FFFFF) < limit),
-                       *SPECIAL_SCALES)
-
     def scaled(code):
         u = magnitudes * (254 - code << 23).view(np.float32).repeat(count)
         return np.minimum(u, np.float32(16), out=u)
 
-    lowest, floor = codes_below(0x800000), codes_below(0)
+    lowest, floor = special_scale_codes(largest, 0x800000), special_scale_codes(largest, 0)
     best = np.full(len(x), np.inf)
     scales[...] = 0
     steps = np.zeros(metadata.shape, np.float32)
     for magnitude, limit in SPECIAL_LIMITS.items():
-        for code in (lowest, floor) if adaptive else (codes_below(limit),):
+        for code in (lowest, floor) if adaptive else (special_scale_codes(largest, limit),):
             found = _special_factors(scaled(code), negative, magnitude)
             for special, (excess, factors, tried) in zip((magnitude, -magnitude), found,
                                                          strict=True):

@@ -1,15 +1,28 @@
-"""Weights of the least output error: GPTQ (arXiv 2210.17323) for Sg-EM and for NVFP4."""
+"""Weights of the least output error: GPTQ (arXiv 2210.17323) for M2XFP and for NVFP4."""
 
 import numpy as np
 
-from .formats import SCALE_MAX, check_sizes, check_tensor, e2m1_integers, round_magnitude
+from .formats import (
+    SCALE_MAX,
+    SCALE_NAN,
+    SPECIAL_LIMITS,
+    SPECIAL_SCALES,
+    SPECIALS,
+    check_sizes,
+    check_tensor,
+    e2m1_integers,
+    round_magnitude,
+    special_scale_codes,
+    split_scales,
+    takes_special,
+)
 from .nvfp4 import E4M3_VALUES, GROUP, QuantizedNvfp4, quantize_nvfp4, tensor_scale_of
 from .nvfp4 import SCALE_MAX as NVFP4_SCALE_MAX
-from .quantized import Quantized
+from .quantized import ENCODINGS, Quantized
 from .weight_encoder import quantize_weights
 
 
-def gptq(weights, hessian, *, damping=0.01, group=32, subgroup=8):
+def gptq(weights, hessian, *, damping=0.01, group=32, subgroup=8, encoding="sg-em"):
     """Quantizes weights so that a layer's outputs, not its weights, change least.
 
     Columns are rounded in ascending order; each one's error is made up for by those that are still
@@ -17,6 +30,7 @@ def gptq(weights, hessian, *, damping=0.01, group=32, subgroup=8):
     for its weights as they then are; but the squared error of each column counts by what it costs
     the outputs when all columns after it have made up for it. Where that is the same for all, as
     with inputs that are not correlated and of one size, the result is that of `quantize_weights`.
+    Special values are found in the same way.
 
     All is in float64. A weight that updates leave within its rounding of a decision point may be
     rounded otherwise by another linear algebra library.
@@ -32,6 +46,8 @@ def gptq(weights, hessian, *, damping=0.01, group=32, subgroup=8):
         Added to the diagonal, as a share of its mean; above 0.
     group, subgroup : int
         As of `quantize_weights`.
+    encoding : str
+        "sg-em" or "sg-special".
 
     Returns
     -------
@@ -43,22 +59,32 @@ def gptq(weights, hessian, *, damping=0.01, group=32, subgroup=8):
     TypeError
         If an array is not one, or not of a supported type.
     ValueError
-        If a shape does not fit, a value is not finite or a size is not offered, if ``damping`` is
-        not above 0, or if ``hessian`` is no sum of products.
+        If a shape does not fit, a value is not finite or a size or the encoding is not offered, if
+        ``damping`` is not above 0, or if ``hessian`` is no sum of products.
     """
     check_sizes(group, subgroup)
+    if encoding not in ENCODINGS["weight"]:
+        raise ValueError(f"encoding must be one of {ENCODINGS['weight']}, not {encoding!r}")
     _check(weights, hessian, damping)
     scales, metadata = [], []
 
     def choose(block, costs):
-        code, k = _best_sg_em(block, costs, subgroup)
-        scales.append(code)
+        if encoding == "sg-special":
+            scale, k = _best_sg_special(block, costs, subgroup)
+            code, doubled = split_scales(scale)
+            special = doubled // 2
+        else:
+            scale, k = _best_sg_em(block, costs, subgroup)
+            code, special = scale, None
+        scales.append(scale)
         metadata.append(k)
-        return np.ldexp((4.0 + k).repeat(subgroup, axis=1), code.astype(np.int32) - 129)
+        steps = np.ldexp((4.0 + k).repeat(subgroup, axis=1), code.astype(np.int32) - 129)
+        return steps, special
 
     elements = _rounded(weights, hessian, damping, group, choose)
     return Quantized(kind="weight", shape=weights.shape, group=group, subgroup=subgroup,
-                     elements=elements, metadata=np.hstack(metadata), scales=np.hstack(scales))
+                     encoding=encoding, elements=elements, metadata=np.hstack(metadata),
+                     scales=np.hstack(scales))
 
 
 def gptq_nvfp4(weights, hessian, *, damping=0.01):
@@ -87,7 +113,7 @@ def gptq_nvfp4(weights, hessian, *, damping=0.01):
 
     def choose(block, costs):
         scales.append(_best_nvfp4(block, costs, tensor_scale))
-        return (E4M3_VALUES[scales[-1]] * np.float64(tensor_scale)).repeat(GROUP, axis=1)
+        return (E4M3_VALUES[scales[-1]] * np.float64(tensor_scale)).repeat(GROUP, axis=1), None
 
     elements = _rounded(weights, hessian, damping, GROUP, choose)
     return QuantizedNvfp4(elements=elements, scales=np.hstack(scales), tensor_scale=tensor_scale,
@@ -116,6 +142,36 @@ def _best_sg_em(block, costs, subgroup):
     return scales.astype(np.uint8), factors.astype(np.uint8)
 
 
+def _best_sg_special(block, costs, subgroup):
+    """Scale bytes, shape (N, 1), and factors, shape (N, subgroups), of a group's least cost.
+
+    Ties go as in `golden.sg_special`.
+    """
+    magnitudes = np.abs(block.astype(np.float64))
+    negative = np.signbit(block)
+    largest = np.abs(block).max(axis=1).view(np.uint32)[:, None]
+    best = np.full(len(block), np.inf)
+    scales = np.zeros((len(block), 1), np.uint8)
+    factors = np.zeros((len(block), block.shape[1] // subgroup), np.uint8)
+    for magnitude in SPECIAL_LIMITS:
+        for limit in 0x800000, 0:
+            code = special_scale_codes(largest, limit)
+            errors = [[], []]
+            for k in range(4):
+                steps = np.ldexp((4.0 + k) / 4, code - 127)
+                plain, special = _squares(magnitudes, steps, magnitude)
+                for own, of in zip((~negative, negative), errors, strict=True):
+                    of.append(_sums(np.where(own, special, plain) * costs, subgroup))
+            for special, tried in zip((magnitude, -magnitude), errors, strict=True):
+                byte = code - SPECIAL_SCALES[0] << 2 | SPECIALS.index(special)
+                total = np.min(tried, axis=0).sum(axis=-1)
+                better = (total < best) & (byte[:, 0] != SCALE_NAN)
+                best = np.where(better, total, best)
+                scales = np.where(better[:, None], byte, scales)
+                factors = np.where(better[:, None], np.argmin(tried, axis=0), factors)
+    return scales.astype(np.uint8), factors.astype(np.uint8)
+
+
 def _best_nvfp4(block, costs, tensor_scale):
     """Scales of a group's least cost, shape (N, 1)."""
     start = quantize_nvfp4(block, tensor_scale).scales
@@ -131,9 +187,22 @@ def _best_nvfp4(block, costs, tensor_scale):
 
 def _cost(magnitudes, steps, costs, size):
     """What errors of every ``size`` elements cost if 1 is worth ``steps``, or nothing, in codes."""
-    codes = round_magnitude(magnitudes / np.where(steps > 0, steps, np.inf), 1)
-    errors = (e2m1_integers(codes) * (steps / 2) - magnitudes)**2 * costs
-    return errors.reshape(len(errors), -1, size).sum(axis=-1)
+    errors, _ = _squares(magnitudes, np.where(steps > 0, steps, np.inf), None)
+    return _sums(errors * costs, size)
+
+
+def _squares(magnitudes, steps, special):
+    """Squared errors of E2M1 codes, and those where some have a special value's magnitude."""
+    u = magnitudes / steps
+    finite = np.where(np.isfinite(steps), steps, 0)
+    plain = (e2m1_integers(round_magnitude(u, 1)) * (finite / 2) - magnitudes)**2
+    if special is None:
+        return plain, None
+    return plain, np.where(takes_special(u, special), (special * finite - magnitudes)**2, plain)
+
+
+def _sums(values, size):
+    return values.reshape(len(values), -1, size).sum(axis=-1)
 
 
 def _check(weights, hessian, damping):
@@ -160,7 +229,8 @@ def _rounded(weights, hessian, damping, group, choose):
     ``choose`` is called for each group in ascending order with its weights as they then are, a
     float32 array of shape (N, group) whose padding is 0, and with what a squared error in each of
     its columns costs, a float64 array of shape (group,). It returns what 1 is worth in their codes,
-    a float64 array of that shape; where that is 0, codes are 0.
+    a float64 array of that shape; where that is 0, codes are 0; and what code 8 stands for, of
+    shape (N, 1), or None.
     """
     rows, k = weights.shape
     feedback, costs = _feedback(hessian.astype(np.float64), damping)
@@ -174,18 +244,32 @@ def _rounded(weights, hessian, damping, group, choose):
     for start in range(0, k, group):
         count = min(group, k - start)
         block = w[start : start + group]
-        steps = choose(np.ascontiguousarray(block.T, np.float32), costs[start : start + group]).T
+        steps, special = choose(np.ascontiguousarray(block.T, np.float32),
+                                costs[start : start + group])
+        steps = steps.T
         codes = np.zeros((group, rows), np.uint8)
         for i in range(count):
-            held = steps[i] > 0
-            codes[i] = round_magnitude(np.abs(block[i]) / np.where(held, steps[i], np.inf), 1)
-            codes[i] |= (np.signbit(block[i]) & held).astype(np.uint8) << 3
-            errors[i] = block[i] - e2m1_integers(codes[i]) * (steps[i] / 2)
+            codes[i], halves = _codes(block[i], steps[i], special)
+            errors[i] = block[i] - halves * (steps[i] / 2)
             following = feedback[start + i, start + i + 1 : start + count]
             block[i + 1 : count] -= following[:, None] * errors[i]
         w[start + count : k] -= feedback[start : start + count, start + count :].T @ errors[:count]
         elements[:, start : start + group] = codes.T
     return elements
+
+
+def _codes(values, steps, special):
+    """Codes of values, and twice what these stand for, in units of the steps."""
+    held, negative = steps > 0, np.signbit(values)
+    u = np.abs(values) / np.where(held, steps, np.inf)
+    codes = round_magnitude(u, 1)
+    if special is None:
+        codes |= (negative & held).astype(np.uint8) << 3
+        return codes, e2m1_integers(codes)
+    special = special[:, 0]
+    codes |= (negative & (codes > 0)).astype(np.uint8) << 3
+    codes[takes_special(u, np.abs(special)) & (negative == (special < 0))] = 8
+    return codes, np.where(codes == 8, 2 * special, e2m1_integers(codes))
 
 
 def _feedback(hessian, damping):

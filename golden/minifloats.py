@@ -150,6 +150,9 @@ S1P3 = _fixed(3)
 
 E8M0 = Codec(name="E8M0", bits=8, sign="none", count=255, nan=255,
              values=np.append(np.ldexp(1.0, np.arange(255) - 127), np.nan))
+E6M0 = Codec(name="E6M0", bits=6, sign="none", count=64,
+             values=np.ldexp(1.0, np.arange(64) - 31))
+"""The exponent of Sg-special's scales."""
 UE3M3 = _minifloat("UE3M3", 3, 3, sign="none", bias=3, count=0x3F)
 UE4M3 = _minifloat("UE4M3", 4, 3, sign="none", bias=7, count=0x7F)
 UE5M3 = _minifloat("UE5M3", 5, 3, sign="none", bias=15, count=0xFF)
@@ -160,5 +163,5 @@ E6M2 = Codec(name="E6M2", bits=8, sign="none", count=255, nan=255,
 
 CODECS = {codec.name: codec
           for codec in (E2M1, E2M3, E3M2, E4M3, E5M2, E0M3, INT4, INT8, S1P1, S1P2, S1P3, E8M0,
-                        UE3M3, UE4M3, UE5M3, E6M2)}
+                        E6M0, UE3M3, UE4M3, UE5M3, E6M2)}
 """All by name."""

@@ -4,9 +4,9 @@
 every element once: to nearest, ties to the even code (HiF4: away from zero, RaZeR: to its special
 value), saturating at the largest magnitude. Float32 subnormals are exact. A group that holds NaN or
 an infinity becomes a NaN group: its scale is the code of NaN, all else 0. An all-zero group has
-scale code 0. The sign of a zero is kept by elements with a sign bit, but not by RaZeR and M2XFP
-mixed; under an E3M3, E4M3 or E5M3 scale of 0 all elements are +0. Values read back rounded once to
-float32, where what is beyond its range reads as an infinity.
+scale code 0. The sign of a zero is kept by elements with a sign bit, but not by RaZeR, M2XFP mixed
+and Sg-special; under an E3M3, E4M3 or E5M3 scale of 0 all elements are +0. Values read back rounded
+once to float32, where what is beyond its range reads as an infinity.
 
 Where a paper leaves a choice open that changes results, the format's own docstring says which and
 what was taken: `sg_ee`, `elem_em` (top-2), `mxfp4_plus`, `float_scales.razer_weights` and
@@ -21,9 +21,9 @@ from . import float_scales
 from .blocks import Blocks, Format, assemble, scaled_values
 from .decoder import dequantize
 from .design_space import SUBGROUPS, elem_em, sg_ee, sg_em
-from .formats import SCALE_MAX, groups_of
+from .formats import SCALE_MAX, SPECIALS, groups_of
 from .hif4 import HIF4
-from .minifloats import E0M3, E2M1, E2M3, E3M2, E4M3, E5M2, E8M0, INT8, S1P1, S1P3
+from .minifloats import E0M3, E2M1, E2M3, E3M2, E4M3, E5M2, E6M0, E8M0, INT8, S1P1, S1P3
 from .mxfp4 import quantize_mxfp4
 from .quantization_engine import quantize_activations, scaled_magnitudes
 from .weight_encoder import quantize_weights
@@ -126,8 +126,8 @@ def mxfp4_plus():
                                            for v in E0M3.values]))
 
 
-def _m2xfp(name, quantize, **options):
-    return Format(name=name, group=32, element=E2M1, scale=E8M0, subgroup=8,
+def _m2xfp(name, quantize, *, element=E2M1, scale=E8M0, **options):
+    return Format(name=name, group=32, element=element, scale=scale, subgroup=8,
                   metadata_bits=2, quantize=quantize, dequantize=dequantize, **options)
 
 
@@ -139,12 +139,23 @@ def _m2xfp_mixed():
                   special_groups=np.stack([np.pad([v, 1], (0, 30)) for v in refined]))
 
 
+def _m2xfp_special(name, quantize):
+    # Under every scale; -8 lacks the highest one, where its byte is NaN's.
+    specials = [s for s in SPECIALS if s != -8]
+    return _m2xfp(name, partial(quantize, encoding="sg-special"), element=float_scales.RAZER,
+                  scale=E6M0, zero_signs=False,
+                  special_groups=np.stack([np.resize([s, *E2M1.values[:8]], 32)
+                                           for s in specials]))
+
+
 FORMATS = {f.name: f for f in (
     Format(name="MXFP4", group=32, element=E2M1, scale=E8M0,
            quantize=_quantize_mxfp4, dequantize=partial(_dequantize_mx, codec=E2M1)),
     _m2xfp("M2XFP activations", quantize_activations),
     _m2xfp("M2XFP Sg-threshold", partial(quantize_activations, encoding="sg-threshold")),
     _m2xfp_mixed(),
+    _m2xfp_special("M2XFP Sg-special", quantize_activations),
+    _m2xfp_special("M2XFP Sg-special weights", quantize_weights),
     _m2xfp("M2XFP weights", quantize_weights),
     _m2xfp("M2XFP weights fixed", partial(quantize_weights, adaptive=False)),
     mxfp4_plus(),

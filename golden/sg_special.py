@@ -10,6 +10,7 @@ from .formats import (
     e2m1_integers,
     groups_of,
     round_magnitude,
+    special_scale_codes,
 )
 from .quantized import Quantized
 
@@ -23,8 +24,7 @@ def definition(x, *, kind, adaptive, group=32, subgroup=8):
     finite = np.isfinite(groups).all(axis=-1)
     groups = np.where(finite[..., None], groups, np.float32(0))
     largest = np.abs(groups).max(axis=-1).view(np.uint32)
-    # Under the lower one of a group's scales.
-    lowest = _scales(largest, 0x800000)
+    lowest, floor = special_scale_codes(largest, 0x800000), special_scale_codes(largest, 0)
     shape = (*finite.shape, group // subgroup)
 
     best = np.full(finite.shape, np.inf)
@@ -32,7 +32,7 @@ def definition(x, *, kind, adaptive, group=32, subgroup=8):
     elements = np.zeros(groups.shape, np.uint8)
     metadata = np.zeros(shape, np.uint8)
     for magnitude, limit in SPECIAL_LIMITS.items():
-        for code in (lowest, _scales(largest, 0)) if adaptive else (_scales(largest, limit),):
+        for code in (lowest, floor) if adaptive else (special_scale_codes(largest, limit),):
             # What is above 16 counts as 16: a scale that is as high as it gets.
             u = np.minimum(np.ldexp(np.abs(groups).astype(np.float64), 127 - code[..., None]), 16)
             v = np.copysign(u, groups).reshape(*shape, subgroup)
@@ -55,12 +55,6 @@ def definition(x, *, kind, adaptive, group=32, subgroup=8):
     return Quantized(kind=kind, encoding="sg-special", shape=x.shape, group=group,
                      subgroup=subgroup, elements=plane(elements, 0), metadata=plane(metadata, 0),
                      scales=plane(scales, SCALE_NAN))
-
-
-def _scales(largest, limit):
-    """E8M0 codes by bits of magnitudes: floor, or one lower if the mantissa is below the limit."""
-    codes = (largest >> 23).astype(np.int32) - 2 - ((largest & 0x7FFFFF) < limit)
-    return np.clip(codes, *SPECIAL_SCALES)
 
 
 def _best_factors(v, special):

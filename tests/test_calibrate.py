@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from golden import __main__ as command
-from golden import calibrate, convert, dequantize, models, quantize_activations
+from golden import (
+    calibrate,
+    convert,
+    dequantize,
+    models,
+    quantize_activations,
+    quantize_weights,
+)
 from golden.gptq import gptq, gptq_nvfp4
 from golden.nvfp4 import dequantize_nvfp4, quantize_nvfp4, tensor_scale_of
 from golden.quantized import Quantized
@@ -124,7 +131,8 @@ def test_sequences_of_both_ends():
 
 
 def test_losses_table():
-    names = [*calibrate.BEFORE, *calibrate.AFTER_NVFP4, *calibrate.AFTER]
+    names = [*calibrate.BEFORE, *calibrate.AFTER_NVFP4, *calibrate.AFTER,
+             *calibrate.AFTER_SPECIAL]
     found = {name: [(5.0, 1.0), (7.0, 1.0)] for name in names} | {
         "calibrated NVFP4": [(1.0, 0.5), (3.0, 0.6)],
         "calibrated NVFP4, searched": [(0.5, 0.5), (1.5, 0.7)],
@@ -142,7 +150,8 @@ def test_losses_table():
         ["less", "calibrated", "NVFP4", "calibrated", "NVFP4,", "searched"], ["loss", "KL"] * 2]
     # Those of the differences, not of the means.
     cells = {row[:32].strip(): row[32:].replace("+-", "").split() for row in less}
-    assert list(cells) == ["calibrated NVFP4, searched", *calibrate.AFTER]
+    assert list(cells) == ["calibrated NVFP4, searched", *calibrate.AFTER,
+                           *calibrate.AFTER_SPECIAL]
     assert cells["calibrated NVFP4, searched"] == [
         "-1.000", "0.500", "0.050", "0.050", *["0.000"] * 4]
     assert cells["calibrated M2XFP"] == [
@@ -162,6 +171,9 @@ def test_planes_are_written_as_convert_does(tmp_path):
         planes = [reader.read(f"a.weight.{name}") for name in ("elements", "metadata", "scales")]
         assert Quantized.unpack(*planes, kind="weight", shape=w.shape).pack() == q.pack()
         assert reader.read("norm.weight") == norm.tobytes()
+    other = quantize_weights(w, encoding="sg-special")
+    with pytest.raises(ValueError, match="^w must be of encoding 'sg-em', not 'sg-special'$"):
+        convert.write(path, {"w": (w, other)}, {})
     error = float(np.sum((dequantize(q).astype(float) - w) ** 2) / np.sum(w.astype(float) ** 2))
     assert manifest["tensors"]["a.weight"]["relative_squared_error"] == pytest.approx(error)
     with pytest.raises(convert.BadFile, match="two tensors would both be written as 'a.scales'"):
@@ -282,8 +294,9 @@ def test_evaluation(torch, tmp_path):
     model = calibrate.load(folder)
     with torch.inference_mode():
         right = [[loss(model.network, row) for row in text] for text in (tokens, others)]
-    assert calibrate.calibrate(model, tokens).nvfp4 == {}
-    result = calibrate.calibrate(model, tokens, nvfp4=True)
+    plain = calibrate.calibrate(model, tokens)
+    assert plain.nvfp4 == plain.special == {}
+    result = calibrate.calibrate(model, tokens, rivals=True)
     evaluated = calibrate.evaluate(model, result, [tokens, others])
     assert len(evaluated) == 2
 
@@ -306,12 +319,15 @@ def test_evaluation(torch, tmp_path):
             (", searched", lambda name, x: FORMATS["NVFP4 searched"].round_trip(x))):
         check(f"calibrated NVFP4{shown}", quantize,
               lambda name, w: dequantize_nvfp4(result.nvfp4[f"{name}.weight"]))
+    check("calibrated M2XFP, Sg-special",
+          lambda name, x: dequantize(quantize_activations(x, encoding="sg-special")),
+          lambda name, w: dequantize(result.special[f"{name}.weight"]))
     assert torch.equal(model.linears["model.layers.0.mlp.up_proj"].weight, torch.from_numpy(
         dequantize(result.weights["model.layers.0.mlp.up_proj.weight"][1])))
 
 
 def test_nvfp4_gets_the_same_help(torch, tmp_path):
-    """Scales and inputs of each layer, whose tensor scale is its own."""
+    """Scales and inputs of each layer, whose tensor scale is its own; and so does Sg-special."""
     model = calibrate.load(checkpoint(tmp_path / "model"))
     tokens = np.random.default_rng(5).integers(0, len(WORDS), (2, 24))
     seen = {}
@@ -322,7 +338,7 @@ def test_nvfp4_gets_the_same_help(torch, tmp_path):
     with models.captured(model.linears, see), torch.inference_mode():
         for row in tokens:
             model.network(torch.from_numpy(row[None]))
-    result = calibrate.calibrate(model, tokens, scaling=False, nvfp4=True)
+    result = calibrate.calibrate(model, tokens, scaling=False, rivals=True)
     assert result.nvfp4.keys() == result.weights.keys()
     for name, linear in model.linears.items():
         w = linear.weight.detach().numpy()
@@ -331,10 +347,15 @@ def test_nvfp4_gets_the_same_help(torch, tmp_path):
         assert np.array_equal(q.elements, expected.elements)
         assert (q.scales == expected.scales).all()
         assert q.tensor_scale == tensor_scale_of(w)
-    scaled = calibrate.calibrate(model, tokens, feedback=False, nvfp4=True)
+        q = result.special[f"{name}.weight"]
+        assert q.pack() == gptq(w, seen[name], damping=calibrate.DAMPING,
+                                encoding="sg-special").pack()
+    scaled = calibrate.calibrate(model, tokens, feedback=False, rivals=True)
     for name, (w, _) in scaled.weights.items():
         expected = quantize_nvfp4(w, tensor_scale_of(w))
         assert np.array_equal(scaled.nvfp4[name].elements, expected.elements)
+        expected = quantize_weights(w, encoding="sg-special")
+        assert scaled.special[name].pack() == expected.pack()
 
 
 def test_command(torch, tmp_path, monkeypatch, capsys):
@@ -383,11 +404,11 @@ def test_command(torch, tmp_path, monkeypatch, capsys):
     for printed, name in (one, "text"), (two, "other"):
         head, *lines = printed.splitlines()
         assert head.startswith(f"on {name} ")
-        cells = {line[:32].strip(): line[32:] for line in lines[:10]}
+        cells = {line[:32].strip(): line[32:] for line in lines[:12]}
         losses.append(cells)
-        for same in "NVFP4", "M2XFP", "M2XFP, Sg-threshold":
+        for same in "NVFP4", "M2XFP", "M2XFP, Sg-threshold", "M2XFP, Sg-special":
             assert cells[same] == cells[f"calibrated {same}"]
-        assert len(set(cells.values())) == 7
+        assert len(set(cells.values())) == 8
     assert losses[0] != losses[1]
     other.write_text("w1 " * 99)
     assert command.main([*arguments, "--evaluate-text", str(other)]) == 1

@@ -1,5 +1,7 @@
 """Error feedback, against the conditional minimum solved anew for every column."""
 
+from functools import partial
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -24,9 +26,12 @@ def plain_nvfp4(w):
     return quantize_nvfp4(w, tensor_scale_of(w))
 
 
+SPECIAL = {"encoding": "sg-special"}
+
 FORMATS = pytest.mark.parametrize("plain, tuned, values", [
     (quantize_weights, gptq, dequantize), (plain_nvfp4, gptq_nvfp4, dequantize_nvfp4),
-], ids=["Sg-EM", "NVFP4"])
+    (partial(quantize_weights, **SPECIAL), partial(gptq, **SPECIAL), dequantize),
+], ids=["Sg-EM", "NVFP4", "Sg-special"])
 
 
 def same(left, right):
@@ -37,16 +42,55 @@ def same(left, right):
 GRID = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])
 
 
-def nearest(part, step):
-    """Indices into the grid."""
-    return np.abs(np.abs(part)[..., None] - GRID * np.expand_dims(step, -1)).argmin(axis=-1)
+GRID = np.concatenate([-GRID[:0:-1], GRID])
+
+
+def nearest(part, offered):
+    """Of the values offered to each element, along the last axis, the nearest one."""
+    offered = np.broadcast_to(offered, (*part.shape, offered.shape[-1]))
+    found = np.abs(part[..., None] - offered).argmin(axis=-1)[..., None]
+    return np.take_along_axis(offered, found, -1)[..., 0]
 
 
 def cost(part, step, costs):
-    return float((((np.abs(part) - GRID[nearest(part, step)] * step) ** 2) * costs).sum())
+    return float((((part - nearest(part, GRID * step)) ** 2) * costs).sum())
 
 
-def sg_em_steps(subgroup):
+def grids(steps_of):
+    """Values offered to each element, shape (rows, columns, count), of its step."""
+    return lambda part, costs: steps_of(part, costs)[..., None] * GRID
+
+
+def sg_em_grids(subgroup):
+    return grids(_sg_em_steps(subgroup))
+
+
+def sg_special_grids(subgroup):
+    def offered(part, costs):
+        rows = []
+        for row in part.astype(np.float64):
+            floor = 2.0 ** (np.floor(np.log2(np.abs(row).max())) - 2)
+            groups = list(zip(row.reshape(-1, subgroup), costs.reshape(-1, subgroup), strict=True))
+            best = None
+            for magnitude in 5, 8:
+                for scale in floor / 2, floor:
+                    for special in magnitude, -magnitude:
+                        tried = []
+                        for x, c in groups:
+                            values = [np.append(GRID, special) * scale * (1 + k / 4)
+                                      for k in range(4)]
+                            errors = [float(((x - nearest(x, v)) ** 2 * c).sum()) for v in values]
+                            k = int(np.argmin(errors))
+                            tried.append((errors[k], values[k]))
+                        total = sum(error for error, _ in tried)
+                        if best is None or total < best[0]:
+                            best = total, np.repeat([v for _, v in tried], subgroup, axis=0)
+            rows.append(best[1])
+        return np.array(rows)
+    return offered
+
+
+def _sg_em_steps(subgroup):
     def steps(part, costs):
         rows = []
         for row in part.astype(np.float64):
@@ -60,7 +104,11 @@ def sg_em_steps(subgroup):
     return steps
 
 
-def nvfp4_steps(w):
+def nvfp4_grids(w):
+    return grids(_nvfp4_steps(w))
+
+
+def _nvfp4_steps(w):
     tensor_scale = np.float64(np.float32(np.abs(w).max().astype(np.float64) / 2688))
     offered = np.arange(0x7F, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float64)
 
@@ -78,7 +126,7 @@ def nvfp4_steps(w):
     return steps
 
 
-def slowly(w, hessian, damping, group, steps_of):
+def slowly(w, hessian, damping, group, offered_to):
     """GPTQ's values: before each column, all that are left are at the quadratic form's minimum."""
     k = w.shape[1]
     h = hessian + damping * np.trace(hessian) / k * np.eye(k)
@@ -97,24 +145,25 @@ def slowly(w, hessian, damping, group, steps_of):
         if column % group == 0:
             part = np.zeros((len(w), group), np.float32)
             part[:, : k - column] = now[:, column : column + group]
-            steps = steps_of(part, costs[column : column + group])
-        step = steps[:, column % group]
-        value = GRID[nearest(now[:, column], step)] * step
-        fixed[:, column] = np.copysign(value, now[:, column])
+            offered = offered_to(part, costs[column : column + group])
+        fixed[:, column] = nearest(now[:, column], offered[:, column % group])
     return fixed
 
 
 @pytest.mark.parametrize("k, group, subgroup", [
     (96, 32, 8), (70, 32, 8), (40, 16, 4), (33, 32, 32),
 ])
-def test_against_minimum_before_every_column(k, group, subgroup):
+@pytest.mark.parametrize("encoding, grids_of", [("sg-em", sg_em_grids),
+                                                ("sg-special", sg_special_grids)])
+def test_against_minimum_before_every_column(k, group, subgroup, encoding, grids_of):
     rng = np.random.default_rng(k)
     w = rng.standard_t(4, (12, k)).astype(np.float32)
     hessian = hessian_of(rng, k)
-    q = gptq(w, hessian, damping=0.02, group=group, subgroup=subgroup)
-    assert (q.kind, q.shape, q.group, q.subgroup) == ("weight", w.shape, group, subgroup)
+    q = gptq(w, hessian, damping=0.02, group=group, subgroup=subgroup, encoding=encoding)
+    assert (q.kind, q.encoding, q.shape) == ("weight", encoding, w.shape)
+    assert (q.group, q.subgroup) == (group, subgroup)
     assert not q.elements[:, k:].any()
-    expected = slowly(w, hessian, 0.02, group, sg_em_steps(subgroup))
+    expected = slowly(w, hessian, 0.02, group, grids_of(subgroup))
     assert np.array_equal(dequantize(q), expected.astype(np.float32))
 
 
@@ -127,7 +176,7 @@ def test_nvfp4_against_minimum_before_every_column(k):
     assert (q.shape, q.tensor_scale) == (w.shape, tensor_scale_of(w))
     assert (q.elements.shape, q.scales.shape) == ((12, -(-k // 16) * 16), (12, -(-k // 16)))
     assert not q.elements[:, k:].any()
-    expected = slowly(w, hessian, 0.02, 16, nvfp4_steps(w))
+    expected = slowly(w, hessian, 0.02, 16, nvfp4_grids(w))
     assert np.array_equal(dequantize_nvfp4(q), expected.astype(np.float32))
 
 
@@ -140,7 +189,7 @@ def test_nvfp4_groups_too_small_for_a_scale():
     assert not q.scales[:, 0].any()
     assert not q.elements[:, :16].any()
     assert np.array_equal(dequantize_nvfp4(q),
-                          slowly(w, hessian, 0.01, 16, nvfp4_steps(w)).astype(np.float32))
+                          slowly(w, hessian, 0.01, 16, nvfp4_grids(w)).astype(np.float32))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 32), (7, 100)])
@@ -150,22 +199,24 @@ def test_without_correlation_weights_are_rounded(shape, hessian):
     w[0, 0] = -0.0
     h = hessian(shape[1])
     assert same(gptq(w, h), quantize_weights(w))
+    assert same(gptq(w, h, **SPECIAL), quantize_weights(w, **SPECIAL))
     # Of NVFP4 the scales are searched.
     errors = [output_error(dequantize_nvfp4(q), w, np.eye(shape[1]))
               for q in (gptq_nvfp4(w, h), plain_nvfp4(w))]
     assert errors[0] < errors[1] or w.size == 1
 
 
-@pytest.mark.parametrize("tuned, group, steps, values", [
-    (gptq, 32, lambda w: sg_em_steps(8), dequantize),
-    (gptq_nvfp4, 16, nvfp4_steps, dequantize_nvfp4),
-], ids=["Sg-EM", "NVFP4"])
-def test_scales_suit_the_columns_that_count(tuned, group, steps, values):
+@pytest.mark.parametrize("tuned, group, grids_of, values", [
+    (gptq, 32, lambda w: sg_em_grids(8), dequantize),
+    (gptq_nvfp4, 16, nvfp4_grids, dequantize_nvfp4),
+    (partial(gptq, **SPECIAL), 32, lambda w: sg_special_grids(8), dequantize),
+], ids=["Sg-EM", "NVFP4", "Sg-special"])
+def test_scales_suit_the_columns_that_count(tuned, group, grids_of, values):
     rng = np.random.default_rng(6)
     w, sizes = rng.standard_t(3, (20, 96)).astype(np.float32), 4.0 ** rng.integers(-5, 6, 96)
     found = values(tuned(w, np.diag(sizes), damping=1e-9))
     assert np.array_equal(
-        found, slowly(w, np.diag(sizes), 1e-9, group, steps(w)).astype(np.float32))
+        found, slowly(w, np.diag(sizes), 1e-9, group, grids_of(w)).astype(np.float32))
     plain = values(tuned(w, np.eye(96)))
     assert output_error(found, w, np.diag(sizes)) < 0.7 * output_error(plain, w, np.diag(sizes))
 
@@ -228,6 +279,8 @@ def test_wrong_arguments(w, hessian, options, error, message, plain, tuned, valu
         tuned(w, hessian, **options)
 
 
-def test_wrong_group():
+def test_wrong_group_and_encoding():
     with pytest.raises(ValueError, match=r"^group must be one of \(16, 32\), not 64"):
         gptq(W, H, group=64)
+    with pytest.raises(ValueError, match="^encoding must be one of .*'sg-special'., not 'mixed'$"):
+        gptq(W, H, encoding="mixed")
