@@ -25,8 +25,9 @@ from . import convert, models
 from .command import Parser
 from .decoder import dequantize
 from .evaluation import FLOAT, Evaluation, scheme
-from .gptq import gptq, gptq_nvfp4
+from .gptq import gptq, gptq_nvfp4, gptq_razer
 from .nvfp4 import dequantize_nvfp4, quantize_nvfp4, tensor_scale_of
+from .rivals import FORMATS
 from .safetensors import BadFile, replacing
 from .weight_encoder import quantize_weights
 
@@ -35,6 +36,8 @@ FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 
 DAMPING = 0.01
 """Of GPTQ."""
+
+RAZER = FORMATS["RaZeR weights"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -323,6 +326,8 @@ class Calibrated:
         "plain", as `quantize_weights` rounds the weights of the model, and "calibrated".
     nvfp4 : dict of str to QuantizedNvfp4
         The scaled weights in NVFP4, by the tensors' names, if rivals were wanted.
+    razer : dict of str to Blocks
+        The same in RaZeR.
     special : dict of str to Quantized
         The same in Sg-special, which the hardware does not read.
     """
@@ -332,6 +337,7 @@ class Calibrated:
     scales: dict
     errors: dict
     nvfp4: dict
+    razer: dict
     special: dict
 
 
@@ -349,7 +355,7 @@ def calibrate(model, tokens, *, scaling=True, feedback=True, rivals=False):
     feedback : bool
         Whether weights are rounded by GPTQ, or each on its own.
     rivals : bool
-        Whether the same is done for NVFP4 and for Sg-special, too, for comparison.
+        Whether the same is done for NVFP4, RaZeR and Sg-special, too, for comparison.
 
     Returns
     -------
@@ -366,7 +372,7 @@ def calibrate(model, tokens, *, scaling=True, feedback=True, rivals=False):
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     tensors = _tensors(model.network)
     hessians = _hessians(model, tokens)
-    scales, weights, errors, nvfp4, special = {}, {}, {}, {}, {}
+    scales, weights, errors, nvfp4, razer, special = ({} for _ in range(6))
     with tqdm(total=len(hessians), unit="input", leave=False, disable=None) as bar:
         for prefix in _prefixes(model):
             plain = {}
@@ -401,12 +407,14 @@ def calibrate(model, tokens, *, scaling=True, feedback=True, rivals=False):
                         # One by one, as each has a tensor scale of its own.
                         nvfp4[name] = (gptq_nvfp4(w[rows], hessian, damping=DAMPING) if feedback
                                        else quantize_nvfp4(w[rows], tensor_scale_of(w[rows])))
+                        razer[name] = (gptq_razer(w[rows], hessian, damping=DAMPING) if feedback
+                                       else RAZER.quantize(w[rows]))
                     weights[name] = tensors.pop(name), part
                     errors[name] = {"plain": plain[name],
                                     "calibrated": _output_error(part, w[rows], hessian)}
                 bar.update()
     return Calibrated(weights=weights, others=tensors, scales=scales, errors=errors, nvfp4=nvfp4,
-                      special=special)
+                      razer=razer, special=special)
 
 
 def _rows(q, rows):
@@ -470,6 +478,7 @@ def table(result):
 BEFORE = {
     "MXFP4": "MXFP4",
     "NVFP4": "NVFP4",
+    "RaZeR": "RaZeR weights/RaZeR activations",
     "M2XFP": "M2XFP",
     "M2XFP, Sg-threshold": "M2XFP weights/M2XFP Sg-threshold",
     "M2XFP, Sg-special": "M2XFP Sg-special weights/M2XFP Sg-special",
@@ -481,6 +490,9 @@ AFTER_NVFP4 = {
     "calibrated NVFP4, searched": "float/NVFP4 searched",
 }
 """The same with weights calibrated for NVFP4 in the place of the model's."""
+
+AFTER_RAZER = {"calibrated RaZeR": "float/RaZeR activations"}
+"""The same with those for RaZeR."""
 
 AFTER = {
     "calibrated M2XFP": "float/M2XFP activations",
@@ -515,7 +527,7 @@ def evaluate(model, result, texts):
 
     evaluation = Evaluation(model)
     found = [{} for _ in texts]
-    count = 1 + sum(map(len, (BEFORE, AFTER_NVFP4, AFTER_SPECIAL, AFTER)))
+    count = 1 + sum(map(len, (BEFORE, AFTER_NVFP4, AFTER_RAZER, AFTER_SPECIAL, AFTER)))
     with tqdm(total=sum(map(len, texts)) * count, unit="sequence", leave=False,
               disable=None) as bar:
         def losses(chosen, tokens):
@@ -540,6 +552,8 @@ def evaluate(model, result, texts):
         run(BEFORE)
         put({name: dequantize_nvfp4(q) for name, q in result.nvfp4.items()})
         run(AFTER_NVFP4)
+        put({name: RAZER.dequantize(q) for name, q in result.razer.items()})
+        run(AFTER_RAZER)
         put({name: dequantize(q) for name, q in result.special.items()})
         run(AFTER_SPECIAL)
         put({name: dequantize(q) for name, (_, q) in result.weights.items()})
@@ -552,7 +566,7 @@ def losses_table(found, text):
 
     The latter are those of calibrated models, from either NVFP4, taken sequence by sequence.
     """
-    order = BEFORE | AFTER_NVFP4 | AFTER | AFTER_SPECIAL
+    order = BEFORE | AFTER_NVFP4 | AFTER_RAZER | AFTER | AFTER_SPECIAL
     pairs = {name: np.array(found[name]) for name in order}
     worst = pairs["MXFP4"][:, 0].mean()
 
@@ -569,7 +583,7 @@ def losses_table(found, text):
 
     lines += [f"{'less':<32}" + "".join(f"{rival:>34}" for rival in AFTER_NVFP4),
               f"{'':<32}" + differences(["loss", "KL"] * len(AFTER_NVFP4))]
-    _, *others = AFTER_NVFP4 | AFTER | AFTER_SPECIAL
+    _, *others = AFTER_NVFP4 | AFTER_RAZER | AFTER | AFTER_SPECIAL
     lines += [f"{name:<32}" + differences(mean(values) for rival in AFTER_NVFP4
                                           for values in (pairs[name] - pairs[rival]).T)
               for name in others]

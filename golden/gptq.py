@@ -1,7 +1,8 @@
-"""Weights of the least output error: GPTQ (arXiv 2210.17323) for M2XFP and for NVFP4."""
+"""Weights of the least output error: GPTQ (arXiv 2210.17323) for M2XFP, NVFP4 and RaZeR."""
 
 import numpy as np
 
+from .blocks import Blocks
 from .formats import (
     SCALE_MAX,
     SCALE_NAN,
@@ -16,7 +17,15 @@ from .formats import (
     split_scales,
     takes_special,
 )
-from .nvfp4 import E4M3_VALUES, GROUP, QuantizedNvfp4, quantize_nvfp4, tensor_scale_of
+from .minifloats import UE3M3
+from .nvfp4 import (
+    E4M3_VALUES,
+    GROUP,
+    TENSOR_SCALE_MIN,
+    QuantizedNvfp4,
+    quantize_nvfp4,
+    tensor_scale_of,
+)
 from .nvfp4 import SCALE_MAX as NVFP4_SCALE_MAX
 from .quantized import ENCODINGS, Quantized
 from .weight_encoder import quantize_weights
@@ -118,6 +127,65 @@ def gptq_nvfp4(weights, hessian, *, damping=0.01):
     elements = _rounded(weights, hessian, damping, GROUP, choose)
     return QuantizedNvfp4(elements=elements, scales=np.hstack(scales), tensor_scale=tensor_scale,
                           shape=weights.shape)
+
+
+def gptq_razer(weights, hessian, *, damping=0.01):
+    """The same for RaZeR (`golden.float_scales.razer_weights`), whose special values M2XFP shares.
+
+    Scales are searched as in `gptq_nvfp4`, around the one that each special value has there; of
+    equals the first special value wins.
+
+    Parameters
+    ----------
+    weights, hessian, damping
+        As of `gptq`.
+
+    Returns
+    -------
+    golden.blocks.Blocks
+        Of the format "RaZeR weights".
+
+    Raises
+    ------
+    TypeError, ValueError
+        As of `gptq`.
+    """
+    _check(weights, hessian, damping)
+    largest = np.abs(weights.astype(np.float64)).max()
+    tensor_scale = max(np.float32(largest / (6 * UE3M3.largest)), TENSOR_SCALE_MIN)
+    scales = []
+
+    def choose(block, costs):
+        codes, selectors = _best_razer(block, costs, tensor_scale)
+        scales.append(codes | selectors << UE3M3.bits)
+        steps = UE3M3.decode(codes) * np.float64(tensor_scale)
+        return steps.repeat(GROUP, axis=1), np.array(SPECIALS)[selectors]
+
+    elements = _rounded(weights, hessian, damping, GROUP, choose)
+    return Blocks(elements=elements, scales=np.hstack(scales), tensor_scale=tensor_scale,
+                  shape=weights.shape)
+
+
+def _best_razer(block, costs, tensor_scale):
+    """Scales and selectors of a group's least cost, shape (N, 1)."""
+    magnitudes = np.abs(block.astype(np.float64))
+    negative = np.signbit(block)
+    largest = magnitudes.max(axis=1, keepdims=True)
+    best = np.full((len(block), 1), np.inf)
+    scales, selectors = np.zeros((2, len(block), 1), np.uint8)
+    for selector, special in enumerate(SPECIALS):
+        start = UE3M3.magnitude_codes(largest / (max(6, abs(special)) * np.float64(tensor_scale)))
+        for bias in (0, -1, 1, -2, 2):
+            code = np.clip(start + bias, 1, UE3M3.count - 1)
+            plain, own = _squares(magnitudes, UE3M3.decode(code) * np.float64(tensor_scale),
+                                  abs(special))
+            total = _sums(np.where(negative == (special < 0), own, plain) * costs, GROUP)
+            # An all-zero group keeps scale 0.
+            better = (total < best) & (largest > 0)
+            best = np.where(better, total, best)
+            scales = np.where(better, code, scales)
+            selectors = np.where(better, selector, selectors)
+    return scales.astype(np.uint8), selectors.astype(np.uint8)
 
 
 def _best_sg_em(block, costs, subgroup):

@@ -15,7 +15,7 @@ from golden import (
     quantize_activations,
     quantize_weights,
 )
-from golden.gptq import gptq, gptq_nvfp4
+from golden.gptq import gptq, gptq_nvfp4, gptq_razer
 from golden.nvfp4 import dequantize_nvfp4, quantize_nvfp4, tensor_scale_of
 from golden.quantized import Quantized
 from golden.rivals import FORMATS
@@ -131,8 +131,8 @@ def test_sequences_of_both_ends():
 
 
 def test_losses_table():
-    names = [*calibrate.BEFORE, *calibrate.AFTER_NVFP4, *calibrate.AFTER,
-             *calibrate.AFTER_SPECIAL]
+    names = [*calibrate.BEFORE, *calibrate.AFTER_NVFP4, *calibrate.AFTER_RAZER,
+             *calibrate.AFTER, *calibrate.AFTER_SPECIAL]
     found = {name: [(5.0, 1.0), (7.0, 1.0)] for name in names} | {
         "calibrated NVFP4": [(1.0, 0.5), (3.0, 0.6)],
         "calibrated NVFP4, searched": [(0.5, 0.5), (1.5, 0.7)],
@@ -150,8 +150,8 @@ def test_losses_table():
         ["less", "calibrated", "NVFP4", "calibrated", "NVFP4,", "searched"], ["loss", "KL"] * 2]
     # Those of the differences, not of the means.
     cells = {row[:32].strip(): row[32:].replace("+-", "").split() for row in less}
-    assert list(cells) == ["calibrated NVFP4, searched", *calibrate.AFTER,
-                           *calibrate.AFTER_SPECIAL]
+    assert list(cells) == ["calibrated NVFP4, searched", *calibrate.AFTER_RAZER,
+                           *calibrate.AFTER, *calibrate.AFTER_SPECIAL]
     assert cells["calibrated NVFP4, searched"] == [
         "-1.000", "0.500", "0.050", "0.050", *["0.000"] * 4]
     assert cells["calibrated M2XFP"] == [
@@ -295,7 +295,7 @@ def test_evaluation(torch, tmp_path):
     with torch.inference_mode():
         right = [[loss(model.network, row) for row in text] for text in (tokens, others)]
     plain = calibrate.calibrate(model, tokens)
-    assert plain.nvfp4 == plain.special == {}
+    assert plain.nvfp4 == plain.razer == plain.special == {}
     result = calibrate.calibrate(model, tokens, rivals=True)
     evaluated = calibrate.evaluate(model, result, [tokens, others])
     assert len(evaluated) == 2
@@ -319,6 +319,8 @@ def test_evaluation(torch, tmp_path):
             (", searched", lambda name, x: FORMATS["NVFP4 searched"].round_trip(x))):
         check(f"calibrated NVFP4{shown}", quantize,
               lambda name, w: dequantize_nvfp4(result.nvfp4[f"{name}.weight"]))
+    check("calibrated RaZeR", lambda name, x: FORMATS["RaZeR activations"].round_trip(x),
+          lambda name, w: calibrate.RAZER.dequantize(result.razer[f"{name}.weight"]))
     check("calibrated M2XFP, Sg-special",
           lambda name, x: dequantize(quantize_activations(x, encoding="sg-special")),
           lambda name, w: dequantize(result.special[f"{name}.weight"]))
@@ -326,8 +328,8 @@ def test_evaluation(torch, tmp_path):
         dequantize(result.weights["model.layers.0.mlp.up_proj.weight"][1])))
 
 
-def test_nvfp4_gets_the_same_help(torch, tmp_path):
-    """Scales and inputs of each layer, whose tensor scale is its own; and so does Sg-special."""
+def test_rivals_get_the_same_help(torch, tmp_path):
+    """Scales and inputs of each layer, and a tensor scale of its own where there is one."""
     model = calibrate.load(checkpoint(tmp_path / "model"))
     tokens = np.random.default_rng(5).integers(0, len(WORDS), (2, 24))
     seen = {}
@@ -347,6 +349,10 @@ def test_nvfp4_gets_the_same_help(torch, tmp_path):
         assert np.array_equal(q.elements, expected.elements)
         assert (q.scales == expected.scales).all()
         assert q.tensor_scale == tensor_scale_of(w)
+        expected = gptq_razer(w, seen[name], damping=calibrate.DAMPING)
+        q = result.razer[f"{name}.weight"]
+        assert np.array_equal(q.elements, expected.elements)
+        assert np.array_equal(q.scales, expected.scales)
         q = result.special[f"{name}.weight"]
         assert q.pack() == gptq(w, seen[name], damping=calibrate.DAMPING,
                                 encoding="sg-special").pack()
@@ -404,11 +410,11 @@ def test_command(torch, tmp_path, monkeypatch, capsys):
     for printed, name in (one, "text"), (two, "other"):
         head, *lines = printed.splitlines()
         assert head.startswith(f"on {name} ")
-        cells = {line[:32].strip(): line[32:] for line in lines[:12]}
+        cells = {line[:32].strip(): line[32:] for line in lines[:14]}
         losses.append(cells)
-        for same in "NVFP4", "M2XFP", "M2XFP, Sg-threshold", "M2XFP, Sg-special":
+        for same in "NVFP4", "RaZeR", "M2XFP", "M2XFP, Sg-threshold", "M2XFP, Sg-special":
             assert cells[same] == cells[f"calibrated {same}"]
-        assert len(set(cells.values())) == 8
+        assert len(set(cells.values())) == 9
     assert losses[0] != losses[1]
     other.write_text("w1 " * 99)
     assert command.main([*arguments, "--evaluate-text", str(other)]) == 1

@@ -6,8 +6,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from golden import dequantize, quantize_weights
-from golden.gptq import gptq, gptq_nvfp4
+from golden import dequantize, quantize_weights, rivals
+from golden.gptq import gptq, gptq_nvfp4, gptq_razer
 from golden.nvfp4 import dequantize_nvfp4, quantize_nvfp4, tensor_scale_of
 
 
@@ -28,10 +28,13 @@ def plain_nvfp4(w):
 
 SPECIAL = {"encoding": "sg-special"}
 
+RAZER = rivals.FORMATS["RaZeR weights"]
+
 FORMATS = pytest.mark.parametrize("plain, tuned, values", [
+    (RAZER.quantize, gptq_razer, RAZER.dequantize),
     (quantize_weights, gptq, dequantize), (plain_nvfp4, gptq_nvfp4, dequantize_nvfp4),
     (partial(quantize_weights, **SPECIAL), partial(gptq, **SPECIAL), dequantize),
-], ids=["Sg-EM", "NVFP4", "Sg-special"])
+], ids=["RaZeR", "Sg-EM", "NVFP4", "Sg-special"])
 
 
 def same(left, right):
@@ -87,6 +90,29 @@ def sg_special_grids(subgroup):
                             best = total, np.repeat([v for _, v in tried], subgroup, axis=0)
             rows.append(best[1])
         return np.array(rows)
+    return offered
+
+
+def razer_grids(w):
+    tensor_scale = np.float64(np.float32(np.abs(w).max().astype(np.float64) / 168))
+    scales = [(m if e == 0 else (8 + m) * 2.0 ** (e - 1)) / 32
+              for e in range(8) for m in range(8)][:-1]
+
+    def offered(part, costs):
+        rows = []
+        for row in part.astype(np.float64):
+            best = None
+            for special in 5, -5, 8, -8:
+                wanted = np.abs(row).max() / (max(6, abs(special)) * tensor_scale)
+                start = min(range(63), key=lambda code: (abs(scales[code] - wanted), code % 2))
+                for bias in 0, -1, 1, -2, 2:
+                    code = min(max(start + bias, 1), 62)
+                    values = np.append(GRID, special) * scales[code] * tensor_scale
+                    error = float(((row - nearest(row, values)) ** 2 * costs).sum())
+                    if best is None or error < best[0]:
+                        best = error, values
+            rows.append(best[1])
+        return np.array(rows)[:, None].repeat(16, 1)
     return offered
 
 
@@ -178,6 +204,21 @@ def test_nvfp4_against_minimum_before_every_column(k):
     assert not q.elements[:, k:].any()
     expected = slowly(w, hessian, 0.02, 16, nvfp4_grids(w))
     assert np.array_equal(dequantize_nvfp4(q), expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("k", [96, 70, 16])
+def test_razer_against_minimum_before_every_column(k):
+    rng = np.random.default_rng(k)
+    w = rng.standard_t(4, (12, k)).astype(np.float32)
+    hessian = hessian_of(rng, k)
+    q = gptq_razer(w, hessian, damping=0.02)
+    assert not q.elements[:, k:].any()
+    assert k < 96 or set((q.scales >> 6).ravel().tolist()) == {0, 1, 2, 3}
+    expected = slowly(w, hessian, 0.02, 16, razer_grids(w))
+    assert np.array_equal(RAZER.dequantize(q), expected.astype(np.float32))
+    # A group of zeros has no scale.
+    w[:] = 0
+    assert not gptq_razer(w, hessian).scales.any()
 
 
 def test_nvfp4_groups_too_small_for_a_scale():
