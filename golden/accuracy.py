@@ -23,7 +23,7 @@ from .evaluation import FLOAT, Evaluation, code, sample_error, scheme
 from .kernel import folder
 from .rivals import FORMATS
 
-DEFAULT = ("M2XFP", "M2XFP fixed", "Sg-EM", "Elem-EM")
+DEFAULT = ("M2XFP", "M2XFP fixed", "Sg-EM", "Elem-EM", "Sg-special")
 ALWAYS = ("MXFP4", "NVFP4")
 """Formats that all are compared with."""
 
@@ -75,9 +75,9 @@ def _options(arguments):
                         help="SmolLM2-135M-Instruct, by its losses (default), or all-MiniLM-L6-v2, "
                              "by its embeddings")
     parser.add_argument("--formats", default=",".join(DEFAULT), metavar="NAME,...",
-                        help="beside MXFP4 and NVFP4: M2XFP, M2XFP fixed, Sg-EM, Elem-EM, names "
-                             "that `python -m golden formats` lists, or two of those as "
-                             f"WEIGHTS/ACTIVATIONS (default: {','.join(DEFAULT)})")
+                        help="beside MXFP4 and NVFP4: M2XFP, M2XFP fixed, Sg-EM, Elem-EM, "
+                             "Sg-special, names that `python -m golden formats` lists, or two of "
+                             f"those as WEIGHTS/ACTIVATIONS (default: {','.join(DEFAULT)})")
     parser.add_argument("--sequences", type=int, metavar="N",
                         help="of the text (default: 8); of minilm, articles (default: 100)")
     parser.add_argument("--length", type=int, metavar="N",

@@ -481,7 +481,7 @@ BEFORE = {
     "RaZeR": "RaZeR weights/RaZeR activations",
     "M2XFP": "M2XFP",
     "M2XFP, Sg-threshold": "M2XFP weights/M2XFP Sg-threshold",
-    "M2XFP, Sg-special": "M2XFP Sg-special weights/M2XFP Sg-special",
+    "M2XFP, Sg-special": "Sg-special",
 }
 """Schemes of `golden.evaluation` that the model is run in as it was, by what they are called."""
 

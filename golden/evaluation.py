@@ -57,6 +57,7 @@ _PAIRS = {
     "M2XFP fixed": ("M2XFP weights fixed", "M2XFP activations"),
     "Sg-EM": ("M2XFP weights", "M2XFP weights"),
     "Elem-EM": ("M2XFP activations", "M2XFP activations"),
+    "Sg-special": ("M2XFP Sg-special weights", "M2XFP Sg-special"),
 }
 """Names of weights' and activations' formats."""
 
@@ -69,9 +70,9 @@ def scheme(name):
     Parameters
     ----------
     name : str
-        "M2XFP", "M2XFP fixed" (its weights), "Sg-EM" or "Elem-EM" (both operands), the name of one
-        of `golden.rivals.FORMATS` for both, or two of them as "WEIGHTS/ACTIVATIONS", where "float"
-        leaves one as it is.
+        "M2XFP", "M2XFP fixed" (its weights), "Sg-EM", "Elem-EM" or "Sg-special" (both operands),
+        the name of one of `golden.rivals.FORMATS` for both, or two of them as
+        "WEIGHTS/ACTIVATIONS", where "float" leaves one as it is.
 
     Returns
     -------
