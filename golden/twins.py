@@ -84,7 +84,8 @@ def group_mac(inputs):
 
 def _quantized(records, kind):
     elements = records["elements"]
-    return Quantized(kind=kind, shape=elements.shape, elements=elements,
+    how = {"encoding": "sg-special", "kind": "weight"} if kind == "special" else {"kind": kind}
+    return Quantized(**how, shape=elements.shape, elements=elements,
                      metadata=records["metadata"], scales=records["scale"][:, None])
 
 

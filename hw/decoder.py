@@ -22,12 +22,12 @@ class Decoder(wiring.Component):
 
     Exact, subnormals included; a value beyond the range of float32 is an infinity, a negative
     zero stays one, and a NaN group gives 0x7FC00000 throughout. Latency 1, one group per cycle.
-    Specification sections 3 and 4.
+    Specification sections 3 and 4; docs/encodings.md for Sg-special, which has no negative zero.
 
     Parameters
     ----------
     kind : str
-        "activation" (Elem-EM) or "weight" (Sg-EM).
+        "activation" (Elem-EM), "weight" (Sg-EM) or "special" (Sg-special, of either operand).
 
     Members
     -------
@@ -38,14 +38,14 @@ class Decoder(wiring.Component):
     Raises
     ------
     ValueError
-        If ``kind`` is neither.
+        If ``kind`` is none of these.
     """
 
     latency = 1
 
     def __init__(self, *, kind="activation"):
-        if kind not in ("activation", "weight"):
-            raise ValueError(f"Kind must be 'activation' or 'weight', not {kind!r}")
+        if kind not in ("activation", "weight", "special"):
+            raise ValueError(f"Kind must be 'activation', 'weight' or 'special', not {kind!r}")
         self.kind = kind
         super().__init__({
             "i": In(stream.Signature(Record)),
@@ -63,6 +63,14 @@ class Decoder(wiring.Component):
             self.o.valid.eq(register.o.valid),
             register.o.ready.eq(self.o.ready),
         ]
+
+        scale = record.scale
+        if self.kind == "special":
+            # The byte's six upper bits plus 96: 128 more where the first one is set, else 96.
+            first = record.scale[7]
+            scale = Signal(8)
+            m.d.comb += scale.eq(Mux(record.scale == SCALE_NAN, SCALE_NAN,
+                                     Cat(record.scale[2:7], ~first, ~first, first)))
 
         for j in range(SUBGROUPS):
             codes = [record.elements[SUBGROUP * j + i] for i in range(SUBGROUP)]
@@ -82,16 +90,22 @@ class Decoder(wiring.Component):
                 m.submodules[f"float{SUBGROUP * j + i}"] = float32 = _Float32()
                 m.d.comb += [
                     float32.negative.eq(code[3]),
-                    float32.scale.eq(record.scale),
+                    float32.scale.eq(scale),
                     self.o.payload[SUBGROUP * j + i].eq(float32.bits),
                 ]
                 if self.kind == "activation":
                     m.d.comb += float32.eighths.eq(Mux(
                         lane[i], top, e2m1_significand(code) << e2m1_shift(code) << 2))
                 else:
-                    # Twice the value (at most 12) times 4 + k (at most 7): eighths, below 2**7.
-                    m.d.comb += float32.eighths.eq(
-                        (e2m1_significand(code) << e2m1_shift(code)) * (4 + metadata))
+                    # Twice the value (at most 12, of a special one 16) times 4 + k (at most 7):
+                    # eighths, below 2**7.
+                    halves = e2m1_significand(code) << e2m1_shift(code)
+                    if self.kind == "special":
+                        # 5, -5, 8 or -8, by the byte's two lower bits.
+                        special = code == 8
+                        halves = Mux(special, Mux(record.scale[1], 16, 10), halves)
+                        m.d.comb += float32.negative.eq(Mux(special, record.scale[0], code[3]))
+                    m.d.comb += float32.eighths.eq(halves * (4 + metadata))
 
         return m
 

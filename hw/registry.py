@@ -71,7 +71,7 @@ UNITS = {
         summary="Group record to 32 float32 values",
         twin=twins.decoder,
         stimuli=stimuli.decoder,
-        parameters={"kind": ("activation", "weight")},
+        parameters={"kind": ("activation", "weight", "special")},
     ),
     "quantization_engine": Unit(
         component=QuantizationEngine,

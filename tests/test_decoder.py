@@ -20,7 +20,7 @@ def one(code, meta=1, scale=127):
     return [code] + [0] * 31, [meta, 1, 1, 1], scale
 
 
-@pytest.mark.parametrize("kind", ["activation", "weight"])
+@pytest.mark.parametrize("kind", ["activation", "weight", "special"])
 def test_every_code_metadata_and_scale(kind):
     records = []
     for scale, largest in product(SCALES, range(8)):
@@ -79,6 +79,22 @@ VALUES = {
         (15, 3, 254, 0xFF800000),
         (9, 3, 255, 0x7FC00000),
     ],
+    # The byte is 4 * (exponent + 31), and the selector of 5, -5, 8 or -8.
+    "special": [
+        (8, 0, 124, 0x40A00000),  # 5
+        (8, 1, 125, 0xC0C80000),  # -6.25
+        (8, 2, 126, 0x41400000),  # 12
+        (8, 3, 127, 0xC1600000),  # -14
+        (0, 3, 127, 0x00000000),
+        (9, 1, 124, 0xBF200000),  # -0.625
+        (7, 0, 127, 0x40C00000),
+        (1, 0, 0, 0x2F800000),  # 2**-32
+        (8, 3, 3, 0xB1E00000),  # -14 * 2**-31
+        (8, 3, 128, 0x418C0000),  # 5 * 1.75 * 2
+        (8, 2, 254, 0x51400000),  # 12 * 2**32
+        (7, 3, 252, 0x51280000),  # 10.5 * 2**32
+        (8, 3, 255, 0x7FC00000),
+    ],
 }
 
 
@@ -103,11 +119,13 @@ def test_largest_of_either_sign():
 
 
 @pytest.mark.parametrize("kind, values", [("activation", [0.875, 1, 1.125, 1.25]),
-                                          ("weight", [1, 1.25, 1.5, 1.75])])
+                                          ("weight", [1, 1.25, 1.5, 1.75]),
+                                          ("special", [1, 1.25, 1.5, 1.75])])
 @pytest.mark.parametrize("stalls", [0, 0.5])
 def test_fields_of_one_record_stay_together(kind, values, stalls):
     # 1 with all metadata and three scales in turn: every transfer differs from its neighbours.
-    records = [one(2, i % 4, 126 + i % 3) for i in range(24)]
+    scales = [120, 124, 128] if kind == "special" else [126, 127, 128]
+    records = [one(2, i % 4, scales[i % 3]) for i in range(24)]
     expected = np.zeros((24, 32), np.float32)
     expected[:, 0] = [values[i % 4] * 2.0 ** (i % 3 - 1) for i in range(24)]
     check(Decoder(kind=kind), stack(records), {"o": expected.view(np.uint32)}, stalls=stalls)
