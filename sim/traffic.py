@@ -11,12 +11,13 @@ import functools
 import numpy as np
 from amaranth import Shape
 
-from golden import quantize_activations, quantize_weights, stimuli
+from golden import dequantize, quantize_activations, quantize_weights, stimuli
 from golden.decoder import element_integers
 from golden.formats import FLOATS
 from golden.group_accumulator import accumulate
 from golden.nvfp4 import quantize_nvfp4, tensor_scale_of
 from golden.pe_tile import plain_pe_tile
+from golden.sg_pe_tile import SPECIAL_HALVES
 from golden.top1_decode import top1_decode
 from hw.gates import LANES, Traffic
 from hw.registry import UNITS, build, parameters
@@ -162,6 +163,12 @@ def _subgroups(plane):
     return plane.reshape(*plane.shape[:2], 4, -1).transpose(2, 0, 1, 3)
 
 
+def _meet_subgroups(activation, weight):
+    """As `_meet`; each place in the group has its own tile."""
+    pairs = [_meet(x, w) for x, w in zip(_subgroups(activation), _subgroups(weight), strict=True)]
+    return tuple(np.concatenate(part) for part in zip(*pairs, strict=True))
+
+
 def _top1(*, lanes):
     return {"codes": _quantized(True)[0]["elements"].reshape(-1, lanes)}
 
@@ -184,21 +191,51 @@ def _quantization_engine(*, input, rule, metadata, **_):
 
 def _pe_tile(*, metadata, **_):
     activation, weight = _quantized(metadata)
-
-    def met(name):
-        # Each place in the group has its own tile.
-        pairs = [_meet(x, w) for x, w in zip(_subgroups(activation[name]),
-                                             _subgroups(weight[name]), strict=True)]
-        return (np.concatenate(part) for part in zip(*pairs, strict=True))
-
-    codes, weights = met("elements")
+    codes, weights = _meet_subgroups(activation["elements"], weight["elements"])
     if not metadata:
         return {"activations": codes, "weights": weights}
-    refined, meta = (part[:, 0] for part in met("metadata"))
+    refined, meta = (part[:, 0] for part in _meet_subgroups(activation["metadata"],
+                                                            weight["metadata"]))
     lane, shift, negative, zero = top1_decode(codes, refined)
     return {"activations": codes, "weights": weights, "meta": meta,
             "lane": (1 << lane.astype(np.uint16)).astype(np.uint8),
             "refinement": {"shift": shift, "negative": negative, "zero": zero}}
+
+
+def _sg_pe_tile(*, special, **_):
+    x, w = _layer()
+    both = [(x, quantize_activations(x, encoding="sg-threshold")), (w, quantize_weights(w))]
+    codes, factors, selectors = zip(*(_factored(*pair, special) for pair in both), strict=True)
+    activations, weights = _meet_subgroups(*codes)
+    inputs = {"activations": activations, "weights": weights}
+    ports = {("activation_meta", "meta"): factors}
+    if special:
+        ports["activation_special", "weight_special"] = selectors
+    for names, planes in ports.items():
+        inputs |= zip(names, (part[:, 0] for part in _meet_subgroups(*planes)), strict=True)
+    return inputs
+
+
+def _factored(values, q, special):
+    """Codes, factors and selectors, the latter one for each subgroup as factors are.
+
+    Scales and factors are those of an encoding without special values. Elements that are nearer
+    to a special value take it, the one of the four that lessens a group's squared error most.
+    """
+    shape = q.scales.shape
+    codes, factors = q.elements.reshape(*shape, 32), q.metadata.reshape(*shape, 4)
+    if not special:
+        return codes, factors, None
+    unit = np.ldexp(4 + np.repeat(factors, 8, axis=-1).astype(float),
+                    q.scales[..., None].astype(int) - 130)
+    exact, read = (array.reshape(codes.shape) for array in (values, dequantize(q)))
+    gains = [np.maximum((exact - read) ** 2 - (exact - halves * unit) ** 2, 0)
+             for halves in SPECIAL_HALVES.tolist()]
+    best = np.argmax([gain.sum(-1) for gain in gains], axis=0)
+    taken = np.take_along_axis(np.stack(gains), best[None, ..., None], 0)[0] > 0
+    # The code of -0 has another meaning now.
+    codes = np.where(taken, 8, np.where(codes == 8, 0, codes)).astype(np.uint8)
+    return codes, factors, np.repeat(best[..., None], 4, axis=-1).astype(np.uint8)
 
 
 def _nvfp4_quantizer():
@@ -290,6 +327,7 @@ REAL = {
     "decoder": _decoder,
     "quantization_engine": _quantization_engine,
     "pe_tile": _pe_tile,
+    "sg_pe_tile": _sg_pe_tile,
     "nvfp4_quantizer": _nvfp4_quantizer,
     "nvfp4_pe_tile": _nvfp4_pe_tile,
     "group_accumulator": _group_accumulator,
