@@ -96,6 +96,20 @@ def pe_tile(rng, count, *, depth, metadata):
             "refinement": {"shift": shift, "negative": negative, "zero": zero}}
 
 
+def sg_pe_tile(rng, count, *, depth, special):
+    inputs = {}
+    for name in ("activations", "weights"):
+        codes = rng.integers(0, 16, (count, 8), np.uint8)
+        # The largest codes reach the sum's limits, and so do special values.
+        codes = np.where(rng.random((count, 1)) < 0.15, codes | 7, codes)
+        frequency = rng.choice([0, 0.3, 1], (count, 1), p=[0.6, 0.3, 0.1])
+        inputs[name] = np.where(rng.random((count, 8)) < frequency, np.uint8(8), codes)
+    ports = ["activation_meta", "meta"]
+    if special:
+        ports += ["activation_special", "weight_special"]
+    return inputs | {name: rng.integers(0, 4, count, np.uint8) for name in ports}
+
+
 def group_accumulator(rng, count, *, metadata, depth=3):
     # In units of 1/64 or, without metadata, of 1/4.
     largest, bits, scale = (131712, 18, 1) if metadata else (4608, 13, 16)

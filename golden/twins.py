@@ -18,6 +18,7 @@ from .pe_tile import plain_pe_tile
 from .planner import MACHINES
 from .quantization_engine import quantize_activations
 from .quantized import Quantized
+from .sg_pe_tile import sg_pe_tile as _sg_pe_tile
 from .top1 import top1 as _top1
 from .top1_decode import top1_decode as _top1_decode
 
@@ -65,6 +66,13 @@ def pe_tile(inputs, *, depth, metadata):
     refinement = inputs["refinement"]
     return {"sum": _pe_tile(inputs["activations"], inputs["weights"], inputs["meta"],
                             lane=np.log2(inputs["lane"]).astype(np.uint8), **refinement)}
+
+
+def sg_pe_tile(inputs, *, depth, special):
+    selectors = {name: inputs[name] for name in ("activation_special", "weight_special")
+                 if special}
+    return {"sum": _sg_pe_tile(inputs["activations"], inputs["weights"],
+                               inputs["activation_meta"], inputs["meta"], **selectors)}
 
 
 def group_accumulator(inputs, *, metadata, depth=3):

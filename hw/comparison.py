@@ -22,6 +22,8 @@ def format_units(columns):
         ("tile, 8 MACs", "NVFP4", "nvfp4_pe_tile", (), 1),
         ("tile, 8 MACs", "NVFP4", "nvfp4_pe_tile", ("lanes=16",), 1 / 2),
         ("tile, 8 MACs", "M2XFP", "pe_tile", (), 1),
+        ("tile, 8 MACs", "M2XFP Sg-EM", "sg_pe_tile", (), 1),
+        ("tile, 8 MACs", "M2XFP Sg-special", "sg_pe_tile", ("special=True",), 1),
         ("quantizer, 32 values", "MXFP4", "quantization_engine", (plain,), 1),
         ("quantizer, 32 values", "NVFP4", "nvfp4_quantizer", (), 2),
         ("quantizer, 32 values", "M2XFP", "quantization_engine", (), 1),

@@ -58,6 +58,47 @@ def decode_e2m1(code):
     return data.View(DecodedE2M1, Cat(code[0], code[1:3].any(), code[2], code[1:3].all(), code[3]))
 
 
+DecodedSpecial = data.StructLayout({
+    **{name: field.shape for name, field in DecodedE2M1},
+    # The significand's bit of value 4. ``normal`` is 0 where it is set, ``mantissa`` may be 1.
+    "special": 1,
+})
+"""What multiplies of an FP4 code of which 8 is a special value."""
+
+
+def decode_special(m, code, selector, *, name):
+    """An FP4 code of which 8 is a special value, as a `DecodedSpecial`.
+
+    Parameters
+    ----------
+    m : Module
+    code : Value
+    selector : Value
+        The special value: 0 is +5, 1 is -5, 2 is +8, 3 is -8.
+    name : str
+        Prefix of the signals' names.
+
+    Returns
+    -------
+    Signal
+    """
+    decoded = Signal(DecodedSpecial, name=name)
+    nonzero = Signal(name=f"{name}_nonzero")
+    negative, eight = selector
+    # In halves 5 is 5 << 1 and 8 is 4 << 2: neither is a significand of E2M1, and shifts are as
+    # they were.
+    m.d.comb += [
+        nonzero.eq(code[:3].any()),
+        decoded.special.eq(code[3] & ~nonzero),
+        decoded.mantissa.eq(code[0] | (decoded.special & ~eight)),
+        decoded.normal.eq(code[1:3].any()),
+        decoded.upper.eq(code[2] | decoded.special),
+        decoded.top.eq(code[1:3].all() | (decoded.special & eight)),
+        decoded.negative.eq(code[3] & (nonzero | negative)),
+    ]
+    return decoded
+
+
 def check_metadata(metadata):
     """Raises TypeError unless a unit's parameter ``metadata`` is True or False."""
     if type(metadata) is not bool:

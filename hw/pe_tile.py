@@ -11,7 +11,6 @@ from .arithmetic import compress
 from .formats import (
     SUBGROUP,
     Codes,
-    DecodedE2M1,
     check_metadata,
     decode_e2m1,
 )
@@ -20,10 +19,10 @@ from .top1_decode import Refinement
 
 
 def e2m1_products(m, weights, activations, *, words=True):
-    """Products of FP4 codes, each a `DecodedE2M1`, lane by lane: signed, in units of 1/4.
+    """Products of FP4 codes, lane by lane: signed, in units of 1/4.
 
-    They are described as words of all lanes, which simulators take faster, or one by one, of which
-    synthesis may make less.
+    Each code is a `DecodedE2M1`, or all are a `DecodedSpecial`. Products are described as words of
+    all lanes, which simulators take faster, or one by one, of which synthesis may make less.
     """
     lanes = len(weights)
     if lanes > 1 and not words:
@@ -31,8 +30,9 @@ def e2m1_products(m, weights, activations, *, words=True):
                 for product in e2m1_products(m, [w], [x])]
     w, x = _planes(m, weights, "weights"), _planes(m, activations, "activations")
     # Products of the significands, at most 3 * 3, are negated and meanwhile the shifts added: one
-    # shift by 0 to 4 remains. At most 12 * 12 = 144 < 2**8.
-    significand = _negated_significands(m, w, x, lanes)
+    # shift by 0 to 4 remains. At most 12 * 12 = 144 < 2**8; with special values 16 * 16 = 2**8.
+    negate = _negated_special if hasattr(w, "special") else _negated_significands
+    *lower, sign = negate(m, w, x, lanes)
 
     # Whether the shift is at least 1, 2, 3 or 4, and which it is.
     both, twos = Signal(lanes, name="both"), Signal(lanes, name="twos")
@@ -50,12 +50,12 @@ def e2m1_products(m, weights, activations, *, words=True):
         shift[4].eq(least[3]),
     ]
 
-    # Each place is one of the significand's four low bits or, above them, its sign.
-    *lower, sign = significand
-    product = [Signal(lanes, name=f"product{place}") for place in range(8)]
+    # Each place is one of the significand's low bits, four or five, or above them its sign.
+    top = len(lower) - 1
+    product = [Signal(lanes, name=f"product{place}") for place in range(top + 5)]
     for place, bit in enumerate(product):
-        moved = [shift[n] & lower[place - n] for n in range(max(place - 3, 0), min(place, 4) + 1)]
-        fill = [sign & ~least[place - 4]] if place >= 4 else []
+        moved = [shift[n] & lower[place - n] for n in range(max(place - top, 0), min(place, 4) + 1)]
+        fill = [sign & ~least[place - top - 1]] if place > top else []
         m.d.comb += bit.eq(reduce(or_, moved + fill))
     return [Cat(*(bit[i] for bit in product), sign[i]).as_signed() for i in range(lanes)]
 
@@ -63,7 +63,7 @@ def e2m1_products(m, weights, activations, *, words=True):
 def _planes(m, operands, name):
     """Of each field of operands a signal with a bit per operand."""
     planes = {field: Signal(len(operands), name=f"{name}_{field}")
-              for field, _ in DecodedE2M1}
+              for field, _ in operands[0].shape()}
     m.d.comb += [plane.eq(Cat(operand[field] for operand in operands))
                  for field, plane in planes.items()]
     return SimpleNamespace(**planes)
@@ -98,6 +98,45 @@ def _negated_significands(m, w, x, lanes):
     return bits
 
 
+def _negated_special(m, w, x, lanes):
+    """As `_negated_significands`, of significands up to 5: six bits."""
+    names = ("low", "left", "right", "high", "weight_four", "activation_four", "both_five",
+             "negative")
+    low, left, right, high, weight_four, activation_four, both_five, negative = (
+        Signal(lanes, name=name) for name in names)
+    plain = [Signal(lanes, name=f"plain{place}") for place in range(5)]
+    # A special value is 4, and its mantissa 1 more where it is 5: times a plain significand that
+    # is twice the same bits, two places apart, and of two special values, 4 + a and 4 + b, it is
+    # 16 + 4 * (a + b) + a * b.
+    m.d.comb += [
+        negative.eq(w.negative ^ x.negative),
+        low.eq(w.mantissa & x.mantissa),
+        left.eq(w.mantissa & x.normal),
+        right.eq(x.mantissa & w.normal),
+        high.eq(left & right),
+        weight_four.eq(w.special & x.mantissa),
+        activation_four.eq(x.special & w.mantissa),
+        both_five.eq(weight_four & activation_four),
+        plain[0].eq(low),
+        plain[1].eq((left | right) & ~high),
+        plain[2].eq((w.normal & x.normal & ~low)
+                    | ((weight_four | activation_four) & ~both_five)),
+        plain[3].eq(high | (w.special & x.normal) | (x.special & w.normal) | both_five),
+        plain[4].eq(w.special & x.special),
+    ]
+    # Negated, bits change above the lowest that is set.
+    bits, below = [plain[0]], plain[0]
+    for place, bit in enumerate(plain[1:], 1):
+        changed = Signal(lanes, name=f"significand{place}")
+        reached = Signal(lanes, name=f"below{place + 1}")
+        m.d.comb += [changed.eq(bit ^ (negative & below)), reached.eq(below | bit)]
+        bits.append(changed)
+        below = reached
+    sign = Signal(lanes, name="sign")
+    m.d.comb += sign.eq(negative & below)
+    return [*bits, sign]
+
+
 def add_products(m, products, refinement=None, *, words=True):
     """Two rows that add up, modulo their width, to the sum of a power of two of products.
 
@@ -105,11 +144,12 @@ def add_products(m, products, refinement=None, *, words=True):
     """
     # Without their sign's weight, products are 2**8 too large where they are negative. Counting
     # the sign the other way round makes that 2**8 each, of 8 2**11 in all: the top bit. At most
-    # 8 * 144 = 1152 < 2**11, or 4704 < 2**13 sixteenths: 12 or 14 bits with sign.
+    # 8 * 144 = 1152 < 2**11, or 4704 < 2**13 sixteenths: 12 or 14 bits with sign. Special values
+    # have a bit more throughout: 8 * 256 = 2048 < 2**12.
     place = 0 if refinement is None else 2
-    width = place + 9 + (len(products) - 1).bit_length()
+    width = place + len(products[0]) + (len(products) - 1).bit_length()
     # Of this order, the last lane first, synthesis makes a smaller and faster tree.
-    rows = [(place, Cat(product[:8], ~product[8]), 0) for product in reversed(products)]
+    rows = [(place, Cat(product[:-1], ~product[-1]), 0) for product in reversed(products)]
     if refinement is not None:
         refinement = Cat(refinement, refinement[-1].replicate(width - len(refinement)))
         # It comes by way of the top-1's selection: about two full adders after the products.

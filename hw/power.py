@@ -39,6 +39,7 @@ _OPERATIONS = {
     "quantization_engine": ("value", lambda **_: 32),
     "nvfp4_quantizer": ("value", lambda **_: 16),
     "pe_tile": ("MAC", lambda **_: 8),
+    "sg_pe_tile": ("MAC", lambda **_: 8),
     "nvfp4_pe_tile": ("MAC", lambda lanes: lanes),
     "group_mac": ("MAC", lambda **_: 32),
     "mac_array": ("MAC", lambda columns, **_: 32 * columns),

@@ -18,6 +18,7 @@ from .nvfp4_pe_tile import Nvfp4PETile
 from .nvfp4_quantizer import Nvfp4Quantizer
 from .pe_tile import PETile
 from .quantization_engine import QuantizationEngine
+from .sg_pe_tile import SgPETile
 from .top1 import Top1
 from .top1_decode import Top1Decode
 
@@ -88,6 +89,13 @@ UNITS = {
         twin=twins.pe_tile,
         stimuli=stimuli.pe_tile,
         parameters={"depth": (0, 1, 2), "metadata": (True, False)},
+    ),
+    "sg_pe_tile": Unit(
+        component=SgPETile,
+        summary="Dot product of a subgroup times the factors of both operands, exact",
+        twin=twins.sg_pe_tile,
+        stimuli=stimuli.sg_pe_tile,
+        parameters={"depth": (0, 1), "special": (False, True)},
     ),
     "nvfp4_quantizer": Unit(
         component=Nvfp4Quantizer,

@@ -28,7 +28,8 @@ BROKEN_DOWN = (Point("mac_array", ("columns=4",)), Point("group_mac", ()),
 COLUMNS = "4"
 """Of the arrays in which formats are compared."""
 
-FORMATS = {"MXFP4": "#0072b2", "NVFP4": "#d55e00", "M2XFP": "#009e73"}
+FORMATS = {"MXFP4": "#0072b2", "NVFP4": "#d55e00", "M2XFP": "#009e73", "M2XFP Sg-EM": "#56b4e9",
+           "M2XFP Sg-special": "#cc79a7"}
 """Formats and their colours in all drawings."""
 
 # Told apart also by those who do not see all colours, and not the formats'; the rest is grey.

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
-from amaranth import Shape, Value
+from amaranth import Cat, Shape, Value
 from amaranth.lib import wiring
 from amaranth.sim import Simulator
 
@@ -241,7 +241,15 @@ class _Ports:
 
     def __init__(self, component, rows, counts, *, pauses, patience, progress, timed):
         self.component = component
-        self.rows = {name: to_integers(words) for name, words in rows.items()}
+        # All inputs as one value: the simulator settles after each that is set.
+        self.names = list(rows)
+        ports = [_unsigned(getattr(component, name)) for name in self.names]
+        self.inputs = Cat(ports)
+        starts = itertools.accumulate(map(len, ports), initial=0)
+        self.rows = [0] * max(map(len, rows.values()), default=0)
+        for start, words in zip(starts, rows.values(), strict=False):
+            self.rows = [row | value << start
+                         for row, value in zip(self.rows, to_integers(words), strict=True)]
         self.count = max(counts.values())
         self.pauses = pauses["enable"]
         self.progress = progress
@@ -269,12 +277,12 @@ class _Ports:
     def times(self):
         # A row is taken in each move, and its results are there `latency` moves later.
         latency = self.component.latency
-        return dict.fromkeys(self.rows, self.moves[: self.count]) | dict.fromkeys(
+        return dict.fromkeys(self.names, self.moves[: self.count]) | dict.fromkeys(
             self.received, self.moves[latency:])
 
     def _apply(self, ctx, index):
-        for name, values in self.rows.items():
-            ctx.set(_unsigned(getattr(self.component, name)), values[index])
+        if self.names:
+            ctx.set(self.inputs, self.rows[index])
 
     def _collect(self, ctx):
         for name, values in self.received.items():

@@ -108,10 +108,21 @@ def _quantized(metadata):
     x, w = _layer()
     # The activations' elements and scales are MXFP4, and so are the weights' made the same way.
     both = quantize_activations(x), (quantize_weights if metadata else quantize_activations)(w)
-    return tuple({"elements": q.elements.reshape(*q.scales.shape, 32),
-                  "scale": q.scales,
-                  **({"metadata": q.metadata.reshape(*q.scales.shape, 4)} if metadata else {})}
-                 for q in both)
+    return tuple(_planes(q, metadata) for q in both)
+
+
+@functools.cache
+def _factored(special):
+    """The same where both have factors."""
+    x, w = _layer()
+    encodings = ("sg-special", "sg-special") if special else ("sg-threshold", "sg-em")
+    return (_planes(quantize_activations(x, encoding=encodings[0])),
+            _planes(quantize_weights(w, encoding=encodings[1])))
+
+
+def _planes(q, metadata=True):
+    return {"elements": q.elements.reshape(*q.scales.shape, 32), "scale": q.scales,
+            **({"metadata": q.metadata.reshape(*q.scales.shape, 4)} if metadata else {})}
 
 
 @functools.cache
@@ -162,6 +173,12 @@ def _subgroups(plane):
     return plane.reshape(*plane.shape[:2], 4, -1).transpose(2, 0, 1, 3)
 
 
+def _meet_subgroups(activation, weight):
+    """As `_meet`; each place in the group has its own tile."""
+    pairs = [_meet(x, w) for x, w in zip(_subgroups(activation), _subgroups(weight), strict=True)]
+    return tuple(np.concatenate(part) for part in zip(*pairs, strict=True))
+
+
 def _top1(*, lanes):
     return {"codes": _quantized(True)[0]["elements"].reshape(-1, lanes)}
 
@@ -173,6 +190,8 @@ def _top1_decode():
 
 
 def _decoder(*, kind):
+    if kind == "special":
+        return {"i": _flat(_factored(True)[0])}
     return {"i": _flat(_quantized(True)[kind == "weight"])}
 
 
@@ -184,21 +203,31 @@ def _quantization_engine(*, input, rule, metadata, **_):
 
 def _pe_tile(*, metadata, **_):
     activation, weight = _quantized(metadata)
-
-    def met(name):
-        # Each place in the group has its own tile.
-        pairs = [_meet(x, w) for x, w in zip(_subgroups(activation[name]),
-                                             _subgroups(weight[name]), strict=True)]
-        return (np.concatenate(part) for part in zip(*pairs, strict=True))
-
-    codes, weights = met("elements")
+    codes, weights = _meet_subgroups(activation["elements"], weight["elements"])
     if not metadata:
         return {"activations": codes, "weights": weights}
-    refined, meta = (part[:, 0] for part in met("metadata"))
+    refined, meta = (part[:, 0] for part in _meet_subgroups(activation["metadata"],
+                                                            weight["metadata"]))
     lane, shift, negative, zero = top1_decode(codes, refined)
     return {"activations": codes, "weights": weights, "meta": meta,
             "lane": (1 << lane.astype(np.uint16)).astype(np.uint8),
             "refinement": {"shift": shift, "negative": negative, "zero": zero}}
+
+
+def _sg_pe_tile(*, special, **_):
+    activation, weight = _factored(special)
+    codes, weights = _meet_subgroups(activation["elements"], weight["elements"])
+    inputs = {"activations": codes, "weights": weights}
+
+    def meet(names, planes):
+        inputs.update(zip(names, (part[:, 0] for part in _meet_subgroups(*planes)), strict=True))
+
+    meet(("activation_meta", "meta"), (activation["metadata"], weight["metadata"]))
+    if special:
+        # A group's selector is that of its subgroups.
+        meet(("activation_special", "weight_special"),
+             [(record["scale"] & 3)[..., None].repeat(4, -1) for record in (activation, weight)])
+    return inputs
 
 
 def _nvfp4_quantizer():
@@ -290,6 +319,7 @@ REAL = {
     "decoder": _decoder,
     "quantization_engine": _quantization_engine,
     "pe_tile": _pe_tile,
+    "sg_pe_tile": _sg_pe_tile,
     "nvfp4_quantizer": _nvfp4_quantizer,
     "nvfp4_pe_tile": _nvfp4_pe_tile,
     "group_accumulator": _group_accumulator,

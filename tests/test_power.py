@@ -333,6 +333,7 @@ def test_traffic_must_suffice(tiny):
 
 @pytest.mark.parametrize("name, settings", [
     ("pe_tile", ()), ("pe_tile", ("metadata=False",)), ("nvfp4_pe_tile", ("lanes=16",)),
+    ("sg_pe_tile", ("special=True",)),
 ])
 def test_weights_rest(name, settings):
     """The tile's weights are another row's or group's after 32 tokens, its activations always."""
@@ -366,6 +367,7 @@ def test_unit_without_traffic(monkeypatch):
     ("mac_array", ("columns=1", "metadata=False")),
     ("quantization_engine", ("metadata=False",)), ("quantization_engine", ("input=bfloat16",)),
     ("pe_tile", ("metadata=False",)), ("pe_tile", ("depth=2",)), ("nvfp4_pe_tile", ("lanes=16",)),
+    ("sg_pe_tile", ("special=True",)), ("sg_pe_tile", ("depth=1",)),
     ("decoder", ("kind=weight",)), ("group_accumulator", ("metadata=False",)),
     ("mac_array", ("columns=1", "depth=13")),
 ])

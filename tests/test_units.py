@@ -11,6 +11,7 @@ from hw.group_accumulator import GroupAccumulator
 from hw.mac_array import MacArray
 from hw.pe_tile import PETile
 from hw.quantization_engine import QuantizationEngine
+from hw.sg_pe_tile import SgPETile
 from hw.stream_register import StreamRegister
 from hw.top1 import Top1
 
@@ -21,6 +22,7 @@ ROWS = {
     "decoder": 120,
     "quantization_engine": 40,
     "pe_tile": 100,
+    "sg_pe_tile": 100,
     "nvfp4_quantizer": 30,
     "nvfp4_pe_tile": 100,
     "group_accumulator": 600,
@@ -56,7 +58,7 @@ def case(name, parameters, *rest):
 
 CLOCKED = [c for c in configurations() if build(*c).latency]
 STREAMED = [c for c in CLOCKED if {"i", "o"} <= build(*c).signature.members.keys()]
-TILES = [c for c in CLOCKED if c[0] == "pe_tile"]
+TILES = [c for c in CLOCKED if c[0] in ("pe_tile", "sg_pe_tile")]
 
 
 @pytest.mark.parametrize("name, parameters, stalls", [
@@ -106,14 +108,14 @@ def test_latency_and_throughput(name, parameters):
 def test_latency_and_throughput_of_tile(name, parameters):
     tile = build(name, parameters)
     # 1 times 1 in one lane is 64/64 or, without metadata, 4/4, by the sign of the weight.
-    unit = 64 if parameters["metadata"] else 4
+    unit = 64 if parameters.get("metadata", True) else 4
     signs = [1, 0, 0, 0, 1, -1, 1, 1, -1]
     sums = []
 
     async def bench(ctx):
         ctx.set(tile.enable, 1)
         ctx.set(tile.activations[0], 2)
-        if parameters["metadata"]:
+        if parameters.get("metadata"):
             ctx.set(tile.refinement.zero, 1)
         for sign in signs + [0] * tile.latency:
             ctx.set(tile.weights[0], {1: 2, 0: 0, -1: 10}[sign])
@@ -198,7 +200,7 @@ def test_wrong_parameter(build, error, text):
     assert str(info.value) == text
 
 
-@pytest.mark.parametrize("component", [Top1, Decoder, QuantizationEngine, PETile,
+@pytest.mark.parametrize("component", [Top1, Decoder, QuantizationEngine, PETile, SgPETile,
                                        GroupAccumulator, MacArray])
 def test_parameters_are_keywords(component):
     with pytest.raises(TypeError, match="takes 1 positional argument"):

@@ -9,7 +9,7 @@ COUNT = 150
 
 # The bench has one output. The accelerator has several; its Verilog is run by test_accelerator.
 UNITS = [name for name in registry.UNITS if name != "accelerator"]
-QUICK = ["top1", "top1_decode", "pe_tile", "group_accumulator"]
+QUICK = ["top1", "top1_decode", "pe_tile", "sg_pe_tile", "group_accumulator"]
 
 
 @pytest.mark.parametrize("names", [
