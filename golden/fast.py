@@ -421,15 +421,15 @@ def _special(x, subgroup, adaptive, elements, metadata, scales):
     u, step = scaled(codes.astype(np.int32)), steps.reshape(-1)
     plain = e2m1_codes(u, step)
     plain |= (negative & (plain > 0)).view(np.uint8) << 3
-    plain[_takes(u, step, np.abs(specials).repeat(count) // 2)
+    plain[takes_special(u, step, np.abs(specials).repeat(count) // 2)
           & (negative == (specials < 0).repeat(count))] = 8
     elements.reshape(-1, subgroup)[...] = plain.T
     scales[bad] = SCALE_NAN
     metadata[bad] = 0
 
 
-def _takes(u, step, magnitude):
-    """What is nearer to a special value of 5 or 8 than to other codes."""
+def takes_special(u, step, magnitude):
+    """Which magnitudes are nearer to a special value of 5 or 8, times a step, than to codes."""
     return np.where(magnitude == 8, u > 7 * step, (u > np.float32(4.5) * step)
                     & (u < np.float32(5.5) * step))
 
@@ -445,7 +445,7 @@ def _special_factors(u, negative, magnitude):
         excess = halves * (step / 4)
         excess -= u
         excess *= halves * step
-        takes = _takes(u, step, magnitude)
+        takes = takes_special(u, step, magnitude)
         value = np.float64(magnitude * step)
         # What a special value makes of it, which is less.
         gain = np.where(takes, value * (value - 2 * u.astype(np.float64)) - excess, 0)

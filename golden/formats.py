@@ -94,11 +94,6 @@ def special_scale_codes(magnitude_bits, limit):
     return np.clip(codes - ((magnitude_bits & 0x7FFFFF) < limit), *SPECIAL_SCALES)
 
 
-def takes_special(u, magnitude):
-    """Which magnitudes are nearer to a special value of 5 or 8 than to other codes."""
-    return np.where(np.equal(magnitude, 8), u > 7, (u > 4.5) & (u < 5.5))
-
-
 def e2m1_integers(codes):
     """Twice the value of E2M1 codes, signed: int8 in -12..12."""
     magnitudes = np.array([0, 1, 2, 3, 4, 6, 8, 12], np.int8)

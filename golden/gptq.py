@@ -3,6 +3,7 @@
 import numpy as np
 
 from .blocks import Blocks
+from .fast import takes_special
 from .formats import (
     SCALE_MAX,
     SCALE_NAN,
@@ -15,7 +16,6 @@ from .formats import (
     round_magnitude,
     special_scale_codes,
     split_scales,
-    takes_special,
 )
 from .minifloats import UE3M3
 from .nvfp4 import (
@@ -266,7 +266,8 @@ def _squares(magnitudes, steps, special):
     plain = (e2m1_integers(round_magnitude(u, 1)) * (finite / 2) - magnitudes)**2
     if special is None:
         return plain, None
-    return plain, np.where(takes_special(u, special), (special * finite - magnitudes)**2, plain)
+    takes = takes_special(magnitudes, steps, special)
+    return plain, np.where(takes, (special * finite - magnitudes)**2, plain)
 
 
 def _sums(values, size):
@@ -336,7 +337,8 @@ def _codes(values, steps, special):
         return codes, e2m1_integers(codes)
     special = special[:, 0]
     codes |= (negative & (codes > 0)).astype(np.uint8) << 3
-    codes[takes_special(u, np.abs(special)) & (negative == (special < 0))] = 8
+    takes = takes_special(np.abs(values), steps, np.abs(special)) & held
+    codes[takes & (negative == (special < 0))] = 8
     return codes, np.where(codes == 8, 2 * special, e2m1_integers(codes))
 
 
