@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
+from functools import reduce
+from operator import or_
+
 from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .arithmetic import compress, largest
+from .arithmetic import add, compress, greater, largest
 from .formats import (
     GROUP,
     SCALE_NAN,
@@ -108,7 +111,7 @@ class WeightEncoder(wiring.Component):
         begin = Signal()
         last = Signal()
         m.d.comb += [
-            begin.eq(self.i.valid & (~full | self.o.ready)),
+            begin.eq((step == _FIRST) & self.i.valid & (~full | self.o.ready)),
             last.eq(step == self._last_pass + SUBGROUPS),
             self.i.ready.eq(last),
             self.o.valid.eq(full),
@@ -120,28 +123,27 @@ class WeightEncoder(wiring.Component):
         with m.If(last | self.o.ready):
             m.d.sync += full.eq(last)
 
-        subgroup = Signal(2)
+        # The subgroup of stage 0, one-hot. Every pass goes around and ends where it began.
+        subgroup = Signal(SUBGROUPS, init=1)
         in_last_pass = Signal()
         factors = Signal(data.ArrayLayout(2, SUBGROUPS), reset_less=True)
         choice = Signal(2, reset_less=True)
-        m.d.comb += in_last_pass.eq(step >= self._last_pass)
-        with m.If(in_last_pass):
-            m.d.comb += subgroup.eq(step - self._last_pass)
-        with m.Elif(step <= _SETTLE):
-            m.d.comb += subgroup.eq(step)
-        with m.Else():
-            m.d.comb += subgroup.eq(step[2:])
+        m.d.comb += in_last_pass.eq((step >= self._last_pass) & ~last)
+        tried = (step > _SETTLE) & (step < (64 if self.adaptive else 32))
+        with m.If(begin | ((step > _FIRST) & (step < _SETTLE)) | (tried & (step[:2] == 3))
+                  | in_last_pass):
+            m.d.sync += subgroup.eq(subgroup.rotate_left(1))
 
         reference, bad, places = self._place(m, step, begin, subgroup, choice)
-        negative, u, codes = self._round(m, step, subgroup, in_last_pass, factors, places)
-        excess = self._sum(m, step, u, codes)
+        negative, *lanes = self._round(m, step, subgroup, in_last_pass, factors, places)
+        excess = self._sum(m, step, *lanes)
         self._choose(m, step, reference, excess, factors, choice)
 
         # The scale, whether it is NaN and the factors stay as they are until the next group.
         elements = Signal(data.ArrayLayout(4, GROUP), reset_less=True)
         writes = Signal()
-        new = Cat(Cat(code, sign) for code, sign in zip(codes, negative, strict=True))
-        m.d.sync += writes.eq(in_last_pass & ~last)
+        new = Cat(Cat(code, sign) for code, sign in zip(lanes[-1], negative, strict=True))
+        m.d.sync += writes.eq(in_last_pass)
         with m.If(writes):
             m.d.sync += elements.eq(Cat(
                 elements.as_value()[4 * SUBGROUP:], new & ~bad.replicate(len(new))))
@@ -225,45 +227,56 @@ class WeightEncoder(wiring.Component):
         u, codes : list of Signal
             Magnitudes relative to the scale, and their codes.
         """
-        chosen = Signal(2, reset_less=True)
+        chosen = Signal(SUBGROUPS, reset_less=True)
         factor = Signal(2, reset_less=True)
-        index = subgroup
-        if not self.adaptive:
-            # Factors move down as they are found; that of the last subgroup is found last.
-            index = Mux(step[2], 3, step[:2])
+        # With one scale, factors move down one more as the last one is found.
+        found = _gather(subgroup, [factors[i if self.adaptive else min(i + 1, SUBGROUPS - 1)]
+                                   for i in range(SUBGROUPS)])
         m.d.sync += [
             chosen.eq(subgroup),
-            factor.eq(Mux(in_last_pass, factors[index], step[:2])),
+            factor.eq(Mux(in_last_pass, found, step[:2])),
         ]
         values = [Cat(value[:23], value[31]) for value in self.i.payload]
         values = _selected(m, values, chosen, name="value")
 
-        magnitudes, codes = [], []
+        significands, shifts, codes = [], [], []
         points = [_times(factor, point) for point in (7, 14, 3, 20, 10, 5, 1)]
         for lane, value in enumerate(values):
             place = places[lane]
-            u = Signal(_U, name=f"u{lane}")
-            code = Signal(3, name=f"code{lane}")
-            # 24 bits whose first one is U's top bit. 6 or 7 places below it, where bits get lost,
-            # and further below, where U is meaningless, is nothing above 1/4.
-            m.d.comb += u.eq(Cat(C(0, _U - 24), value[:23], place.normal) >> place.below)
-            upper, rest = u[_SIXTEENTH:], u[:_SIXTEENTH].any()
+            significand = Signal(24, name=f"significand{lane}")
+            upper = Signal(8, name=f"upper{lane}")
+            rest = Signal(name=f"rest{lane}")
+            low, middle, high = place.below
+            # U is the significand, whose first bit is that of value 8, shifted down.
+            m.d.comb += [
+                significand.eq(Cat(value[:23], place.normal)),
+                upper.eq(significand[16:] >> place.below),
+                rest.eq(significand[:16].any() | (significand[16:21] & Cat(
+                    place.below.any(), middle | high, high | (middle & low), high,
+                    high & (middle | low))).any()),
+            ]
             # A code's bits are decisions, each of which says what the next one is about. Ties go
             # to the even code: the upper bits' up, the last one's down.
             half, quarter, last = (Signal(name=f"{name}{lane}")
                                    for name in ("half", "quarter", "last"))
+            code = Signal(3, name=f"code{lane}")
+            shift = Signal(3, name=f"shift{lane}")
             m.d.comb += [
                 half.eq(upper >= points[0]),
                 quarter.eq(upper >= Mux(half, points[1], points[2])),
                 last.eq(Cat(rest, upper) > (Mux(half, Mux(quarter, points[3], points[4]),
                                                 Mux(quarter, points[5], points[6])) << 1)),
                 code.eq(Cat(last, quarter, half) & place.near.replicate(3)),
+                # Less what twice the element is shifted up by. What has a code other than 0 is at
+                # most 5 places down.
+                shift.eq(place.below + Cat(half & ~quarter, ~half)),
             ]
-            magnitudes.append(u)
+            significands.append(significand)
+            shifts.append(shift)
             codes.append(code)
-        return [value[23] for value in values], magnitudes, codes
+        return [value[23] for value in values], significands, shifts, codes
 
-    def _sum(self, m, step, magnitudes, codes):
+    def _sum(self, m, step, *lanes):
         """Stages 2 and 3.
 
         With q an element's value, 2 q = halves * (4 + k) / 4, and u what it was, a subgroup gains
@@ -276,55 +289,67 @@ class WeightEncoder(wiring.Component):
             That sum.
         """
         rows, squares = [], []
-        for lane, pair in enumerate(zip(magnitudes, codes, strict=True)):
-            u, code = (Signal.like(value, name=f"held_{value.name}", reset_less=True)
-                       for value in pair)
-            m.d.sync += [u.eq(pair[0]), code.eq(pair[1])]
-            significand, shift = e2m1_significand(code), e2m1_shift(code)
-            for place, bit in enumerate(significand):
-                row = Signal(_U + 2, name=f"row{lane}_{place}")
-                m.d.comb += row.eq((u & bit.replicate(_U)) << shift)
-                rows.append((place, row, 0))
+        for lane, given in enumerate(zip(*lanes, strict=True)):
+            value, shift, code = (Signal.like(part, name=f"held_{part.name}", reset_less=True)
+                                  for part in given)
+            m.d.sync += [value.eq(given[0]), shift.eq(given[1]), code.eq(given[2])]
+            shifted = Signal(24 + 7, name=f"shifted{lane}")
+            m.d.comb += shifted.eq((value << 7) >> shift)
+            significand = e2m1_significand(code)
+            rows += [(place, shifted & bit.replicate(len(shifted)), 0)
+                     for place, bit in enumerate(significand)]
             # 0, 1, 4 or 9, times 1, 4 or 16.
             square = Signal(8, name=f"square{lane}")
             m.d.comb += square.eq(
                 Cat(significand[0], C(0, 1), significand[1] & ~significand[0], significand.all())
-                << Cat(C(0, 1), shift))
+                << Cat(C(0, 1), e2m1_shift(code)))
             squares.append(square)
 
-        total, carries = (Signal(_SUM, name=name, reset_less=True) for name in ("total", "carries"))
-        # At most 7 * 8 * 144 = 8064.
-        taken = Signal(13, reset_less=True)
+        m.submodules.sums = sums = Register(data.StructLayout({
+            "total": _SUM,
+            "carries": _SUM,
+            # At most 7 * 8 * 144 = 8064.
+            "taken": 13,
+        }))
+        total, carries = compress(m, rows, width=_SUM, name="sum")
         excess = Signal(_SUM, reset_less=True)
-        parts = compress(m, rows, width=_SUM, name="sum")
-        # Two stages behind the step.
-        factor = step[:2] ^ 2
-        m.d.sync += [
-            total.eq(parts[0]),
-            carries.eq(parts[1]),
-            taken.eq(_times(factor, sum(squares))),
-            # Not negative: each lane's part is not.
-            excess.eq(total + carries - (taken << _SIXTEENTH)),
+        m.d.comb += [
+            sums.enable.eq(1),
+            sums.i.total.eq(total),
+            sums.i.carries.eq(carries),
+            # Two stages behind the step.
+            sums.i.taken.eq(_times(step[:2] ^ 2, sum(squares))),
         ]
+        # Not negative: each lane's part is not.
+        m.d.sync += excess.eq(sums.o.total + sums.o.carries - (sums.o.taken << _SIXTEENTH))
         return excess
 
     def _choose(self, m, step, reference, excess, factors, choice):
         """Stage 4: factors and, in Sg-EM, which of the scales."""
-        factor, position = step[:2], Signal(2)
-        m.d.comb += position.eq(step[2:4] - 1)
+        factor = step[:2]
         # All is less than the sum of squares, each below 2**8: of a group's 32 or a subgroup's 8,
         # in units of 2**-27.
         width = 40 if self.adaptive else 38
         gained = Signal(width)
         lead = Signal(width, reset_less=True)
         lead_factor = Signal(2, reset_less=True)
-        sum_before = Signal(width)
-        m.d.comb += gained.eq(sum_before + _times(factor, excess))
+        rows = [(2, excess, 0), (1, excess & factor[1].replicate(_SUM), 0),
+                (0, excess & factor[0].replicate(_SUM), 0)]
+        if self.adaptive:
+            # What the subgroups before gained: what leads with their last factor.
+            before = Signal(width)
+            done = Signal(width, reset_less=True)
+            m.d.comb += before.eq(Mux(factor == 0, Mux(step[2:4] == 1, 0, lead), done))
+            with m.If(factor == 0):
+                m.d.sync += done.eq(before)
+            rows.append((0, before, 0))
+        m.d.comb += gained.eq(add(m, *compress(m, rows, width=width, name="gain"), carry=C(0, 1),
+                                  name="gained_sum"))
         better = Signal()
         found = Signal(2)
         m.d.comb += [
             # The first one is there to be beaten.
-            better.eq((factor == 0) | (gained > lead)),
+            better.eq((factor == 0) | greater(m, gained, lead, name="more")),
             found.eq(Mux(better, factor, lead_factor)),
         ]
         with m.If(better):
@@ -334,15 +359,9 @@ class WeightEncoder(wiring.Component):
                 m.d.sync += factors.eq(Cat(factors.as_value()[2:], found))
             return
 
-        # Sum of the subgroups before, which is the group's once all are done.
-        done = Signal(width, reset_less=True)
         present = Signal(data.ArrayLayout(2, SUBGROUPS), reset_less=True)
-        m.d.comb += sum_before.eq(Mux(position == 0, 0, done))
         with m.If(factor == 3):
-            m.d.sync += [
-                done.eq(Mux(better, gained, lead)),
-                present.eq(Cat(present.as_value()[2:], found)),
-            ]
+            m.d.sync += present.eq(Cat(present.as_value()[2:], found))
 
         # Steps 36, 52 and 68, after the last factor of the last subgroup. Under the next scale the
         # unit is four times as large. What the best one has beyond it does not matter: it is beaten
@@ -350,13 +369,12 @@ class WeightEncoder(wiring.Component):
         m.submodules.best = best = Register(width - 2)
         number = step[4:] - 2
         take = Signal()
-        m.d.comb += take.eq(
-            (number == 0) | (done > best.o)
-            # The lowest scale does not exist.
-            | ((number == 1) & (reference == 4)))
         m.d.comb += [
+            take.eq((number == 0) | greater(m, lead, Cat(best.o, C(0, 2)), name="higher")
+                    # The lowest scale does not exist.
+                    | ((number == 1) & (reference == 4))),
             best.enable.eq((step[:4] == 4) & (step >= 36)),
-            best.i.eq(Mux(take, done, best.o) >> 2),
+            best.i.eq(Mux(take, lead, best.o) >> 2),
         ]
         with m.If(best.enable & take):
             m.d.sync += [factors.eq(present), choice.eq(number)]
@@ -367,9 +385,15 @@ def _selected(m, values, subgroup, *, name):
     signals = []
     for lane in range(SUBGROUP):
         signal = Signal(len(values[0]), name=f"{name}{lane}")
-        m.d.comb += signal.eq(Array(values[lane::SUBGROUP])[subgroup])
+        m.d.comb += signal.eq(_gather(subgroup, values[lane::SUBGROUP]))
         signals.append(signal)
     return signals
+
+
+def _gather(hot, values):
+    """The value whose bit is set."""
+    return reduce(or_, (value & bit.replicate(len(value))
+                        for bit, value in zip(hot, values, strict=True)))
 
 
 def _times(factor, value):
