@@ -13,7 +13,6 @@ from .formats import (
     SUBGROUP,
     SUBGROUPS,
     Record,
-    e2m1_shift,
     e2m1_significand,
 )
 from .pipeline import Register
@@ -293,17 +292,22 @@ class WeightEncoder(wiring.Component):
             value, shift, code = (Signal.like(part, name=f"held_{part.name}", reset_less=True)
                                   for part in given)
             m.d.sync += [value.eq(given[0]), shift.eq(given[1]), code.eq(given[2])]
-            shifted = Signal(24 + 7, name=f"shifted{lane}")
-            m.d.comb += shifted.eq((value << 7) >> shift)
-            significand = e2m1_significand(code)
-            rows += [(place, shifted & bit.replicate(len(shifted)), 0)
-                     for place, bit in enumerate(significand)]
-            # 0, 1, 4 or 9, times 1, 4 or 16.
-            square = Signal(8, name=f"square{lane}")
-            m.d.comb += square.eq(
-                Cat(significand[0], C(0, 1), significand[1] & ~significand[0], significand.all())
-                << Cat(C(0, 1), e2m1_shift(code)))
-            squares.append(square)
+            # Twice the element is 0, 1, 2 or 3, shifted up. The product is added up before it is
+            # shifted, which halves the rows of the sum.
+            first, second = (value & bit.replicate(len(value)) for bit in e2m1_significand(code))
+            product = Signal(24 + 2, name=f"product{lane}")
+            shifted = Signal(24 + 2 + 7, name=f"shifted{lane}")
+            m.d.comb += [
+                product.eq(first + (second << 1)),
+                shifted.eq((product << 7) >> shift),
+            ]
+            rows.append((0, shifted, 0))
+            # 0, 1, 4, 9, 16, 36, 64 or 144: bit 0, and bits from 2 on.
+            square = Signal(7, name=f"square{lane}")
+            m.d.comb += square.eq(Cat(
+                (code == 1) | (code == 3), (code == 2) | (code == 5), code == 3,
+                (code == 4) | (code == 7), code == 5, code == 6, code == 7))
+            squares += [(0, square[0], 0), (2, square[1:], 0)]
 
         m.submodules.sums = sums = Register(data.StructLayout({
             "total": _SUM,
@@ -312,13 +316,16 @@ class WeightEncoder(wiring.Component):
             "taken": 13,
         }))
         total, carries = compress(m, rows, width=_SUM, name="sum")
+        # At most 8 * 144.
+        square_sum = Signal(11)
         excess = Signal(_SUM, reset_less=True)
         m.d.comb += [
             sums.enable.eq(1),
             sums.i.total.eq(total),
             sums.i.carries.eq(carries),
+            square_sum.eq(sum(compress(m, squares, width=11, name="squares", words=False))),
             # Two stages behind the step.
-            sums.i.taken.eq(_times(step[:2] ^ 2, sum(squares))),
+            sums.i.taken.eq(_times(step[:2] ^ 2, square_sum)),
         ]
         # Not negative: each lane's part is not.
         m.d.sync += excess.eq(sums.o.total + sums.o.carries - (sums.o.taken << _SIXTEENTH))
@@ -333,23 +340,28 @@ class WeightEncoder(wiring.Component):
         gained = Signal(width)
         lead = Signal(width, reset_less=True)
         lead_factor = Signal(2, reset_less=True)
+        first = Signal(reset_less=True)
+        m.d.sync += first.eq(step[:2] == 3)
         rows = [(2, excess, 0), (1, excess & factor[1].replicate(_SUM), 0),
                 (0, excess & factor[0].replicate(_SUM), 0)]
         if self.adaptive:
             # What the subgroups before gained: what leads with their last factor.
             before = Signal(width)
             done = Signal(width, reset_less=True)
-            m.d.comb += before.eq(Mux(factor == 0, Mux(step[2:4] == 1, 0, lead), done))
-            with m.If(factor == 0):
+            follows = Signal(reset_less=True)
+            m.d.sync += follows.eq((step[:2] == 3) & (step[2:4] != 0))
+            m.d.comb += before.eq((lead & follows.replicate(width))
+                                  | (done & (~first).replicate(width)))
+            with m.If(first):
                 m.d.sync += done.eq(before)
-            rows.append((0, before, 0))
+            rows.append((0, before, 1))
         m.d.comb += gained.eq(add(m, *compress(m, rows, width=width, name="gain"), carry=C(0, 1),
                                   name="gained_sum"))
         better = Signal()
         found = Signal(2)
         m.d.comb += [
             # The first one is there to be beaten.
-            better.eq((factor == 0) | greater(m, gained, lead, name="more")),
+            better.eq(first | greater(m, gained, lead, name="more")),
             found.eq(Mux(better, factor, lead_factor)),
         ]
         with m.If(better):
