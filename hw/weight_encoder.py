@@ -20,11 +20,9 @@ from .quantization_engine import values_layout
 
 ENCODINGS = "sg-em", "sg-threshold"
 
-# U, a magnitude relative to the scale that is tried: below 16, in units of 2**-25. What is at most
-# 1/4 has the code 0 under every factor and adds nothing; of what is more, 24 bits reach 2**-25.
-_U = 29
-
-# Decision points times a factor are multiples of 1/16: U's bits from this one on.
+# U is a magnitude relative to the scale that is tried, below 16, in units of 2**-25: 29 bits. What is
+# at most 1/4 has the code 0 under every factor and adds nothing; of what is more, the 24 bits of a
+# significand reach no lower. Decision points times a factor are multiples of 1/16: this bit of U.
 _SIXTEENTH = 21
 
 # A sum over lanes of twice an element, at most 12, times U is below 8 * 12 * 2**29 < 2**36.
@@ -50,8 +48,8 @@ class WeightEncoder(wiring.Component):
 
     One group every ``cycles``: 64 in Sg-EM, 27 in Sg-threshold. The values are not copied, they
     stay at the input until they are encoded: ``i.ready`` follows ``i.valid``, in the last of these
-    cycles. The record is there in the cycle after. A group is not begun before the record of the
-    one before is taken.
+    cycles; a `StreamRegister` before it lets their source go on. The record is there in the cycle
+    after. A group is not begun before the record of the one before is taken.
 
     Parameters
     ----------
@@ -102,9 +100,10 @@ class WeightEncoder(wiring.Component):
         #      times codes
         #   3  their difference
         #   4  what that gains, and whether it is the best
-        # In steps 11 to 14 stage 0 looks for the largest exponent. From step 16 on the low two bits
-        # of the step are its factor, then come the subgroup and the scale. The last pass has stages
-        # 0 and 1 only.
+        # In steps 11 to 14 stage 0 looks for the largest exponent. From step 16 on the step's two
+        # lowest bits are the factor, the next two the subgroup, and what is above them counts
+        # scales from 1 on; to stage 4 the factor is the same, and the subgroup one more. The last
+        # pass, which encodes what was chosen, has stages 0 and 1 only.
         step = Signal(7, init=_FIRST)
         full = Signal()
         begin = Signal()
@@ -173,9 +172,9 @@ class WeightEncoder(wiring.Component):
         # 1.375, and at least 3.
         reference = Signal(9, reset_less=True)
         bad = Signal(reset_less=True)
-        reached = Signal(reset_less=True)
         ranks, before, least = exponents, reference[:8], 2
         if not self.adaptive:
+            reached = Signal(reset_less=True)
             uppers = [value[22] | value[20:22].all() for value in values]
             uppers = _selected(m, uppers, subgroup, name="upper")
             ranks = [Cat(pair) for pair in zip(uppers, exponents, strict=True)]
@@ -196,10 +195,9 @@ class WeightEncoder(wiring.Component):
         with m.If(step >= _SETTLE):
             m.d.sync += reference.eq(reference + added)
         with m.Elif((step != _FIRST) | begin):
-            m.d.sync += [
-                reference.eq(maximum[-8:]),
-                reached.eq(maximum[0]),
-            ]
+            m.d.sync += reference.eq(maximum[-8:])
+            if not self.adaptive:
+                m.d.sync += reached.eq(maximum[0])
         with m.If(step == _SETTLE):
             m.d.sync += bad.eq(reference[:8].all())
 
@@ -223,8 +221,9 @@ class WeightEncoder(wiring.Component):
         -------
         negative : list of Value
             Signs of the lanes.
-        u, codes : list of Signal
-            Magnitudes relative to the scale, and their codes.
+        significands, shifts, codes : list of Signal
+            Twice a lane's element times its U is the significand times that of the code, times
+            2**7, shifted down. Where the code is 0, the shift means nothing.
         """
         chosen = Signal(SUBGROUPS, reset_less=True)
         factor = Signal(2, reset_less=True)
@@ -266,8 +265,8 @@ class WeightEncoder(wiring.Component):
                 last.eq(Cat(rest, upper) > (Mux(half, Mux(quarter, points[3], points[4]),
                                                 Mux(quarter, points[5], points[6])) << 1)),
                 code.eq(Cat(last, quarter, half) & place.near.replicate(3)),
-                # Less what twice the element is shifted up by. What has a code other than 0 is at
-                # most 5 places down.
+                # Less what twice the element is shifted up by, and 2 more. What has a code other
+                # than 0 is at most 5 places down.
                 shift.eq(place.below + Cat(half & ~quarter, ~half)),
             ]
             significands.append(significand)
@@ -327,8 +326,11 @@ class WeightEncoder(wiring.Component):
             # Two stages behind the step.
             sums.i.taken.eq(_times(step[:2] ^ 2, square_sum)),
         ]
-        # Not negative: each lane's part is not.
-        m.d.sync += excess.eq(sums.o.total + sums.o.carries - (sums.o.taken << _SIXTEENTH))
+        # Less what is taken: its complement and 1. Not negative, as no lane's part is.
+        place, complement = _SIXTEENTH, Cat(~sums.o.taken, C(-1, _SUM - _SIXTEENTH - 13))
+        parts = compress(m, [(0, sums.o.total, 0), (0, sums.o.carries, 0), (place, complement, 0),
+                             (place, C(1, 1), 0)], width=_SUM, name="less")
+        m.d.sync += excess.eq(add(m, *parts, carry=C(0, 1), name="difference"))
         return excess
 
     def _choose(self, m, step, reference, excess, factors, choice):
