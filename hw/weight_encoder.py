@@ -20,9 +20,9 @@ from .quantization_engine import values_layout
 
 ENCODINGS = "sg-em", "sg-threshold"
 
-# U is a magnitude relative to the scale that is tried, below 16, in units of 2**-25: 29 bits. What is
-# at most 1/4 has the code 0 under every factor and adds nothing; of what is more, the 24 bits of a
-# significand reach no lower. Decision points times a factor are multiples of 1/16: this bit of U.
+# U is a magnitude relative to the scale that is tried, below 16, in units of 2**-25: 29 bits. What
+# is at most 1/4 has the code 0 under every factor and adds nothing; of what is more, the 24 bits of
+# a significand reach no lower. Decision points times a factor are multiples of 1/16, U's bit 21.
 _SIXTEENTH = 21
 
 # A sum over lanes of twice an element, at most 12, times U is below 8 * 12 * 2**29 < 2**36.
