@@ -8,8 +8,10 @@ from amaranth import ResetInserter, Signal
 from compare import check
 from testbench import simulate
 
+import sim
 from golden import stimuli, twins
 from hw.weight_encoder import WeightEncoder
+from sim import compiled
 
 NAN, INF = float("nan"), float("inf")
 ULP = 2.0**-149
@@ -19,17 +21,22 @@ ENCODE = {"sg-em": oracle.encode_weights, "sg-threshold": oracle.encode_sg_thres
 ENCODINGS = pytest.mark.parametrize("encoding", CYCLES)
 
 
+# A group takes Amaranth's simulator a tenth of a second and more.
+ENGINE = "cxxrtl" if compiled.compiler() else "amaranth"
+
+
 def expected(x, encoding):
-    elements, metadata, scales = zip(
-        *(ENCODE[encoding](group) for group in x.astype(float).tolist()), strict=True)
-    return {"o": {"elements": np.array(elements), "metadata": np.array(metadata),
-                  "scale": np.array(scales)}}
+    """Records of groups by the oracle."""
+    with np.errstate(invalid="ignore"):
+        groups = x.astype(float).tolist()
+    elements, metadata, scales = zip(*map(ENCODE[encoding], groups), strict=True)
+    return {"elements": np.array(elements), "metadata": np.array(metadata),
+            "scale": np.array(scales)}
 
 
 def check_groups(x, encoding, **options):
-    x = np.array(x, np.float32)
-    check(WeightEncoder(encoding=encoding), {"i": x.view(np.uint32)}, expected(x, encoding),
-          outputs=len(x), **options)
+    check(WeightEncoder(encoding=encoding), {"i": x.view(np.uint32)},
+          {"o": expected(x, encoding)}, outputs=len(x), engine=ENGINE, **options)
 
 
 def pad(*values):
@@ -37,107 +44,120 @@ def pad(*values):
 
 
 def spread(*values):
-    """Values in the first lanes of different subgroups."""
-    return [value for number in range(4) for value in
-            [*values[number::4], *[0.0] * (8 - len(values[number::4]))]]
+    """Values in the first lanes of all subgroups, in turn."""
+    return [value for number in range(4) for value in pad(*values[number::4])[:8]]
 
 
-@ENCODINGS
-def test_not_finite(encoding):
-    groups = [pad(*[1.0] * i, bad, 2.0) for i, bad in zip((0, 9, 22, 30), (NAN, INF, -INF, NAN),
-                                                         strict=True)]
-    groups += [[-1.0] * 31 + [INF], pad(1.0, -2.0), pad(ULP, NAN), pad(LARGEST)]
-    check_groups(groups, encoding)
-
-
-@ENCODINGS
-def test_zeros_and_the_lower_end(encoding):
-    groups = [[0.0] * 32, [-0.0] * 32, [0.0, -0.0] * 16, pad(ULP), pad(-(2.0**-126) + ULP)]
-    # Scales 0, 1 and 2, of Sg-EM also from one above; subnormals beside normal values.
-    for power in (-129, -128, -127, -126, -125, -124, -123):
-        groups.append(spread(2.0**power, -1.5 * 2.0**power, 2.0**-127, 3 * 2.0**-130, 1.375 *
-                             2.0**power, -0.0, 2.0**-128 + ULP, -5 * 2.0**-131))
-    check_groups(groups, encoding)
-
-
-@ENCODINGS
-def test_upper_end(encoding):
-    groups = [pad(LARGEST), pad(-LARGEST, 2.0**126), pad(2.0**127), pad(1.75 * 2.0**127, 2.0**124)]
-    check_groups(groups, encoding)
-
-
-@pytest.mark.parametrize("encoding, values, scale, factor, codes", [
-    ("sg-threshold", [11.0], 128, 3, [5]), ("sg-threshold", [-5.5], 127, 3, [13]),
-    ("sg-threshold", [10.5, -10.5, -0.0], 127, 3, [7, 15, 8]),
-    ("sg-threshold", [0.0, -0.0], 0, 0, [0, 8]), ("sg-threshold", [2.0**-126], 0, 0, [4]),
-    # 8 is 4 * 2 under scale 128, and 6 * 1.25 is off; under 127 all but 6 would be.
-    ("sg-em", [8.0], 128, 0, [6]), ("sg-em", [-7.5], 127, 1, [15]),
-    # Of two scales and factors without error the lower: 6, not 3 * 2; 6 * 1, not 4 * 1.5.
-    ("sg-em", [6.0], 127, 0, [7]), ("sg-em", [0.0, -0.0], 0, 0, [0, 8]),
-    ("sg-em", [2.0**-127], 0, 0, [2]), ("sg-em", [3 * 2.0**-127], 0, 0, [5]),
-])
-def test_by_hand(encoding, values, scale, factor, codes):
-    x = np.array([pad(*values)], np.float32)
-    elements, metadata, scales = expected(x, encoding)["o"].values()
-    assert (scales.tolist(), metadata[0].tolist()) == ([scale], [factor, 0, 0, 0])
-    assert elements[0, : len(codes)].tolist() == codes
-    check_groups(x, encoding)
-
-
-@cache
 def tied(encoding, count):
     """Groups in which candidates with errors are equally good: of factors and, in Sg-EM, scales."""
     rng = np.random.default_rng(2)
     groups = {"factor": [], "scale": []}
     wanted = groups if encoding == "sg-em" else ["factor"]
+    noise = (8 * oracle.UNIT) ** 2 // 1000
     while any(len(groups[kind]) < count for kind in wanted):
         x = rng.choice([1, 2, 3, 5, 7, 10, 11, 13, 14, 17], 32) / 2
         # The others round to zero, but fill the last places of sums of squares.
         x = np.where(rng.random(32) < rng.choice([0.05, 0.1, 0.2, 0.5]), x,
                      rng.standard_normal(32) / 2**11)
-        x = (x * rng.choice([-1, 1], 32)).astype(np.float32)
-        noise = (8 * oracle.UNIT) ** 2 // 1000
-        tried = (oracle.weight_errors(x.tolist()) if encoding == "sg-em" else
-                 {0: oracle.factor_errors(x.tolist(), oracle.encode_sg_threshold(x.tolist())[2])})
-        totals = []
-        factor_tie = False
-        for parts in tried.values():
-            errors = [[error for error, _ in part.values()] for part in parts]
-            totals.append(sum(map(min, errors)))
-            factor_tie |= any(min(e) > noise and e.count(min(e)) > 1 for e in errors)
+        x = (x * rng.choice([-1, 1], 32)).astype(np.float32).tolist()
+        tried = (oracle.weight_errors(x) if encoding == "sg-em" else
+                 {0: oracle.factor_errors(x, oracle.encode_sg_threshold(x)[2])})
+        errors = [[[error for error, _ in part.values()] for part in parts]
+                  for parts in tried.values()]
+        totals = [sum(map(min, parts)) for parts in errors]
         if min(totals) > noise and totals.count(min(totals)) > 1:
             groups["scale"].append(x)
-        elif factor_tie:
+        elif any(min(e) > noise and e.count(min(e)) > 1 for parts in errors for e in parts):
             groups["factor"].append(x)
-    return np.array([x for kind in wanted for x in groups[kind][:count]])
+    return [x for kind in wanted for x in groups[kind][:count]]
 
 
-@ENCODINGS
-def test_ties_between_candidates(encoding):
-    check_groups(tied(encoding, 6), encoding)
-
-
-@ENCODINGS
-def test_ties_between_codes(encoding):
-    # Decision points of all factors and their neighbours, under a scale that a 6 or a 5.5 holds.
+def near_points():
+    """Decision points of all factors and their neighbours, under a scale that a 6 or 5.5 holds."""
     points = np.array([[point * factor / 16 for point in (1, 3, 5, 7, 10, 14, 20)]
                        for factor in (4, 5, 6, 7)], np.float32)
     x = np.zeros((9, 4, 8), np.float32)
     for row, power in enumerate((-2, -1, 0)):
         for move in (-1, 0, 1):
-            near = (points.view(np.uint32) + np.uint32(move & 0xFFFFFFFF)).view(np.float32)
+            near = (points.view(np.int32) + np.int32(move)).view(np.float32)
             x[3 * row + move, :, 1:] = np.ldexp(near, power)
     x[:, :, 0] = 6.0, 5.5, 0, -5.25
-    check_groups(x.reshape(-1, 32), encoding)
+    return x.reshape(-1, 32).tolist()
+
+
+BY_HAND = {
+    "sg-em": [
+        # 8 is 4 * 2 under scale 128, and 6 * 1.25 is off; under 127 all but 6 would be.
+        ([8.0], 128, 0, [6]), ([-7.5], 127, 1, [15]),
+        # Of scales and factors without error the lower: 6, not 3 * 2; 6 * 1, not 4 * 1.5.
+        ([6.0], 127, 0, [7]), ([0.0, -0.0], 0, 0, [0, 8]), ([2.0**-127], 0, 0, [2]),
+        ([3 * 2.0**-127], 0, 0, [5]),
+    ],
+    "sg-threshold": [
+        ([11.0], 128, 3, [5]), ([-5.5], 127, 3, [13]), ([10.5, -10.5, -0.0], 127, 3, [7, 15, 8]),
+        ([0.0, -0.0], 0, 0, [0, 8]), ([2.0**-126], 0, 0, [4]),
+    ],
+}
+
+GROUPS = {
+    "by_hand": lambda encoding: [pad(*values) for values, *_ in BY_HAND[encoding]],
+    # NaN groups leave nothing behind.
+    "not_finite": lambda _: [
+        *(pad(*[1.0] * i, bad, 2.0) for i, bad in [(0, NAN), (9, INF), (22, -INF), (30, NAN)]),
+        [-1.0] * 31 + [INF], pad(1.0, -2.0), pad(ULP, NAN), pad(LARGEST)],
+    "zeros": lambda _: [[0.0] * 32, [-0.0] * 32, [0.0, -0.0] * 16, pad(ULP),
+                        pad(-(2.0**-126) + ULP)],
+    # Scales from 0 on; subnormals beside normal values.
+    "lower_end": lambda _: [
+        spread(2.0**power, -1.5 * 2.0**power, 2.0**-127, 3 * 2.0**-130, 1.375 * 2.0**power, -0.0,
+               2.0**-128 + ULP, -5 * 2.0**-131) for power in range(-129, -122)],
+    "upper_end": lambda _: [pad(LARGEST), pad(-LARGEST, 2.0**126), pad(2.0**127), [LARGEST] * 32,
+                            pad(1.75 * 2.0**127, 2.0**124)],
+    "ties_between_codes": lambda _: near_points(),
+    "ties_between_candidates": lambda encoding: tied(encoding, 8),
+}
+
+
+@cache
+def encoded(encoding):
+    """Groups with their records, all in one run, by name."""
+    groups = {name: np.array(make(encoding), np.float32) for name, make in GROUPS.items()}
+    x = np.concatenate([*groups.values()])
+    o = sim.run(WeightEncoder(encoding=encoding), {"i": x.view(np.uint32)}, outputs=len(x),
+                engine=ENGINE)["o"]
+    ends = np.cumsum([len(x) for x in groups.values()])
+    parts = {field: np.split(rows, ends[:-1]) for field, rows in o.items()}
+    return {name: (x, {field: parts[field][n] for field in parts})
+            for n, (name, x) in enumerate(groups.items())}
+
+
+@ENCODINGS
+@pytest.mark.parametrize("name", GROUPS)
+def test_groups(name, encoding):
+    x, given = encoded(encoding)[name]
+    wanted = expected(x, encoding)
+    for row, group in enumerate(x.tolist()):
+        for field in wanted:
+            assert given[field][row].tolist() == wanted[field][row].tolist(), (field, group)
+
+
+@ENCODINGS
+def test_by_hand(encoding):
+    records = encoded(encoding)["by_hand"][1]
+    elements, metadata, scales = (records[name].tolist() for name in
+                                  ("elements", "metadata", "scale"))
+    for n, (_, scale, factor, codes) in enumerate(BY_HAND[encoding]):
+        assert (scales[n], metadata[n], elements[n][: len(codes)]) == (
+            scale, [factor, 0, 0, 0], codes)
 
 
 @ENCODINGS
 @pytest.mark.parametrize("stalls", [0, 0.6])
 def test_random(encoding, stalls):
     rng = np.random.default_rng(int(10 * stalls))
-    x = np.concatenate([oracle.hard_groups(rng, 6, 32),
-                        rng.standard_normal((4, 32)).astype(np.float32),
-                        rng.integers(0, 1 << 32, (2, 32), np.uint32).view(np.float32)])
+    x = np.concatenate([oracle.hard_groups(rng, 60, 32),
+                        rng.standard_normal((30, 32)).astype(np.float32),
+                        rng.integers(0, 1 << 32, (10, 32), np.uint32).view(np.float32)])
     times = {}
     check_groups(x, encoding, stalls=stalls, times=times)
     if not stalls:
@@ -152,13 +172,14 @@ def test_many(encoding, stalls):
     inputs = stimuli.weight_encoder(rng, 2000, encoding=encoding)
     x = np.concatenate([inputs["i"], oracle.hard_groups(rng, 1000, 32).view(np.uint32)])
     check(WeightEncoder(encoding=encoding), {"i": x},
-          twins.weight_encoder({"i": x}, encoding=encoding), outputs=len(x), stalls=stalls)
+          twins.weight_encoder({"i": x}, encoding=encoding), outputs=len(x), stalls=stalls,
+          engine=ENGINE)
 
 
 @pytest.mark.long
 @ENCODINGS
 def test_many_ties(encoding):
-    check_groups(tied(encoding, 100), encoding)
+    check_groups(np.array(tied(encoding, 100), np.float32), encoding)
 
 
 @ENCODINGS
