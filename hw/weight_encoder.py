@@ -336,9 +336,9 @@ class WeightEncoder(wiring.Component):
     def _choose(self, m, step, reference, excess, factors, choice):
         """Stage 4: factors and, in Sg-EM, which of the scales."""
         factor = step[:2]
-        # All is less than the sum of squares, each below 2**8: of a group's 32 or a subgroup's 8,
-        # in units of 2**-27.
-        width = 40 if self.adaptive else 38
+        # All is at most the sum of squares, in units of 2**-27. In Sg-EM that is a group's 32, each
+        # below 2**8; in Sg-threshold, where all is below 11, a subgroup's 8, below 2**10 together.
+        width = 40 if self.adaptive else 37
         gained = Signal(width)
         lead = Signal(width, reset_less=True)
         lead_factor = Signal(2, reset_less=True)

@@ -111,8 +111,10 @@ GROUPS = {
     "lower_end": lambda _: [
         spread(2.0**power, -1.5 * 2.0**power, 2.0**-127, 3 * 2.0**-130, 1.375 * 2.0**power, -0.0,
                2.0**-128 + ULP, -5 * 2.0**-131) for power in range(-129, -122)],
-    "upper_end": lambda _: [pad(LARGEST), pad(-LARGEST, 2.0**126), pad(2.0**127), [LARGEST] * 32,
+    "upper_end": lambda _: [pad(LARGEST), pad(-LARGEST, 2.0**126), pad(2.0**127),
                             pad(1.75 * 2.0**127, 2.0**124)],
+    # The most that a group gains, and the least with the lowest scale.
+    "a_group_before": lambda _: [[LARGEST] * 32, pad(10.5), [-LARGEST] * 32, pad(-10.5)],
     "ties_between_codes": lambda _: near_points(),
     "ties_between_candidates": lambda encoding: tied(encoding, 8),
 }
