@@ -39,6 +39,16 @@ def quantization_engine(rng, count, *, input, rule, metadata, depth):
     return {"i": np.where(rng.random((count, 1)) < 0.1, raw, bits)}
 
 
+def weight_encoder(rng, count, *, encoding):
+    x = groups(rng, count)
+    # Decision points times a factor, at any of the scales that are tried.
+    points = np.array([0, 1, 3, 5, 7, 10, 14, 20, 24, 28], np.float32)
+    hit = rng.choice(points, x.shape) * rng.integers(4, 8, (count, 1)).astype(np.float32)
+    hit *= rng.choice(np.array([-1, 1], np.float32), x.shape)
+    hit = np.ldexp(hit, rng.integers(-150, 119, (count, 1)))
+    return {"i": np.where(rng.random((count, 1)) < 0.3, hit, x).view(np.uint32)}
+
+
 def nvfp4_quantizer(rng, count):
     # Tensor scales near where the group's scale is moderate, subnormal or saturates.
     kind = rng.random(count)

@@ -21,6 +21,7 @@ from .quantized import Quantized
 from .sg_pe_tile import sg_pe_tile as _sg_pe_tile
 from .top1 import top1 as _top1
 from .top1_decode import top1_decode as _top1_decode
+from .weight_encoder import quantize_weights
 
 
 def top1(inputs, *, lanes):
@@ -46,6 +47,12 @@ def quantization_engine(inputs, *, input, rule, metadata, depth):
         # The elements and scales of M2XFP are MXFP4.
         del record["metadata"]
     return {"o": record}
+
+
+def weight_encoder(inputs, *, encoding):
+    x = inputs["i"].view(np.float32)
+    q = quantize_weights(x) if encoding == "sg-em" else quantize_activations(x, encoding=encoding)
+    return {"o": {"elements": q.elements, "metadata": q.metadata, "scale": q.scales[:, 0]}}
 
 
 def nvfp4_quantizer(inputs):

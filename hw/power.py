@@ -37,6 +37,7 @@ UNITS = tuple(name for name in registry.UNITS if name != "accelerator")
 _OPERATIONS = {
     "decoder": ("value", lambda **_: 32),
     "quantization_engine": ("value", lambda **_: 32),
+    "weight_encoder": ("value", lambda **_: 32),
     "nvfp4_quantizer": ("value", lambda **_: 16),
     "pe_tile": ("MAC", lambda **_: 8),
     "sg_pe_tile": ("MAC", lambda **_: 8),

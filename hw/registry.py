@@ -21,6 +21,7 @@ from .quantization_engine import QuantizationEngine
 from .sg_pe_tile import SgPETile
 from .top1 import Top1
 from .top1_decode import Top1Decode
+from .weight_encoder import WeightEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +83,13 @@ UNITS = {
         parameters={"input": ("float32", "bfloat16", "float16"),
                     "rule": ("floor", "ceil", "rtn1", "rtn2"), "metadata": (True, False),
                     "depth": (2, 0, 3)},
+    ),
+    "weight_encoder": Unit(
+        component=WeightEncoder,
+        summary="32 values to a group record with subgroup factors (Sg-EM), serially",
+        twin=twins.weight_encoder,
+        stimuli=stimuli.weight_encoder,
+        parameters={"encoding": ("sg-em", "sg-threshold")},
     ),
     "pe_tile": Unit(
         component=PETile,

@@ -79,11 +79,11 @@ def figures(report):
 
 def _unit(name, unit):
     component = build(name)
-    latency = component.latency
+    latency, interval = component.latency, getattr(component, "cycles", 1)
     lines = [f"### `{name}`", "", f"{unit.summary}. "
              + ("Combinational." if latency == 0 else
-                f"Latency {latency} cycle{'s' if latency > 1 else ''}, one transfer per cycle."),
-             ""]
+                f"Latency {latency} cycle{'s' if latency > 1 else ''}, one transfer "
+                f"{'per cycle' if interval == 1 else f'every {interval} cycles'}."), ""]
     if unit.parameters:
         lines += ["| parameter | default | also |", "|---|---|---|"]
         lines += [f"| `{parameter}` | {values[0]} | {', '.join(map(str, values[1:]))} |"

@@ -65,10 +65,13 @@ def traffic(name, settings=(), kind="real"):
         rows = (REAL[name](**chosen) if kind == "real" else
                 UNITS[name].stimuli(np.random.default_rng(0), LANES * limit, **chosen))
         stretch = length(rows) // LANES
-        cycles = min(stretch, limit)
+        # Cycles of one row; whole rows count.
+        interval = getattr(component, "cycles", 1)
+        cycles = min(stretch * interval, limit) // interval * interval
         # Pipelines are full when counting begins; a row more is there for the last edges.
         settle = component.latency + 2 if component.latency else 0
-        index = np.arange(-settle, cycles + 1) + stretch * np.arange(LANES)[:, None]
+        index = np.arange(-settle // interval, cycles // interval + 1) \
+            + stretch * np.arange(LANES)[:, None]
         rows = _map(lambda array: np.take(array, index.reshape(-1), axis=0, mode="wrap"), rows)
         each = dict.fromkeys(rows, index.shape[1])
     outputs = UNITS[name].twin(rows, **chosen)
@@ -230,6 +233,10 @@ def _sg_pe_tile(*, special, **_):
     return inputs
 
 
+def _weight_encoder(*, encoding):
+    return {"i": _layer()[encoding == "sg-em"].reshape(-1, 32).view(np.uint32)}
+
+
 def _nvfp4_quantizer():
     x = _layer()[0]
     values = x.reshape(-1, 16).view(np.uint32)
@@ -320,6 +327,7 @@ REAL = {
     "quantization_engine": _quantization_engine,
     "pe_tile": _pe_tile,
     "sg_pe_tile": _sg_pe_tile,
+    "weight_encoder": _weight_encoder,
     "nvfp4_quantizer": _nvfp4_quantizer,
     "nvfp4_pe_tile": _nvfp4_pe_tile,
     "group_accumulator": _group_accumulator,
