@@ -85,6 +85,14 @@ def near_points():
     return x.reshape(-1, 32).tolist()
 
 
+def one_bit_past():
+    """An element a bit beside a decision point, among others that make its factor the best."""
+    exact = [6, 4, 3, 2, 1.5, 1, 0.5]
+    return [[value * factor / 4 for factor in (4, 5, 6, 7) for value in
+             [*exact, (point + sign * 2.0**-bit / factor) / 4]]
+            for point in (1, 3, 5, 7, 10, 14, 20) for bit in range(1, 8) for sign in (1, -1)]
+
+
 BY_HAND = {
     "sg-em": [
         # 8 is 4 * 2 under scale 128, and 6 * 1.25 is off; under 127 all but 6 would be.
@@ -116,6 +124,7 @@ GROUPS = {
     # The most that a group gains, and the least with the lowest scale.
     "a_group_before": lambda _: [[LARGEST] * 32, pad(10.5), [-LARGEST] * 32, pad(-10.5)],
     "ties_between_codes": lambda _: near_points(),
+    "one_bit_past_a_tie": lambda _: one_bit_past(),
     "ties_between_candidates": lambda encoding: tied(encoding, 8),
 }
 
