@@ -142,7 +142,9 @@ def encoded(encoding):
             for n, (name, x) in enumerate(groups.items())}
 
 
-@ENCODINGS
+# Each is built for a run of its own, which takes most of the time.
+@pytest.mark.parametrize("encoding", ["sg-em", pytest.param("sg-threshold",
+                                                            marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", GROUPS)
 def test_groups(name, encoding):
     x, given = encoded(encoding)[name]
