@@ -147,8 +147,10 @@ def _write_streams(name, component, inputs, expected):
     parts = {part: "\n".join(text.format(**stream) for stream in fields)
              for part, text in _INPUT.items()}
     most = max(len(o), *map(len, bits.values()))
+    # For each transfer the cycles that a serial unit takes, and stalls.
+    limit = (20 + getattr(component, "cycles", 0)) * most + 1000
     return _STREAM.format(
-        name=name, o=o.shape[1] - 1, count=len(o), last=len(o) - 1, limit=20 * most + 1000,
+        name=name, o=o.shape[1] - 1, count=len(o), last=len(o) - 1, limit=limit,
         seed=2463534242, **parts), bits | {"out": o}
 
 
