@@ -13,9 +13,9 @@ import numpy as np
 from tqdm import tqdm
 
 import sim
-from hw import yosys
-from hw.mac_array import MacArray
-from sim import compiled
+from hw.tools import yosys
+from hw.units.mac_array import MacArray
+from sim.engines import compiled
 
 TILE = 32
 """Activations per tile of weights, as many as the largest array has columns."""

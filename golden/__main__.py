@@ -2,10 +2,12 @@
 
 import sys
 
-from . import calibrate, convert, rivals
-from .check import check, table
+from .checkpoint import convert
 from .command import Parser
-from .minifloats import CODECS
+from .formats import catalogue
+from .formats.check import check, table
+from .formats.minifloats import CODECS
+from .models import calibrate
 
 
 def main(arguments=None):
@@ -38,7 +40,7 @@ def main(arguments=None):
         text = ", ".join(f"0x{a:02x} as 0x{b:02x}" for a, b in exceptions.items())
         print(f"{name}: {'FAILED' if wrong else 'ok'}"
               + (f" (never written, comes back otherwise: {text})" if text else ""))
-    print(f"{failed} of {len(CODECS)} codes and {len(rivals.FORMATS)} formats failed")
+    print(f"{failed} of {len(CODECS)} codes and {len(catalogue.FORMATS)} formats failed")
     return int(failed > 0)
 
 
@@ -46,7 +48,7 @@ def formats():
     """The list of formats as a table."""
     lines = [f"{'format':<28}{'group':>6}  {'element':<8}{'scale':<7}"
              f"{'metadata':<13}{'bits per element':>16}"]
-    for form in rivals.FORMATS.values():
+    for form in catalogue.FORMATS.values():
         metadata = f"{form.metadata_bits} per {form.subgroup}" if form.metadata_bits else ""
         lines.append(f"{form.name:<28}{form.group:>6}  {form.element.name:<8}"
                      f"{form.scale.name:<7}{metadata:<13}{form.bits_per_element:>16g}")

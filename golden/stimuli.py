@@ -1,16 +1,16 @@
 """Random stimuli for every unit, weighted towards the places where arithmetic goes wrong.
 
 Each function takes a generator, a number of transfers and the unit's parameters and returns the
-unit's input ports as `golden.twins` takes them.
+unit's input ports as `golden.reference` takes them.
 """
 
 import numpy as np
 
-from . import planner
-from .accelerator import execute, streams
-from .formats import FLOATS
-from .quantized import Quantized
-from .top1_decode import top1_decode as _top1_decode
+from .accelerator import planner
+from .accelerator.accelerator import execute, streams
+from .codec.numbers import FLOATS
+from .codec.quantized import Quantized
+from .units.top1_decode import top1_decode as _top1_decode
 
 
 def top1(rng, count, *, lanes):
@@ -229,7 +229,7 @@ def accelerator(rng, count, *, config):
 
 
 def products(rng, count, machine, *, largest=2**16):
-    """Commands for an accelerator, with operands as `golden.accelerator.execute` takes them.
+    """Commands for an accelerator, with operands for `golden.accelerator.accelerator.execute`.
 
     Sizes of all magnitudes up to ``largest`` products of elements, ragged ones and such beyond
     the buffers included; chains of them; a few that cannot run.

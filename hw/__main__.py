@@ -5,9 +5,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from . import generate, synth, yosys
-from .command import Parser
+from golden.command import Parser
+
+from . import generate, synth
 from .registry import UNITS
+from .tools import yosys
 
 
 def main(arguments=None):
@@ -27,7 +29,7 @@ def main(arguments=None):
         print(f"  {', '.join(UNITS)}\n")
 
         # Here, because simulation rests on the units and not the other way round.
-        from sim import smollm2
+        from golden.models import smollm2
         from sim.__main__ import report_lockstep
         status = report_lockstep(smollm2.load(), tokens=32, rows=16, vcd=options.vcd)
 

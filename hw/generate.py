@@ -10,12 +10,14 @@ from pathlib import Path
 from amaranth.hdl import Shape
 from amaranth.lib import data, stream, wiring
 
-from . import registry, yosys
-from .axi import wrap
-from .command import Parser
-from .files import write
-from .proof import prove
-from .verilog import ports_of, verilog, versions
+from golden.command import Parser
+
+from . import registry
+from .tools import yosys
+from .tools.files import write
+from .verilog.axi_wrapper import wrap
+from .verilog.emit import ports_of, verilog, versions
+from .verilog.equivalence import prove
 
 OFFERED = registry.UNITS | registry.ASSEMBLIES
 
@@ -86,7 +88,7 @@ def generate(name, settings=(), directory="build", *, proof=False, axi=False):
     proof : bool
         Whether to `prove` the Verilog first.
     axi : bool
-        Whether to write a module with AXI interfaces, too, see `hw.axi.wrap`.
+        Whether to write a module with AXI interfaces, too, see `hw.verilog.axi_wrapper.wrap`.
 
     Returns
     -------
@@ -139,7 +141,8 @@ def describe(component, name, text, parameters=None):
     -------
     dict
         Only of types that JSON has. Bits of ``fields`` count from the port's bit 0. "axi" is None
-        until there is a wrapper, see `hw.axi.wrap`; "registers" is None for a component without.
+        until there is a wrapper, see `hw.verilog.axi_wrapper.wrap`; "registers" is None for a
+        component without.
     """
     ports = []
     for port, member, value in ports_of(component):

@@ -4,24 +4,24 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from golden import stimuli, twins
+from golden import reference, stimuli
 
-from .accelerator import Accelerator
-from .axi_accelerator import AxiAccelerator
-from .config import CONFIGS
-from .decoder import Decoder
-from .formats import SUBGROUPS
-from .group_accumulator import GroupAccumulator
-from .group_mac import GroupMac
-from .mac_array import MacArray
-from .nvfp4_pe_tile import Nvfp4PETile
-from .nvfp4_quantizer import Nvfp4Quantizer
-from .pe_tile import PETile
-from .quantization_engine import QuantizationEngine
-from .sg_pe_tile import SgPETile
-from .top1 import Top1
-from .top1_decode import Top1Decode
-from .weight_encoder import WeightEncoder
+from .accelerator.accelerator import Accelerator
+from .accelerator.config import CONFIGS
+from .bus.axi_accelerator import AxiAccelerator
+from .lib.formats import SUBGROUPS
+from .units.decoder import Decoder
+from .units.group_accumulator import GroupAccumulator
+from .units.group_mac import GroupMac
+from .units.mac_array import MacArray
+from .units.nvfp4_pe_tile import Nvfp4PETile
+from .units.nvfp4_quantizer import Nvfp4Quantizer
+from .units.pe_tile import PETile
+from .units.quantization_engine import QuantizationEngine
+from .units.sg_pe_tile import SgPETile
+from .units.top1 import Top1
+from .units.top1_decode import Top1Decode
+from .units.weight_encoder import WeightEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Unit:
     summary : str
         What the unit does, in one line.
     twin, stimuli : callable
-        Golden twin and random stimuli on the unit's ports, see `golden.twins` and
+        Golden twin and random stimuli on the unit's ports, see `golden.reference` and
         `golden.stimuli`.
     parameters : dict of str to tuple
         Every parameter with the values that are offered, the default first.
@@ -58,27 +58,27 @@ UNITS = {
     "top1": Unit(
         component=Top1,
         summary="Lane of the largest FP4 code of a subgroup",
-        twin=twins.top1,
+        twin=reference.top1,
         stimuli=stimuli.top1,
         parameters={"lanes": (8, 2, 4, 16, 32)},
     ),
     "top1_decode": Unit(
         component=Top1Decode,
         summary="Top-1 of an activation subgroup and its refinement as a signed shift",
-        twin=twins.top1_decode,
+        twin=reference.top1_decode,
         stimuli=stimuli.top1_decode,
     ),
     "decoder": Unit(
         component=Decoder,
         summary="Group record to 32 float32 values",
-        twin=twins.decoder,
+        twin=reference.decoder,
         stimuli=stimuli.decoder,
         parameters={"kind": ("activation", "weight", "special")},
     ),
     "quantization_engine": Unit(
         component=QuantizationEngine,
         summary="32 values to an activation's group record (Elem-EM)",
-        twin=twins.quantization_engine,
+        twin=reference.quantization_engine,
         stimuli=stimuli.quantization_engine,
         parameters={"input": ("float32", "bfloat16", "float16"),
                     "rule": ("floor", "ceil", "rtn1", "rtn2"), "metadata": (True, False),
@@ -87,54 +87,54 @@ UNITS = {
     "weight_encoder": Unit(
         component=WeightEncoder,
         summary="32 values to a group record with subgroup factors (Sg-EM), serially",
-        twin=twins.weight_encoder,
+        twin=reference.weight_encoder,
         stimuli=stimuli.weight_encoder,
         parameters={"encoding": ("sg-em", "sg-threshold")},
     ),
     "pe_tile": Unit(
         component=PETile,
         summary="Refined dot product of a subgroup times the weights' factor, exact",
-        twin=twins.pe_tile,
+        twin=reference.pe_tile,
         stimuli=stimuli.pe_tile,
         parameters={"depth": (0, 1, 2), "metadata": (True, False)},
     ),
     "sg_pe_tile": Unit(
         component=SgPETile,
         summary="Dot product of a subgroup times the factors of both operands, exact",
-        twin=twins.sg_pe_tile,
+        twin=reference.sg_pe_tile,
         stimuli=stimuli.sg_pe_tile,
         parameters={"depth": (0, 1), "special": (False, True)},
     ),
     "nvfp4_quantizer": Unit(
         component=Nvfp4Quantizer,
         summary="16 float32 values to a group of NVFP4, for comparison",
-        twin=twins.nvfp4_quantizer,
+        twin=reference.nvfp4_quantizer,
         stimuli=stimuli.nvfp4_quantizer,
     ),
     "nvfp4_pe_tile": Unit(
         component=Nvfp4PETile,
         summary="Dot product of NVFP4 lanes times both block scales, exact, for comparison",
-        twin=twins.nvfp4_pe_tile,
+        twin=reference.nvfp4_pe_tile,
         stimuli=stimuli.nvfp4_pe_tile,
         parameters={"lanes": (8, 16)},
     ),
     "group_accumulator": Unit(
         component=GroupAccumulator,
         summary="Adds a scaled group sum to a float32 accumulator with one rounding",
-        twin=twins.group_accumulator,
+        twin=reference.group_accumulator,
         stimuli=stimuli.group_accumulator,
         parameters={"metadata": (True, False), "depth": (3, 8)},
     ),
     "group_mac": Unit(
         component=GroupMac,
         summary="Dot product of two group records, accumulated: one column of the array",
-        twin=twins.group_mac,
+        twin=reference.group_mac,
         stimuli=stimuli.group_mac,
     ),
     "mac_array": Unit(
         component=MacArray,
         summary="Weight-stationary array: an activation group times a tile of weights per cycle",
-        twin=twins.mac_array,
+        twin=reference.mac_array,
         stimuli=stimuli.mac_array,
         parameters={"columns": (32, 1, 4, 16), "weight_width": (1, 8),
                     "metadata": (True, False), "depth": (5, 13)},
@@ -144,7 +144,7 @@ UNITS = {
     "accelerator": Unit(
         component=Accelerator,
         summary="Matrix products of any size: array, buffers, quantization engines and control",
-        twin=twins.accelerator,
+        twin=reference.accelerator,
         stimuli=stimuli.accelerator,
         parameters={"config": tuple(CONFIGS)},
         tiles=lambda config: SUBGROUPS * CONFIGS[config].columns,

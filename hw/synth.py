@@ -7,12 +7,16 @@ import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from . import comparison, measurement, power, registry, report, sweep, text_tables, yosys
-from .command import Parser
-from .files import write
-from .liberty import find_library
-from .progress import progress
-from .yosys import ToolError
+from golden.command import Parser
+
+from . import registry
+from .flow import measurement, power
+from .flow.liberty import find_library
+from .report import comparison, html, sweep, text_tables
+from .tools import yosys
+from .tools.files import write
+from .tools.progress import progress
+from .tools.yosys import ToolError
 
 
 def main(arguments=None):
@@ -48,7 +52,7 @@ def main(arguments=None):
     sweep.add_options(parser)
     options = parser.parse_args(arguments)
     if options.report is not None:
-        return report.main(options)
+        return html.main(options)
     if options.json is None:
         kind = options.compare or ("sweep" if options.sweep else
                                    "power" if options.power else "synth")
@@ -124,7 +128,7 @@ def _compare(options, inspect):
 
 
 def _synthesize_all(units, library, inspect=None):
-    """What `hw.measurement.measure` gives, by label.
+    """What `hw.flow.measurement.measure` gives, by label.
 
     `units` has names, settings, whether to flatten and whether to map with ``amap``.
     """

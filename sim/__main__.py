@@ -6,19 +6,21 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from golden import planner
-from hw.command import Parser, check_plot
-from hw.config import CONFIGS
-from hw.planner import SIZE, Code
+from golden.accelerator import planner
+from golden.command import Parser, check_plot
+from golden.models import smollm2
+from hw.accelerator.config import CONFIGS
+from hw.accelerator.planner import SIZE, Code
 from hw.registry import UNITS, build, parameters
+from hw.tools.packing import length
 
-from . import compiled, gemm, layer, plot, smollm2
+from . import gemm, layer, plot
 from .accelerator import machine_of
-from .bench import SimulationError, mismatches, run
-from .compiled import ENGINES, compiler
 from .cycles import cycles, scale_sim
+from .engines import compiled
+from .engines.compiled import ENGINES, compiler
 from .lockstep import lockstep
-from .payload import length
+from .runner import SimulationError, mismatches, run
 
 _LARGEST = (1 << SIZE) - 1
 _SOURCES = {"records": planner.RECORDS, "values": planner.VALUES}

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from golden import planner
-from golden.accelerator import execute, result_matrix, streams
-from hw.accelerator import Accelerator
-from hw.config import configuration
+from golden.accelerator import planner
+from golden.accelerator.accelerator import execute, result_matrix, streams
+from hw.accelerator.accelerator import Accelerator
+from hw.accelerator.config import configuration
+from hw.tools.packing import length
 
-from . import compiled
-from .bench import SimulationError, mismatches, run
-from .payload import length
+from .engines import compiled
+from .runner import SimulationError, mismatches, run
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,7 +21,7 @@ class Product:
     Attributes
     ----------
     code : int
-        The code with which it ended, see `hw.planner.Code`.
+        The code with which it ended, see `hw.accelerator.planner.Code`.
     y : float32 array, shape (M, N), or None
         The product, if it left as float32.
     rows, mismatches : int
@@ -41,7 +41,7 @@ def accelerate(commands, *, config="paper", component=None, trace=False, engine=
     Parameters
     ----------
     commands : list of dict
-        As `golden.accelerator.execute` takes them.
+        As `golden.accelerator.accelerator.execute` takes them.
     config : Config or str
         As of `Accelerator`.
     component : Accelerator, optional

@@ -1,14 +1,14 @@
 """How many cycles a command takes, in closed form."""
 
-from golden.planner import check, interleave, plan
-from hw.accelerator import RESULT_ENGINE_DEPTH
-from hw.loop_nest import LoopNest
-from hw.mac_array import MacArray
-from hw.planner import SIZE, Code, Planner
+from golden.accelerator.planner import check, interleave, plan
+from hw.accelerator.accelerator import RESULT_ENGINE_DEPTH
+from hw.accelerator.loop_nest import LoopNest
+from hw.accelerator.planner import SIZE, Code, Planner
+from hw.units.mac_array import MacArray
 
 from .accelerator import machine_of
 
-# In the order of `hw.planner.Source` and `Result`.
+# In the order of `hw.accelerator.planner.Source` and `Result`.
 SOURCES = "records", "values", "kept"
 RESULTS = "values", "records", "keep"
 
@@ -47,7 +47,7 @@ def cycles(config, m, k, n, *, source="values", result="values"):
     Parameters
     ----------
     config : Config or str
-        As of `hw.accelerator.Accelerator`.
+        As of `hw.accelerator.accelerator.Accelerator`.
     m, k, n : int
         1 to 2**20 - 1.
     source, result : str

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from ml_dtypes import bfloat16
 
-from golden import Quantized, planner, quantize_activations, quantize_weights
+from golden import Quantized, quantize_activations, quantize_weights
+from golden.accelerator import planner
 
 from .accelerator import accelerate
 
@@ -22,7 +23,7 @@ class Measured:
 
     Attributes
     ----------
-    machine : golden.planner.Machine
+    machine : golden.accelerator.planner.Machine
     commands : list of dict
         As `sim.accelerator.accelerate` took them.
     products : list of sim.accelerator.Product
@@ -133,7 +134,7 @@ def random_product(m, k, n, *, config, source, result, seed):
     m, k, n : int
     config : str
     source, result : int
-        Of `golden.planner.SOURCES`, other than KEPT, and `RESULTS`.
+        Of `golden.accelerator.planner.SOURCES`, other than KEPT, and `RESULTS`.
     seed : int
 
     Returns

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from golden import planner, quantize_weights
-from golden.mxfp4 import mxfp4_round_trip
+from golden import quantize_weights
+from golden.accelerator import planner
+from golden.formats.mxfp4 import mxfp4_round_trip
 
 from .gemm import TYPES
 
@@ -17,7 +18,7 @@ def commands(mlp, *, tokens, config):
 
     Parameters
     ----------
-    mlp : sim.smollm2.Mlp
+    mlp : golden.models.smollm2.Mlp
     tokens : int
         Rows of activations.
     config : str
@@ -57,7 +58,7 @@ def errors(mlp, given, y):
 
     Parameters
     ----------
-    mlp : sim.smollm2.Mlp
+    mlp : golden.models.smollm2.Mlp
     given : array, shape (tokens, K)
         The activations, which may have been rounded to a smaller type.
     y : float32 array

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from golden import dequantize, matmul, quantize_activations, quantize_weights
-from golden.decoder import element_integers
-from golden.group_accumulator import accumulate
-from golden.mxfp4 import mxfp4_round_trip
-from hw.group_mac import GroupMac
-from hw.quantization_engine import QuantizationEngine
+from golden.formats.mxfp4 import mxfp4_round_trip
+from golden.units.decoder import element_integers
+from golden.units.group_accumulator import accumulate
+from hw.units.group_mac import GroupMac
+from hw.units.quantization_engine import QuantizationEngine
 
-from .bench import mismatches, run
+from .runner import mismatches, run
 
 
 @dataclass(frozen=True, kw_only=True)

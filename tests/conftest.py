@@ -1,6 +1,6 @@
 import pytest
 
-from sim import compiled
+from sim.engines import compiled
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -9,7 +9,7 @@ import pytest
 
 import sim.__main__ as command
 from golden import dequantize, quantize_activations, quantize_weights
-from sim import smollm2
+from golden.models import smollm2
 from sim.lockstep import lockstep
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sim import compiled
+from sim.engines import compiled
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,8 +36,9 @@ def test_contents(installed):
     _, names = installed
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {
         "golden", "hw", "sim"}
-    assert {"sim/data/smollm2_mlp.npz", "sim/bench.cpp", "sim/verilator.h",
-            "sim/cxxrtl.h", "golden/kernel.c"} <= set(names)
+    assert {"golden/models/data/smollm2_mlp.npz", "sim/engines/bench.cpp",
+            "sim/engines/verilator.h", "sim/engines/cxxrtl.h", "golden/codec/kernel.c"
+            } <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
@@ -48,7 +49,7 @@ def test_imports_come_from_the_wheel(installed):
 
 
 def test_golden_knows_no_amaranth(installed):
-    assert run(installed, "-c", "import sys, golden, golden.twins, golden.stimuli; "
+    assert run(installed, "-c", "import sys, golden, golden.reference, golden.stimuli; "
                "print('amaranth' in sys.modules)") == "False\n"
 
 
@@ -65,6 +66,6 @@ def test_compiled_simulation_works(installed):
 
 
 def test_real_data_load(installed):
-    printed = run(installed, "-c", "from sim import smollm2; "
+    printed = run(installed, "-c", "from golden.models import smollm2; "
                   "print(smollm2.load().activations.shape)")
     assert printed == "(32, 576)\n"

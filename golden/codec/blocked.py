@@ -1,0 +1,481 @@
+"""The codec at speed: blocks that fit the cache, a compiled kernel or NumPy, threads.
+
+What it computes is defined, and easier to read, in `quantization_engine.definition`,
+`weight_encoder.definition`, `encodings.definition`, `sg_special.definition` and
+`decoder.definition`; all bits are the same. Here magnitudes stay in float32: they are scaled by a
+power of two, so that only such far below every decision point are rounded, and compared with the
+decision points, whose products with the factors are exact.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+
+import numpy as np
+
+from . import kernel
+from .numbers import (
+    FLOAT32_NAN,
+    MANTISSA_LIMITS,
+    SCALE_MAX,
+    SCALE_NAN,
+    SPECIAL_LIMITS,
+    SPECIAL_SCALES,
+    SPECIALS,
+    e2m1_integers,
+    e2m3_integers,
+    scale_codes,
+    special_scale_codes,
+    split_scales,
+)
+
+BLOCK = 2**16
+"""Elements that one thread works on at a time in NumPy: what comes between fits the cache."""
+
+COMPILED_BLOCK = 2**20
+"""The most that the kernel, which keeps nothing between, gets at a time: calls cost nothing."""
+
+COMPILED_FROM = 2**16
+"""Elements from which on a tensor is worth loading, or compiling, the kernel."""
+
+DECISION_POINTS = [(0.25, np.greater, 1), (0.75, np.greater_equal, 1), (1.25, np.greater, 1),
+                   (1.75, np.greater_equal, 1), (2.5, np.greater, 2), (3.5, np.greater_equal, 2),
+                   (5.0, np.greater, 4)]
+"""Where E2M1 codes begin, how ties go to the even one, and the step in units of 1/2."""
+
+_PLAIN = np.copysign(e2m1_integers(np.arange(16)) / 2,
+                     np.where(np.arange(16) < 8, 1, -1)).astype(np.float32)
+# By 16 * metadata + code.
+_FACTORED = np.concatenate([_PLAIN * np.float32(1 + k / 4) for k in range(4)])
+# Magnitudes of refined top-1s, by 4 * code + metadata (specification section 3).
+_REFINED = e2m3_integers(np.maximum(np.arange(32), 1) - 1).astype(np.float32) / 8
+
+
+def encode(x, group, subgroup, rule, threads, *, encoding, adaptive=False, metadata=True):
+    """Planes of a checked tensor.
+
+    Parameters
+    ----------
+    x : array of float32, float16 or bfloat16, shape (..., K)
+    group, subgroup, threads
+        As of `golden.quantize_activations`.
+    rule : str
+        One of `formats.MANTISSA_LIMITS`; where encodings are mixed, that of Sg-EM. Sg-special has
+        its own.
+    encoding : str
+        "elem-em", "sg-em", "mixed" or "sg-special".
+    adaptive : bool
+        Of Sg-EM and Sg-special, as of `golden.quantize_weights`.
+    metadata : bool
+        Of Elem-EM: False leaves the metadata out.
+
+    Returns
+    -------
+    dict of str to uint8 array
+        "elements", "metadata" (if wanted) and "scales".
+    """
+    lead, groups = x.shape[:-1], -(-x.shape[-1] // group)
+    planes = {"elements": np.empty((*lead, groups * group), np.uint8),
+              "scales": np.empty((*lead, groups), np.uint8)}
+    if metadata:
+        planes["metadata"] = np.empty((*lead, groups * group // subgroup), np.uint8)
+    scales = planes["scales"].reshape(-1)
+    # One row per group.
+    elements, extra = (planes[name].reshape(len(scales), -1) if name in planes else None
+                       for name in ("elements", "metadata"))
+
+    rows = _rows(np.asarray(x), group)
+    library = _library(x.size)
+
+    def work(block):
+        values = np.require(_padded(rows, group, *block), np.float32, "CA").reshape(-1, group)
+        start = block[0].start * -(-rows.shape[1] // group) + block[1].start
+        part = slice(start, start + len(values))
+        out = [elements[part], None if extra is None else extra[part], scales[part]]
+        if encoding == "mixed":
+            _mixed(library, values, subgroup, rule, *out)
+        else:
+            _encode(library, values, subgroup, rule, encoding, adaptive, *out)
+
+    _each(work, _blocks(rows, group, library if encoding != "mixed" else None), threads)
+    return planes
+
+
+def decode(q, threads):
+    """Float32 values of a quantized tensor, of its original shape."""
+    values = np.empty(q.shape, np.float32)
+    rows = _rows(values, q.group)
+    groups = -(-rows.shape[1] // q.group)
+    library = _library(values.size)
+    planes = [np.require(plane, None, "CA").reshape(-1, width) for plane, width in [
+        (q.elements, q.group), (q.metadata, q.group // q.subgroup), (q.scales, 1)]]
+
+    def work(block):
+        start = block[0].start * groups + block[1].start
+        part = slice(start, start + _count(block[0]) * _count(block[1]))
+        given = [plane[part] for plane in planes]
+        columns = slice(block[1].start * q.group, min(block[1].stop * q.group, rows.shape[1]))
+        target = rows[block[0], columns]
+        whole = target.size == given[0].size
+        out = target.reshape(given[0].shape) if whole else np.empty(given[0].shape, np.float32)
+        if q.encoding == "mixed":
+            _decode_mixed(library, *given, out)
+        else:
+            _decode(library, q.encoding, *given, out)
+        if not whole:
+            target[...] = out.reshape(len(target), -1)[:, : target.shape[1]]
+
+    _each(work, _blocks(rows, q.group, library if q.encoding != "mixed" else None), threads)
+    return values
+
+
+def _library(size):
+    return kernel.load() if size >= COMPILED_FROM else None
+
+
+def _address(array):
+    return None if array is None else array.ctypes.data
+
+
+def _rows(x, group):
+    """A tensor as a matrix of rows to be cut into groups: a single row where none is padded."""
+    if x.shape[-1] % group == 0 and x.flags.c_contiguous:
+        return x.reshape(1, -1)
+    return x.reshape(-1, x.shape[-1])
+
+
+def _blocks(rows, group, library):
+    """Slices of rows and of groups in them: whole rows, or parts of one."""
+    # A converted or padded copy of a block stays small beside the tensor.
+    most = BLOCK if library is None else min(max(BLOCK, rows.size // 16), COMPILED_BLOCK)
+    most //= group
+    count, groups = len(rows), -(-rows.shape[1] // group)
+    columns = min(groups, most)
+    step = max(1, most // groups)
+    return [(slice(row, min(row + step, count)), slice(column, min(column + columns, groups)))
+            for row in range(0, count, step) for column in range(0, groups, columns)]
+
+
+def _count(part):
+    return part.stop - part.start
+
+
+def _padded(rows, group, part, groups):
+    """The values of some rows' groups; a ragged tail is filled up with +0."""
+    values = rows[part, groups.start * group: groups.stop * group]
+    width = _count(groups) * group
+    if values.shape[1] == width:
+        return values
+    padded = np.zeros((len(values), width), np.float32)
+    padded[:, : values.shape[1]] = values
+    return padded
+
+
+def _each(work, blocks, threads):
+    if threads == 1 or len(blocks) == 1:
+        for block in blocks:
+            work(block)
+        return
+    # The caller works, too: a thread less to be started.
+    left, lock = iter(blocks), Lock()
+
+    def run():
+        while True:
+            with lock:
+                block = next(left, None)
+            if block is None:
+                return
+            work(block)
+
+    count = min(threads, len(blocks)) - 1
+    with ThreadPoolExecutor(count) as pool:
+        others = [pool.submit(run) for _ in range(count)]
+        run()
+        for other in others:
+            # For its error.
+            other.result()
+
+
+def _encode(library, x, subgroup, rule, encoding, adaptive, *out):
+    if library is None:
+        with np.errstate(all="ignore"):
+            if encoding == "sg-em":
+                _weights(x, subgroup, rule, adaptive, *out)
+            elif encoding == "sg-special":
+                _special(x, subgroup, adaptive, *out)
+            else:
+                _activations(x, subgroup, rule, *out)
+        return
+    if encoding == "sg-special":
+        library.encode_special(_address(x), *x.shape, subgroup, bool(adaptive),
+                               *map(_address, out))
+        return
+    run = (_address(x), *x.shape, subgroup, *MANTISSA_LIMITS[rule])
+    if encoding == "sg-em":
+        library.encode_weights(*run, bool(adaptive), *map(_address, out))
+    else:
+        library.encode_activations(*run, *map(_address, out))
+
+
+def _decode(library, encoding, elements, metadata, scales, out):
+    if library is None:
+        with np.errstate(all="ignore"):
+            _values(encoding, elements, metadata, scales, out)
+        return
+    group = elements.shape[1]
+    library.decode_groups(_DECODED.index(encoding), *map(_address, (elements, metadata, scales)),
+                          len(out), group, group // metadata.shape[1], _address(out))
+
+
+# How kernel.c numbers them.
+_DECODED = ("elem-em", "sg-em", "sg-special")
+
+
+def _mixed(library, x, subgroup, rule, elements, metadata, scales):
+    factored = elements, metadata, scales
+    refined = [np.empty_like(plane) for plane in factored]
+    _encode(library, x, subgroup, rule, "sg-em", False, *factored)
+    _encode(library, x, subgroup, "floor", "elem-em", False, *refined)
+    zeros = _other_zeros(refined[0], subgroup)
+
+    # Values in units of Sg-EM's scale. In a NaN group they are 0 and u is infinite or NaN, so that
+    # the sum is NaN and above nothing.
+    a, b = np.empty_like(x), np.empty_like(x)
+    one = np.full((len(scales), 1), 127, np.uint8)
+    _decode(library, "sg-em", elements, metadata, one, a)
+    _decode(library, "elem-em", *refined[:2], one + (refined[2] - scales)[:, None], b)
+    with np.errstate(invalid="ignore", over="ignore"):
+        u = x * (254 - scales.astype(np.int32) << 23).view(np.float32)[:, None]
+        excess = np.subtract(a + b, 2 * u, dtype=np.float64)
+        excess *= a - b
+        chosen = excess.sum(axis=1) > 0
+    chosen &= zeros.any(axis=1)
+
+    elements[elements == 8] = 0
+    refined[0] |= zeros.view(np.uint8) << 3
+    for plane, other in zip(factored, refined, strict=True):
+        plane[chosen] = other[chosen]
+
+
+def _other_zeros(elements, subgroup):
+    codes = elements & 7
+    zeros = codes == 0
+    _, lane = _top1(codes.reshape(-1, subgroup))
+    zeros.reshape(-1)[np.arange(0, zeros.size, subgroup) + lane] = False
+    return zeros
+
+
+def _decode_mixed(library, elements, metadata, scales, out):
+    planes = elements, metadata, scales
+    _decode(library, "sg-em", *planes, out)
+    marks = (elements == 8) & _other_zeros(elements, elements.shape[1] // metadata.shape[1])
+    marked = np.flatnonzero(marks.any(axis=1))
+    refined = np.empty((len(marked), elements.shape[1]), np.float32)
+    _decode(library, "elem-em", *(plane[marked] for plane in planes), refined)
+    out[marked] = refined
+    # -0 becomes +0.
+    out += 0
+
+
+def _scaled(x, rule):
+    """Scale codes of groups, which are not finite, and the groups with those made zero.
+
+    The fourth is what magnitudes are multiplied by to be in units of the scale.
+    """
+    largest = (x.view(np.uint32) & np.uint32(0x7FFFFFFF)).max(axis=1)
+    bad = largest >= 0x7F800000
+    scales = scale_codes(largest, rule)
+    if bad.any():
+        x = np.where(bad[:, None], np.float32(0), x)
+    # Of finite groups at most 253, so that the inverse is a normal number.
+    return scales, bad, x, (254 - scales << 23).astype(np.uint32).view(np.float32)
+
+
+def _signs(x):
+    return (x.view(np.int32) < 0).view(np.uint8) << 3
+
+
+def e2m1_codes(u, step, *, halves=False):
+    """E2M1 codes of magnitudes in units of a step, or twice their values."""
+    total = np.zeros(u.shape, np.uint8)
+    for point, above, increment in DECISION_POINTS:
+        reached = above(u, np.float32(point) * step).view(np.uint8)
+        total += reached * np.uint8(increment) if halves and increment > 1 else reached
+    return total
+
+
+def _e2m3(v):
+    """E2M3 codes of magnitudes.
+
+    A sum with 2**20 times the quantum over 1/8 has whole quanta in its last places, rounded to
+    nearest, ties to even.
+    """
+    binade = (v >= 2).astype(np.int32) + (v >= 4)
+    large = binade + 147 << 23
+    code = (v + large.view(np.float32)).view(np.int32) - large + 8 * binade
+    return np.minimum(code, 31)
+
+
+def _activations(x, subgroup, rule, elements, metadata, scales):
+    start, bad, x, factor = _scaled(x, rule)
+    v = np.abs(x)
+    v *= factor[:, None]
+    codes = e2m1_codes(v, np.float32(1))
+    np.bitwise_or(codes, _signs(x), out=elements)
+    scales[...] = np.where(bad, SCALE_NAN, start)
+    if metadata is None:
+        return
+    top, lane = _top1(codes.reshape(-1, subgroup))
+    refined = _e2m3(v.reshape(-1)[np.arange(0, v.size, subgroup) + lane])
+    metadata[...] = np.clip(refined + 1 - 4 * top, 0, 3).reshape(metadata.shape)
+    metadata[bad] = 0
+
+
+def _top1(codes):
+    """Largest codes without sign of subgroups and their lanes, the lowest ones, as int32."""
+    # Lanes as rows: NumPy is ten times as quick along the first axis as along a short last one.
+    keys = np.left_shift(codes.T, 5, order="C")
+    keys |= 31 - np.arange(len(keys), dtype=np.uint8)[:, None]
+    best = keys.max(axis=0).astype(np.int32)
+    return best >> 5, 31 - (best & 31)
+
+
+def _weights(x, subgroup, rule, adaptive, elements, metadata, scales):
+    start, bad, x, factor = _scaled(x, rule)
+    count = metadata.shape[1]
+    # Element i of all subgroups side by side in row i.
+    u = np.abs(x.reshape(-1, subgroup).T, order="C")
+    u *= factor.repeat(count)
+
+    best_excess = np.full(len(x), np.inf)
+    best = start
+    steps = np.zeros(metadata.shape, np.float32)
+    for bias in (-1, 0, 1) if adaptive else (0,):
+        excess, factors, tried = _best_factors(u, 2.0**bias)
+        total = excess.reshape(metadata.shape).sum(axis=1)
+        offered = (start + bias >= 0) & (start + bias <= SCALE_MAX)
+        better = offered & (total < best_excess)
+        best_excess = np.where(better, total, best_excess)
+        best = np.where(better, start + bias, best)
+        metadata[better] = factors.reshape(metadata.shape)[better]
+        steps[better] = tried.reshape(metadata.shape)[better]
+
+    codes = e2m1_codes(u, steps.reshape(-1))
+    np.bitwise_or(codes.T, _signs(x).reshape(-1, subgroup), out=elements.reshape(-1, subgroup))
+    scales[...] = np.where(bad, SCALE_NAN, best)
+    metadata[bad] = 0
+
+
+def _best_factors(u, scale):
+    """Least excess of subgroups at a scale, as `weight_encoder` has it, its factor and step."""
+    best = np.full(u.shape[1], np.inf)
+    factors = np.zeros(u.shape[1], np.uint8)
+    steps = np.zeros(u.shape[1], np.float32)
+    for k in range(4):
+        step = scale * (4 + k) / 4
+        halves = e2m1_codes(u, np.float32(step), halves=True).astype(np.float64)
+        # q * (q - 2 * u) with q = halves * step / 2, in float64: exact.
+        excess = halves * (step / 4)
+        excess -= u
+        excess *= halves
+        excess = excess.sum(axis=0) * step
+        better = excess < best
+        best = np.where(better, excess, best)
+        factors = np.where(better, np.uint8(k), factors)
+        steps = np.where(better, np.float32(step), steps)
+    return best, factors, steps
+
+
+def _special(x, subgroup, adaptive, elements, metadata, scales):
+    largest = (x.view(np.uint32) & np.uint32(0x7FFFFFFF)).max(axis=1)
+    bad = largest >= 0x7F800000
+    if bad.any():
+        x = np.where(bad[:, None], np.float32(0), x)
+        largest = np.where(bad, np.uint32(0), largest)
+    count = metadata.shape[1]
+    # Element i of all subgroups side by side in row i.
+    magnitudes = np.abs(x.reshape(-1, subgroup).T, order="C")
+    negative = np.signbit(x).reshape(-1, subgroup).T
+
+    def scaled(code):
+        u = magnitudes * (254 - code << 23).view(np.float32).repeat(count)
+        return np.minimum(u, np.float32(16), out=u)
+
+    lowest, floor = special_scale_codes(largest, 0x800000), special_scale_codes(largest, 0)
+    best = np.full(len(x), np.inf)
+    scales[...] = 0
+    steps = np.zeros(metadata.shape, np.float32)
+    for magnitude, limit in SPECIAL_LIMITS.items():
+        for code in (lowest, floor) if adaptive else (special_scale_codes(largest, limit),):
+            found = _special_factors(scaled(code), negative, magnitude)
+            for special, (excess, factors, tried) in zip((magnitude, -magnitude), found,
+                                                         strict=True):
+                total = np.ldexp(excess.reshape(metadata.shape).sum(axis=1), 2 * (code - lowest))
+                byte = code - SPECIAL_SCALES[0] << 2 | SPECIALS.index(special)
+                better = (total < best) & (byte != SCALE_NAN)
+                best = np.where(better, total, best)
+                scales[better] = byte[better]
+                metadata[better] = factors.reshape(metadata.shape)[better]
+                steps[better] = tried.reshape(metadata.shape)[better]
+
+    codes, specials = split_scales(scales)
+    u, step = scaled(codes.astype(np.int32)), steps.reshape(-1)
+    plain = e2m1_codes(u, step)
+    plain |= (negative & (plain > 0)).view(np.uint8) << 3
+    plain[takes_special(u, step, np.abs(specials).repeat(count) // 2)
+          & (negative == (specials < 0).repeat(count))] = 8
+    elements.reshape(-1, subgroup)[...] = plain.T
+    scales[bad] = SCALE_NAN
+    metadata[bad] = 0
+
+
+def takes_special(u, step, magnitude):
+    """Which magnitudes are nearer to a special value of 5 or 8, times a step, than to codes."""
+    return np.where(magnitude == 8, u > 7 * step, (u > np.float32(4.5) * step)
+                    & (u < np.float32(5.5) * step))
+
+
+def _special_factors(u, negative, magnitude):
+    """Least excess of subgroups, its factor and step, for a special value and for its negative."""
+    found = [(np.full(u.shape[1], np.inf), np.zeros(u.shape[1], np.uint8),
+              np.zeros(u.shape[1], np.float32)) for _ in range(2)]
+    for k in range(4):
+        step = np.float32((4 + k) / 4)
+        halves = e2m1_codes(u, step, halves=True).astype(np.float64)
+        # As in `_best_factors`.
+        excess = halves * (step / 4)
+        excess -= u
+        excess *= halves * step
+        takes = takes_special(u, step, magnitude)
+        value = np.float64(magnitude * step)
+        # What a special value makes of it, which is less.
+        gain = np.where(takes, value * (value - 2 * u.astype(np.float64)) - excess, 0)
+        total, below = excess.sum(axis=0), np.where(negative, gain, 0).sum(axis=0)
+        for tried, (best, factors, steps) in zip(
+                (total + (gain.sum(axis=0) - below), total + below), found, strict=True):
+            better = tried < best
+            best[better] = tried[better]
+            factors[better] = k
+            steps[better] = step
+    return found
+
+
+def _values(encoding, elements, metadata, scales, out):
+    subgroup = elements.shape[1] // metadata.shape[1]
+    codes = elements.reshape(-1, subgroup)
+    values = out.reshape(-1, subgroup)
+    if encoding == "sg-special":
+        scales, specials = split_scales(scales)
+        np.take(_PLAIN, codes, out=values)
+        special = (specials / np.float32(2)).repeat(metadata.shape[1])[:, None]
+        np.copyto(values, special, where=codes == 8)
+        values *= 1 + metadata.reshape(-1, 1) / np.float32(4)
+    elif encoding == "sg-em":
+        np.take(_FACTORED, codes | metadata.reshape(-1, 1) << 4, out=values)
+    else:
+        np.take(_PLAIN, codes, out=values)
+        top, lane = _top1(codes & 7)
+        place = np.arange(0, codes.size, subgroup) + lane
+        refined = _REFINED[4 * top + metadata.reshape(-1)]
+        values.reshape(-1)[place] = np.copysign(refined, values.reshape(-1)[place])
+    out *= np.ldexp(np.float32(1), scales.astype(np.int32) - 127)
+    out[scales[:, 0] == SCALE_NAN] = FLOAT32_NAN

@@ -1,0 +1,463 @@
+/* The codec of specification sections 3 to 6 on runs of whole float32 groups, compiled by
+ * golden/codec/kernel.py. Its results are those of golden/units/quantization_engine.py, weight_encoder.py and
+ * decoder.py, bit for bit; the definitions are there.
+ *
+ * Loops are written for the compiler to vectorize. Sizes are constants wherever they are
+ * inlined: see DISPATCH at the end.
+ */
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+enum { INFINITE = 0x7F800000, SCALE_MAX = 254, SCALE_NAN = 255 };
+
+INLINE uint32_t bits_of(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+INLINE float float_of(uint32_t bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* Bits of the largest magnitude of a group. */
+INLINE uint32_t largest_of(const float *x, int group)
+{
+    uint32_t largest = 0;
+    for (int i = 0; i < group; i++) {
+        uint32_t magnitude = bits_of(x[i]) & 0x7FFFFFFF;
+        largest = magnitude > largest ? magnitude : largest;
+    }
+    return largest;
+}
+
+/* Scale code of a finite group. A rule is where the mantissa field moves the exponent: up from
+ * `up` on, down below `down`. */
+INLINE int scale_code(uint32_t largest, uint32_t up, uint32_t down)
+{
+    uint32_t mantissa = largest & 0x7FFFFF;
+    int code = (int)(largest >> 23) - 2 + (mantissa >= up) - (mantissa < down);
+    return code < 0 ? 0 : code > SCALE_MAX ? SCALE_MAX : code;
+}
+
+/* What magnitudes are multiplied by to be in units of a scale of at most 253, the largest of a
+ * finite group: a power of two, so that only what is far below all decision points is rounded. */
+INLINE float inverse(int scale)
+{
+    return float_of((uint32_t)(254 - scale) << 23);
+}
+
+/* E2M1 code of a magnitude in units of `step`, by the decision points; ties go to even codes.
+ * The points' products with steps of at most 8 bits are exact. */
+INLINE int32_t e2m1(float u, float step)
+{
+    return (u > 0.25f * step) + (u >= 0.75f * step) + (u > 1.25f * step) + (u >= 1.75f * step)
+        + (u > 2.5f * step) + (u >= 3.5f * step) + (u > 5.0f * step);
+}
+
+/* Twice the value of that code. */
+INLINE int32_t e2m1_halves(float u, float step)
+{
+    return (u > 0.25f * step) + (u >= 0.75f * step) + (u > 1.25f * step) + (u >= 1.75f * step)
+        + 2 * ((u > 2.5f * step) + (u >= 3.5f * step)) + 4 * (u > 5.0f * step);
+}
+
+/* Twice the value of an E2M1 code with its sign: magnitudes 0, 1, 2, 3, 4, 6, 8, 12. */
+INLINE float e2m1_doubled(uint8_t code)
+{
+    int32_t c = code & 7;
+    float magnitude = (float)(c + (c > 4) + (c > 5) + 3 * (c > 6));
+    return float_of(bits_of(magnitude) | (uint32_t)(code & 8) << 28);
+}
+
+/* E2M3 code of a magnitude. Adding 2**20 times the quantum over 1/8 leaves whole quanta in the
+ * last places of the sum, rounded to nearest, ties to even. */
+INLINE int32_t e2m3(float v)
+{
+    int32_t binade = (v >= 2) + (v >= 4);
+    uint32_t large = (uint32_t)(147 + binade) << 23;
+    int32_t code = (int32_t)(bits_of(v + float_of(large)) - large) + 8 * binade;
+    return code < 31 ? code : 31;
+}
+
+INLINE uint8_t sign_of(float x)
+{
+    return bits_of(x) >> 28 & 8;
+}
+
+/* Elem-EM; without `metadata` only elements and scales, which are MXFP4. */
+INLINE void activations(const float *x, size_t groups, uint32_t up, uint32_t down,
+                        uint8_t *elements, uint8_t *metadata, uint8_t *scales,
+                        int group, int subgroup)
+{
+    int count = group / subgroup;
+    for (size_t g = 0; g < groups; g++, x += group, elements += group) {
+        uint32_t largest = largest_of(x, group);
+        int bad = largest >= INFINITE;
+        int scale = bad ? SCALE_NAN : scale_code(largest, up, down);
+        scales[g] = (uint8_t)scale;
+        if (bad) {
+            memset(elements, 0, (size_t)group);
+            if (metadata)
+                memset(metadata + g * count, 0, (size_t)count);
+            continue;
+        }
+        float factor = inverse(scale);
+        if (!metadata) {
+            for (int i = 0; i < group; i++)
+                elements[i] = (uint8_t)(sign_of(x[i]) | e2m1(fabsf(x[i]) * factor, 1));
+            continue;
+        }
+        /* The largest key of a subgroup is its top-1's: by code, then by lane, lowest first. Its
+         * metadata come along. */
+        int32_t keys[32];
+        for (int i = 0; i < group; i++) {
+            float v = fabsf(x[i]) * factor;
+            int32_t code = e2m1(v, 1);
+            int32_t meta = e2m3(v) + 1 - 4 * code;
+            meta = meta < 0 ? 0 : meta > 3 ? 3 : meta;
+            keys[i] = code << 7 | (31 - i % subgroup) << 2 | meta;
+            elements[i] = (uint8_t)(sign_of(x[i]) | code);
+        }
+        for (int j = 0; j < count; j++) {
+            int32_t top = 0;
+            for (int i = 0; i < subgroup; i++) {
+                int32_t key = keys[j * subgroup + i];
+                top = key > top ? key : top;
+            }
+            metadata[g * count + j] = top & 3;
+        }
+    }
+}
+
+/* Elements that are worked on at a time: all that is kept of them fits the innermost cache. */
+enum { RUN = 512 };
+
+/* Sg-EM of at most RUN elements. */
+INLINE void weights_run(const float *x, int groups, uint32_t up, uint32_t down, int adaptive,
+                        uint8_t *elements, uint8_t *metadata, uint8_t *scales,
+                        int group, int subgroup)
+{
+    enum { SUBGROUPS = RUN / 4, GROUPS = RUN / 16 };
+    int count = group / subgroup;
+    /* Subgroups side by side, so that all of them sum up at once: element i of subgroup n is
+     * u[i * all + n]. */
+    int all = RUN / subgroup;
+    float u[RUN], steps[SUBGROUPS];
+    int starts[GROUPS];
+    double best[SUBGROUPS], total[GROUPS];
+    float best_step[SUBGROUPS];
+    int32_t best_factor[SUBGROUPS];
+
+    memset(u, 0, sizeof u);
+    for (int g = 0; g < groups; g++) {
+        uint32_t largest = largest_of(x + g * group, group);
+        starts[g] = largest >= INFINITE ? SCALE_NAN : scale_code(largest, up, down);
+        if (starts[g] == SCALE_NAN)
+            continue;
+        float factor = inverse(starts[g]);
+        for (int j = 0; j < count; j++)
+            for (int i = 0; i < subgroup; i++)
+                u[i * all + g * count + j] = fabsf(x[(g * count + j) * subgroup + i]) * factor;
+    }
+
+    for (int g = 0; g < groups; g++)
+        total[g] = INFINITY;
+    for (int bias = adaptive ? -1 : 0; bias <= (adaptive ? 1 : 0); bias++) {
+        for (int n = 0; n < all; n++)
+            best[n] = INFINITY;
+        for (int k = 0; k < 4; k++) {
+            float step = (float)(4 + k) / 4 * (bias < 0 ? 0.5f : (float)(1 << bias));
+            /* The squared error less the sum of u**2, as in golden/units/weight_encoder.py: exact. */
+            double excess[SUBGROUPS] = {0};
+            for (int i = 0; i < subgroup; i++)
+                for (int n = 0; n < all; n++) {
+                    float magnitude = u[i * all + n];
+                    double q = e2m1_halves(magnitude, step) * (step / 2);
+                    excess[n] += q * (q - 2 * (double)magnitude);
+                }
+            for (int n = 0; n < all; n++) {
+                int better = excess[n] < best[n];
+                best[n] = better ? excess[n] : best[n];
+                best_factor[n] = better ? k : best_factor[n];
+                best_step[n] = better ? step : best_step[n];
+            }
+        }
+        for (int g = 0; g < groups; g++) {
+            double sum = 0;
+            for (int j = 0; j < count; j++)
+                sum += best[g * count + j];
+            if (starts[g] == SCALE_NAN || starts[g] + bias < 0 || starts[g] + bias > SCALE_MAX
+                || !(sum < total[g]))
+                continue;
+            total[g] = sum;
+            scales[g] = (uint8_t)(starts[g] + bias);
+            for (int j = 0; j < count; j++) {
+                steps[g * count + j] = best_step[g * count + j];
+                metadata[g * count + j] = (uint8_t)best_factor[g * count + j];
+            }
+        }
+    }
+
+    for (int g = 0; g < groups; g++) {
+        if (starts[g] == SCALE_NAN) {
+            scales[g] = SCALE_NAN;
+            memset(metadata + g * count, 0, (size_t)count);
+            memset(elements + g * group, 0, (size_t)group);
+            continue;
+        }
+        float factor = inverse(starts[g]);
+        for (int j = g * count; j < (g + 1) * count; j++)
+            for (int i = j * subgroup; i < (j + 1) * subgroup; i++)
+                elements[i] = (uint8_t)(sign_of(x[i]) | e2m1(fabsf(x[i]) * factor, steps[j]));
+    }
+}
+
+INLINE void weights(const float *x, size_t groups, uint32_t up, uint32_t down, int adaptive,
+                    uint8_t *elements, uint8_t *metadata, uint8_t *scales,
+                    int group, int subgroup)
+{
+    size_t step = (size_t)(RUN / group), count = (size_t)(group / subgroup);
+    for (size_t g = 0; g < groups; g += step) {
+        int some = (int)(groups - g < step ? groups - g : step);
+        weights_run(x + g * (size_t)group, some, up, down, adaptive, elements + g * (size_t)group,
+                    metadata + g * count, scales + g, group, subgroup);
+    }
+}
+
+/* Of Sg-special: the lowest and the highest E8M0 code of a scale. */
+enum { SPECIAL_LOW = 96, SPECIAL_HIGH = 159 };
+
+/* E8M0 code of a group: floor, or one lower where the mantissa is below `limit`. */
+INLINE int special_scale(uint32_t largest, uint32_t limit)
+{
+    int code = (int)(largest >> 23) - 2 - ((largest & 0x7FFFFF) < limit);
+    return code < SPECIAL_LOW ? SPECIAL_LOW : code > SPECIAL_HIGH ? SPECIAL_HIGH : code;
+}
+
+/* Whether a special value of 5 or 8 is nearer than other codes. */
+INLINE int takes_special(float u, float step, int magnitude)
+{
+    return magnitude == 8 ? u > 7 * step : (u > 4.5f * step) & (u < 5.5f * step);
+}
+
+INLINE float at_most_16(float u)
+{
+    return u < 16 ? u : 16;
+}
+
+/* Sg-special of at most RUN elements. */
+INLINE void special_run(const float *x, int groups, int adaptive, uint8_t *elements,
+                        uint8_t *metadata, uint8_t *scales, int group, int subgroup)
+{
+    enum { SUBGROUPS = RUN / 4, GROUPS = RUN / 16 };
+    int count = group / subgroup;
+    /* Subgroups side by side, as in weights_run; codes and steps are those that are tried. */
+    int all = RUN / subgroup;
+    float u[RUN], steps[SUBGROUPS], step_of[2][SUBGROUPS];
+    uint32_t largest[GROUPS];
+    int lowest[GROUPS], codes[GROUPS];
+    double total[GROUPS], best[2][SUBGROUPS];
+    int32_t factor_of[2][SUBGROUPS];
+    /* 1 where the element is negative. */
+    float negative[RUN];
+
+    memset(u, 0, sizeof u);
+    memset(negative, 0, sizeof negative);
+    for (int g = 0; g < groups; g++) {
+        largest[g] = largest_of(x + g * group, group);
+        lowest[g] = special_scale(largest[g], 0x800000);
+        total[g] = INFINITY;
+        for (int j = g * count; j < (g + 1) * count; j++)
+            for (int i = 0; i < subgroup; i++)
+                negative[i * all + j] = (float)(bits_of(x[j * subgroup + i]) >> 31);
+    }
+
+    for (int large = 0; large < 2; large++)
+        for (int scale = 0; scale < (adaptive ? 2 : 1); scale++) {
+            int magnitude = large ? 8 : 5;
+            uint32_t limit = large ? 0x700000 : 0x300000;
+            if (adaptive)
+                limit = scale ? 0 : 0x800000;
+            for (int g = 0; g < groups; g++) {
+                if (largest[g] >= INFINITE)
+                    continue;
+                codes[g] = special_scale(largest[g], limit);
+                float factor = inverse(codes[g]);
+                for (int j = g * count; j < (g + 1) * count; j++)
+                    for (int i = 0; i < subgroup; i++)
+                        u[i * all + j] = at_most_16(fabsf(x[j * subgroup + i]) * factor);
+            }
+            for (int sign = 0; sign < 2; sign++)
+                for (int n = 0; n < all; n++)
+                    best[sign][n] = INFINITY;
+            for (int k = 0; k < 4; k++) {
+                float step = (float)(4 + k) / 4, value = (float)magnitude * step;
+                /* Without special values; what they make of it, all and those below zero. */
+                double excess[SUBGROUPS] = {0}, gain[SUBGROUPS] = {0}, below[SUBGROUPS] = {0};
+                for (int i = 0; i < subgroup; i++)
+                    for (int n = 0; n < all; n++) {
+                        float v = u[i * all + n];
+                        float q = (float)e2m1_halves(v, step) * (step / 2);
+                        float taken = takes_special(v, step, magnitude) ? value : q;
+                        double plain = q * (q - 2 * (double)v);
+                        double less = taken * (taken - 2 * (double)v) - plain;
+                        excess[n] += plain;
+                        gain[n] += less;
+                        below[n] += less * (double)negative[i * all + n];
+                    }
+                for (int sign = 0; sign < 2; sign++)
+                    for (int n = 0; n < all; n++) {
+                        double tried = excess[n] + (sign ? below[n] : gain[n] - below[n]);
+                        int better = tried < best[sign][n];
+                        best[sign][n] = better ? tried : best[sign][n];
+                        factor_of[sign][n] = better ? k : factor_of[sign][n];
+                        step_of[sign][n] = better ? step : step_of[sign][n];
+                    }
+            }
+            for (int sign = 0; sign < 2; sign++)
+                for (int g = 0; g < groups; g++) {
+                    if (largest[g] >= INFINITE)
+                        continue;
+                    double sum = 0;
+                    for (int j = g * count; j < (g + 1) * count; j++)
+                        sum += best[sign][j];
+                    sum *= codes[g] > lowest[g] ? 4 : 1;
+                    int byte = (codes[g] - SPECIAL_LOW) << 2 | large << 1 | sign;
+                    if (!(sum < total[g]) || byte == SCALE_NAN)
+                        continue;
+                    total[g] = sum;
+                    scales[g] = (uint8_t)byte;
+                    for (int j = g * count; j < (g + 1) * count; j++) {
+                        steps[j] = step_of[sign][j];
+                        metadata[j] = (uint8_t)factor_of[sign][j];
+                    }
+                }
+        }
+
+    for (int g = 0; g < groups; g++) {
+        if (largest[g] >= INFINITE) {
+            scales[g] = SCALE_NAN;
+            memset(metadata + g * count, 0, (size_t)count);
+            memset(elements + g * group, 0, (size_t)group);
+            continue;
+        }
+        float factor = inverse(SPECIAL_LOW + (scales[g] >> 2));
+        int magnitude = scales[g] & 2 ? 8 : 5;
+        uint8_t special = scales[g] & 1 ? 8 : 0;
+        for (int j = g * count; j < (g + 1) * count; j++)
+            for (int i = j * subgroup; i < (j + 1) * subgroup; i++) {
+                float v = at_most_16(fabsf(x[i]) * factor);
+                int code = e2m1(v, steps[j]);
+                int taken = takes_special(v, steps[j], magnitude) & (sign_of(x[i]) == special);
+                elements[i] = (uint8_t)(taken ? 8 : code ? code | sign_of(x[i]) : 0);
+            }
+    }
+}
+
+INLINE void special(const float *x, size_t groups, int adaptive, uint8_t *elements,
+                    uint8_t *metadata, uint8_t *scales, int group, int subgroup)
+{
+    size_t step = (size_t)(RUN / group), count = (size_t)(group / subgroup);
+    for (size_t g = 0; g < groups; g += step) {
+        int some = (int)(groups - g < step ? groups - g : step);
+        special_run(x + g * (size_t)group, some, adaptive, elements + g * (size_t)group,
+                    metadata + g * count, scales + g, group, subgroup);
+    }
+}
+
+/* How groups are read, by the numbers of golden/codec/blocked.py. */
+enum { ELEM_EM, SG_EM, SG_SPECIAL };
+
+/* Float32 values of groups. */
+INLINE void decode(int encoding, const uint8_t *elements, const uint8_t *metadata,
+                   const uint8_t *scales, size_t groups, float *values, int group, int subgroup)
+{
+    int count = group / subgroup;
+    for (size_t g = 0; g < groups; g++, elements += group, metadata += count, values += group) {
+        if (scales[g] == SCALE_NAN) {
+            for (int i = 0; i < group; i++)
+                values[i] = float_of(0x7FC00000);
+            continue;
+        }
+        int code_of_scale = encoding == SG_SPECIAL ? SPECIAL_LOW + (scales[g] >> 2) : scales[g];
+        /* Of scale 0, 2**-127, a subnormal. Products are multiples of 2**-130, so exact. */
+        float scale = float_of(code_of_scale ? (uint32_t)code_of_scale << 23 : 0x400000);
+        for (int i = 0; i < group; i++)
+            values[i] = e2m1_doubled(elements[i]);
+        if (encoding == SG_SPECIAL) {
+            float doubled = (scales[g] & 2 ? 16.0f : 10.0f) * (scales[g] & 1 ? -1.0f : 1.0f);
+            for (int i = 0; i < group; i++)
+                values[i] = elements[i] == 8 ? doubled : values[i];
+        }
+        for (int j = 0; j < count; j++) {
+            const uint8_t *codes = elements + j * subgroup;
+            float *out = values + j * subgroup;
+            /* Doubled values are halved, not their factor: half of it may be no float. */
+            float factor = encoding == ELEM_EM ? scale : scale * (1 + (float)(metadata[j] & 3) / 4);
+            for (int i = 0; i < subgroup; i++)
+                out[i] = 0.5f * out[i] * factor;
+            if (encoding != ELEM_EM)
+                continue;
+            int top = 0;
+            for (int i = 0; i < subgroup; i++) {
+                int key = (codes[i] & 7) << 5 | (31 - i);
+                top = key > top ? key : top;
+            }
+            int lane = 31 - (top & 31), code = 4 * (top >> 5) + (metadata[j] & 3);
+            code = code ? code - 1 : 0;
+            int eighths = code < 8 ? code : (8 + (code & 7)) << ((code >> 3) - 1);
+            out[lane] = copysignf((float)eighths / 8, codes[lane] < 8 ? 1.0f : -1.0f) * scale;
+        }
+    }
+}
+
+#define DISPATCH(function, ...) \
+    switch (group << 8 | subgroup) { \
+    case 16 << 8 | 4: function(__VA_ARGS__, 16, 4); break; \
+    case 16 << 8 | 8: function(__VA_ARGS__, 16, 8); break; \
+    case 16 << 8 | 16: function(__VA_ARGS__, 16, 16); break; \
+    case 32 << 8 | 4: function(__VA_ARGS__, 32, 4); break; \
+    case 32 << 8 | 8: function(__VA_ARGS__, 32, 8); break; \
+    case 32 << 8 | 16: function(__VA_ARGS__, 32, 16); break; \
+    case 32 << 8 | 32: function(__VA_ARGS__, 32, 32); break; \
+    }
+
+void encode_activations(const float *x, size_t groups, int group, int subgroup, uint32_t up,
+                        uint32_t down, uint8_t *elements, uint8_t *metadata, uint8_t *scales)
+{
+    DISPATCH(activations, x, groups, up, down, elements, metadata, scales)
+}
+
+void encode_weights(const float *x, size_t groups, int group, int subgroup, uint32_t up,
+                    uint32_t down, int adaptive, uint8_t *elements, uint8_t *metadata,
+                    uint8_t *scales)
+{
+    DISPATCH(weights, x, groups, up, down, adaptive, elements, metadata, scales)
+}
+
+void encode_special(const float *x, size_t groups, int group, int subgroup, int adaptive,
+                    uint8_t *elements, uint8_t *metadata, uint8_t *scales)
+{
+    DISPATCH(special, x, groups, adaptive, elements, metadata, scales)
+}
+
+void decode_groups(int encoding, const uint8_t *elements, const uint8_t *metadata,
+                   const uint8_t *scales, size_t groups, int group, int subgroup, float *values)
+{
+    if (encoding == ELEM_EM)
+        DISPATCH(decode, ELEM_EM, elements, metadata, scales, groups, values)
+    else if (encoding == SG_EM)
+        DISPATCH(decode, SG_EM, elements, metadata, scales, groups, values)
+    else
+        DISPATCH(decode, SG_SPECIAL, elements, metadata, scales, groups, values)
+}

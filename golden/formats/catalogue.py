@@ -1,0 +1,177 @@
+"""Formats that M2XFP is compared with, and its own design space, through one interface.
+
+`FORMATS` lists them. Each cuts the last axis into groups, whose tail is padded with +0, and rounds
+every element once: to nearest, ties to the even code (HiF4: away from zero, RaZeR: to its special
+value), saturating at the largest magnitude. Float32 subnormals are exact. A group that holds NaN or
+an infinity becomes a NaN group: its scale is the code of NaN, all else 0. An all-zero group has
+scale code 0. The sign of a zero is kept by elements with a sign bit, but not by RaZeR, M2XFP mixed
+and Sg-special; under an E3M3, E4M3 or E5M3 scale of 0 all elements are +0. Values read back rounded
+once to float32, where what is beyond its range reads as an infinity.
+
+Where a paper leaves a choice open that changes results, the format's own docstring says which and
+what was taken: `sg_ee`, `elem_em` (top-2), `mxfp4_plus`, `float_scales.razer_weights` and
+`float_scales.m2_nvfp4` (adaptive).
+"""
+
+from functools import partial
+
+import numpy as np
+
+from ..codec.numbers import SCALE_MAX, SPECIALS, groups_of
+from ..units.decoder import dequantize
+from ..units.quantization_engine import quantize_activations, scaled_magnitudes
+from ..units.weight_encoder import quantize_weights
+from . import float_scales
+from .design_space import SUBGROUPS, elem_em, sg_ee, sg_em
+from .format import Blocks, Format, assemble, scaled_values
+from .hif4 import HIF4
+from .minifloats import E0M3, E2M1, E2M3, E3M2, E4M3, E5M2, E6M0, E8M0, INT8, S1P1, S1P3
+from .mxfp4 import quantize_mxfp4
+
+
+def _quantize_mx(x, *, codec, emax):
+    """MX by the OCP specification: the scale puts the largest magnitude into the last binade."""
+    groups, scales, bad = _floor_scales(x, 32, emax)
+    v = np.copysign(scaled_magnitudes(groups, scales, bad), groups)
+    return assemble(x, codec.encode(v), scales, bad, E8M0.nan)
+
+
+def _floor_scales(x, group, emax):
+    """Groups, their E8M0 codes floor(log2(amax)) - emax + 127, at least 0, and which are NaN."""
+    groups = groups_of(x, "x", group)
+    largest = (groups.view(np.uint32) & 0x7FFFFFFF).max(axis=-1)
+    exponent = (largest >> 23).astype(np.int32)
+    # A subnormal's field is 0, as is its scale.
+    return groups, np.clip(exponent - emax, 0, SCALE_MAX), largest >= 0x7F800000
+
+
+def _dequantize_mx(q, *, codec):
+    return scaled_values(q, codec.decode(q.elements), E8M0.decode(q.scales))
+
+
+def _mx(name, codec, emax):
+    return Format(name=name, group=32, element=codec, scale=E8M0,
+                  quantize=partial(_quantize_mx, codec=codec, emax=emax),
+                  dequantize=partial(_dequantize_mx, codec=codec))
+
+
+def _quantize_mxfp4(x, **options):
+    elements, scales = quantize_mxfp4(x, **options)
+    return Blocks(elements=elements, scales=scales, shape=x.shape)
+
+
+def _quantize_smx(x, *, codec):
+    groups, scales, bad = _floor_scales(x, 16, 0)
+    pairs = scaled_magnitudes(groups, scales, bad).reshape(*scales.shape, -1, 2)
+    lower = pairs.max(axis=-1) < 1
+    v = np.ldexp(pairs, lower[..., None].astype(np.int32)).reshape(groups.shape)
+    return assemble(x, codec.encode(np.copysign(v, groups)), scales, bad, E8M0.nan, metadata=lower)
+
+
+def _dequantize_smx(q, *, codec):
+    values = np.ldexp(codec.decode(q.elements), -q.metadata.repeat(2, axis=-1).astype(np.int32))
+    return scaled_values(q, values, E8M0.decode(q.scales))
+
+
+def _smx(name, codec):
+    """Shared microexponents (arXiv 2302.08007; specification section 9).
+
+    The scale is 2**floor(log2(amax)). The bit of a pair halves its scale where both elements,
+    before they are rounded, lie below the group's scale.
+    """
+    return Format(name=name, group=16, subgroup=2, metadata_bits=1, element=codec, scale=E8M0,
+                  quantize=partial(_quantize_smx, codec=codec),
+                  dequantize=partial(_dequantize_smx, codec=codec))
+
+
+def _quantize_mxfp4_plus(x):
+    groups, scales, bad = _floor_scales(x, 32, 2)
+    v = np.copysign(scaled_magnitudes(groups, scales, bad), groups)
+    lane = np.abs(v).argmax(axis=-1)[..., None]
+    largest = np.take_along_axis(v, lane, -1)
+    extended = np.abs(largest) >= 4
+    codes = E2M1.encode(v)
+    np.put_along_axis(codes, lane, np.where(extended, E0M3.encode(largest),
+                                            E2M1.encode(largest)), -1)
+    return assemble(x, codes, scales, bad, E8M0.nan, metadata=np.where(extended, lane, 32))
+
+
+def _dequantize_mxfp4_plus(q):
+    extended = (np.arange(32) == q.metadata[..., None]).reshape(q.elements.shape)
+    values = np.where(extended, E0M3.decode(q.elements), E2M1.decode(q.elements))
+    return scaled_values(q, values, E8M0.decode(q.scales))
+
+
+def mxfp4_plus():
+    """MXFP4+ (arXiv 2510.14557): MXFP4 whose largest element has three bits of mantissa.
+
+    A group of MXFP4 has, by its scale, the largest magnitude in the uppermost binade. That element,
+    the first if several are, is named by an index of 8 bits, so that its exponent bits are free for
+    the mantissa: 4, 4.5 and so on to 7.5 times the scale (E0M3), to nearest, ties to even,
+    saturating. The others are those of MXFP4.
+
+    What is known to this project leaves open what becomes of a group whose scale is clamped to
+    2**-127, so that its largest magnitude is below the binade, as zero is. Here the index, which
+    needs 5 of its bits, is then 32, as any above 31 would do: no element is extended.
+
+    Returns
+    -------
+    Format
+    """
+    # Largest elements, each beside E2M1 that is not larger.
+    others = E2M1.values[np.abs(E2M1.values) <= 4]
+    return Format(name="MXFP4+", group=32, element=E2M1, scale=E8M0, subgroup=32, metadata_bits=8,
+                  quantize=_quantize_mxfp4_plus, dequantize=_dequantize_mxfp4_plus,
+                  special_groups=np.stack([np.append(v, np.resize(others, 31))
+                                           for v in E0M3.values]))
+
+
+def _m2xfp(name, quantize, *, element=E2M1, scale=E8M0, **options):
+    return Format(name=name, group=32, element=element, scale=scale, subgroup=8,
+                  metadata_bits=2, quantize=quantize, dequantize=dequantize, **options)
+
+
+def _m2xfp_mixed():
+    # Refined elements, each beside 1 and zeros; these groups are read as Elem-EM's.
+    refined = [v for v in E2M3.values[: E2M3.count] if 4 <= v <= 7]
+    return _m2xfp("M2XFP mixed", partial(quantize_activations, encoding="mixed"),
+                  zero_signs=False,
+                  special_groups=np.stack([np.pad([v, 1], (0, 30)) for v in refined]))
+
+
+def _m2xfp_special(name, quantize):
+    # Under every scale; -8 lacks the highest one, where its byte is NaN's.
+    specials = [s for s in SPECIALS if s != -8]
+    return _m2xfp(name, partial(quantize, encoding="sg-special"), element=float_scales.RAZER,
+                  scale=E6M0, zero_signs=False,
+                  special_groups=np.stack([np.resize([s, *E2M1.values[:8]], 32)
+                                           for s in specials]))
+
+
+FORMATS = {f.name: f for f in (
+    Format(name="MXFP4", group=32, element=E2M1, scale=E8M0,
+           quantize=_quantize_mxfp4, dequantize=partial(_dequantize_mx, codec=E2M1)),
+    _m2xfp("M2XFP activations", quantize_activations),
+    _m2xfp("M2XFP Sg-threshold", partial(quantize_activations, encoding="sg-threshold")),
+    _m2xfp_mixed(),
+    _m2xfp_special("M2XFP Sg-special", quantize_activations),
+    _m2xfp_special("M2XFP Sg-special weights", quantize_weights),
+    _m2xfp("M2XFP weights", quantize_weights),
+    _m2xfp("M2XFP weights fixed", partial(quantize_weights, adaptive=False)),
+    mxfp4_plus(),
+    _mx("MXFP6 E2M3", E2M3, 2),
+    _mx("MXFP6 E3M2", E3M2, 4),
+    _mx("MXFP8 E4M3", E4M3, 8),
+    _mx("MXFP8 E5M2", E5M2, 15),
+    _mx("MXINT8", INT8, 0),
+    _smx("SMX4", S1P1),
+    _smx("SMX6", S1P3),
+    *float_scales.FORMATS,
+    HIF4,
+    *(elem_em(n, top=top, adaptive=adaptive)
+      for top in (1, 2) for adaptive in (False, True) for n in SUBGROUPS),
+    *(sg(n, bits=bits, adaptive=adaptive) for sg in (sg_em, sg_ee)
+      for bits in (2, 1) for adaptive in (True, False) for n in SUBGROUPS),
+)}
+"""All formats by name. M2XFP's are the codec itself; the last ones are the design space around it,
+in which it is Elem-EM-8, Sg-EM-8 adaptive and Sg-EM-8 fixed."""

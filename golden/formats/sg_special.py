@@ -1,0 +1,85 @@
+"""Sg-special, step by step: a factor for each subgroup, and a special value in the place of -0."""
+
+import numpy as np
+
+from ..codec.numbers import (
+    SCALE_NAN,
+    SPECIAL_LIMITS,
+    SPECIAL_SCALES,
+    SPECIALS,
+    e2m1_integers,
+    groups_of,
+    round_magnitude,
+    special_scale_codes,
+)
+from ..codec.quantized import Quantized
+
+
+def definition(x, *, kind, adaptive, group=32, subgroup=8):
+    """What `quantize_activations` and, adaptive or not, `quantize_weights` give in Sg-special.
+
+    Parameters are checked there. ``docs/encodings.md`` defines it.
+    """
+    groups = groups_of(x, "x", group)
+    finite = np.isfinite(groups).all(axis=-1)
+    groups = np.where(finite[..., None], groups, np.float32(0))
+    largest = np.abs(groups).max(axis=-1).view(np.uint32)
+    lowest, floor = special_scale_codes(largest, 0x800000), special_scale_codes(largest, 0)
+    shape = (*finite.shape, group // subgroup)
+
+    best = np.full(finite.shape, np.inf)
+    scales = np.zeros(finite.shape, np.uint8)
+    elements = np.zeros(groups.shape, np.uint8)
+    metadata = np.zeros(shape, np.uint8)
+    for magnitude, limit in SPECIAL_LIMITS.items():
+        for code in (lowest, floor) if adaptive else (special_scale_codes(largest, limit),):
+            # What is above 16 counts as 16: a scale that is as high as it gets.
+            u = np.minimum(np.ldexp(np.abs(groups).astype(np.float64), 127 - code[..., None]), 16)
+            v = np.copysign(u, groups).reshape(*shape, subgroup)
+            for special in (magnitude, -magnitude):
+                selector = SPECIALS.index(special)
+                codes, factors, excess = _best_factors(v, special)
+                excess = np.ldexp(excess, 2 * (code - lowest))
+                # The byte of the highest scale and the last special value is NaN's.
+                byte = code - SPECIAL_SCALES[0] << 2 | selector
+                better = (excess < best) & (byte != SCALE_NAN)
+                best = np.where(better, excess, best)
+                scales = np.where(better, byte, scales)
+                elements = np.where(better[..., None], codes.reshape(groups.shape), elements)
+                metadata = np.where(better[..., None], factors, metadata)
+
+    def plane(values, bad):
+        kept = finite.reshape(*finite.shape, *[1] * (values.ndim - finite.ndim))
+        return np.where(kept, values, bad).astype(np.uint8).reshape(*x.shape[:-1], -1)
+
+    return Quantized(kind=kind, encoding="sg-special", shape=x.shape, group=group,
+                     subgroup=subgroup, elements=plane(elements, 0), metadata=plane(metadata, 0),
+                     scales=plane(scales, SCALE_NAN))
+
+
+def _best_factors(v, special):
+    """Best codes and factors of subgroups (..., subgroup), and the groups' excess.
+
+    The excess is that of `weight_encoder.best_factors`, and as exact: values q are multiples of 1/8
+    up to 14, and where one is not 0, v is above 1/4, so with its 24 bits a multiple of 2**-25, and
+    at most 16. All terms are multiples of 2**-28, and partial sums below 2**14.
+    """
+    u = np.abs(v)
+    best = np.full(v.shape[:-1], np.inf)
+    codes = np.zeros(v.shape, np.uint8)
+    factors = np.zeros(v.shape[:-1], np.uint8)
+    for k in range(4):
+        step = (4 + k) / 4
+        # Nearer to the special value than to its neighbours, 4 and 6, or 6; at a tie to these.
+        low, high = (4.5, 5.5) if abs(special) == 5 else (7, np.inf)
+        takes = (u > low * step) & (u < high * step) & (np.signbit(v) == (special < 0))
+        code = round_magnitude(u / step, 1)
+        q = np.where(takes, abs(special), e2m1_integers(code) / 2) * step
+        excess = np.sum(q * (q - 2 * u), axis=-1)
+        better = excess < best
+        best = np.where(better, excess, best)
+        # A zero has no sign.
+        code = np.where(takes, 8, code | (np.signbit(v) & (code > 0)).astype(np.uint8) << 3)
+        codes = np.where(better[..., None], code, codes)
+        factors = np.where(better, np.uint8(k), factors)
+    return codes, factors, best.sum(axis=-1)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Real models: loading, calibration, and what formats cost them."""

@@ -1,0 +1,261 @@
+"""Part of a real language model: activations and the weights of one block's MLP.
+
+``python -m golden smollm2`` takes them again from the packages that carry the model and the text.
+"""
+
+import argparse
+import hashlib
+import sys
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from . import pretrained
+from .pretrained import NEWS, SMOLLM2, Unavailable
+
+LAYER = 15  # The middle one of 30.
+TENSORS = tuple(f"model.layers.{LAYER}.mlp.{name}_proj.weight" for name in ("up", "down"))
+TOKENS = 32
+ROWS = 256
+
+# Q4_1, the format that the model comes in, has this for every 32 weights along a row. The low
+# halves of the bytes are the codes of the first 16, the high halves those of the others.
+BLOCK = np.dtype([("scale", "<f2"), ("minimum", "<f2"), ("codes", "u1", 16)])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Slice:
+    """Operands of one linear layer: ``activations @ weights.T`` is a slice of its true output.
+
+    Attributes
+    ----------
+    activations : ndarray of float32, shape (tokens, 576)
+        Input of the layer, exactly as the model computed it.
+    weights : ndarray of float32, shape (rows, 576)
+        First rows of its weight, dequantized from Q4_1, the format that the model comes in.
+    layer : int
+        Index of the transformer block.
+    tensor : str
+        Name of the weight in the model.
+    text : str
+        What the tokens are.
+    """
+
+    activations: np.ndarray
+    weights: np.ndarray
+    layer: int
+    tensor: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Mlp:
+    """Up and down projection of one transformer block, whole, and what goes into the first.
+
+    ``activations @ up.T`` is the up projection's true output. What the model gives to the down
+    projection is that times the SiLU of the gate projection, which is not here.
+
+    Attributes
+    ----------
+    activations : ndarray of float32, shape (tokens, 576)
+        Input of the up projection, exactly as the model computed it.
+    up_blocks : ndarray of BLOCK, shape (1536, 18)
+        Weight of the up projection as the model's file has it, in Q4_1.
+    down_blocks : ndarray of BLOCK, shape (576, 48)
+        Weight of the down projection, likewise.
+    layer : int
+        Index of the transformer block.
+    tensors : tuple of str
+        Names of the two weights in the model.
+    text : str
+        What the tokens are.
+    """
+
+    activations: np.ndarray
+    up_blocks: np.ndarray
+    down_blocks: np.ndarray
+    layer: int
+    tensors: tuple
+    text: str
+
+    @property
+    def up(self):
+        """Weight of the up projection: ndarray of float32, shape (1536, 576)."""
+        return dequantize(self.up_blocks)
+
+    @property
+    def down(self):
+        """Weight of the down projection: ndarray of float32, shape (576, 1536)."""
+        return dequantize(self.down_blocks)
+
+
+def load_mlp():
+    """What the package carries; ``golden/models/data/README.md`` tells where it comes from.
+
+    Returns
+    -------
+    Mlp
+    """
+    with (
+        resources.files(__package__).joinpath("data/smollm2_mlp.npz").open("rb") as file,
+        np.load(file, allow_pickle=False) as arrays,
+    ):
+        return Mlp(
+            activations=arrays["activations"],
+            up_blocks=arrays["up_blocks"],
+            down_blocks=arrays["down_blocks"],
+            layer=arrays["layer"].item(),
+            tensors=tuple(arrays["tensors"].tolist()),
+            text=arrays["text"].item(),
+        )
+
+
+def load():
+    """The up projection of `load_mlp` with its first 256 rows only.
+
+    Returns
+    -------
+    Slice
+    """
+    mlp = load_mlp()
+    return Slice(
+        activations=mlp.activations,
+        weights=dequantize(mlp.up_blocks[:ROWS]),
+        layer=mlp.layer,
+        tensor=mlp.tensors[0],
+        text=mlp.text,
+    )
+
+
+def dequantize(blocks):
+    """The numbers that Q4_1 blocks stand for, with one rounding to float32 each.
+
+    Parameters
+    ----------
+    blocks : ndarray of BLOCK, shape (..., K / 32)
+
+    Returns
+    -------
+    ndarray of float32, shape (..., K)
+
+    Raises
+    ------
+    TypeError
+        If the blocks are not of type `BLOCK`.
+    """
+    dtype = getattr(blocks, "dtype", type(blocks).__name__)
+    if dtype != BLOCK:
+        raise TypeError(f"blocks must be an array of BLOCK, not of {dtype}")
+
+    # A float16 times a code of 4 bits is exact in float32, so that only the sum rounds.
+    codes = np.concatenate([blocks["codes"] & 15, blocks["codes"] >> 4], axis=-1)
+    scale, minimum = (blocks[name].astype(np.float32)[..., None] for name in ("scale", "minimum"))
+    values = scale * codes + minimum
+    return values.reshape(*blocks.shape[:-1], -1)
+
+
+def regenerate():
+    """Runs the model on its text and takes activations and weights again.
+
+    Needs the extra ``models``. The packages with model and text are those of
+    `golden.models.pretrained`.
+
+    Returns
+    -------
+    Mlp
+
+    Raises
+    ------
+    Unavailable
+        If a package is missing.
+    AssertionError
+        If the weights are not, bit for bit, those that the model ran with.
+    """
+    pretrained.require()
+    import gguf
+    import torch
+
+    # Sums may be split between threads, and their order decides the last bits.
+    torch.set_num_threads(1)
+
+    file, = (pretrained.fetch(SMOLLM2) / name for name in SMOLLM2.files)
+    text = pretrained.news()
+    _say(f"Loading {file.name} ...")
+    model = pretrained.smollm2()
+    up, down = (_blocks(gguf, file, f"blk.{LAYER}.ffn_{name}.weight",
+                        model.network.get_parameter(tensor).detach().numpy())
+                for name, tensor in zip(("up", "down"), TENSORS, strict=True))
+
+    # The first document is longer than that.
+    tokens = pretrained.sequences(model.tokenizer, text.splitlines()[0], count=1, length=TOKENS)
+    name = TENSORS[0].removesuffix(".weight")
+    inputs = []
+    _say(f"Running the model on {TOKENS} tokens ...")
+    with (
+        torch.inference_mode(),
+        pretrained.captured({name: model.linears[name]}, lambda name, x: inputs.append(x)),
+    ):
+        model.network(torch.from_numpy(tokens))
+
+    return Mlp(
+        activations=inputs[0],
+        up_blocks=up,
+        down_blocks=down,
+        layer=LAYER,
+        tensors=TENSORS,
+        text=f"first {TOKENS} tokens of {', '.join(NEWS.files)} in {NEWS.name} {NEWS.version}",
+    )
+
+
+def _blocks(gguf, file, name, loaded):
+    # Blocks of a tensor of the model's file, which must stand for the weights as loaded.
+    tensor, = (tensor for tensor in gguf.GGUFReader(file).tensors if tensor.name == name)
+    blocks = np.array(tensor.data).view(BLOCK)
+    ours = dequantize(blocks).view(np.uint32)
+    theirs = gguf.dequantize(tensor.data, tensor.tensor_type)
+    if not all(np.array_equal(ours, array.view(np.uint32)) for array in (theirs, loaded)):
+        raise AssertionError(f"{name} and its dequantized weights differ")
+    return blocks
+
+
+def _say(line):
+    print(line, file=sys.stderr, flush=True)
+
+
+def _describe(name, array):
+    values = array.astype(np.float64)
+    deviations = values - values.mean()
+    kurtosis = (deviations**4).mean() / (deviations**2).mean()**2
+    _say(f"{name}: {array.shape[0]} x {array.shape[1]}, largest magnitude {abs(values).max():.4g}, "
+         f"standard deviation {values.std():.4g}, kurtosis {kurtosis:.1f}\n"
+         f"  sha256 {hashlib.sha256(array.tobytes()).hexdigest()}")
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="python -m golden smollm2",
+        description="Takes the data again from the packages that carry the model and the text.")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", type=Path,
+        default=Path(__file__).with_name("data") / "smollm2_mlp.npz",
+        help="where to write it (default: the file that load() reads)")
+    output = parser.parse_args().output
+    if not output.parent.is_dir():
+        parser.error(f"the folder of {output} does not exist")
+
+    try:
+        taken = regenerate()
+    except Unavailable as error:
+        sys.exit(str(error))
+    _describe("activations", taken.activations)
+    _describe("up", taken.up)
+    _describe("down", taken.down)
+    with output.open("wb") as file:
+        np.savez_compressed(file, **vars(taken))
+    _say(f"Wrote {output.name}, {output.stat().st_size} bytes.")
+
+
+if __name__ == "__main__":
+    main()

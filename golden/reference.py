@@ -1,0 +1,130 @@
+"""The golden twin of every unit, on that unit's ports.
+
+Each function takes a mapping of the unit's input ports to arrays with one row per transfer
+(nested mappings for structures, one more axis for arrays) and the unit's parameters, and returns
+the output ports in the same form.
+"""
+
+import numpy as np
+
+from .accelerator.accelerator import accelerator as _accelerator
+from .accelerator.planner import MACHINES
+from .codec.numbers import FLOATS
+from .codec.quantized import Quantized
+from .formats.nvfp4 import nvfp4_tile, quantize_nvfp4
+from .units.decoder import dequantize, element_integers
+from .units.group_accumulator import accumulate
+from .units.group_mac import group_mac as _group_mac
+from .units.pe_tile import pe_tile as _pe_tile
+from .units.pe_tile import plain_pe_tile
+from .units.quantization_engine import quantize_activations
+from .units.sg_pe_tile import sg_pe_tile as _sg_pe_tile
+from .units.top1 import top1 as _top1
+from .units.top1_decode import top1_decode as _top1_decode
+from .units.weight_encoder import quantize_weights
+
+
+def top1(inputs, *, lanes):
+    return {"lane": _top1(inputs["codes"])}
+
+
+def top1_decode(inputs):
+    lane, shift, negative, zero = _top1_decode(inputs["codes"], inputs["meta"])
+    return {"lane": (1 << lane.astype(np.uint16)).astype(np.uint8),
+            "refinement": {"shift": shift, "negative": negative, "zero": zero}}
+
+
+def decoder(inputs, *, kind):
+    return {"o": dequantize(_quantized(inputs["i"], kind)).view(np.uint32)}
+
+
+def quantization_engine(inputs, *, input, rule, metadata, depth):
+    bits = inputs["i"]
+    x = bits.view(FLOATS[input])
+    q = quantize_activations(x, rule=rule)
+    record = {"elements": q.elements, "metadata": q.metadata, "scale": q.scales[:, 0]}
+    if not metadata:
+        # The elements and scales of M2XFP are MXFP4.
+        del record["metadata"]
+    return {"o": record}
+
+
+def weight_encoder(inputs, *, encoding):
+    x = inputs["i"].view(np.float32)
+    q = quantize_weights(x) if encoding == "sg-em" else quantize_activations(x, encoding=encoding)
+    return {"o": {"elements": q.elements, "metadata": q.metadata, "scale": q.scales[:, 0]}}
+
+
+def nvfp4_quantizer(inputs):
+    i = inputs["i"]
+    q = quantize_nvfp4(i["values"].view(np.float32), i["tensor_scale"].view(np.float32)[:, None])
+    return {"o": {"elements": q.elements, "scale": q.scales[:, 0]}}
+
+
+def nvfp4_pe_tile(inputs, *, lanes):
+    total, shift, nan = nvfp4_tile(inputs["activations"], inputs["weights"],
+                                   inputs["activation_scale"], inputs["weight_scale"])
+    return {"sum": total, "shift": shift, "nan": nan.astype(np.uint8)}
+
+
+def pe_tile(inputs, *, depth, metadata):
+    if not metadata:
+        return {"sum": plain_pe_tile(inputs["activations"], inputs["weights"])}
+    refinement = inputs["refinement"]
+    return {"sum": _pe_tile(inputs["activations"], inputs["weights"], inputs["meta"],
+                            lane=np.log2(inputs["lane"]).astype(np.uint8), **refinement)}
+
+
+def sg_pe_tile(inputs, *, depth, special):
+    selectors = {name: inputs[name] for name in ("activation_special", "weight_special")
+                 if special}
+    return {"sum": _sg_pe_tile(inputs["activations"], inputs["weights"],
+                               inputs["activation_meta"], inputs["meta"], **selectors)}
+
+
+def group_accumulator(inputs, *, metadata, depth=3):
+    i = inputs["i"]
+    # Without metadata, sums come in units of 1/4 instead of 1/64.
+    total = i["sum"] if metadata else 16 * i["sum"].astype(np.int32)
+    acc = accumulate(i["acc"].view(np.float32), total, i["activation_scale"], i["weight_scale"])
+    return {"o": acc.view(np.uint32)}
+
+
+def group_mac(inputs):
+    i = inputs["i"]
+    acc = _group_mac(_quantized(i["activation"], "activation"), _quantized(i["weight"], "weight"),
+                     i["acc"].view(np.float32))
+    return {"o": acc.view(np.uint32)}
+
+
+def _quantized(records, kind):
+    elements = records["elements"]
+    how = {"encoding": "sg-special", "kind": "weight"} if kind == "special" else {"kind": kind}
+    return Quantized(**how, shape=elements.shape, elements=elements,
+                     metadata=records["metadata"], scales=records["scale"][:, None])
+
+
+def mac_array(inputs, *, columns, weight_width, metadata, depth=5):
+    activations = inputs["i_activation"]
+    # Records of one transfer follow each other.
+    weights = {name: plane.reshape(-1, *plane.shape[2:])
+               for name, plane in inputs["i_weight"].items()}
+    # The tile that each activation meets: one more after each that was the last of its tile.
+    last = activations["last"].astype(np.int64)
+    tiles = np.cumsum(last) - last
+    record = activations["record"]
+    scales = weights["scale"].reshape(-1, columns)[tiles]
+    if metadata:
+        w = element_integers(_quantized(weights, "weight")).astype(np.int32)
+        x = element_integers(_quantized(record, "activation")).astype(np.int32)
+        total = np.einsum("mk,mnk->mn", x, w.reshape(-1, columns, 32)[tiles])
+    else:
+        w = weights["elements"].reshape(-1, columns, 32)[tiles]
+        # In units of 1/4, and then of 1/64.
+        total = 16 * plain_pe_tile(record["elements"][:, None], w)
+    acc = accumulate(inputs["i_acc"].view(np.float32), total, record["scale"][:, None], scales)
+    return {"o": acc.view(np.uint32)}
+
+
+def accelerator(inputs, *, config):
+    return _accelerator(MACHINES[config], inputs)

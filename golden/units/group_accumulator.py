@@ -1,0 +1,35 @@
+import numpy as np
+
+from ..codec.numbers import FLOAT32_NAN, SCALE_NAN
+
+
+def accumulate(acc, total, activation_scale, weight_scale):
+    """Adds group sums to float32 accumulators with one rounding (specification section 7).
+
+    Parameters
+    ----------
+    acc : float32 array
+        Accumulators.
+    total : int array
+        Group sums G in units of 1/64, below 2**19 in magnitude.
+    activation_scale, weight_scale : uint8 array
+        Scale codes; 255 makes the result NaN.
+
+    Returns
+    -------
+    float32 array
+        acc + G * 2**(Xw + Xx - 260), rounded once to nearest, ties to even, with gradual
+        underflow and overflow to infinity. NaN is 0x7FC00000. Shapes broadcast.
+    """
+    exponent = np.asarray(activation_scale, np.int32) + np.asarray(weight_scale, np.int32) - 260
+    term = np.ldexp(np.asarray(total, np.float64), exponent)
+
+    # Both are exact in float64. Where their sum is not, its rounding to 53 bits cannot turn a
+    # value into a tie of float32: that takes fewer than 2 * 24 + 2 bits (Figueroa, "When is double
+    # rounding innocuous?", 1995), and under gradual underflow a term near a tie, with its 19
+    # bits, lies too far from it.
+    with np.errstate(invalid="ignore", over="ignore"):
+        result = (np.asarray(acc, np.float32).astype(np.float64) + term).astype(np.float32)
+
+    bad = (np.asarray(activation_scale) == SCALE_NAN) | (np.asarray(weight_scale) == SCALE_NAN)
+    return np.where(bad | np.isnan(result), FLOAT32_NAN, result)

@@ -1,0 +1,118 @@
+"""Dot products of groups and the matrix product (specification section 7)."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from ..codec.numbers import SCALE_NAN
+from ..codec.quantized import check_quantized
+from .decoder import dequantize, element_integers, scale_codes
+from .group_accumulator import accumulate
+
+
+def matmul(a, w):
+    """Matrix product of quantized activations and weights, as the hardware computes it.
+
+    Exact inside a group; one fused float32 rounding per group, groups in ascending order of K,
+    starting from +0.
+
+    Parameters
+    ----------
+    a : Quantized
+        Activations of shape (M, K), of any encoding. With a factor on both sides group sums are up
+        to 225792 in magnitude, still below 2**18, with special values 401408, below 2**19.
+    w : Quantized
+        Weights of shape (N, K), of either encoding.
+
+    Returns
+    -------
+    float32 array, shape (M, N)
+
+    Raises
+    ------
+    TypeError
+        If an operand is not a Quantized.
+    ValueError
+        If an operand is of the wrong kind or not a matrix, or K or the group sizes differ.
+    """
+    for name, q, kind in (("a", a, "activation"), ("w", w, "weight")):
+        check_quantized(q, name, kind)
+        if len(q.shape) != 2:
+            raise ValueError(f"{name} must be a matrix, not of shape {q.shape}")
+    if a.shape[1] != w.shape[1]:
+        raise ValueError(f"w must have a's K of {a.shape[1]}, not {w.shape[1]}")
+    if a.group != w.group:
+        raise ValueError(f"w must have a's group of {a.group}, not {w.group}")
+
+    # Within these bounds a group's products and partial sums, which have at most 19 bits, are
+    # normal float32 numbers, so that float32 matrix products of decoded groups are exact, and its
+    # one rounding is that of a float32 addition. Zeros do no harm at any scale.
+    x, (x_low, x_high) = _decoded(a)
+    y, (y_low, y_high) = _decoded(w)
+    plain = (x_low + y_low >= 134) & (x_high + y_high <= 368) & (x_high <= 250) & (y_high <= 250)
+    integers = None if plain.all() else [element_integers(q).astype(np.float32) for q in (a, w)]
+    scales = [scale_codes(q) for q in (a, w)]
+
+    result = np.zeros((len(x), len(y)), np.float32)
+    for top in range(0, len(x), _TILE):
+        for left in range(0, len(y), _TILE):
+            rows, columns = slice(top, top + _TILE), slice(left, left + _TILE)
+            acc = result[rows, columns]
+            term = np.empty_like(acc)
+            for g, fits in enumerate(plain.tolist()):
+                lanes = slice(g * a.group, (g + 1) * a.group)
+                if fits:
+                    with np.errstate(over="ignore"):
+                        acc += np.matmul(x[rows, lanes], y[columns, lanes].T, out=term)
+                else:
+                    total = integers[0][rows, lanes] @ integers[1][columns, lanes].T
+                    acc[...] = accumulate(acc, total, scales[0][rows, g, None],
+                                          scales[1][None, columns, g])
+    return result
+
+
+# Rows and columns of results that stay in the cache from group to group.
+_TILE = 256
+
+
+def _decoded(q):
+    """Decoded values with their padding, and each group of columns' range of scales.
+
+    Scales of groups that are all zeros do not count. That of NaN exceeds all bounds.
+    """
+    values = dequantize(replace(q, shape=q.elements.shape))
+    used = (values.reshape(*q.scales.shape, q.group) != 0).any(-1)
+    scales = scale_codes(q).astype(np.int32)
+    return values, (scales.min(0, initial=SCALE_NAN, where=used),
+                    scales.max(0, initial=0, where=used))
+
+
+def definition(a, w):
+    """The product as the specification has it; `matmul` gives the same at speed."""
+    # No partial sum exceeds 32 * 112 * 112 < 2**24: float32 matrix products of these integers
+    # are exact.
+    x = element_integers(a).astype(np.float32).reshape(*a.scales.shape, a.group)
+    y = element_integers(w).astype(np.float32).reshape(*w.scales.shape, w.group)
+    x_scales, y_scales = scale_codes(a), scale_codes(w)
+    acc = np.zeros((a.shape[0], w.shape[0]), np.float32)
+    for g in range(a.scales.shape[1]):
+        acc = accumulate(acc, x[:, g] @ y[:, g].T, x_scales[:, g, None], y_scales[None, :, g])
+    return acc
+
+
+def group_mac(a, w, acc):
+    """One group step for pairs of records.
+
+    Parameters
+    ----------
+    a, w : Quantized
+        Activations and weights of shape (n, group): one group per row.
+    acc : float32 array, shape (n,)
+        Accumulators.
+
+    Returns
+    -------
+    float32 array, shape (n,)
+    """
+    total = (element_integers(a).astype(np.int32) * element_integers(w)).sum(-1)
+    return accumulate(acc, total, scale_codes(a)[:, 0], scale_codes(w)[:, 0])

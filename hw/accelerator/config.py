@@ -1,0 +1,109 @@
+"""Sizes of the accelerator (specification section 8)."""
+
+from dataclasses import dataclass
+
+from ..lib.formats import GROUP
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What an accelerator is built with.
+
+    Attributes
+    ----------
+    columns : int, power of two
+        Columns of the array. Only with 32 is a row of results a group, so that it can be
+        quantized, and kept as the next command's activations.
+    activations : int, power of two
+        Group records (18 bytes) that the activation buffer holds.
+    weights : int, power of two
+        Group records that the weight buffer holds.
+    rows : int, at least 16
+        Rows of ``columns`` float32 partial sums that the output buffer holds.
+    weight_width : int, power of two
+        Weight records per cycle, into the machine and into the array.
+    activation_banks, weight_banks, output_banks : int, power of two
+        Memories that each buffer consists of.
+    input : str or None
+        Type of activations that are quantized on the way in, as of `QuantizationEngine`; None
+        builds no engine there.
+
+    Raises
+    ------
+    ValueError
+        If a value is not offered.
+    """
+
+    columns: int = GROUP
+    activations: int
+    weights: int
+    rows: int
+    weight_width: int = 1
+    activation_banks: int = 1
+    weight_banks: int = 1
+    output_banks: int = 1
+    input: str | None = "float32"
+
+    def __post_init__(self):
+        for name in ("columns", "activations", "weights", "weight_width", "activation_banks",
+                     "weight_banks", "output_banks"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1 or value.bit_count() != 1:
+                raise ValueError(f"{name} must be a power of two, not {value!r}")
+        if self.columns > GROUP:
+            raise ValueError(f"columns must be at most {GROUP}, not {self.columns}")
+        if self.weight_width > self.columns:
+            raise ValueError(f"weight_width must be at most the {self.columns} columns, "
+                             f"not {self.weight_width}")
+        if self.activations < 2 * GROUP:
+            raise ValueError(f"activations must be at least {2 * GROUP}, not {self.activations}")
+        # The planner's interleaved tiles have up to 14 rows together.
+        if type(self.rows) is not int or self.rows < 16:
+            raise ValueError(f"rows must be an integer of at least 16, not {self.rows!r}")
+        for rows, banks in (("activations", self.activation_banks), ("rows", self.output_banks),
+                            ("weights", self.weight_banks * self.weight_width)):
+            if getattr(self, rows) % banks or getattr(self, rows) < 2 * banks:
+                raise ValueError(f"{rows} must be a multiple of {banks}, at least twice, "
+                                 f"not {getattr(self, rows)}")
+        if self.input not in (None, "float32", "bfloat16", "float16"):
+            raise ValueError("input must be None, 'float32', 'bfloat16' or 'float16', "
+                             f"not {self.input!r}")
+
+    @property
+    def quantizes(self):
+        """Whether results can be quantized: a row of them is a group."""
+        return self.columns == GROUP
+
+    @property
+    def memory_bits(self):
+        """Bits of all buffers."""
+        return 144 * (self.activations + self.weights) + 32 * self.columns * self.rows
+
+
+def configuration(config):
+    """A `Config`: itself, or the one of `CONFIGS` that has this name.
+
+    Raises
+    ------
+    ValueError
+        If none has.
+    """
+    if isinstance(config, Config):
+        return config
+    if config not in CONFIGS:
+        raise ValueError(f"Config must be one of {', '.join(CONFIGS)}, not {config!r}")
+    return CONFIGS[config]
+
+
+CONFIGS = {
+    # The paper's buffers: 144 KB, 144 KB and 36 KB.
+    "paper": Config(activations=8192, weights=8192, rows=288,
+                    activation_banks=4, weight_banks=4),
+    # For one token at a time, which is as fast as its weights come in: 8 records are 1152 bits
+    # per cycle.
+    "decode": Config(activations=2048, weights=4096, rows=64, weight_width=8, input="bfloat16"),
+    # For small FPGAs; results are float32 only.
+    "lite": Config(columns=4, activations=1024, weights=256, rows=256),
+    # For tests: every limit is close.
+    "tiny": Config(activations=64, weights=64, rows=16, weight_width=4, activation_banks=2),
+}

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: BSD-2-Clause
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..lib.buffer import Buffer
+from ..lib.formats import Record
+from .loop_nest import LoopNest
+from .planner import plan_layout
+
+
+class WeightFeeder(wiring.Component):
+    """The weight buffer: a queue in front of the array, which fills ragged tiles up.
+
+    Takes weights whenever there is room, also before their plan. Gives ``columns`` records per
+    tile, in the order of the plan, of which those that the matrix does not have are anything;
+    one transfer per cycle.
+
+    Parameters
+    ----------
+    config : Config
+
+    Members
+    -------
+    i_plan : In(stream.Signature(plan_layout(config)))
+    i : In(stream.Signature(data.ArrayLayout(Record, config.weight_width)))
+        As many records as the tile has columns, filled up to whole transfers.
+    o : Out(stream.Signature(data.ArrayLayout(Record, config.weight_width)))
+    """
+
+    # Into the buffer and out of it.
+    latency = 1 + Buffer.latency
+
+    def __init__(self, config):
+        self.config = config
+        transfer = data.ArrayLayout(Record, config.weight_width)
+        super().__init__({
+            "i_plan": In(stream.Signature(plan_layout(config))),
+            "i": In(stream.Signature(transfer)),
+            "o": Out(stream.Signature(transfer)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+        width = config.weight_width
+        depth = config.weights // width
+
+        m.submodules.loops = loops = LoopNest(config, loops="weights")
+        m.submodules.buffer = buffer = Buffer(self.i.payload.shape(), depth=depth,
+                                              banks=config.weight_banks)
+        # Columns of the last tile, which is the last one of the last bundle.
+        columns = Signal(range(config.columns + 1), reset_less=True)
+        wiring.connect(m, wiring.flipped(self.i_plan), loops.i)
+        with m.If(self.i_plan.ready):
+            m.d.sync += columns.eq(self.i_plan.payload.columns)
+
+        written = Signal(range(depth))
+        read = Signal(range(depth))
+        level = Signal(range(depth + 1))
+        put = Signal()
+        m.d.comb += [
+            self.i.ready.eq(level != depth),
+            put.eq(self.i.valid & self.i.ready),
+            buffer.write.eq(put),
+            buffer.address.eq(written),
+            buffer.row.eq(self.i.payload),
+        ]
+
+        # A transfer without any column of the matrix takes none from the queue.
+        step = loops.o.payload
+        wanted = Signal()
+        available = Signal()
+        take = Signal()
+        m.d.comb += [
+            wanted.eq(~(step.tile_last & step.bundle_last) | (step.index * width < columns)),
+            available.eq(~wanted | (level != 0)),
+            buffer.i.valid.eq(loops.o.valid & available),
+            buffer.i.payload.eq(read),
+            loops.o.ready.eq(buffer.i.ready & available),
+            take.eq(loops.o.valid & loops.o.ready & wanted),
+        ]
+        m.d.sync += level.eq(level + put - take)
+        with m.If(put):
+            m.d.sync += written.eq(written + 1)
+        with m.If(take):
+            m.d.sync += read.eq(read + 1)
+
+        wiring.connect(m, buffer.o, wiring.flipped(self.o))
+
+        return m

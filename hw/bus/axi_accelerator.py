@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: BSD-2-Clause
+from amaranth import *
+from amaranth.lib import wiring
+
+from ..accelerator.accelerator import Accelerator, data_streams
+from ..accelerator.config import configuration
+from .axi_lite import CHANNELS, CommandRegisters, register_map
+
+
+class AxiAccelerator(wiring.Component):
+    """`Accelerator` whose commands come from registers on an AXI4-Lite bus.
+
+    See `CommandRegisters` for the registers, `Accelerator` for the streams of data.
+
+    Parameters
+    ----------
+    config : Config or str
+        As of `Accelerator`.
+
+    Members
+    -------
+    i_aw, i_w, o_b, i_ar, o_r
+        As of `CommandRegisters`.
+    i_weight, i_activation, i_value, o, o_record
+        As of `Accelerator`, which has them or not by its configuration.
+
+    Raises
+    ------
+    ValueError
+        If there is no configuration of that name.
+    """
+
+    # From the write of a command, and that of an activation through the machine.
+    latency = CommandRegisters.latency + Accelerator.latency
+
+    def __init__(self, *, config="paper"):
+        self.config = configuration(config)
+        self.registers = register_map(self.config)
+        super().__init__(CHANNELS | data_streams(self.config))
+
+    def elaborate(self, platform):
+        m = Module()
+
+        m.submodules.registers = registers = CommandRegisters(self.config)
+        m.submodules.accelerator = accelerator = Accelerator(config=self.config)
+        wiring.connect(m, registers.o_command, accelerator.i_command)
+        wiring.connect(m, accelerator.o_status, registers.i_status)
+        for name in CHANNELS:
+            wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(registers, name))
+        for name in data_streams(self.config):
+            wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(accelerator, name))
+
+        return m

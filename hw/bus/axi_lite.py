@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: BSD-2-Clause
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.enum import Enum
+from amaranth.lib.wiring import In, Out
+
+from ..accelerator.planner import SIZE, Code, Command, Result, Source
+from ..lib.stream_queue import StreamQueue
+from ..lib.stream_register import StreamRegister
+from .register_map import WIDTH, Field, Register, RegisterMap
+
+ADDRESS = 12
+"""Bits of an address: 4 KB, the least range that tools give to a slave."""
+
+QUEUE = 4
+"""Commands that are accepted before the result of the first one is taken."""
+
+
+class Response(Enum, shape=2):
+    """How a transfer on the bus went."""
+
+    OKAY = 0
+    SLVERR = 2
+    """Nothing was read or written."""
+
+
+class Input(Enum, shape=2):
+    """Type of the values that are quantized on the way in."""
+
+    NONE = 0
+    FLOAT32 = 1
+    BFLOAT16 = 2
+    FLOAT16 = 3
+
+
+AddressChannel = data.StructLayout({"addr": ADDRESS, "prot": 3})
+WriteChannel = data.StructLayout({"data": WIDTH, "strb": WIDTH // 8})
+ResponseChannel = data.StructLayout({"resp": Response})
+ReadChannel = data.StructLayout({"data": WIDTH, "resp": Response})
+
+CHANNELS = {
+    "i_aw": In(stream.Signature(AddressChannel)),
+    "i_w": In(stream.Signature(WriteChannel)),
+    "o_b": Out(stream.Signature(ResponseChannel)),
+    "i_ar": In(stream.Signature(AddressChannel)),
+    "o_r": Out(stream.Signature(ReadChannel)),
+}
+"""The channels of an AXI4-Lite slave."""
+
+_FUNCTIONS = """
+/* Asks for a product. Returns 0, or -1 if a size is too large or no command is free. */
+static inline int m2xfp_start(volatile uint32_t *base, uint32_t m, uint32_t k, uint32_t n,
+                              uint32_t source, uint32_t result)
+{
+    if (m > M2XFP_M_SIZE_MASK || k > M2XFP_K_SIZE_MASK || n > M2XFP_N_SIZE_MASK)
+        return -1;
+    if (!(base[M2XFP_STATUS_OFFSET / 4] & M2XFP_STATUS_FREE_MASK))
+        return -1;
+    base[M2XFP_M_OFFSET / 4] = m;
+    base[M2XFP_K_OFFSET / 4] = k;
+    base[M2XFP_N_OFFSET / 4] = n;
+    base[M2XFP_COMMAND_OFFSET / 4] = source << M2XFP_COMMAND_SOURCE_SHIFT
+                                     | result << M2XFP_COMMAND_RESULT_SHIFT;
+    return 0;
+}
+
+/* Takes the result of the oldest command. Returns its code, or -1 if it has not ended. */
+static inline int m2xfp_finish(volatile uint32_t *base)
+{
+    uint32_t result = base[M2XFP_RESULT_OFFSET / 4];
+
+    if (!(result & M2XFP_RESULT_VALID_MASK))
+        return -1;
+    base[M2XFP_POP_OFFSET / 4] = M2XFP_POP_POP_MASK;
+    return (int)((result & M2XFP_RESULT_CODE_MASK) >> M2XFP_RESULT_CODE_SHIFT);
+}
+
+/* Cycles in which the machine had commands, since its reset. */
+static inline uint64_t m2xfp_cycles(const volatile uint32_t *base)
+{
+    uint64_t low = base[M2XFP_CYCLES_LOW_OFFSET / 4];
+
+    return (uint64_t)base[M2XFP_CYCLES_HIGH_OFFSET / 4] << 32 | low;
+}
+"""
+
+
+def register_map(config):
+    """The registers of `CommandRegisters` as a `RegisterMap`."""
+    def word(name, offset, access, *fields):
+        return Register(name=name, offset=offset, access=access, fields=fields)
+
+    def operand(name, offset, what):
+        return word(name, offset, "rw", Field(
+            name="size", lsb=0, width=SIZE, description=f"{name} of the next command: {what}"))
+
+    def constant(name, offset, field, value, what):
+        return word(name, offset, "ro", Field(
+            name=field, lsb=0, width=WIDTH, reset=value, description=what))
+
+    given = Input[config.input.upper()] if config.input else Input.NONE
+    return RegisterMap(name="m2xfp", functions=_FUNCTIONS, registers=(
+        constant("ID", 0x00, "letters", int.from_bytes(b"M2XF", "big"), "M2XF in ASCII"),
+        word("VERSION", 0x04, "ro",
+             Field(name="minor", lsb=0, width=16, reset=0,
+                   description="Counts additions to this table"),
+             Field(name="major", lsb=16, width=16, reset=1,
+                   description="Counts changes that old drivers do not survive")),
+        word("CONFIG", 0x08, "ro",
+             Field(name="columns", lsb=0, width=8, reset=config.columns,
+                   description="Columns of the array, float32 values per transfer of results"),
+             Field(name="weight_width", lsb=8, width=8, reset=config.weight_width,
+                   description="Weight records per transfer"),
+             Field(name="input", lsb=16, width=2, reset=given.value, values=Input,
+                   description="Type of the values that source VALUES takes"),
+             Field(name="quantizes", lsb=18, width=1, reset=int(config.quantizes),
+                   description="Whether there are results RECORDS and KEEP")),
+        constant("ACTIVATIONS", 0x0C, "size", config.activations,
+                 "Group records that the activation buffer holds"),
+        constant("WEIGHTS", 0x10, "size", config.weights,
+                 "Group records that the weight buffer holds"),
+        constant("ROWS", 0x14, "size", config.rows,
+                 "Rows of partial sums that the output buffer holds"),
+        operand("M", 0x20, "rows of activations"),
+        operand("K", 0x24, "length of the dot products"),
+        operand("N", 0x28, "rows of weights"),
+        word("COMMAND", 0x2C, "wo",
+             Field(name="source", lsb=0, width=2, values=Source,
+                   description="Where activations come from; a write starts a command of this, M, "
+                               "K and N, or is answered with SLVERR if `free` is 0"),
+             Field(name="result", lsb=4, width=2, values=Result,
+                   description="What happens to the result")),
+        word("STATUS", 0x30, "ro",
+             Field(name="free", lsb=0, width=8, reset=QUEUE,
+                   description="Commands that can be written before a result is popped"),
+             Field(name="running", lsb=8, width=8,
+                   description="Commands that were written and have not ended"),
+             Field(name="waiting", lsb=16, width=8,
+                   description="Commands that have ended and whose result was not popped")),
+        word("RESULT", 0x34, "ro",
+             Field(name="code", lsb=0, width=3, values=Code,
+                   description="How the oldest of those that wait ended, 0 if none does"),
+             Field(name="valid", lsb=31, width=1, description="Whether one waits")),
+        word("POP", 0x38, "wo",
+             Field(name="pop", lsb=0, width=1,
+                   description="1 makes way for the next result; without effect if none waits")),
+        word("CYCLES_LOW", 0x40, "ro",
+             Field(name="cycles", lsb=0, width=WIDTH,
+                   description="Cycles since reset in which a command was running, lower half")),
+        word("CYCLES_HIGH", 0x44, "ro",
+             Field(name="cycles", lsb=0, width=WIDTH,
+                   description="Upper half, as it was when the lower one was last read")),
+    ))
+
+
+class CommandRegisters(wiring.Component):
+    """AXI4-Lite slave that makes commands of register writes and keeps how they ended.
+
+    A write of COMMAND makes a command of it, M, K and N. At most `QUEUE` commands are on their
+    way at a time, from that write to the write of POP that takes their result; so no result ever
+    waits for software. `register_map` has all registers.
+
+    A register is written in the bytes that ``strb`` selects; COMMAND and POP do what they do if
+    byte 0 is among them, which has all their fields. The lowest two bits of an address are
+    ignored, as is ``prot``. Addresses without a register, writes of a read-only register, reads
+    of a write-only one (as 0), and commands beyond `QUEUE` are answered with SLVERR and have no
+    effect.
+
+    Addresses and data of writes come in any order; each direction has one transfer outstanding.
+    A write is answered two cycles after it is complete, a read in the next cycle. No output
+    depends on an input of the same cycle.
+
+    Parameters
+    ----------
+    config : Config
+        Of the machine, for the constant registers.
+
+    Members
+    -------
+    i_aw, i_ar : In(stream.Signature(AddressChannel))
+    i_w : In(stream.Signature(WriteChannel))
+    o_b : Out(stream.Signature(ResponseChannel))
+    o_r : Out(stream.Signature(ReadChannel))
+    o_command : Out(stream.Signature(Command))
+    i_status : In(stream.Signature(Code))
+        Taken only for commands that have left, in their order.
+    """
+
+    # From the write of COMMAND to the command.
+    latency = 2
+
+    def __init__(self, config):
+        self.registers = register_map(config)
+        super().__init__(CHANNELS | {
+            "o_command": Out(stream.Signature(Command)),
+            "i_status": In(stream.Signature(Code)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+
+        table = {register.name: register for register in self.registers.registers}
+        # Those that nothing drives are constants.
+        words = {name: Signal(register.layout, name=name.lower(),
+                              init={field.name: field.reset for field in register.fields})
+                 for name, register in table.items() if register.access != "wo"}
+        stored = {name: {field.name: Signal(field.width, init=field.reset,
+                                            name=f"{name.lower()}_{field.name}")
+                         for field in register.fields}
+                  for name, register in table.items() if register.access == "rw"}
+        m.d.comb += [words[name][field].eq(value)
+                     for name, fields in stored.items() for field, value in fields.items()]
+
+        # A command has its place in both queues from its write to its result's being popped, so
+        # neither is ever full when it is given something.
+        m.submodules.commands = commands = StreamQueue(Command, depth=QUEUE)
+        m.submodules.results = results = StreamQueue(Code, depth=QUEUE)
+        wiring.connect(m, commands.o, wiring.flipped(self.o_command))
+        running = Signal(range(QUEUE + 1))
+        taken = Signal(range(QUEUE + 1))
+        push = Signal()
+        pop = Signal()
+        ended = Signal()
+        m.d.comb += [
+            taken.eq(running + results.level),
+            commands.i.valid.eq(push),
+            # Only commands that have left can end.
+            self.i_status.ready.eq(running != commands.level),
+            ended.eq(self.i_status.valid & self.i_status.ready),
+            results.i.valid.eq(ended),
+            results.i.payload.eq(self.i_status.payload),
+            results.o.ready.eq(pop),
+        ]
+        m.d.sync += running.eq(running + push - ended)
+        cycles = Signal(2 * WIDTH)
+        with m.If(running != 0):
+            m.d.sync += cycles.eq(cycles + 1)
+        m.d.comb += [
+            words["STATUS"].free.eq(QUEUE - taken),
+            words["STATUS"].running.eq(running),
+            words["STATUS"].waiting.eq(results.level),
+            words["RESULT"].valid.eq(results.o.valid),
+            words["CYCLES_LOW"].cycles.eq(cycles[:WIDTH]),
+        ]
+        with m.If(results.o.valid):
+            m.d.comb += words["RESULT"].code.eq(results.o.payload)
+
+        # A write happens once its address and data are here and the last one was answered.
+        m.submodules.address = address = StreamRegister(AddressChannel)
+        m.submodules.data = written = StreamRegister(WriteChannel)
+        wiring.connect(m, wiring.flipped(self.i_aw), address.i)
+        wiring.connect(m, wiring.flipped(self.i_w), written.i)
+        answered = Signal()
+        write = Signal()
+        m.d.comb += [
+            self.o_b.valid.eq(answered),
+            write.eq(address.o.valid & written.o.valid & ~answered),
+            address.o.ready.eq(write),
+            written.o.ready.eq(write),
+        ]
+        word = written.o.payload.data
+        strobe = written.o.payload.strb
+        response = Signal(Response)
+        m.d.comb += response.eq(Response.SLVERR)
+        strobed = Signal(WIDTH)
+        m.d.comb += strobed.eq(Cat(bit.replicate(8) for bit in strobe))
+        with m.Switch(address.o.payload.addr[2:]):
+            for name, register in table.items():
+                if register.access == "rw":
+                    with m.Case(register.offset >> 2):
+                        m.d.comb += response.eq(Response.OKAY)
+                        with m.If(write):
+                            merged = (word & strobed) | (words[name].as_value() & ~strobed)
+                            fields = data.View(register.layout, merged)
+                            m.d.sync += [stored[name][field.name].eq(fields[field.name])
+                                         for field in register.fields]
+            with m.Case(table["COMMAND"].offset >> 2):
+                with m.If(~strobe[0] | (taken != QUEUE)):
+                    m.d.comb += [response.eq(Response.OKAY), push.eq(write & strobe[0])]
+            with m.Case(table["POP"].offset >> 2):
+                fields = data.View(table["POP"].layout, word)
+                m.d.comb += [response.eq(Response.OKAY), pop.eq(write & strobe[0] & fields.pop)]
+        fields = data.View(table["COMMAND"].layout, word)
+        command = commands.i.payload
+        m.d.comb += [
+            command.m.eq(words["M"].size),
+            command.k.eq(words["K"].size),
+            command.n.eq(words["N"].size),
+            command.source.eq(fields.source),
+            command.result.eq(fields.result),
+        ]
+        answer = Signal(Response, reset_less=True)
+        m.d.comb += self.o_b.payload.resp.eq(answer)
+        with m.If(write):
+            m.d.sync += [answered.eq(1), answer.eq(response)]
+        with m.Elif(self.o_b.ready):
+            m.d.sync += answered.eq(0)
+
+        fetched = Signal()
+        read = Signal()
+        found = Signal(ReadChannel)
+        m.d.comb += [
+            self.o_r.valid.eq(fetched),
+            self.i_ar.ready.eq(~fetched),
+            read.eq(self.i_ar.valid & self.i_ar.ready),
+            found.resp.eq(Response.SLVERR),
+        ]
+        with m.Switch(self.i_ar.payload.addr[2:]):
+            for name, value in words.items():
+                with m.Case(table[name].offset >> 2):
+                    m.d.comb += [found.data.eq(value), found.resp.eq(Response.OKAY)]
+                    if name == "CYCLES_LOW":
+                        with m.If(read):
+                            m.d.sync += words["CYCLES_HIGH"].cycles.eq(cycles[WIDTH:])
+        kept = Signal(ReadChannel, reset_less=True)
+        m.d.comb += self.o_r.payload.eq(kept)
+        with m.If(read):
+            m.d.sync += [fetched.eq(1), kept.eq(found)]
+        with m.Elif(self.o_r.ready):
+            m.d.sync += fetched.eq(0)
+
+        return m
+

@@ -1,0 +1,337 @@
+"""Traffic for gate-level simulation: what a unit's ports see in a language model, and at random.
+
+Real traffic is that of SmolLM2's up projection (`golden.models.smollm2`) in the order in which the
+array computes it: weights rest while 32 tokens pass, group after group along K, and each group's
+accumulators are the results of the group before. Random traffic are the unit's own stimuli, which
+are made to be difficult: groups of all magnitudes, special values, long shifts.
+"""
+
+import functools
+
+import numpy as np
+from amaranth import Shape
+
+from golden import quantize_activations, quantize_weights, stimuli
+from golden.codec.numbers import FLOATS
+from golden.formats.nvfp4 import quantize_nvfp4, tensor_scale_of
+from golden.models import smollm2
+from golden.units.decoder import element_integers
+from golden.units.group_accumulator import accumulate
+from golden.units.pe_tile import plain_pe_tile
+from golden.units.top1_decode import top1_decode
+
+from ..registry import UNITS, build, parameters
+from ..tools.packing import length, to_bits
+from .gate_simulation import LANES, Traffic
+
+KINDS = "real", "random"
+
+WEIGHTS = 16
+"""Rows of weights that tiles and accumulators see; the array sees 256."""
+
+# Cycles that count of each run, at most: of clocked units, which take a step for each, and others.
+_CLOCKED, _UNCLOCKED = 64, 576
+
+
+def traffic(name, settings=(), kind="real"):
+    """Traffic for a unit, at full speed, with what the golden twin makes of it.
+
+    Parameters
+    ----------
+    name, settings
+        Unit and its parameters, as in `hw.registry.parameters`.
+    kind : str
+        One of ``KINDS``.
+
+    Returns
+    -------
+    Traffic or None
+        None if there is none of this kind for the unit.
+
+    Raises
+    ------
+    ValueError
+        If the unit, a parameter or the kind is not offered.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"Traffic must be one of {', '.join(KINDS)}, not {kind!r}")
+    chosen, component = parameters(name, settings), build(name, settings)
+    if name not in REAL:
+        return None
+    if name == "mac_array":
+        rows, each, settle, cycles = _array_runs(kind, **chosen)
+    else:
+        limit = _CLOCKED if component.latency else _UNCLOCKED
+        rows = (REAL[name](**chosen) if kind == "real" else
+                UNITS[name].stimuli(np.random.default_rng(0), LANES * limit, **chosen))
+        stretch = length(rows) // LANES
+        # Cycles of one row; whole rows count.
+        interval = getattr(component, "cycles", 1)
+        cycles = min(stretch * interval, limit) // interval * interval
+        # Pipelines are full when counting begins; a row more is there for the last edges.
+        settle = component.latency + 2 if component.latency else 0
+        index = np.arange(-settle // interval, cycles // interval + 1) \
+            + stretch * np.arange(LANES)[:, None]
+        rows = _map(lambda array: np.take(array, index.reshape(-1), axis=0, mode="wrap"), rows)
+        each = dict.fromkeys(rows, index.shape[1])
+    outputs = UNITS[name].twin(rows, **chosen)
+    return Traffic(inputs=_bits(component, rows, each),
+                   outputs=_bits(component, outputs, dict.fromkeys(outputs)),
+                   latency=component.latency, settle=settle, cycles=cycles)
+
+
+def _bits(component, rows, each):
+    """Bits of ports by lane; ``each`` are the rows of a lane."""
+    bits = {}
+    for name, value in rows.items():
+        port = component.signature.members[name]
+        shape = port.signature.members["payload"].shape if port.is_signature else port.shape
+        bits[name] = to_bits(shape, value, name).reshape(
+            LANES, each[name] or length(value) // LANES, Shape.cast(shape).width)
+    return bits
+
+
+def _map(change, value):
+    """A value with all its arrays changed."""
+    if isinstance(value, dict):
+        return {name: _map(change, part) for name, part in value.items()}
+    return change(value)
+
+
+@functools.cache
+def _layer():
+    """Activations and weights as float32."""
+    data = smollm2.load()
+    return data.activations, data.weights
+
+
+@functools.cache
+def _quantized(metadata):
+    """Activations and weights as planes of shape (rows, groups, ...)."""
+    x, w = _layer()
+    # The activations' elements and scales are MXFP4, and so are the weights' made the same way.
+    both = quantize_activations(x), (quantize_weights if metadata else quantize_activations)(w)
+    return tuple(_planes(q, metadata) for q in both)
+
+
+@functools.cache
+def _factored(special):
+    """The same where both have factors."""
+    x, w = _layer()
+    encodings = ("sg-special", "sg-special") if special else ("sg-threshold", "sg-em")
+    return (_planes(quantize_activations(x, encoding=encodings[0])),
+            _planes(quantize_weights(w, encoding=encodings[1])))
+
+
+def _planes(q, metadata=True):
+    return {"elements": q.elements.reshape(*q.scales.shape, 32), "scale": q.scales,
+            **({"metadata": q.metadata.reshape(*q.scales.shape, 4)} if metadata else {})}
+
+
+@functools.cache
+def _sums(metadata):
+    """Sums of groups and accumulators before them, both of shape (groups, tokens, weight rows)."""
+    activation, weight = _quantized(metadata)
+    if metadata:
+        x, w = (element_integers(quantize(array)).reshape(len(array), -1, 32).astype(np.int32)
+                for quantize, array in zip((quantize_activations, quantize_weights), _layer(),
+                                           strict=True))
+        totals = np.einsum("mgk,ngk->gmn", x, w)
+    else:
+        totals = plain_pe_tile(activation["elements"].swapaxes(0, 1)[:, :, None],
+                               weight["elements"].swapaxes(0, 1)[:, None])
+    accumulators = [np.zeros(totals.shape[1:], np.float32)]
+    for g, total in enumerate(totals[:-1]):
+        accumulators.append(accumulate(accumulators[-1], total if metadata else 16 * total,
+                                       activation["scale"][:, g, None], weight["scale"][:, g]))
+    return totals, np.stack(accumulators).view(np.uint32)
+
+
+def _flat(planes):
+    return _map(lambda plane: plane.reshape(-1, *plane.shape[2:]), planes)
+
+
+def _meet(activation, weight):
+    """Groups of all tokens against groups of resting weights: one row for each pair.
+
+    Parameters
+    ----------
+    activation, weight : array, shape (rows, groups, ...)
+
+    Returns
+    -------
+    array, array
+        Weights' rows outermost, tokens innermost.
+    """
+    weight = weight[:WEIGHTS]
+    shape = len(weight), weight.shape[1], len(activation)
+    x = np.broadcast_to(activation.swapaxes(0, 1), (*shape, *activation.shape[2:]))
+    w = np.broadcast_to(weight[:, :, None], (*shape, *weight.shape[2:]))
+    return (np.ascontiguousarray(x).reshape(-1, *activation.shape[2:]),
+            np.ascontiguousarray(w).reshape(-1, *weight.shape[2:]))
+
+
+def _subgroups(plane):
+    """Elements or metadata (rows, groups, n), by the subgroups' place: (4, rows, groups, n / 4)."""
+    return plane.reshape(*plane.shape[:2], 4, -1).transpose(2, 0, 1, 3)
+
+
+def _meet_subgroups(activation, weight):
+    """As `_meet`; each place in the group has its own tile."""
+    pairs = [_meet(x, w) for x, w in zip(_subgroups(activation), _subgroups(weight), strict=True)]
+    return tuple(np.concatenate(part) for part in zip(*pairs, strict=True))
+
+
+def _top1(*, lanes):
+    return {"codes": _quantized(True)[0]["elements"].reshape(-1, lanes)}
+
+
+def _top1_decode():
+    activation = _quantized(True)[0]
+    return {"codes": activation["elements"].reshape(-1, 8),
+            "meta": activation["metadata"].reshape(-1)}
+
+
+def _decoder(*, kind):
+    if kind == "special":
+        return {"i": _flat(_factored(True)[0])}
+    return {"i": _flat(_quantized(True)[kind == "weight"])}
+
+
+def _quantization_engine(*, input, rule, metadata, **_):
+    dtype = FLOATS[input]
+    groups = _layer()[0].astype(dtype).reshape(-1, 32)
+    return {"i": groups.view(f"u{dtype.itemsize}")}
+
+
+def _pe_tile(*, metadata, **_):
+    activation, weight = _quantized(metadata)
+    codes, weights = _meet_subgroups(activation["elements"], weight["elements"])
+    if not metadata:
+        return {"activations": codes, "weights": weights}
+    refined, meta = (part[:, 0] for part in _meet_subgroups(activation["metadata"],
+                                                            weight["metadata"]))
+    lane, shift, negative, zero = top1_decode(codes, refined)
+    return {"activations": codes, "weights": weights, "meta": meta,
+            "lane": (1 << lane.astype(np.uint16)).astype(np.uint8),
+            "refinement": {"shift": shift, "negative": negative, "zero": zero}}
+
+
+def _sg_pe_tile(*, special, **_):
+    activation, weight = _factored(special)
+    codes, weights = _meet_subgroups(activation["elements"], weight["elements"])
+    inputs = {"activations": codes, "weights": weights}
+
+    def meet(names, planes):
+        inputs.update(zip(names, (part[:, 0] for part in _meet_subgroups(*planes)), strict=True))
+
+    meet(("activation_meta", "meta"), (activation["metadata"], weight["metadata"]))
+    if special:
+        # A group's selector is that of its subgroups.
+        meet(("activation_special", "weight_special"),
+             [(record["scale"] & 3)[..., None].repeat(4, -1) for record in (activation, weight)])
+    return inputs
+
+
+def _weight_encoder(*, encoding):
+    return {"i": _layer()[encoding == "sg-em"].reshape(-1, 32).view(np.uint32)}
+
+
+def _nvfp4_quantizer():
+    x = _layer()[0]
+    values = x.reshape(-1, 16).view(np.uint32)
+    scale = np.full(len(values), tensor_scale_of(x)).view(np.uint32)
+    return {"i": {"values": values, "tensor_scale": scale}}
+
+
+def _nvfp4_pe_tile(*, lanes):
+    codes, scales = [], []
+    for array in _layer():
+        q = quantize_nvfp4(array, tensor_scale_of(array))
+        codes.append(q.elements.reshape(len(array), -1, 16 // lanes, lanes))
+        scales.append(q.scales)
+    # Each tile has its own part of the groups.
+    parts = [_meet(codes[0][:, :, part], codes[1][:, :, part]) for part in range(16 // lanes)]
+    activations, weights = (np.concatenate(part) for part in zip(*parts, strict=True))
+    scales = [np.concatenate([scale] * (16 // lanes)) for scale in _meet(*scales)]
+    return {"activations": activations, "weights": weights,
+            "activation_scale": scales[0], "weight_scale": scales[1]}
+
+
+def _columns(array):
+    """Sums or accumulators (groups, tokens, weight rows) in the order of `_meet`."""
+    return np.ascontiguousarray(array[:, :, :WEIGHTS].transpose(2, 0, 1)).reshape(-1)
+
+
+def _group_accumulator(*, metadata, **_):
+    activation, weight = _quantized(metadata)
+    totals, accumulators = _sums(metadata)
+    scales = _meet(activation["scale"], weight["scale"])
+    return {"i": {"sum": _columns(totals), "activation_scale": scales[0],
+                  "weight_scale": scales[1], "acc": _columns(accumulators)}}
+
+
+def _group_mac(**_):
+    activation, weight = _quantized(True)
+    pairs = {name: _meet(activation[name], weight[name]) for name in activation}
+    return {"i": {"activation": {name: pair[0] for name, pair in pairs.items()},
+                  "weight": {name: pair[1] for name, pair in pairs.items()},
+                  "acc": _columns(_sums(True)[1])}}
+
+
+def _array_runs(kind, *, columns, weight_width, metadata, **_):
+    """Runs of five tiles, of which two count.
+
+    While one computes, the next one's weights load; those of the last are only offered.
+    """
+    tiles = 5
+    activation, weight = _quantized(metadata)
+    tokens, groups = activation["scale"].shape
+    count = len(weight["scale"]) // columns * groups
+    # Tile n is the weights' rows from (n / groups) * columns on, of group n % groups.
+    tile = (np.arange(LANES)[:, None] * (count // LANES) + np.arange(tiles)) % count
+    tile = tile.reshape(-1)
+    last = np.tile(np.arange(tokens) == tokens - 1, len(tile)).astype(np.uint8)
+    if kind == "real":
+        rows = tile[:, None] // groups * columns + np.arange(columns)
+        records = {name: plane.swapaxes(0, 1)[tile % groups].reshape(-1, *plane.shape[2:])
+                   for name, plane in activation.items()}
+        weights = {name: plane[rows, tile[:, None] % groups] for name, plane in weight.items()}
+        acc = _sums(metadata)[1][tile % groups][np.arange(len(tile))[:, None, None],
+                                                np.arange(tokens)[:, None], rows[:, None]]
+    else:
+        rng = np.random.default_rng(0)
+        records = stimuli.records(rng, len(last))
+        weights = {name: plane.reshape(len(tile), columns, *plane.shape[1:])
+                   for name, plane in stimuli.records(rng, len(tile) * columns).items()}
+        acc = stimuli.accumulators(
+            rng, rng.integers(-20000, 20000, len(last) * columns),
+            np.repeat(records["scale"], columns),
+            np.repeat(weights["scale"], tokens, axis=0).reshape(-1))
+        if not metadata:
+            del records["metadata"], weights["metadata"]
+    inputs = {"i_activation": {"record": records, "last": last},
+              "i_acc": acc.reshape(-1, columns),
+              "i_weight": {name: plane.reshape(-1, weight_width, *plane.shape[2:])
+                           for name, plane in weights.items()}}
+    each = {"i_activation": tiles * tokens, "i_acc": tiles * tokens,
+            "i_weight": tiles * columns // weight_width}
+    # The first tile loads, and is computed while the pipeline fills up.
+    return inputs, each, columns // weight_width + tokens, 2 * tokens
+
+
+REAL = {
+    "top1": _top1,
+    "top1_decode": _top1_decode,
+    "decoder": _decoder,
+    "quantization_engine": _quantization_engine,
+    "pe_tile": _pe_tile,
+    "sg_pe_tile": _sg_pe_tile,
+    "weight_encoder": _weight_encoder,
+    "nvfp4_quantizer": _nvfp4_quantizer,
+    "nvfp4_pe_tile": _nvfp4_pe_tile,
+    "group_accumulator": _group_accumulator,
+    "group_mac": _group_mac,
+    "mac_array": _array_runs,
+}
+"""What makes the rows of real traffic, by unit."""

@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Gate-level simulation of a mapped netlist, without delays, against the golden model.
+
+The functions of the cells are those of the library. 64 independent runs are simulated at a time,
+one in each bit of a word.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..tools.yosys import ToolError
+from . import timing
+from .cell_functions import function
+
+LANES = 64
+"""Runs that are simulated at once."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Traffic:
+    """What a netlist is simulated with: ``LANES`` runs from reset, all of the same length.
+
+    Attributes
+    ----------
+    inputs, outputs : dict of str to uint8 array, shape (LANES, n, width)
+        Bits of every payload on each stream or, of ports that are no streams, of every cycle; the
+        outputs are those that the golden model gives. Streams are always valid and always ready,
+        and must not run out.
+    latency : int
+        Of ports that are no streams: cycles from a row of the inputs to its outputs.
+    settle, cycles : int
+        Cycles before those that count, and how many count.
+    """
+
+    inputs: dict
+    outputs: dict
+    latency: int
+    settle: int
+    cycles: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """All cells of one type: what they do and, by pin, their rows among the values."""
+
+    cell: object
+    functions: dict
+    next_state: object
+    clock: str
+    names: tuple
+    pins: dict
+    count: int
+
+    @property
+    def state(self):
+        return self.pins[self.names[0]]
+
+
+class Netlist:
+    """Cells by type. Values have a row for every net, for open pins and for each flip-flop."""
+
+    def __init__(self, module, library):
+        self.library = library
+        self.slews, self.loads = timing.slews_and_loads(module, library)
+        self.nets = len(self.loads) - 1
+        self.rows = self.nets
+        # As in the text of timing: refused are unknown cells, latches, second clocks and loops.
+        by_type = {}
+        for name, cell in module["cells"].items():
+            if cell["type"] != "$scopeinfo":
+                by_type.setdefault(cell["type"], []).append((name, cell["connections"]))
+        self.kinds = {kind: self._kind(kind, cells) for kind, cells in sorted(by_type.items())}
+        self.ports = {name: port | {"bits": [self._row(bit) for bit in port["bits"]]}
+                      for name, port in module["ports"].items()}
+        self._sort_by_level()
+
+    @property
+    def clocked(self):
+        return any(kind.clock for kind in self.kinds.values())
+
+    def _row(self, bit):
+        """Nets have numbers from 2 on; rows 0 and 1 are the constants, and what is unknown is 0."""
+        return bit if isinstance(bit, int) else int(bit == "1")
+
+    def _kind(self, name, cells):
+        cell = self.library.cells[name]
+
+        def parsed(text, what):
+            if not text:
+                raise ToolError(f"Gates: {cells[0][0]} is {name}, which has no {what}")
+            try:
+                return function(text)[1]
+            except ValueError as error:
+                raise ToolError(f"Gates: {what} of {name}: {error}") from None
+
+        pins = {pin: np.array([self._row(connections.get(pin, ["x"])[0])
+                               for _, connections in cells]) for pin in cell.inputs}
+        for pin in cell.functions:
+            # Open outputs toggle too.
+            pins[pin] = np.array([connections[pin][0] if connections.get(pin) else self._new()
+                                  for _, connections in cells])
+        for pin in cell.group.all("pin"):
+            if pin.get("three_state"):
+                raise ToolError(f"Gates: {cells[0][0]} is {name}, which drives no level at times")
+        next_state, clock, names = None, "", ()
+        if cell.flip_flop:
+            flip_flop, = cell.group.all("ff")
+            clock, names = flip_flop.get("clocked_on", ""), flip_flop.arguments
+            if clock not in cell.inputs:
+                raise ToolError(f"Gates: {cells[0][0]} is {name}, clocked by {clock!r}, which must "
+                                "be a pin")
+            if flip_flop.get("clear") or flip_flop.get("preset"):
+                raise ToolError(f"Gates: {cells[0][0]} is {name}, which has an asynchronous set "
+                                "or reset")
+            next_state = parsed(flip_flop.get("next_state"), "next state")
+            pins[names[0]] = np.array([self._new() for _ in cells])
+        return Kind(cell=cell, next_state=next_state, clock=clock, names=names, pins=pins,
+                     functions={pin: parsed(text, f"function of {pin}")
+                                for pin, text in cell.functions.items()}, count=len(cells))
+
+    def _new(self):
+        # The row after the last net is that of all that is not connected to anything.
+        self.rows += 1
+        return self.rows
+
+    def _sort_by_level(self):
+        """Cells of one type whose inputs are known at the same time are one step."""
+        self.rows += 1
+        level = np.zeros(self.rows, dtype=np.int64)
+        of_cells = {name: np.zeros(kind.count, dtype=np.int64)
+                    for name, kind in self.kinds.items()}
+        changed = True
+        while changed:
+            changed = False
+            for name, kind in self.kinds.items():
+                if kind.clock:
+                    continue
+                after = np.zeros(kind.count, dtype=np.int64)
+                for pin in kind.cell.inputs:
+                    np.maximum(after, level[kind.pins[pin]], out=after)
+                if after.max(initial=0) > self.rows:
+                    raise ToolError("Gates: gates form a loop")
+                changed |= not np.array_equal(after + 1, of_cells[name])
+                of_cells[name] = after + 1
+                for pin in kind.functions:
+                    level[kind.pins[pin]] = after + 1
+        steps = []
+        for name, kind in self.kinds.items():
+            for depth in np.unique(of_cells[name]):
+                chosen = of_cells[name] == depth
+                steps.append((depth, name, kind, {pin: rows[chosen]
+                                                  for pin, rows in kind.pins.items()}))
+        self.steps = [(kind, pins) for _, _, kind, pins in sorted(steps, key=lambda x: x[:2])]
+
+    def settle(self, values):
+        """Evaluates all gates, given the rows of the input ports and of the states."""
+        values[0], values[1] = 0, ~np.uint64(0)
+        for kind, pins in self.steps:
+            names = given(kind, {pin: values[rows] for pin, rows in pins.items()
+                                 if pin not in kind.functions})
+            for pin, evaluate in kind.functions.items():
+                values[pins[pin]] = evaluate(names)
+
+    def clock(self, values, after):
+        """Puts the next states into the next cycle's values."""
+        for kind in self.kinds.values():
+            if kind.clock:
+                names = given(kind, {pin: values[rows] for pin, rows in kind.pins.items()})
+                after[kind.state] = kind.next_state(names)
+
+    def driven(self):
+        """Nets that cells drive."""
+        rows = [rows for kind in self.kinds.values()
+                for pin, rows in kind.pins.items() if pin in kind.functions]
+        rows = np.concatenate([np.zeros(0, dtype=np.int64), *rows])
+        return rows[rows < self.nets]
+
+    def electrical(self, rows):
+        """Slews and loads of rows."""
+        rows = np.minimum(rows, self.nets)
+        return self.slews[rows], self.loads[rows]
+
+
+def given(kind, values):
+    """Values by name with the constants and, of flip-flops, with the inverse of their state."""
+    values |= {"0": np.uint64(0), "1": ~np.uint64(0)}
+    if kind.clock:
+        state, inverse = kind.names
+        values[inverse] = ~values[state]
+    return values
+
+
+def simulate(netlist, traffic):
+    """Values of all rows in all cycles, and what compared the outputs."""
+    cycles = traffic.settle + traffic.cycles + 1
+    bench = _Streams if any(f"{name}__valid" in netlist.ports for name in traffic.outputs) \
+        else _Plain
+    bench = bench(netlist, traffic, cycles)
+    if not netlist.clocked:
+        # Nothing goes from one cycle to the next, so all are simulated at once.
+        values = np.zeros((netlist.rows, cycles), dtype=np.uint64)
+        for cycle in range(cycles):
+            bench.drive(cycle, values[:, cycle])
+        netlist.settle(values)
+        trace = np.ascontiguousarray(values.T)
+        for cycle in range(cycles):
+            bench.check(cycle, trace[cycle])
+    else:
+        trace = np.zeros((cycles, netlist.rows), dtype=np.uint64)
+        start = np.zeros(netlist.rows, dtype=np.uint64)
+        start[netlist.ports.get("rst", {"bits": []})["bits"]] = ~np.uint64(0)
+        netlist.settle(start)
+        netlist.clock(start, trace[0])
+        for cycle in range(cycles):
+            bench.drive(cycle, trace[cycle])
+            netlist.settle(trace[cycle])
+            bench.check(cycle, trace[cycle])
+            if cycle + 1 < cycles:
+                netlist.clock(trace[cycle], trace[cycle + 1])
+    if bench.different:
+        raise ToolError(f"Gates: {bench.different} of {bench.checked} outputs of the netlist "
+                        "differ from those of the golden model")
+    if not bench.counted:
+        raise ToolError(f"Gates: the netlist gave no outputs in {traffic.cycles} cycles")
+    return trace, bench
+
+
+class _Plain:
+    """Drives and checks ports that are no streams."""
+
+    def __init__(self, netlist, traffic, cycles):
+        self.ports, self.latency, self.settle = netlist.ports, traffic.latency, traffic.settle
+        self.inputs = {name: _words(bits) for name, bits in traffic.inputs.items()}
+        self.outputs = traffic.outputs
+        self.checked = self.counted = self.different = 0
+        if min(map(len, self.inputs.values())) < cycles:
+            raise ToolError(f"Gates: the traffic ends before cycle {cycles}")
+
+    def drive(self, cycle, values):
+        for name, words in self.inputs.items():
+            values[self.ports[name]["bits"]] = words[cycle]
+        if "enable" in self.ports:
+            values[self.ports["enable"]["bits"]] = ~np.uint64(0)
+
+    def check(self, cycle, values):
+        if cycle < self.latency:
+            return
+        wrong = np.zeros(LANES, dtype=bool)
+        for name, expected in self.outputs.items():
+            found = _lanes(values[self.ports[name]["bits"]])
+            wrong |= (found != expected[:, cycle - self.latency]).any(axis=1)
+        self.checked += LANES
+        self.counted += LANES * (cycle > self.settle)
+        self.different += int(wrong.sum())
+
+
+class _Streams:
+    """Drives streams that are always valid, and checks those that are always ready."""
+
+    def __init__(self, netlist, traffic, cycles):
+        self.ports = netlist.ports
+        self.inputs, self.outputs = traffic.inputs, traffic.outputs
+        self.done = {name: np.zeros(LANES, dtype=np.int64)
+                     for name in (*traffic.inputs, *traffic.outputs)}
+        self.settle = traffic.settle
+        self.checked = self.counted = self.different = 0
+        self.lanes = np.arange(LANES)
+
+    def _rows(self, name, part):
+        return self.ports.get(f"{name}__{part}", {"bits": []})["bits"]
+
+    def drive(self, cycle, values):
+        for name in self.outputs:
+            values[self._rows(name, "ready")] = ~np.uint64(0)
+        for name, bits in self.inputs.items():
+            if (self.done[name] >= bits.shape[1]).any():
+                raise ToolError(f"Gates: the traffic on {name} ends before cycle {cycle}")
+            values[self._rows(name, "payload")] = _words(bits[self.lanes, self.done[name]])
+            values[self._rows(name, "valid")] = ~np.uint64(0)
+
+    def check(self, cycle, values):
+        for name in self.inputs:
+            self.done[name] += self._flag(name, "ready", values)
+        for name, expected in self.outputs.items():
+            valid = self._flag(name, "valid", values)
+            found = _lanes(values[self._rows(name, "payload")])
+            last = expected.shape[1] - 1
+            wrong = (found != expected[self.lanes, np.minimum(self.done[name], last)]).any(axis=1)
+            self.different += int((valid & (wrong | (self.done[name] > last))).sum())
+            self.done[name] += valid
+            self.checked += int(valid.sum())
+            self.counted += int(valid.sum()) * (cycle > self.settle)
+
+    def _flag(self, name, part, values):
+        rows = self._rows(name, part)
+        return _lanes(values[rows])[:, 0].astype(bool) if rows else np.ones(LANES, dtype=bool)
+
+
+def _words(bits):
+    """Bits of all lanes, shape (LANES, ...), as words."""
+    packed = np.moveaxis(np.packbits(bits, axis=0, bitorder="little"), 0, -1)
+    return np.ascontiguousarray(packed).view("<u8")[..., 0]
+
+
+def _lanes(words):
+    """Bits of all lanes, shape (LANES, n), of n words."""
+    return np.unpackbits(words.astype("<u8").view(np.uint8).reshape(-1, LANES // 8).T, axis=0,
+                         bitorder="little")

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Area, timing and power of units.
+
+Every unit is mapped twice onto the cell library, for area and for delay, and the second netlist
+is timed by `hw.flow.timing`.
+"""
+
+import platform
+import time
+from functools import partial
+from importlib import metadata
+
+from .. import registry
+from ..tools.yosys import ToolError
+from ..verilog.emit import verilog, versions
+from . import mapping, timing
+from .buffering import buffer_nets
+from .partition import partition
+
+
+def measure(name, settings, library, *, flatten=False, amap=False, inspect=None):
+    """Maps a unit of the registry.
+
+    Parameters
+    ----------
+    name : str
+    settings : iterable of str
+        As of `registry.parameters`.
+    library : Library
+    flatten : bool
+        Whether to map it as a whole, also where the registry says otherwise.
+    amap : bool
+        As of `hw.flow.mapping.map_twice`.
+    inspect : callable, optional
+        As of `synthesize`, with the unit's name and settings before the rest.
+
+    Returns
+    -------
+    dict
+        What `synthesize` gives, with parameters, number of tiles and area of each.
+    """
+    unit, chosen = registry.UNITS[name], registry.parameters(name, settings)
+    result = synthesize(name, registry.build(name, settings), library,
+                        hierarchical=unit.hierarchical and not flatten, amap=amap,
+                        inspect=inspect and partial(inspect, name, settings))
+    tiles = unit.tiles and unit.tiles(**chosen)
+    return {
+        "parameters": {key: value if isinstance(value, int) else str(value)
+                       for key, value in chosen.items()},
+        "tiles": tiles,
+        "area_per_tile_um2": tiles and round(result["area_um2"] / tiles, 3),
+        **result,
+    }
+
+
+def synthesize(name, component, library, *, hierarchical=False, amap=False, inspect=None):
+    """Maps a unit onto a library, twice, and times it.
+
+    Parameters
+    ----------
+    name : str
+        Of the top module.
+    component : Component
+    library : Library
+    hierarchical : bool
+        Whether modules are mapped by themselves, for units too large to be mapped as a whole;
+        `hw.flow.partition.partition` chooses them. Nothing is then shared or sized across them; in
+        the netlist mapped for delay, `hw.flow.buffering.buffer_nets` buffers what many of them
+        read.
+    amap : bool
+        As of `hw.flow.mapping.map_twice`.
+    inspect : callable, optional
+        Called with the netlist mapped for delay and the library; the result has what it returns
+        as ``power``.
+
+    Returns
+    -------
+    dict
+        Of what JSON has. Areas in um2, delays in ns; delays and paths are those of the netlist
+        mapped for delay, cells and their area those of the one mapped for area.
+
+        ``delay_ns`` is the smallest clock period: the slowest path from register to register with
+        clock-to-output delay and setup. A unit without such a path has the delay of its slowest
+        path here; ``path_class`` says which kind it is. ``io_delay_ns`` is the slowest path from
+        or to a port, and ``fmax_io_mhz`` the clock with ideal registers on all ports.
+
+        Memories are left out: ``memory_bits`` counts them, ``memories`` is the number of modules
+        that hold them, and their pins are ports of the unit.
+
+    Raises
+    ------
+    ToolError
+        If Yosys fails or leaves anything but cells of the library, without latches, or a module
+        holds a memory and anything else.
+    """
+    start = time.monotonic()
+    try:
+        text = verilog(component, name)
+        sizes = mapping.memory_sizes(text, name)
+        kept = partition(text, name) if hierarchical else ()
+        small, timed = mapping.map_twice(name, text, kept, sizes, library, amap=amap)
+        macros = mapping.open_memories(small, sizes)
+        mapping.open_memories(timed, sizes)
+        cells, area, sequential, registers = mapping.count_cells(small, library)
+        buffers = buffer_nets(timed, library) if hierarchical else 0
+        area_timed = mapping.count_cells(timed, library)[1]
+        paths = timing.analyse(timed, library)
+        elapsed = time.monotonic() - start
+        inspected = {"power": inspect(timed, library)} if inspect else {}
+    except ToolError as error:
+        raise ToolError(f"{name}: {error}") from None
+    period, ports = timing.unit_delay(paths)
+    worst = max(paths.values(), key=lambda path: path.delay_ns, default=None)
+    return {
+        "hierarchical": hierarchical,
+        "script": mapping.script(name, kept, sizes, amap=amap),
+        "memories": sum(macros.values()),
+        "memory_bits": sum(number * sizes[kind] for kind, number in macros.items()),
+        "cells": sum(cells.values()),
+        "area_um2": round(area, 3),
+        "sequential_area_um2": round(sequential, 3),
+        "flip_flops": registers,
+        "area_timed_um2": round(area_timed, 3),
+        "fanout_buffers": buffers,
+        "delay_ns": _round(period and period.delay_ns),
+        "fmax_mhz": period and round(1000 / period.delay_ns, 1),
+        "path_class": period and period.kind,
+        "startpoint": period and period.startpoint,
+        "endpoint": period and period.endpoint,
+        "io_delay_ns": _round(ports and ports.delay_ns),
+        "fmax_io_mhz": worst and round(1000 / worst.delay_ns, 1),
+        "path": _steps(period) if period else [],
+        "paths": {kind: {"delay_ns": _round(path.delay_ns), "startpoint": path.startpoint,
+                         "endpoint": path.endpoint} for kind, path in paths.items()},
+        "cells_by_type": dict(sorted(cells.items())),
+        "synthesis_s": round(elapsed, 1),
+        **inspected,
+    }
+
+
+def describe(library, *, amap=False):
+    """What the figures rest on: library, versions and scripts.
+
+    Parameters
+    ----------
+    library : Library
+    amap : bool
+        As of `hw.flow.mapping.map_twice`.
+
+    Returns
+    -------
+    dict
+        ``library``, ``versions`` and ``script``, without any path of this machine. The scripts
+        are those of all units, with places for a unit's name and options; each unit has its own.
+    """
+    return {
+        "library": {"name": library.name, "sha256": library.sha256, "driver": library.driver,
+                    "output_load_ff": timing.OUTPUT_LOAD},
+        "versions": {**versions(), "numpy": metadata.version("numpy"),
+                     "python": platform.python_version()},
+        "script": mapping.scripts(library, amap=amap),
+    }
+
+
+def _steps(path):
+    return [step | {"arrival_ns": _round(step["arrival_ns"])} for step in path.steps]
+
+
+def _round(delay):
+    return None if delay is None else round(delay, 5)

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Building blocks of the units: arithmetic, pipelines, streams, buffers, number formats."""
+
+from .buffer import Bank, Buffer
+from .formats import PlainRecord, Record
+from .pipeline import Control, Register, Stages
+from .skid_buffer import SkidBuffer
+from .stream_queue import StreamQueue
+from .stream_register import StreamRegister
+
+__all__ = [
+    "Bank",
+    "Buffer",
+    "Control",
+    "PlainRecord",
+    "Record",
+    "Register",
+    "SkidBuffer",
+    "Stages",
+    "StreamQueue",
+    "StreamRegister",
+]

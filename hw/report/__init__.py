@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Figures for people: comparisons, sweeps, fronts, tables and the report page."""

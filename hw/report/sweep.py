@@ -1,0 +1,479 @@
+"""Area and timing over the parameters of units: ``python -m hw.synth UNIT --sweep ...``.
+
+Each point is kept in the cache as soon as it is done, so that a sweep that was interrupted goes on
+from there.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from pathlib import Path
+
+from golden.command import check_plot
+
+from .. import registry
+from ..flow import measurement
+from ..flow.liberty import find_library
+from ..flow.power import inspector
+from ..tools import cache as kept
+from ..tools import yosys
+from ..tools.cluster import Cluster
+from ..tools.files import make_folder, write
+from ..tools.progress import progress
+from ..tools.yosys import ToolError
+from ..verilog.emit import netlist, versions
+from . import pareto, text_tables
+from .comparison import label
+
+FIGURES = ("cells", "flip_flops", "area_um2", "sequential_area_um2", "area_timed_um2", "delay_ns",
+           "path_class", "io_delay_ns", "fmax_mhz", "fmax_io_mhz", "memory_bits",
+           "area_per_tile_um2", "hierarchical", "synthesis_s")
+"""What CSV takes from `hw.flow.measurement.measure`."""
+
+
+DESIGN = ("hw/lib/*.py", "hw/units/*.py", "hw/accelerator/*.py", "hw/bus/*.py", "hw/verilog/*.py")
+"""Sources that a component's Verilog is made from."""
+
+FLOW = ("hw/verilog/*.py", "hw/flow/*.py", "hw/tools/*.py")
+"""Sources that make figures of a component."""
+
+
+class Interrupted(Exception):
+    """The user has ended the sweep; the text is one line."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A unit with a choice of parameters.
+
+    Attributes
+    ----------
+    unit : str
+    settings : tuple of str
+        As of `registry.parameters`.
+    """
+
+    unit: str
+    settings: tuple
+
+    @property
+    def label(self):
+        """As `hw.report.comparison.label` gives it."""
+        return label(self.unit, self.settings)
+
+
+def add_options(parser):
+    """Adds the options that only sweeps have."""
+    parser.add_argument("--sweep", metavar="PARAMETER=VALUE,...", nargs="+", action="extend",
+                        help="the units with every combination of these values")
+    parser.add_argument("--csv", metavar="FILE", type=Path,
+                        help="figures of a sweep (default: build/sweep.csv)")
+    parser.add_argument("--plot", metavar="FILE", type=Path,
+                        help="draw a sweep's areas over delays, as PNG or SVG (extra plot)")
+    parser.add_argument("--fresh", action="store_true",
+                        help="measure again what the cache has of a sweep")
+    parser.add_argument("--scheduler", metavar="ADDRESS",
+                        help="sweep on the workers of a Dask scheduler, such as tcp://host:8786 "
+                             "(extra cluster)")
+
+
+def refuse_options(options):
+    """Refuses what is only for sweeps."""
+    for name in ("csv", "plot", "fresh", "scheduler"):
+        if getattr(options, name):
+            raise ValueError(f"--{name} needs --sweep")
+
+
+def main(options):
+    """Does what the options of `hw.synth` say; returns the exit status."""
+    table_path = options.csv or Path("build", "sweep.csv")
+    if options.power:
+        raise ValueError("--sweep does not estimate power; leave out --power")
+    if options.amap:
+        raise ValueError("--sweep maps as Yosys does; leave out --amap")
+    if not options.units:
+        raise ValueError("--sweep needs a unit, one or more of " + ", ".join(registry.UNITS))
+    chosen = points(options.units, options.set, options.sweep)
+    if options.plot:
+        check_plot(options.plot)
+    library = find_library(options.library)
+    for path in (table_path, options.json):
+        make_folder(path.parent, f"write {path}")
+    make_folder(kept.folder(), "keep points in {}; M2XFP_CACHE_DIR sets another folder")
+    cluster = Cluster(options.scheduler) if options.scheduler else None
+    try:
+        results, failed = run(chosen, library, source=options.library, flatten=options.flatten,
+                              fresh=options.fresh, cluster=cluster)
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        return 130
+    finally:
+        if cluster:
+            cluster.close()
+    described = measurement.describe(library)
+    for path, text in ((table_path, as_csv(chosen, results, failed)),
+                       (options.json, _as_json(results, failed, described))):
+        try:
+            write(path, text)
+        except OSError as error:
+            raise ToolError(f"cannot write {path}: {error.strerror}") from None
+    print(table(chosen, results, failed, described))
+    if options.plot and results:
+        _draw(options.plot, results, library)
+    if failed:
+        print(f"error: {len(failed)} of {len(chosen)} points failed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def points(units, fixed, sweeps):
+    """The points of a sweep.
+
+    Parameters
+    ----------
+    units : iterable of str
+    fixed : iterable of str
+        Texts of the form "parameter=value".
+    sweeps : iterable of str
+        Texts of the form "parameter=value,value".
+
+    Returns
+    -------
+    list of Point
+        Units and values in the order given, the last parameter's values changing first.
+
+    Raises
+    ------
+    ValueError
+        If a unit has not all of the parameters and values, or a parameter is given twice.
+    """
+    values = {}
+    for option, form, texts in (("--set", "value", fixed), ("--sweep", "value,value", sweeps)):
+        for text in texts:
+            parameter, equals, given = text.partition("=")
+            if not equals:
+                raise ValueError(f"{option} must be of the form parameter={form}, not {text!r}")
+            if parameter in values:
+                raise ValueError(f"{option} must give a new parameter, not {parameter!r} again")
+            values[parameter] = dict.fromkeys(given.split(",") if option == "--sweep" else [given])
+    found = [Point(unit, tuple(map("=".join, zip(values, choice, strict=True))))
+             for unit in dict.fromkeys(units) for choice in product(*values.values())]
+    for point in found:
+        registry.parameters(point.unit, point.settings)
+    return found
+
+
+def run(points, library, *, source="nangate45", flatten=False, fresh=False, power=False,
+        cluster=None):
+    """Measures points, several at a time, unless the cache has them.
+
+    Parameters
+    ----------
+    points : list of Point
+    library : Library
+    source : str
+        What `find_library` reads it from.
+    flatten : bool
+        As of `hw.flow.measurement.measure`.
+    fresh : bool
+        Whether to forget what the cache has of them.
+    power : bool
+        Whether to estimate power too, on this machine only.
+    cluster : Cluster, optional
+        Where to measure, instead of in processes of this machine.
+
+    Returns
+    -------
+    results : dict of Point to dict
+        What `hw.flow.measurement.measure` gives, in the order of the points.
+    failed : dict of Point to str
+        Why there is none, in one line.
+
+    Raises
+    ------
+    Interrupted
+        On a KeyboardInterrupt.
+    """
+    estimated = inspector() if power else None
+
+    def job(point):
+        key = key_of(point, library, flatten, power)
+        path = kept.folder() / key / "figures.json"
+        if fresh:
+            shutil.rmtree(path.parent, ignore_errors=True)
+        if (text := kept.read(path)) is None:
+            if cluster:
+                result = cluster.run(_measure_there, point, _absolute(source), flatten, key)
+            else:
+                result = _measure(point, library, flatten, estimated)
+            text = json.dumps(result)
+            kept.store(path, text)
+        return json.loads(text)
+
+    # Yosys runs as processes of its own, and workers are elsewhere: threads are enough.
+    workers = len(points) if cluster else os.cpu_count()
+    jobs, results, failed = {}, {}, {}
+    with progress("sweep", "point", len(points)) as step, ThreadPoolExecutor(workers) as pool:
+        try:
+            jobs.update((pool.submit(job, point), point) for point in points)
+            for done in as_completed(jobs):
+                point = jobs[done]
+                if error := done.exception():
+                    failed[point] = _line(error)
+                else:
+                    results[point] = done.result()
+                step(point.label)
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            # A job may be about to start Yosys.
+            while any(job.running() for job in jobs):
+                cluster.stop() if cluster else yosys.stop()
+                time.sleep(0.1)
+            done = sum(job.done() and not job.cancelled() and not job.exception() for job in jobs)
+            raise Interrupted(f"interrupted: {done} of {len(points)} points are done and kept; "
+                              "the same command goes on from there") from None
+    return tuple({point: found[point] for point in points if point in found}
+                 for found in (results, failed))
+
+
+def _measure(point, library, flatten, estimated=None):
+    with _first:
+        _prepare()
+    return measurement.measure(point.unit, point.settings, library, flatten=flatten,
+                               inspect=estimated)
+
+
+_first = threading.Lock()
+
+
+@cache
+def _prepare():
+    yosys.prepare()
+
+
+def _measure_there(point, source, flatten, key):
+    """What a worker of a cluster does."""
+    library = _library(source)
+    if key_of(point, library, flatten) != key:
+        raise ToolError("the worker's version of this project, its library or its tools are not "
+                        "those of the sweep")
+    return _measure(point, library, flatten)
+
+
+_library = cache(find_library)
+
+
+def _absolute(source):
+    """A library's name that means the same in every folder."""
+    return source if source == "nangate45" else str(Path(source).absolute())
+
+
+def key_of(point, library, flatten, power=False):
+    """Digest of all that a point's figures depend on; parameters as of `run`."""
+    unit, chosen = registry.UNITS[point.unit], registry.parameters(point.unit, point.settings)
+    described = measurement.describe(library)
+    del described["versions"]["python"]
+    return kept.digest(
+        "figures", _design(point.unit, unit, chosen), *sources(_tools()), json.dumps(described),
+        f"{chosen} {unit.tiles and unit.tiles(**chosen)} {unit.hierarchical and not flatten}",
+        *(_traffic() if power else ()))
+
+
+@cache
+def _traffic():
+    """Digests of what power depends on besides: traffic, its sources, the model, the simulation."""
+    paths = _files("golden/**/*.py", "golden/**/*.c", "golden/models/data/*")
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+
+
+def _design(name, unit, chosen):
+    """Digest of what the Verilog is made from, itself kept: elaboration takes seconds."""
+    if not unit.component.__module__.startswith("hw."):
+        return kept.digest(netlist(unit.component(**chosen), name))
+    path = kept.folder() / kept.digest(
+        "netlist", name, unit.component.__qualname__, str(chosen), str(versions()),
+        *sources(_files(*DESIGN))) / "netlist"
+    # Python runs one thread at a time, and the first point need not wait for the last.
+    with _elaborating:
+        if (text := kept.read(path)) is None:
+            text = kept.digest(netlist(unit.component(**chosen), name))
+            kept.store(path, text)
+    return text
+
+
+_elaborating = threading.Lock()
+
+
+def _tools():
+    """Sources of all that turns a component into figures, the components not among them."""
+    return _files(*FLOW)
+
+
+def _files(*patterns):
+    """The package's files of these patterns, in a fixed order.
+
+    Raises
+    ------
+    ToolError
+        If a pattern finds nothing, so that a figure would depend on less than it should.
+    """
+    root = Path(__file__).parents[2]
+    found = [sorted(path for path in root.glob(pattern) if path.is_file()) for pattern in patterns]
+    for pattern, paths in zip(patterns, found, strict=True):
+        if not paths:
+            raise ToolError(f"no source file matches {pattern}")
+    return [path for paths in found for path in paths]
+
+
+def sources(paths):
+    """Texts of source files."""
+    return [path.read_text(encoding="utf-8") for path in paths]
+
+
+def _line(error):
+    """An exception in one line."""
+    text = str(error).strip().partition("\n")[0]
+    if isinstance(error, ToolError | ValueError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def slowest(result):
+    """Delay of the slowest path of all, ports included, in ns; None where there is no path."""
+    return max((path["delay_ns"] for path in result["paths"].values()), default=None)
+
+
+def fronts(results):
+    """The points on the Pareto front of their unit, of area and delay mapped for delay.
+
+    Parameters
+    ----------
+    results : dict of Point to dict
+
+    Returns
+    -------
+    set of Point
+    """
+    found = set()
+    for group in _groups(results).values():
+        best = pareto.front([(slowest(result), result["area_timed_um2"])
+                             for result in group.values()])
+        found |= {point for point, is_best in zip(group, best, strict=True) if is_best}
+    return found
+
+
+def _groups(results):
+    """Results by unit, without those that have no delay."""
+    groups = {}
+    for point, result in results.items():
+        if slowest(result) is not None:
+            groups.setdefault(point.unit, {})[point] = result
+    return groups
+
+
+def as_csv(points, results, failed):
+    """CSV with a row per point, those that failed with their error.
+
+    Parameters
+    ----------
+    points : list of Point
+    results, failed : dict of Point to dict, dict of Point to str
+        What `run` gives.
+
+    Returns
+    -------
+    str
+    """
+    best = fronts(results)
+    parameters = {point: registry.parameters(point.unit, point.settings) for point in points}
+    names = dict.fromkeys(name for chosen in parameters.values() for name in chosen)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["unit", *names, *FIGURES, "slowest_path_ns", "pareto", "error"],
+                            lineterminator="\n")
+    writer.writeheader()
+    for point in points:
+        row = {"unit": point.unit, **parameters[point], "error": failed.get(point)}
+        if result := results.get(point):
+            row |= {name: result[name] for name in FIGURES}
+            row |= {"slowest_path_ns": slowest(result), "pareto": point in best}
+        writer.writerow(row)
+    return text.getvalue()
+
+
+def _as_json(results, failed, described):
+    return json.dumps({"units": {point.label: result for point, result in results.items()},
+                       "failed": {point.label: error for point, error in failed.items()},
+                       **described}, indent=2) + "\n"
+
+
+def table(points, results, failed, described):
+    """One line per point.
+
+    Parameters
+    ----------
+    points : list of Point
+    results, failed : dict of Point to dict, dict of Point to str
+        What `run` gives.
+    described : dict
+        What `hw.flow.measurement.describe` gives.
+
+    Returns
+    -------
+    str
+    """
+    best = fronts(results)
+    names = [setting.partition("=")[0] for setting in points[0].settings]
+    rows = [("unit", *names, "cells", "area A", "area T", "delay T", "clock", ""),
+            ("", *("" for _ in names), "", "um2", "um2", "ns", "MHz", "")]
+    for point in points:
+        values = [setting.partition("=")[2] for setting in point.settings]
+        if point in failed:
+            rows.append((point.unit, *values, *"-----", failed[point]))
+            continue
+        result = results[point]
+        delay = slowest(result)
+        timed = ("-", "-") if delay is None else (f"{delay:.3f}", f"{result['fmax_io_mhz']:.0f}")
+        rows.append((point.unit + "*" * result["hierarchical"], *values, str(result["cells"]),
+                     f"{result['area_um2']:.0f}", f"{result['area_timed_um2']:.0f}", *timed,
+                     "front" if point in best else ""))
+    return "\n".join([
+        *text_tables.aligned(rows, left=(0, len(rows[0]) - 1)), "",
+        "A: mapped for area. T: mapped for delay, which is the slowest path of all, ports",
+        "included. clock: with registers on all ports. front: no other point of the unit is at",
+        "least as good in area T and delay T and better in one. *: mapped module by module.",
+        text_tables.tools_line(described)])
+
+
+def _draw(path, results, library):
+    groups = {}
+    for unit, group in _groups(results).items():
+        groups[unit] = [(_short(point, group) or unit, slowest(result), result["area_timed_um2"])
+                        for point, result in group.items()]
+    if not groups:
+        raise ToolError(f"--plot {path}: no point has a delay")
+    title = f"{', '.join(groups)}: area over delay, {library.name}"
+    try:
+        pareto.draw(path, groups, title=title)
+    except OSError as error:
+        raise ToolError(f"cannot write {path}: {error.strerror}") from None
+    print(f"Plot in {path}.")
+
+
+def _short(point, group):
+    """What tells a point from the others of its unit."""
+    words = []
+    for setting, *others in zip(point.settings, *(other.settings for other in group), strict=True):
+        parameter, _, value = setting.partition("=")
+        if set(others) != {setting}:
+            named = value.isdecimal() or value in ("True", "False")
+            words.append(f"{parameter}={value}" if named else value)
+    return ", ".join(words)

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: BSD-2-Clause
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..lib.formats import (
+    FLOAT32_NAN,
+    GROUP,
+    SCALE_NAN,
+    SUBGROUP,
+    SUBGROUPS,
+    Record,
+    e2m1_shift,
+    e2m1_significand,
+)
+from ..lib.stream_register import StreamRegister
+from .top1 import select_top1
+
+
+class Decoder(wiring.Component):
+    """Turns group records back into 32 float32 values.
+
+    Exact, subnormals included; a value beyond the range of float32 is an infinity, a negative
+    zero stays one, and a NaN group gives 0x7FC00000 throughout. Latency 1, one group per cycle.
+    Specification sections 3 and 4; docs/encodings.md for Sg-special, which has no negative zero.
+
+    Parameters
+    ----------
+    kind : str
+        "activation" (Elem-EM), "weight" (Sg-EM) or "special" (Sg-special, of either operand).
+
+    Members
+    -------
+    i : In(stream.Signature(Record))
+    o : Out(stream.Signature(data.ArrayLayout(32, 32)))
+        Float32 bits, element 0 in the least significant ones.
+
+    Raises
+    ------
+    ValueError
+        If ``kind`` is none of these.
+    """
+
+    latency = 1
+
+    def __init__(self, *, kind="activation"):
+        if kind not in ("activation", "weight", "special"):
+            raise ValueError(f"Kind must be 'activation', 'weight' or 'special', not {kind!r}")
+        self.kind = kind
+        super().__init__({
+            "i": In(stream.Signature(Record)),
+            "o": Out(stream.Signature(data.ArrayLayout(32, GROUP))),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+
+        # The record is held, not the values: a seventh of the flip-flops.
+        m.submodules.register = register = StreamRegister(Record)
+        wiring.connect(m, wiring.flipped(self.i), register.i)
+        record = register.o.payload
+        m.d.comb += [
+            self.o.valid.eq(register.o.valid),
+            register.o.ready.eq(self.o.ready),
+        ]
+
+        scale = record.scale
+        if self.kind == "special":
+            # The byte's six upper bits plus 96: 128 more where the first one is set, else 96.
+            first = record.scale[7]
+            scale = Signal(8)
+            m.d.comb += scale.eq(Mux(record.scale == SCALE_NAN, SCALE_NAN,
+                                     Cat(record.scale[2:7], ~first, ~first, first)))
+
+        for j in range(SUBGROUPS):
+            codes = [record.elements[SUBGROUP * j + i] for i in range(SUBGROUP)]
+            metadata = record.metadata[j]
+            if self.kind == "activation":
+                # The top-1 goes down by one from E2M3 code 4c + metadata, but not below zero.
+                lane, magnitude = select_top1(m, codes)
+                biased = Signal(5, name=f"biased{j}")
+                refined = Signal(5, name=f"refined{j}")
+                top = Signal(6, name=f"top{j}")
+                m.d.comb += [
+                    biased.eq(Cat(metadata, magnitude)),
+                    refined.eq(Mux(biased == 0, 0, biased - 1)),
+                    top.eq(_e2m3_eighths(refined)),
+                ]
+            for i, code in enumerate(codes):
+                m.submodules[f"float{SUBGROUP * j + i}"] = float32 = _Float32()
+                m.d.comb += [
+                    float32.negative.eq(code[3]),
+                    float32.scale.eq(scale),
+                    self.o.payload[SUBGROUP * j + i].eq(float32.bits),
+                ]
+                if self.kind == "activation":
+                    m.d.comb += float32.eighths.eq(Mux(
+                        lane[i], top, e2m1_significand(code) << e2m1_shift(code) << 2))
+                else:
+                    # Twice the value (at most 12, of a special one 16) times 4 + k (at most 7):
+                    # eighths, below 2**7.
+                    halves = e2m1_significand(code) << e2m1_shift(code)
+                    if self.kind == "special":
+                        # 5, -5, 8 or -8, by the byte's two lower bits.
+                        special = code == 8
+                        halves = Mux(special, Mux(record.scale[1], 16, 10), halves)
+                        m.d.comb += float32.negative.eq(Mux(special, record.scale[0], code[3]))
+                    m.d.comb += float32.eighths.eq(halves * (4 + metadata))
+
+        return m
+
+
+def _e2m3_eighths(code):
+    """Eight times an E2M3 magnitude, 6 bits, at most 60."""
+    exponent = code[3:]
+    return Cat(code[:3], exponent.any()) << Mux(exponent == 0, 0, exponent - 1)[:2]
+
+
+class _Float32(wiring.Component):
+    """Float32 of a small integer times a power of two: eighths * 2**(scale - 130). Exact.
+
+    Members
+    -------
+    eighths : In(7)
+    negative : In(1)
+    scale : In(8)
+        E8M0 code.
+    bits : Out(32)
+    """
+
+    eighths: In(7)
+    negative: In(1)
+    scale: In(8)
+    bits: Out(32)
+
+    def elaborate(self, platform):
+        m = Module()
+
+        # Moved up until bit 6 is set, eighths is 2**6 times a significand in [1, 2), and the
+        # biased exponent is that of the leading one: scale - 130 + 6 - zeros + 127. A code of
+        # eighths is at most 6 zeros away, so only scales below 4 can go under 1.
+        zeros = Signal(range(7))
+        with m.Switch(self.eighths):
+            for n in range(7):
+                with m.Case("0" * n + "1" + "-" * (6 - n)):
+                    m.d.comb += zeros.eq(n)
+        significand = Signal(7)
+        exponent = Signal(signed(10))
+        m.d.comb += [
+            significand.eq(self.eighths << zeros),
+            exponent.eq(self.scale + 3 - zeros),
+        ]
+
+        with m.If(self.scale == SCALE_NAN):
+            m.d.comb += self.bits.eq(FLOAT32_NAN)
+        with m.Elif(self.eighths == 0):
+            m.d.comb += self.bits.eq(self.negative << 31)
+        with m.Elif(exponent >= 255):
+            m.d.comb += self.bits.eq(Cat(C(0x7F800000, 31), self.negative))
+        with m.Elif(exponent <= 0):
+            # Subnormal: in units of 2**-149 it is eighths * 2**(scale + 19).
+            m.d.comb += self.bits.eq(Cat(
+                C(0, 19), (self.eighths << self.scale[:2])[:10], C(0, 2), self.negative))
+        with m.Else():
+            m.d.comb += self.bits.eq(Cat(C(0, 17), significand[:6], exponent[:8], self.negative))
+
+        return m

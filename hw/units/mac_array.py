@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: BSD-2-Clause
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..lib.formats import SUBGROUP, SUBGROUPS, PlainRecord, Record, check_metadata, decode_e2m1
+from ..lib.pipeline import Control, Stages, check_depth
+from ..lib.stream_register import StreamRegister
+from .group_accumulator import Normalize, TermAdder, scale_sum
+from .group_dot import GroupDot, PlainRow, Row
+from .top1_decode import Top1Decode
+
+Activation = data.StructLayout({"record": Record, "last": 1})
+"""An activation's group record, and whether it is the last that meets the present weights."""
+
+PlainActivation = data.StructLayout({"record": PlainRecord, "last": 1})
+"""The same without metadata."""
+
+
+class MacArray(wiring.Component):
+    """Weight-stationary array: one activation group times a tile of weights, every cycle.
+
+    A tile is one weight record per column, loaded several at a time. It stays until the
+    activation marked ``last``; the next tile is loaded meanwhile and takes over in the same
+    cycle, so that no cycle is lost if it is complete by then. Each column adds its dot product
+    to an accumulator that comes in on ``i_acc`` and leaves on ``o``, in the order of the
+    activations: exact inside the group, rounded once, corners as in `GroupAccumulator`.
+    Specification sections 7 and 8.
+
+    Latency 5 or 13 from ``i_activation`` to ``o``, as of ``depth``, one group per cycle; ``i_acc``
+    is taken 3 or 7 cycles after its activation.
+
+    Parameters
+    ----------
+    columns : int, at least 1
+        Columns, N.
+    weight_width : int
+        Weight records per transfer, W; divides ``columns``.
+    metadata : bool
+        Whether records have metadata. Without, the array is one of plain MXFP4, for comparison:
+        streams take ``PlainRecord`` and ``PlainActivation``, and nothing refines.
+    depth : int
+        Pipeline registers: 5 for 500 MHz in a 45 nm library, 13 for 1 GHz, of which one is
+        superfluous and absent without metadata.
+
+    Members
+    -------
+    i_weight : In(stream.Signature(data.ArrayLayout(Record, W)))
+        Weight records, column 0 first; the first of the next tile may follow at once.
+    i_activation : In(stream.Signature(Activation))
+    i_acc : In(stream.Signature(data.ArrayLayout(32, columns)))
+        Float32 bits, column 0 in the least significant ones.
+    o : Out(stream.Signature(data.ArrayLayout(32, columns)))
+        Float32 bits.
+
+    Raises
+    ------
+    TypeError
+        If ``metadata`` is not a bool.
+    ValueError
+        If ``columns`` is not a positive integer, ``weight_width`` does not divide it, or ``depth``
+        is not 5 or 13.
+    """
+
+    # From an activation to its results, and to the accumulators that it takes, as by default.
+    latency = 5
+    acc_latency = 3
+
+    def __init__(self, *, columns=32, weight_width=1, metadata=True, depth=5):
+        if type(columns) is not int or columns < 1:
+            raise ValueError(f"Columns must be a positive integer, not {columns!r}")
+        if type(weight_width) is not int or weight_width < 1 or columns % weight_width:
+            raise ValueError(f"Weight width must be a divisor of {columns} columns, "
+                             f"not {weight_width!r}")
+        check_metadata(metadata)
+        check_depth(depth, (5, 13))
+        if depth == 13:
+            self.latency, self.acc_latency = (13, 7) if metadata else (12, 6)
+        self.columns = columns
+        self.weight_width = weight_width
+        self.has_metadata = metadata
+        record = Record if metadata else PlainRecord
+        accs = data.ArrayLayout(32, columns)
+        super().__init__({
+            "i_weight": In(stream.Signature(data.ArrayLayout(record, weight_width))),
+            "i_activation": In(stream.Signature(Activation if metadata else PlainActivation)),
+            "i_acc": In(stream.Signature(accs)),
+            "o": Out(stream.Signature(accs)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+
+        # Activations: a subgroup's top-1 is decoded once for all columns.
+        layout = Row if self.has_metadata else PlainRow
+        m.submodules.row = row = StreamRegister(data.StructLayout({"row": layout, "last": 1}))
+        record = self.i_activation.payload.record
+        staged = row.i.payload
+        m.d.comb += [
+            row.i.valid.eq(self.i_activation.valid),
+            self.i_activation.ready.eq(row.i.ready),
+            staged.last.eq(self.i_activation.payload.last),
+            staged.row.scale.eq(record.scale),
+        ]
+        for j in range(SUBGROUPS):
+            codes = [record.elements[SUBGROUP * j + i] for i in range(SUBGROUP)]
+            m.d.comb += [operand.eq(decode_e2m1(code)) for operand, code in
+                         zip(staged.row.operands[j], codes, strict=True)]
+            if not self.has_metadata:
+                continue
+            m.submodules[f"top1_decode{j}"] = top1 = Top1Decode()
+            m.d.comb += [
+                top1.codes.eq(Cat(codes)),
+                top1.meta.eq(record.metadata[j]),
+                staged.row.lanes[j].eq(top1.lane),
+                staged.row.refinements[j].eq(top1.refinement),
+            ]
+
+        # Weights: the shadow tile fills from column 0 on. It takes over when the present one
+        # has met its last activation, or at once if there is none.
+        present = Signal()
+        full = Signal()
+        transfers = self.columns // self.weight_width
+        position = Signal(range(transfers))
+        consumed = Signal()
+        swap = Signal()
+        load = Signal()
+        load_last = Signal()
+        m.d.comb += [
+            swap.eq(full & (~present | consumed)),
+            self.i_weight.ready.eq(~full | swap),
+            load.eq(self.i_weight.valid & self.i_weight.ready),
+            load_last.eq(load & (position == transfers - 1)),
+        ]
+        m.d.sync += [
+            full.eq(load_last | (full & ~swap)),
+            present.eq(swap | (present & ~consumed)),
+        ]
+        with m.If(load):
+            m.d.sync += position.eq(Mux(load_last, 0, position + 1))
+
+        # All columns move alike: a group's sum, the same as a float, and from where accumulators
+        # join the new sum and its rounding.
+        m.submodules.multiply = multiply = Control(self.acc_latency - 1)
+        m.submodules.add = add = Control(self.latency - self.acc_latency)
+        m.d.comb += [
+            multiply.i_valid.eq(row.o.valid & present),
+            row.o.ready.eq(present & multiply.i_ready),
+            consumed.eq(row.o.valid & row.o.ready & row.o.payload.last),
+            add.i_valid.eq(multiply.o_valid & self.i_acc.valid),
+            multiply.o_ready.eq(add.i_ready & self.i_acc.valid),
+            self.i_acc.ready.eq(add.i_ready & multiply.o_valid),
+            self.o.valid.eq(add.o_valid),
+            add.o_ready.eq(self.o.ready),
+        ]
+        for n in range(self.columns):
+            m.submodules[f"column{n}"] = column = _Column(metadata=self.has_metadata,
+                                                          fine=self.latency > 5)
+            m.d.comb += [
+                column.weight.eq(self.i_weight.payload[n % self.weight_width]),
+                column.load.eq(load & (position == n // self.weight_width)),
+                column.swap.eq(swap),
+                column.row.eq(row.o.payload.row),
+                column.enable.eq(Cat(multiply.enable, add.enable)),
+                column.acc.eq(self.i_acc.payload[n]),
+                self.o.payload[n].eq(column.o),
+            ]
+
+        return m
+
+
+class _Column(wiring.Component):
+    """One column: its weights, their dot product and the accumulator.
+
+    Parameters
+    ----------
+    metadata : bool
+    fine : bool
+        Whether there are stages for 1 GHz.
+
+    Members
+    -------
+    weight : In(Record or PlainRecord)
+        Goes into the shadow register with ``load``.
+    load, swap : In(1)
+        ``swap`` makes the shadow's record the present one.
+    row : In(Row or PlainRow)
+        The activation group.
+    enable : In(latency)
+        Moves each stage.
+    acc : In(32)
+        Meets the group that goes into the adder.
+    o : Out(32)
+    """
+
+    def __init__(self, *, metadata, fine):
+        self.dot = GroupDot(metadata=metadata, fine=fine)
+        self.normalize = Normalize(metadata=metadata, fine=fine)
+        self.add = TermAdder(metadata=metadata, fine=fine)
+        self.latency = self.dot.latency + self.normalize.latency + self.add.latency
+        super().__init__({
+            "weight": In(Record if metadata else PlainRecord),
+            "load": In(1),
+            "swap": In(1),
+            "row": In(Row if metadata else PlainRow),
+            "enable": In(self.latency),
+            "acc": In(32),
+            "o": Out(32),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+
+        shadow = Signal.like(self.weight, reset_less=True)
+        stationary = Signal.like(self.weight, reset_less=True)
+        with m.If(self.load):
+            m.d.sync += shadow.eq(self.weight)
+        with m.If(self.swap):
+            m.d.sync += stationary.eq(shadow)
+
+        m.submodules.dot = dot = self.dot
+        m.submodules.normalize = normalize = self.normalize
+        m.submodules.add = add = self.add
+        scale = scale_sum(self.row.scale, stationary.scale)
+        beside = Stages(m, self.enable)
+        for stage in range(dot.latency):
+            scale = beside.cut(f"scale{stage}", scale=scale).scale
+        enables = iter(self.enable)
+        for part in (dot, normalize, add):
+            m.d.comb += part.enable.eq(Cat(next(enables) for _ in range(part.latency)))
+        m.d.comb += [
+            dot.row.eq(self.row),
+            dot.weight.eq(stationary),
+            normalize.sum.eq(dot.sum),
+            normalize.scale.eq(scale),
+            add.term.eq(normalize.o),
+            add.acc.eq(self.acc),
+            self.o.eq(add.o),
+        ]
+
+        return m

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: BSD-2-Clause
+from amaranth import *
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..lib.formats import SUBGROUP, Codes
+from .top1 import select_top1
+
+Refinement = data.StructLayout({"shift": 2, "negative": 1, "zero": 1})
+"""What the top-1's metadata adds to its element: plus or minus 2**shift eighths, or nothing.
+
+``negative`` includes the element's own sign; it and ``shift`` are 0 where ``zero`` is set.
+"""
+
+
+class Top1Decode(wiring.Component):
+    """Finds the top-1 of an activation subgroup and what its metadata add to it.
+
+    All tiles that share the activations share one of these. Exact: the refinement of an E2M1
+    element to E2M3 is 0 or plus or minus a power of two. Combinational. Specification section 7.
+
+    Members
+    -------
+    codes : In(Codes)
+        FP4 codes of the subgroup.
+    meta : In(2)
+        Its metadata bits.
+    lane : Out(8)
+        Lane of the top-1, one-hot; ties go to the lowest.
+    refinement : Out(Refinement)
+        Added to the top-1's value, in units of 1/8.
+    """
+
+    codes: In(Codes)
+    meta: In(2)
+    lane: Out(SUBGROUP)
+    refinement: Out(Refinement)
+
+    latency = 0
+
+    def elaborate(self, platform):
+        m = Module()
+
+        lane, code = select_top1(m, [self.codes[i] for i in range(SUBGROUP)])
+        sign = Signal()
+        m.d.comb += [
+            self.lane.eq(lane),
+            sign.eq((lane & Cat(self.codes[i][3] for i in range(SUBGROUP))).any()),
+        ]
+
+        # Metadata 2 and 3 add one or two quanta of E2M3, which double with every binade; metadata
+        # 0 takes one away, a quantum of the next lower code's binade. Metadata 1 stands for the
+        # plain element, and so does 0 where there is nothing below. Shifts by code:
+        #        0   0.5  1   1.5  2   3   4   6
+        # 0      -   0    0   0    0   1   1   2
+        # 2      0   0    0   0    1   1   2   2
+        # 3      1   1    1   1    2   2   3   3
+        low, middle, high = code
+        down = Cat(high & (middle ^ low), high & middle & low)
+        one = Cat(high & ~middle, high & middle)
+        two = Cat(~high | middle, high)
+        zero = Signal()
+        m.d.comb += [
+            zero.eq(~self.meta[1] & (self.meta[0] | ~code.any())),
+            self.refinement.zero.eq(zero),
+            self.refinement.shift.eq(
+                Mux(self.meta[1], Mux(self.meta[0], two, one), down & ~self.meta[0].replicate(2))),
+            self.refinement.negative.eq((sign ^ ~self.meta[1]) & ~zero),
+        ]
+
+        return m

@@ -1,0 +1,210 @@
+"""Proof that emitted Verilog does what Amaranth simulates."""
+
+import json
+
+from amaranth.back import rtlil
+from amaranth.hdl import Fragment
+
+from ..tools import yosys
+from .emit import LOAD, UNESCAPE, direction, ports_of, rename, verilog
+
+
+def prove(component, name, text=None):
+    """Proves emitted Verilog equivalent to the component, by induction over its registers.
+
+    The reference is Amaranth's conversion of the whole component, which shares neither the
+    division into modules nor the cleaning with the Verilog. Registers correspond by name: from
+    equal values in all of them follow equal outputs and equal next values. All other signals that
+    both name are proved equal on the way, so each cone is small and ends at named signals. Memories
+    correspond by name, too: equal rows are read and equal rows written at equal addresses.
+
+    Parameters
+    ----------
+    component : Component
+    name : str
+    text : str, optional
+        Verilog of the component; default: what `verilog` returns for it.
+
+    Raises
+    ------
+    ToolError
+        If they differ, or differ too much to be matched.
+    """
+    text = verilog(component, name) if text is None else text
+    _, files = yosys.run(_READ.format(name=name), outputs=["reference.json", "emitted.json"],
+                         inputs={"reference.il": _reference(component, name), "emitted.v": text})
+    for everywhere in (True, False):
+        sides = {file: json.loads(files[f"{file}.json"])["modules"][name]
+                 for file in ("reference", "emitted")}
+        _cut(*sides.values(), everywhere=everywhere)
+        try:
+            yosys.run(_PROVE, inputs={f"{side}.json": json.dumps({"modules": {side: module}})
+                                      for side, module in sides.items()})
+            return
+        except yosys.ToolError:
+            if not everywhere:
+                raise
+
+
+# Memories are left with asynchronous read ports, their read registers being registers like others.
+_FLATTEN = UNESCAPE + """
+flatten
+memory_nordff
+memory_collect
+dffunmap
+opt_clean
+check -assert
+"""
+
+
+_READ = ("read_rtlil reference.il" + LOAD + _FLATTEN + "write_json reference.json\ndesign -reset\n"
+         "read_verilog emitted.v" + LOAD + _FLATTEN + "write_json emitted.json\n")
+
+
+_PROVE = """
+read_json reference.json
+read_json emitted.json
+equiv_make reference emitted proof
+hierarchy -top proof
+opt_clean
+equiv_simple
+equiv_status -assert
+"""
+
+
+def _reference(component, name):
+    """Amaranth's own conversion of the component, under the names that `_Netlist` gives."""
+    ports = {port: (value, direction(member)) for port, member, value in ports_of(component)}
+    design = Fragment.get(component, None).prepare(ports, hierarchy=(name,))
+    rename(design)
+    return rtlil.convert_fragment(design, emit_src=False)[0]
+
+
+def _cut(reference, emitted, *, everywhere):
+    """Cuts two flat netlists at their registers and, if so told, at all nets that share a name.
+
+    Where a net is cut, its readers see a new input of the netlist and its driver becomes an
+    output. Equal outputs for all inputs are then the step of an induction over time and, because
+    there are no combinational cycles, over the logic. Cutting everywhere makes the cones small,
+    but fails where equality follows only from logic before a cut.
+    """
+    if reference["ports"].keys() != emitted["ports"].keys():
+        raise yosys.ToolError("The Verilog has other ports than the component")
+    sides = reference, emitted
+    _cut_memories(reference, emitted)
+    states = [_cut_registers(side) for side in sides]
+    known = [{bit for port in side["ports"].values() if port["direction"] == "input"
+              for bit in port["bits"]} for side in sides]
+    cuts = {}
+    for name in filter(emitted["netnames"].get, reference["netnames"]):
+        for pair in zip(*(side["netnames"][name]["bits"] for side in sides), strict=False):
+            stored = [bit in state for bit, state in zip(pair, states, strict=True)]
+            new = all(isinstance(bit, int) and bit not in bits
+                      for bit, bits in zip(pair, known, strict=True))
+            if new and (all(stored) or everywhere and not any(stored)):
+                cuts.setdefault(name, []).append(pair)
+                for bit, bits in zip(pair, known, strict=True):
+                    bits.add(bit)
+    for i, (side, state) in enumerate(zip(sides, states, strict=True)):
+        if lost := state.keys() - known[i]:
+            name = next((name for name, net in side["netnames"].items()
+                         if not lost.isdisjoint(net["bits"])), "without name")
+            raise yosys.ToolError(f"Register {name} has no counterpart of that name")
+        _open(side, {name: [pair[i] for pair in pairs] for name, pairs in cuts.items()}, state)
+
+
+def _open(module, cuts, state):
+    """Makes inputs and outputs of a netlist's nets, given by name."""
+    # Readers move to a new net; drivers keep theirs.
+    first = 1 + max(bit for net in module["netnames"].values() for bit in net["bits"]
+                    if isinstance(bit, int))
+    moved = {bit: first + i for i, bit in enumerate(bit for bits in cuts.values() for bit in bits)}
+    for cell in module["cells"].values():
+        for pin, bits in cell["connections"].items():
+            if cell["port_directions"][pin] == "input":
+                cell["connections"][pin] = [moved.get(bit, bit) for bit in bits]
+    for port in module["ports"].values():
+        port["bits"] = [moved.get(bit, bit) for bit in port["bits"]]
+    for name, bits in cuts.items():
+        module["ports"][f"{name}.cut"] = {"direction": "input",
+                                          "bits": [moved[bit] for bit in bits]}
+        driven = [state.get(bit, bit) for bit in bits]
+        module["ports"][f"{name}.driver"] = {
+            "direction": "output",
+            "bits": [moved.get(bit, bit) if source in state else bit
+                     for source, bit in zip(bits, driven, strict=True)]}
+    module["netnames"] = {name: {"bits": port["bits"]} for name, port in module["ports"].items()}
+
+
+def _cut_memories(reference, emitted):
+    """Replaces the memories of two flat netlists by ports; refuses those that are not alike."""
+    sides = reference, emitted
+    memories = [{name: cell["parameters"] for name, cell in side["cells"].items()
+                 if cell["type"] == "$mem_v2"} for side in sides]
+    for name in sorted({**memories[0], **memories[1]}):
+        if not all(name in memory for memory in memories):
+            raise yosys.ToolError(f"Memory {name} has no counterpart of that name")
+        # The polarity is that of a clock which the read ports do not have.
+        parameters = [memory[name] | {"RD_CLK_POLARITY": None} for memory in memories]
+        if other := [key for key in parameters[0] if parameters[0][key] != parameters[1].get(key)]:
+            raise yosys.ToolError(f"Memory {name} has another {', '.join(other)} "
+                                  "than its counterpart")
+        for side in sides:
+            _open_memory(side, name)
+
+
+def _open_memory(module, name):
+    """Makes inputs of the rows that a memory gives, and outputs of all that decides on them.
+
+    What a port would write while it is not enabled means nothing, and Yosys has it undefined.
+    """
+    memory = module["cells"].pop(name)
+    pins = {pin: bits for pin, bits in memory["connections"].items() if bits}
+    size = {key: int(memory["parameters"][key], 2) for key in ("ABITS", "WIDTH", "WR_PORTS")}
+    if {*pins["WR_CLK"]} != {*module["ports"]["clk"]["bits"]} \
+            or "0" in memory["parameters"]["WR_CLK_ENABLE"] \
+            or "0" in memory["parameters"]["WR_CLK_POLARITY"]:
+        raise yosys.ToolError(f"Memory {name} is not written by the rising edge of clk")
+
+    def add_port(pin, direction, bits):
+        module["ports"][f"{name}.{pin}"] = {"direction": direction, "bits": bits}
+        module["netnames"][f"{name}.{pin}"] = {"bits": bits}
+
+    def add_gate(pin, kind, width, **inputs):
+        first = 1 + max(bit for net in module["netnames"].values() for bit in net["bits"]
+                        if isinstance(bit, int))
+        bits = [*range(first, first + width)]
+        connections = {**inputs, "Y": bits}
+        module["cells"][f"${name}.{pin}"] = {
+            "type": kind, "connections": connections,
+            "parameters": {f"{key}_{part}": value for key, bits in connections.items()
+                           for part, value in (("WIDTH", len(bits)), ("SIGNED", 0))
+                           if (key, part) != ("Y", "SIGNED")},
+            "port_directions": dict.fromkeys(inputs, "input") | {"Y": "output"}}
+        add_port(pin, "output", bits)
+        return bits
+
+    add_port("RD_DATA", "input", pins["RD_DATA"])
+    add_port("RD_ADDR", "output", pins["RD_ADDR"])
+    add_port("WR_EN", "output", pins["WR_EN"])
+    add_gate("WR_DATA", "$and", len(pins["WR_DATA"]), A=pins["WR_DATA"], B=pins["WR_EN"])
+    for i in range(size["WR_PORTS"]):
+        enables, address = (pins[pin][i * size[key]:(i + 1) * size[key]]
+                            for pin, key in (("WR_EN", "WIDTH"), ("WR_ADDR", "ABITS")))
+        enable = add_gate(f"enable{i}", "$reduce_or", 1, A=enables)
+        add_gate(f"WR_ADDR{i}", "$and", len(address), A=address, B=enable * len(address))
+
+
+def _cut_registers(module):
+    """Removes the registers of a flat netlist; returns each one's next value by its output."""
+    state = {}
+    for name, cell in [*module["cells"].items()]:
+        pins = cell["connections"]
+        if "CLK" not in pins:
+            continue
+        if cell["type"] != "$dff" or pins["CLK"] != module["ports"]["clk"]["bits"] \
+                or int(cell["parameters"]["CLK_POLARITY"], 2) != 1:
+            raise yosys.ToolError(f"Register {name} is not clocked by the rising edge of clk")
+        state |= zip(pins["Q"], pins["D"], strict=True)
+        del module["cells"][name]
+    return state

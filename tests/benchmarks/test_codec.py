@@ -1,0 +1,129 @@
+"""The command that measures the codec; not what it measures."""
+
+import json
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import codec
+from golden.codec import kernel
+
+OPERATIONS = {"MXFP4", "activations", "weights", "decode activations", "decode weights", "pack",
+              "unpack", "matmul"}
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    monkeypatch.setenv("M2XFP_NUMPY", "")
+
+
+def without_torch(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+
+
+@pytest.mark.skipif(not kernel.compiler(), reason="needs a C compiler")
+def test_figures(tmp_path, monkeypatch, capsys):
+    without_torch(monkeypatch)
+    file = tmp_path / "bench.json"
+    assert codec.main(["--size", "256x256", "--runs", "1", "--json", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert "PyTorch is not installed" in printed
+    assert "times torch" not in printed
+    assert "2 threads instead of one, compiled" in printed
+    written = json.loads(file.read_text())
+    assert (written["size"], written["runs"], written["threads"]) == ([256, 256], 1, 2)
+    assert set(written["operations"]) == OPERATIONS
+    for operation, figures in written["operations"].items():
+        assert list(figures) == ["compiled", "NumPy"]
+        assert written["differing"][operation] == {"NumPy": 0}
+        for engine, figure in figures.items():
+            assert figure["wall_s"] > 0
+            assert figure["cpu_s"] >= 0
+            elements = 256 * 256 if operation != "matmul" else 16 * 64 * 256
+            assert figure["elements_per_cpu_s"] == elements / max(figure["cpu_s"], 1e-9)
+            assert figure["peak_extra_bytes"] is None or figure["peak_extra_bytes"] >= 0
+            assert ("threads_speedup" in figure) == (engine == "compiled"
+                                                     and operation in codec.THREADED)
+
+
+def test_small_tensors_have_no_compiled_figures(monkeypatch, capsys):
+    without_torch(monkeypatch)
+    assert codec.main(["--size", "16x32", "--runs", "1", "--threads", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "compiled" not in printed
+    assert "threads instead" not in printed
+
+
+class Other(codec.Golden):
+    """An engine whose weights, and whatever else is wanted, are wrong."""
+
+    def __init__(self, *others):
+        super().__init__(numpy=True)
+        self.others = others
+
+    def prepare(self, x, *operands):
+        operations = super().prepare(x, *operands)
+        for name in ("weights", *self.others):
+            operations[name] = lambda threads, right=operations[name]: [
+                plane ^ 1 for plane in right(threads)]
+        return operations
+
+
+def test_results_that_differ_are_an_error(monkeypatch, capsys):
+    arguments = ["--size", "16x32", "--runs", "1", "--threads", "1"]
+    # PyTorch compares errors that were rounded.
+    monkeypatch.setattr(codec, "Torch", Other)
+    assert codec.main(arguments) == 0
+    assert "torch's weights differ in 592 values" in capsys.readouterr().out
+    monkeypatch.setattr(codec, "Torch", lambda: Other("MXFP4"))
+    assert codec.main(arguments) == 1
+    assert capsys.readouterr().err == "error: MXFP4: torch differs in 528 values\n"
+
+
+def test_memory_is_what_a_call_takes_beyond_its_result():
+    def call(threads, extra):
+        result = np.ones(10_000_000, np.uint8)
+        return result[: len(np.ones(extra, np.uint8)) + len(result)],
+
+    taken = [codec.peak(partial(call, extra=extra))[1] for extra in (0, 50_000_000)]
+    if taken[0] is None:
+        pytest.skip("measured on Linux only")
+    assert taken[0] < 5_000_000
+    assert 45_000_000 < taken[1] < 55_000_000
+
+
+def test_torch_agrees():
+    pytest.importorskip("torch")
+    engines = {"NumPy": codec.Golden(numpy=True), "torch": codec.Torch()}
+    _, differing = codec.measure(engines, codec.heavy_tails(64, 64), 1, 1)
+    assert not list(codec.wrong(differing))
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--size", "64"], "--size must be rows x columns, such as 4096x4096, not 64"),
+    (["--size", "0x64"], "--size must be rows x columns, such as 4096x4096, not 0x64"),
+    (["--size", "24x64"], "--size must have a multiple of 16 rows and of 32 columns, not 24x64"),
+    (["--threads", "0"], "--threads must be at least 1, not 0"),
+    (["--runs", "0"], "--runs must be at least 1, not 0"),
+    (["--json", "/no/such/folder/x.json"],
+     "--json must lie in a folder that exists, not /no/such/folder"),
+])
+def test_wrong_options(arguments, message, capsys):
+    with pytest.raises(SystemExit) as raised:
+        codec.main(arguments)
+    assert raised.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_command(monkeypatch):
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "benchmarks.codec", "--size", "16x32", "--runs", "1"],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    assert "medians of 1 run" in done.stdout
+    assert done.stderr == ""

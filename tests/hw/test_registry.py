@@ -1,0 +1,252 @@
+# amaranth: UnusedElaboratable=no
+import numpy as np
+import pytest
+from amaranth import ResetInserter, Signal
+
+from hw import registry
+from hw.lib.stream_register import StreamRegister
+from hw.units.decoder import Decoder
+from hw.units.group_accumulator import GroupAccumulator
+from hw.units.mac_array import MacArray
+from hw.units.pe_tile import PETile
+from hw.units.quantization_engine import QuantizationEngine
+from hw.units.sg_pe_tile import SgPETile
+from hw.units.top1 import Top1
+from tests.support.compare import check
+from tests.support.testbench import simulate
+
+# Transfers per run, for a second or less each.
+ROWS = {
+    "top1": 2000,
+    "top1_decode": 800,
+    "decoder": 120,
+    "quantization_engine": 40,
+    "pe_tile": 100,
+    "sg_pe_tile": 100,
+    "weight_encoder": 6,
+    "nvfp4_quantizer": 30,
+    "nvfp4_pe_tile": 100,
+    "group_accumulator": 600,
+    "group_mac": 40,
+    "mac_array": 8,
+}
+
+
+def configurations():
+    """Every unit with its defaults, and with each parameter alone at each other value."""
+    for name, unit in registry.UNITS.items():
+        default = registry.parameters(name)
+        yield name, default
+        for parameter, values in unit.parameters.items():
+            for value in values[1:]:
+                yield name, default | {parameter: value}
+
+
+def build(name, parameters):
+    return registry.UNITS[name].component(**parameters)
+
+
+# An array of many columns is the same columns again, and slow without being compiled; the longer
+# checks of .ci/run have all of it. Here it is generated and linted, see test_generate.
+# The accelerator has its own tests.
+QUICK = [c for c in configurations() if c[1].get("columns", 1) == 1 and c[0] != "accelerator"]
+
+
+def case(name, parameters, *rest):
+    settings = [f"{key}={value}" for key, value in parameters.items()]
+    return pytest.param(name, parameters, *rest, id="-".join(map(str, (name, *settings, *rest))))
+
+
+CLOCKED = [c for c in configurations() if build(*c).latency]
+# The weight encoder takes many cycles for one transfer, and has its own tests.
+STREAMED = [c for c in CLOCKED if {"i", "o"} <= build(*c).signature.members.keys()
+            and c[0] != "weight_encoder"]
+TILES = [c for c in CLOCKED if c[0] in ("pe_tile", "sg_pe_tile")]
+
+
+@pytest.mark.parametrize("name, parameters, stalls", [
+    case(*c, stalls) for c in QUICK for stalls in ((0.4,) if c in CLOCKED else (0,))])
+def test_twin(name, parameters, stalls):
+    unit = registry.UNITS[name]
+    rows = ROWS[name]
+    if parameters.get("lanes", 0) > 8:
+        # Four times the gates and more.
+        rows //= 4
+    # With and without stalls the stimuli differ.
+    inputs = unit.stimuli(np.random.default_rng(int(10 * stalls)), rows, **parameters)
+    check(build(name, parameters), inputs, unit.twin(inputs, **parameters), stalls=stalls,
+          outputs=rows)
+
+
+def valids(component, offers):
+    """Whether the output is valid in each cycle, ready always, input valid as given."""
+    seen = []
+
+    async def bench(ctx):
+        ctx.set(component.o.ready, 1)
+        for offer in offers:
+            ctx.set(component.i.valid, offer)
+            assert ctx.get(component.i.ready)
+            seen.append(ctx.get(component.o.valid))
+            await ctx.tick()
+
+    simulate(component, bench)
+    return seen
+
+
+async def idle(ctx):
+    pass
+
+
+@pytest.mark.parametrize("name, parameters", [case(*c) for c in STREAMED])
+def test_latency_and_throughput(name, parameters):
+    component = build(name, parameters)
+    # A beat that is alone, a gap, then beats back to back.
+    offers = [1] + [0] * 9 + [1] * 12
+    latency = component.latency
+    assert valids(component, offers + [0] * latency) == [0] * latency + offers
+
+
+@pytest.mark.parametrize("name, parameters", [case(*c) for c in TILES])
+def test_latency_and_throughput_of_tile(name, parameters):
+    tile = build(name, parameters)
+    # 1 times 1 in one lane is 64/64 or, without metadata, 4/4, by the sign of the weight.
+    unit = 64 if parameters.get("metadata", True) else 4
+    signs = [1, 0, 0, 0, 1, -1, 1, 1, -1]
+    sums = []
+
+    async def bench(ctx):
+        ctx.set(tile.enable, 1)
+        ctx.set(tile.activations[0], 2)
+        if parameters.get("metadata"):
+            ctx.set(tile.refinement.zero, 1)
+        for sign in signs + [0] * tile.latency:
+            ctx.set(tile.weights[0], {1: 2, 0: 0, -1: 10}[sign])
+            sums.append(ctx.get(tile.sum))
+            await ctx.tick()
+
+    simulate(tile, bench)
+    assert sums == [0] * tile.latency + [unit * sign for sign in signs]
+
+
+@pytest.mark.parametrize("name, parameters", [case(*c) for c in STREAMED])
+def test_valid_does_not_wait_and_reset_empties(name, parameters):
+    component = build(name, parameters)
+    latency = component.latency
+    reset = Signal()
+
+    async def bench(ctx):
+        for _ in range(2):
+            ctx.set(component.o.ready, 0)
+            ctx.set(component.i.valid, 1)
+            # As many beats as there are stages fit, then the input is refused.
+            taken = []
+            for _ in range(latency + 3):
+                taken.append(ctx.get(component.i.ready))
+                await ctx.tick()
+            assert taken == [1] * latency + [0] * 3
+            assert ctx.get(component.o.valid)
+
+            ctx.set(component.i.valid, 0)
+            ctx.set(reset, 1)
+            await ctx.tick()
+            ctx.set(reset, 0)
+            ctx.set(component.o.ready, 1)
+            for _ in range(latency + 3):
+                assert not ctx.get(component.o.valid)
+                await ctx.tick()
+
+            # A lone beat comes through as ever.
+            ctx.set(component.i.valid, 1)
+            seen = []
+            for _ in range(latency + 2):
+                seen.append(ctx.get(component.o.valid))
+                await ctx.tick()
+                ctx.set(component.i.valid, 0)
+            assert seen == [0] * latency + [1, 0]
+
+    simulate(ResetInserter(reset)(component), bench)
+
+
+@pytest.mark.parametrize("build, error, text", [
+    (lambda: Top1(lanes=0), ValueError, "Lane count must be a power of two of at least 2, not 0"),
+    (lambda: Top1(lanes=1), ValueError, "Lane count must be a power of two of at least 2, not 1"),
+    (lambda: Top1(lanes=6), ValueError, "Lane count must be a power of two of at least 2, not 6"),
+    (lambda: Top1(lanes=-8), ValueError, "Lane count must be a power of two of at least 2, not -8"),
+    (lambda: Top1(lanes="8"), TypeError, "Lane count must be an integer, not '8'"),
+    (lambda: Top1(lanes=8.0), TypeError, "Lane count must be an integer, not 8.0"),
+    (lambda: Decoder(kind="scale"), ValueError,
+     "Kind must be 'activation', 'weight' or 'special', not 'scale'"),
+    (lambda: Decoder(kind=None), ValueError,
+     "Kind must be 'activation', 'weight' or 'special', not None"),
+    (lambda: QuantizationEngine(input="float64"), ValueError,
+     "Input must be one of float32, bfloat16, float16, not 'float64'"),
+    (lambda: QuantizationEngine(rule="even"), ValueError,
+     "Rule must be one of floor, ceil, rtn1, rtn2, not 'even'"),
+    (lambda: QuantizationEngine(depth=1), ValueError, "Pipeline depth must be 0, 2 or 3, not 1"),
+    (lambda: QuantizationEngine(depth="2"), ValueError,
+     "Pipeline depth must be 0, 2 or 3, not '2'"),
+    (lambda: QuantizationEngine(metadata=1), TypeError, "Metadata must be True or False, not 1"),
+    (lambda: PETile(depth=3), ValueError, "Pipeline depth must be 0, 1 or 2, not 3"),
+    (lambda: PETile(depth=-1), ValueError, "Pipeline depth must be 0, 1 or 2, not -1"),
+    (lambda: PETile(depth="1"), ValueError, "Pipeline depth must be 0, 1 or 2, not '1'"),
+    (lambda: PETile(metadata=0), TypeError, "Metadata must be True or False, not 0"),
+    (lambda: GroupAccumulator(metadata="False"), TypeError,
+     "Metadata must be True or False, not 'False'"),
+    (lambda: MacArray(metadata=None), TypeError, "Metadata must be True or False, not None"),
+    (lambda: StreamRegister("wide"), TypeError,
+     "Object 'wide' cannot be converted to an Amaranth shape"),
+])
+def test_wrong_parameter(build, error, text):
+    with pytest.raises(error) as info:
+        build()
+    assert str(info.value) == text
+
+
+@pytest.mark.parametrize("component", [Top1, Decoder, QuantizationEngine, PETile, SgPETile,
+                                       GroupAccumulator, MacArray])
+def test_parameters_are_keywords(component):
+    with pytest.raises(TypeError, match="takes 1 positional argument"):
+        component(1)
+
+
+@pytest.mark.parametrize("name, settings, text", [
+    ("top2", [], f"Unit must be one of {', '.join(registry.UNITS)}, not 'top2'"),
+    ("top1", ["lanes"], "Setting must be of the form parameter=value, not 'lanes'"),
+    ("top1", ["width=4"], "Parameter of top1 must be one of: lanes, not 'width'"),
+    ("group_mac", ["depth=1"], "Parameter of group_mac must be one of: none, not 'depth'"),
+    ("top1", ["lanes=3"], "top1's lanes must be one of 8, 2, 4, 16, 32, not '3'"),
+    ("mac_array", ["columns=2"], "mac_array's columns must be one of 32, 1, 4, 16, not '2'"),
+    ("pe_tile", ["metadata=no"], "pe_tile's metadata must be one of True, False, not 'no'"),
+    ("pe_tile", ["depth="], "pe_tile's depth must be one of 0, 1, 2, not ''"),
+])
+def test_registry_error(name, settings, text):
+    for function in registry.parameters, registry.build:
+        with pytest.raises(ValueError) as info:
+            function(name, settings)
+        assert str(info.value) == text
+
+
+def test_registry_settings():
+    assert registry.parameters("quantization_engine") == {
+        "input": "float32", "rule": "floor", "metadata": True, "depth": 2}
+    assert registry.parameters("quantization_engine", ["rule=rtn2", "input=float16"]) == {
+        "input": "float16", "rule": "rtn2", "metadata": True, "depth": 2}
+    # The last setting of a parameter holds.
+    assert registry.parameters("pe_tile", ["depth=1", "depth=2"]) == {
+        "depth": 2, "metadata": True}
+
+
+def test_registry_builds():
+    tile = registry.build("pe_tile", ["depth=2"])
+    assert isinstance(tile, PETile)
+    simulate(tile, idle)
+    assert tile.depth == tile.latency == 2
+
+
+def test_helper_names_the_failing_row():
+    expected = {"lane": np.array([0, 1, 1])}
+    with pytest.raises(AssertionError, match=r"1 rows of 3 differ, first row 2:\n"
+                       r"  input codes = \['0x5', '0x4'\]\n"
+                       r"  output lane = \['0x0'\]\n  expected lane = \['0x1'\]"):
+        check(Top1(lanes=2), {"codes": np.array([[1, 9], [8, 1], [5, 4]])}, expected)

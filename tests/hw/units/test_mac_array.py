@@ -1,0 +1,225 @@
+# amaranth: UnusedElaboratable=no
+import numpy as np
+import pytest
+from amaranth.hdl import Fragment, ResetInserter, Signal
+from amaranth.sim import Simulator
+
+import sim
+from golden import matmul, quantize_activations, quantize_weights, reference, stimuli
+from hw.tools import packing
+from hw.units.mac_array import MacArray
+from tests.support import oracle
+from tests.support.compare import check
+from tests.support.testbench import simulate
+
+
+def operands(q):
+    return {"elements": q.elements.reshape(*q.scales.shape, 32),
+            "metadata": q.metadata.reshape(*q.scales.shape, 4), "scale": q.scales}
+
+
+def one_each(records):
+    """Transfers of one record."""
+    return {name: plane[:, None] for name, plane in records.items()}
+
+
+def tile(planes, group):
+    return {name: plane[:, group] for name, plane in planes.items()}
+
+
+def group_steps(a, w):
+    """Inputs of the array for a product whose rows of weights fit it: a tile per group."""
+    rows, groups = a.scales.shape
+    x, y = operands(a), operands(w)
+
+    def joined(tiles):
+        return {name: np.concatenate([t[name] for t in tiles]) for name in tiles[0]}
+
+    acc = [np.zeros((rows, len(w.scales)), np.uint32)]
+    for g in range(1, groups):
+        def head(q, g=g):
+            return {"kind": q.kind, "shape": (q.shape[0], 32 * g),
+                    "elements": q.elements[:, : 32 * g], "metadata": q.metadata[:, : 4 * g],
+                    "scales": q.scales[:, :g]}
+        acc.append(matmul(type(a)(**head(a)), type(w)(**head(w))).view(np.uint32))
+    last = np.tile(np.arange(rows) == rows - 1, groups).astype(np.uint8)
+    return {"i_weight": one_each(joined([tile(y, g) for g in range(groups)])),
+            "i_activation": {"record": joined([tile(x, g) for g in range(groups)]), "last": last},
+            "i_acc": np.concatenate(acc)}
+
+
+METADATA = pytest.mark.parametrize("metadata", [True, False])
+
+
+@METADATA
+@pytest.mark.parametrize("columns, weight_width, stalls, count, depth", [
+    (1, 1, 0.5, 40, 5), (2, 2, 0.0, 12, 5), (1, 1, 0.3, 20, 13),
+    *(pytest.param(*case, depth, marks=pytest.mark.long)
+      for depth in (5, 13) for case in [
+          (1, 1, 0.0, 200), (1, 1, 0.5, 200), (3, 1, 0.0, 120), (3, 1, 0.4, 120), (4, 1, 0.8, 40),
+          (3, 3, 0.3, 120), (4, 2, 0.3, 80), (4, 4, 0.0, 80)])])
+def test_golden(columns, weight_width, stalls, count, metadata, depth):
+    parameters = {"columns": columns, "weight_width": weight_width, "metadata": metadata,
+                  "depth": depth}
+    inputs = stimuli.mac_array(np.random.default_rng(columns), count, **parameters)
+    expected = reference.mac_array(inputs, **parameters)
+    check(MacArray(**parameters), inputs, expected, stalls=stalls, outputs=count)
+
+
+def test_matrix_product_against_rational_arithmetic():
+    rng = np.random.default_rng(3)
+    a = quantize_activations(rng.standard_normal((5, 96)).astype(np.float32))
+    w = quantize_weights(rng.standard_normal((2, 96)).astype(np.float32))
+    out = sim.run(MacArray(columns=2), group_steps(a, w), outputs=15, stalls=0.2)["o"]
+    expected = oracle.matmul(oracle.records(a), oracle.records(w))
+    assert out[-5:].tolist() == expected.tolist()
+
+
+def test_plain_records_against_metadata_that_do_nothing():
+    """MXFP4 is what M2XFP is with factors of one and nothing refined."""
+    parameters = {"columns": 2, "weight_width": 1}
+    inputs = stimuli.mac_array(np.random.default_rng(4), 300, **parameters, metadata=False)
+    plain = reference.mac_array(inputs, **parameters, metadata=False)["o"]
+    inputs["i_weight"]["metadata"] = np.zeros((len(inputs["i_weight"]["scale"]), 1, 4), np.uint8)
+    inputs["i_activation"]["record"]["metadata"] = np.ones((300, 4), np.uint8)
+    assert plain.tolist() == reference.mac_array(inputs, **parameters, metadata=True)["o"].tolist()
+
+
+def test_plain_matrix_product_against_rational_arithmetic():
+    rng = np.random.default_rng(5)
+    a = quantize_activations(rng.standard_normal((5, 96)).astype(np.float32))
+    w = quantize_weights(rng.standard_normal((2, 96)).astype(np.float32))
+    a.metadata[:], w.metadata[:] = 1, 0
+    inputs = group_steps(a, w)
+    del inputs["i_weight"]["metadata"], inputs["i_activation"]["record"]["metadata"]
+    out = sim.run(MacArray(columns=2, metadata=False), inputs, outputs=15, stalls=0.2)["o"]
+    expected = oracle.matmul(oracle.records(a), oracle.records(w))
+    assert out[-5:].tolist() == expected.tolist()
+
+
+def test_plain_records_hold_no_metadata():
+    def widths(array):
+        members = array.signature.members
+        return [members[name].signature.members["payload"].shape.size
+                for name in ("i_weight", "i_activation")]
+
+    assert widths(MacArray(columns=2)) == [144, 145]
+    assert widths(MacArray(columns=2, metadata=False)) == [136, 137]
+
+
+def cycles(array, inputs, count):
+    """Cycles from the first activation offered to the last output, everything always offered."""
+    found = []
+    streams = {}
+    for name in ("i_weight", "i_activation", "i_acc"):
+        member = array.signature.members[name]
+        shape = member.signature.members["payload"].shape
+        streams[name] = packing.to_integers(packing.to_bits(shape, inputs[name], name))
+
+    def driver(name):
+        async def drive(ctx):
+            port = getattr(array, name)
+            for payload in streams[name]:
+                ctx.set(port.payload.as_value(), payload)
+                ctx.set(port.valid, 1)
+                while not (await ctx.tick().sample(port.ready))[-1]:
+                    pass
+            ctx.set(port.valid, 0)
+        return drive
+
+    async def monitor(ctx):
+        ctx.set(array.o.ready, 1)
+        cycle = 0
+        while len(found) < count:
+            _, _, valid = await ctx.tick().sample(array.o.valid)
+            cycle += 1
+            if valid:
+                found.append(cycle)
+
+    simulator = Simulator(array)
+    simulator.add_clock(1e-9)
+    for name in streams:
+        simulator.add_testbench(driver(name), background=True)
+    simulator.add_testbench(monitor)
+    simulator.run()
+    return found
+
+
+@pytest.mark.parametrize("metadata, depth, latency", [
+    (True, 5, 5), pytest.param(False, 5, 5, marks=pytest.mark.long),
+    pytest.param(True, 13, 13, marks=pytest.mark.long),
+    pytest.param(False, 13, 12, marks=pytest.mark.long)])
+def test_no_stall_in_steady_state(metadata, depth, latency):
+    """Tiles as long as loading one takes: after the first, an output leaves every cycle."""
+    columns, tiles = 3, 4
+    rng = np.random.default_rng(0)
+    inputs = stimuli.mac_array(rng, columns * tiles, columns=columns, weight_width=1,
+                               metadata=metadata)
+    inputs["i_activation"]["last"][:] = np.tile([0, 0, 1], tiles)
+    weights = stimuli.records(rng, columns * tiles)
+    if not metadata:
+        del weights["metadata"]
+    inputs["i_weight"] = one_each(weights)
+    array = MacArray(columns=columns, metadata=metadata, depth=depth)
+    assert array.latency == latency
+    found = cycles(array, inputs, columns * tiles)
+    assert np.diff(found).tolist() == [1] * (columns * tiles - 1)
+    # The first tile takes its load and one cycle for the swap, in which the activation waits.
+    assert found[0] == columns + 1 + array.latency
+
+
+@METADATA
+@pytest.mark.parametrize("depth", [5, pytest.param(13, marks=pytest.mark.long)])
+def test_reset_in_flight(metadata, depth):
+    """After a reset the array waits for weights again and computes as if new."""
+    rng = np.random.default_rng(1)
+    inputs = stimuli.mac_array(rng, 6, columns=2, weight_width=1, metadata=metadata)
+    inputs["i_activation"]["last"][:] = 0
+    expected = reference.mac_array(inputs, columns=2, weight_width=1, metadata=metadata)["o"]
+    array = MacArray(columns=2, metadata=metadata, depth=depth)
+    reset = Signal()
+    rows = {name: packing.to_integers(packing.to_bits(
+        array.signature.members[name].signature.members["payload"].shape, inputs[name], name))
+        for name in inputs}
+    received = []
+
+    async def bench(ctx):
+        ctx.set(array.o.ready, 1)
+        for attempt in range(2):
+            position = dict.fromkeys(rows, 0)
+            for cycle in range(30):
+                for name in rows:
+                    port = getattr(array, name)
+                    ctx.set(port.valid, position[name] < len(rows[name]))
+                    if position[name] < len(rows[name]):
+                        ctx.set(port.payload.as_value(), rows[name][position[name]])
+                if attempt == 0 and cycle == 9:
+                    for name in rows:
+                        ctx.set(getattr(array, name).valid, 0)
+                    ctx.set(reset, 1)
+                    await ctx.tick()
+                    ctx.set(reset, 0)
+                    break
+                taken = {name: ctx.get(getattr(array, name).ready)
+                         and position[name] < len(rows[name]) for name in rows}
+                if attempt and ctx.get(array.o.valid):
+                    received.append([ctx.get(value) for value in array.o.payload])
+                await ctx.tick()
+                for name in rows:
+                    position[name] += bool(taken[name])
+
+    simulate(ResetInserter(reset)(Fragment.get(array, None)), bench)
+    assert received == expected.tolist()
+
+
+@pytest.mark.parametrize("columns", [0, -1, 2.0, True])
+def test_wrong_columns(columns):
+    with pytest.raises(ValueError, match=f"Columns must be a positive integer, not {columns!r}"):
+        MacArray(columns=columns)
+
+
+@pytest.mark.parametrize("weight_width", [0, 3, 8, 1.0])
+def test_wrong_weight_width(weight_width):
+    with pytest.raises(ValueError, match="Weight width must be a divisor of 4 columns, "
+                                         f"not {weight_width!r}"):
+        MacArray(columns=4, weight_width=weight_width)

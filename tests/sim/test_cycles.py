@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+
+import sim
+import sim.__main__ as command
+from golden.accelerator import planner
+from hw.accelerator.accelerator import Accelerator
+from sim.engines.compiled import compiler, fastest
+
+SOURCES = {"records": 0, "values": 1}
+RESULTS = {"values": 0, "records": 1, "keep": 2}
+
+# Ragged and tiny ones, few rows with few and many tiles, blocks of one and of two sizes, larger
+# than the activation buffer (K above 256 at 4 rows) and larger than one row of it (K above 2048).
+SHAPES = [
+    (1, 1, 1), (1, 32, 32), (1, 33, 33), (1, 500, 1), (1, 500, 33), (1, 96, 250), (1, 64, 260),
+    (1, 2100, 40), (2, 32, 32), (2, 70, 100), (2, 300, 65), (3, 64, 130), (3, 2080, 33),
+    (4, 500, 40), (5, 96, 97), (6, 200, 100), (7, 33, 33), (7, 160, 64), (8, 100, 31),
+    (9, 300, 70), (12, 2500, 9), (15, 64, 100), (16, 128, 64), (17, 32, 33), (17, 400, 40),
+    (23, 1, 300), (31, 70, 65), (33, 129, 33), (40, 64, 64), (64, 96, 96), (97, 300, 20),
+    (130, 33, 100), (200, 64, 33),
+]
+
+
+def measured(component, m, k, n, source, result):
+    """Cycles of a command in RTL; its operands are anything."""
+    machine = sim.machine_of(component.config)
+    plan = planner.plan(machine, m, k, n)
+    tile, _ = plan.weight_order()
+    weights = np.where(tile == plan.tiles - 1, plan.last_transfers, plan.transfers).sum()
+    arriving = len(plan.activation_order()[0])
+    rng = np.random.default_rng(0)
+
+    def records(*shape):
+        return {"elements": rng.integers(0, 16, (*shape, 32)),
+                "metadata": rng.integers(0, 4, (*shape, 4)),
+                "scale": rng.integers(110, 140, shape)}
+
+    statistics = {}
+    rows = m * plan.tiles
+    outputs = {"o": rows if result == "values" else 0, "o_status": 1}
+    if "o_record" in component.signature.members:
+        outputs["o_record"] = rows if result == "records" else 0
+    sim.run(component, {
+        "i_command": {"m": [m], "k": [k], "n": [n], "source": [SOURCES[source]],
+                      "result": [RESULTS[result]]},
+        "i_weight": records(weights, machine.weight_width),
+        "i_activation": records(arriving if source == "records" else 0),
+        "i_value": rng.integers(0, 1 << 16, (arriving if source == "values" else 0, 32)),
+    }, outputs=outputs, engine=fastest(), patience=10_000, statistics=statistics)
+    return statistics["cycles"]
+
+
+needs_compiler = pytest.mark.skipif(not compiler(), reason="no C++ compiler to simulate with")
+
+
+@needs_compiler
+@pytest.mark.long
+@pytest.mark.parametrize("config", planner.MACHINES)
+def test_closed_form_is_exact(config):
+    component = Accelerator(config=config)
+    for i, (m, k, n) in enumerate(SHAPES):
+        source = "records" if i % 2 else "values"
+        for result in ("values", "records", "keep"):
+            code = planner.check(sim.machine_of(config), m, k, n, SOURCES[source],
+                                 RESULTS[result], None)
+            if code == planner.DONE:
+                assert (measured(component, m, k, n, source, result)
+                        == sim.cycles(config, m, k, n, source=source, result=result)), (m, k, n)
+
+
+def test_large_product():
+    """S = 2048, K = 4096, N = 4096: all but 127 cycles are full."""
+    cycles = sim.cycles("paper", 2048, 4096, 4096)
+    assert cycles == 2048 * 4096 * 4096 // 1024 + 127
+    assert sim.utilisation("paper", 2048, 4096, 4096, cycles) > 0.99999
+
+
+def test_one_row_is_as_fast_as_its_weights():
+    for config, load in (("paper", 32), ("decode", 4)):
+        cycles = sim.cycles(config, 1, 4096, 4096)
+        assert 0 < cycles - 128 * 128 * load < 128
+
+
+def test_scale_sim():
+    """What the tool itself gave for S = 2048, K = N = 4096."""
+    assert sim.scale_sim(2048, 4096, 4096) == {"output-stationary": 34_062_335,
+                                               "weight-stationary": 35_094_527}
+
+
+def test_command(capsys):
+    assert command.main(["cycles", "--m", "2048", "--k", "4096", "--n", "4096"]) == 0
+    assert capsys.readouterr().out == (
+        "M x K x N = 2048 x 4096 x 4096 on 32 x 32\n"
+        "  ideal                                33,554,432 cycles, utilisation 100.0000%\n"
+        "  this accelerator, paper              33,554,559 cycles, utilisation 99.9996%\n"
+        "  SCALE-Sim, output-stationary         34,062,335 cycles, utilisation 98.5089%\n"
+        "  SCALE-Sim, weight-stationary         35,094,527 cycles, utilisation 95.6116%\n")
+    assert command.main(["cycles", "--m", "0", "--k", "1", "--n", "1"]) == 1
+    assert capsys.readouterr().err == "error: --m must be within 1 and 1048575, not 0\n"
+
+
+@pytest.mark.parametrize("arguments, text", [
+    (("huge", 1, 1, 1), "Config must be one of paper, decode, lite, tiny, not 'huge'"),
+    (("tiny", 0, 1, 1), "m must be an integer within 1 and 1048575, not 0"),
+    (("tiny", 1, 2.0, 1), "k must be an integer within 1 and 1048575, not 2.0"),
+    (("tiny", 1, 1, 1 << 20), "n must be an integer within 1 and 1048575, not 1048576"),
+])
+def test_wrong_arguments(arguments, text):
+    with pytest.raises(ValueError) as error:
+        sim.cycles(*arguments)
+    assert str(error.value) == text
+
+
+@pytest.mark.parametrize("option, text", [
+    ({"source": "disk"}, "source must be one of records, values, kept, not 'disk'"),
+    ({"result": 1}, "result must be one of values, records, keep, not 1"),
+    ({"result": "keep"}, "The command ends with code 5, TOO_LARGE, on tiny"),
+])
+def test_wrong_options(option, text):
+    with pytest.raises(ValueError) as error:
+        sim.cycles("tiny", 60, 32, 32, **option)
+    assert str(error.value) == text

@@ -1,0 +1,358 @@
+"""Slow, exact references, written from the specification alone and sharing nothing with `golden`.
+
+One group at a time, in Python integers and fractions. Magnitudes are integers in units of 2**-160,
+of which every float32, every scale and every decoded value is a multiple.
+"""
+
+import math
+from fractions import Fraction
+from functools import cache
+
+import ml_dtypes
+import numpy as np
+
+NAN = 0x7FC00000
+UNIT = 2**160
+E2M1_HALVES = [0, 1, 2, 3, 4, 6, 8, 12]
+E2M3_EIGHTHS = [m if e == 0 else (8 + m) * 2 ** (e - 1) for e in range(4) for m in range(8)]
+
+
+def units(x):
+    """Magnitude of a Python float in units of 2**-160, exact for every float32."""
+    numerator, denominator = abs(x).as_integer_ratio()
+    assert UNIT % denominator == 0
+    return numerator * (UNIT // denominator)
+
+
+def scale_units(scale):
+    """2**(X - 127) in units of 2**-160."""
+    return 2 ** (33 + scale)
+
+
+def nearest(magnitude, values, step):
+    """Code c whose value ``values[c] * step`` is nearest to ``magnitude``; of two, the even one."""
+    return min(range(len(values)), key=lambda c: (abs(magnitude - values[c] * step), c % 2))
+
+
+def scale_code(group, rule="floor"):
+    """E8M0 code of a finite group (sections 3 and 5)."""
+    amax = max(map(units, group))
+    if amax == 0:
+        return 0
+    e = amax.bit_length() - 1
+    m = Fraction(amax, 2**e)
+    d = {"floor": 0, "ceil": int(m > Fraction(3, 2)), "rtn1": -int(m**2 < Fraction(9, 8)),
+         "rtn2": int(m**2 >= 2)}[rule]
+    return min(max(e - 160 - 2 + d + 127, 0), 254)
+
+
+def _signs(group):
+    return [8 if math.copysign(1, x) < 0 else 0 for x in group]
+
+
+def _cut(values, size):
+    return [values[i:i + size] for i in range(0, len(values), size)]
+
+
+def encode_activations(group, *, subgroup=8, rule="floor"):
+    """Elements, metadata and scale of a group of Python floats (sections 3, 5 and 6)."""
+    if not all(map(math.isfinite, group)):
+        return [0] * len(group), [0] * (len(group) // subgroup), 255
+    scale = scale_code(group, rule)
+    codes = [nearest(2 * units(x), E2M1_HALVES, scale_units(scale)) for x in group]
+    metadata = []
+    for part, part_codes in zip(_cut(group, subgroup), _cut(codes, subgroup), strict=True):
+        c = max(part_codes)
+        f = nearest(8 * units(part[part_codes.index(c)]), E2M3_EIGHTHS, scale_units(scale))
+        metadata.append(min(max(f + 1, 4 * c), 4 * c + 3) - 4 * c)
+    return [s + c for s, c in zip(_signs(group), codes, strict=True)], metadata, scale
+
+
+# Of codes without sign and NaN, in units of 2**-9.
+E4M3_UNITS = [int(512 * value) for value in
+              np.arange(127, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(float)]
+
+
+def encode_nvfp4(group, tensor_scale):
+    """Elements and scale of a group of NVFP4, of Python floats (`golden.formats.nvfp4`)."""
+    if not (all(map(math.isfinite, group)) and math.isfinite(tensor_scale)
+            and tensor_scale >= 2.0**-115):
+        return [0] * len(group), 0x7F
+    magnitudes = [abs(Fraction(x)) for x in group]
+    unit = Fraction(tensor_scale)
+    scale = nearest(max(magnitudes) / 6, E4M3_UNITS, unit / 512)
+    if scale == 0:
+        return [0] * len(group), 0
+    step = unit * E4M3_UNITS[scale] / 512
+    return [s + nearest(2 * x, E2M1_HALVES, step)
+            for s, x in zip(_signs(group), magnitudes, strict=True)], scale
+
+
+def factor_errors(group, scale, subgroup=8):
+    """Squared errors of every factor, and its codes: [{k: (error, codes)} per subgroup]."""
+    candidates = []
+    for part in _cut([8 * units(x) for x in group], subgroup):
+        tried = {}
+        for k in range(4):
+            step = (4 + k) * scale_units(scale)
+            codes = [nearest(x, E2M1_HALVES, step) for x in part]
+            errors = [x - E2M1_HALVES[c] * step for x, c in zip(part, codes, strict=True)]
+            tried[k] = sum(e * e for e in errors), codes
+        candidates.append(tried)
+    return candidates
+
+
+def weight_errors(group, *, subgroup=8, rule="floor", adaptive=True):
+    """Squared errors of every candidate, and its codes: {b: [{k: (error, codes)} per subgroup]}."""
+    start = scale_code(group, rule)
+    return {b: factor_errors(group, start + b, subgroup)
+            for b in ((-1, 0, 1) if adaptive else (0,)) if 0 <= start + b <= 254}
+
+
+def encode_weights(group, *, subgroup=8, rule="floor", adaptive=True):
+    """Elements, metadata and scale of a group of Python floats (section 4)."""
+    if not all(map(math.isfinite, group)):
+        return [0] * len(group), [0] * (len(group) // subgroup), 255
+    tried = weight_errors(group, subgroup=subgroup, rule=rule, adaptive=adaptive)
+    best_k = {b: [min(range(4), key=lambda k, part=part: (part[k][0], k)) for part in parts]
+              for b, parts in tried.items()}
+    b = min(tried, key=lambda b: (sum(part[k][0] for part, k in zip(tried[b], best_k[b],
+                                                                    strict=True)), b))
+    codes = [c for part, k in zip(tried[b], best_k[b], strict=True) for c in part[k][1]]
+    return ([s + c for s, c in zip(_signs(group), codes, strict=True)], best_k[b],
+            scale_code(group, rule) + b)
+
+
+def encode_sg_threshold(group, *, subgroup=8):
+    """Elements, metadata and scale of a group of Python floats (docs/encodings.md)."""
+    if not all(map(math.isfinite, group)):
+        return [0] * len(group), [0] * (len(group) // subgroup), 255
+    amax = Fraction(max(map(units, group)), UNIT)
+    scale = 0
+    # The largest scale under which the largest magnitude is at least 11/2.
+    while amax >= Fraction(11, 2) * Fraction(scale_units(scale + 1), UNIT):
+        scale += 1
+    tried = factor_errors(group, scale, subgroup)
+    best = [min(range(4), key=lambda k, part=part: (part[k][0], k)) for part in tried]
+    codes = [c for part, k in zip(tried, best, strict=True) for c in part[k][1]]
+    return [s + c for s, c in zip(_signs(group), codes, strict=True)], best, scale
+
+
+def encode_mixed(group, *, subgroup=8):
+    """Elements, metadata and scale of a group of Python floats (docs/encodings.md)."""
+    codes, factors, scale = encode_sg_threshold(group, subgroup=subgroup)
+    factored = [0 if c == 8 else c for c in codes], factors, scale
+    if scale == 255:
+        return factored
+    codes, metadata, scale = encode_activations(group, subgroup=subgroup)
+    zeros = _other_zeros(codes, subgroup)
+    refined = [8 if z else c for c, z in zip(codes, zeros, strict=True)], metadata, scale
+    return refined if any(zeros) and error(group, refined) < error(group, factored) else factored
+
+
+def _other_zeros(codes, subgroup):
+    """Which codes of a group are of value 0 and not the first of their subgroup's largest."""
+    zeros = []
+    for part in _cut([c % 8 for c in codes], subgroup):
+        top = part.index(max(part))
+        zeros += [c == 0 and i != top for i, c in enumerate(part)]
+    return zeros
+
+
+SPECIALS = [5, -5, 8, -8]
+
+
+def encode_sg_special(group, *, subgroup=8, adaptive=False):
+    """Elements, metadata and scale byte of a group of Python floats (docs/encodings.md)."""
+    if not all(map(math.isfinite, group)):
+        return [0] * len(group), [0] * (len(group) // subgroup), 255
+    amax = Fraction(max(map(units, group)), UNIT)
+
+    def highest(least):
+        """The largest scale offered under which the largest magnitude is at least so much."""
+        scale = 96
+        while scale < 159 and amax >= least * Fraction(scale_units(scale + 1), UNIT):
+            scale += 1
+        return scale
+
+    best = None
+    for magnitude, least in (5, Fraction(11, 2)), (8, Fraction(15, 2)):
+        for scale in [highest(8), highest(4)] if adaptive else [highest(least)]:
+            for selector in range(4):
+                if abs(SPECIALS[selector]) != magnitude or (scale, selector) == (159, 3):
+                    continue
+                tried = [min((_special_error(part, scale, k, SPECIALS[selector])
+                              for k in range(4)), key=lambda found: found[0])
+                         for part in _cut(group, subgroup)]
+                total = sum(found[0] for found in tried)
+                if best is None or total < best[0]:
+                    best = total, tried, 4 * (scale - 96) + selector
+    _, tried, byte = best
+    return [c for found in tried for c in found[2]], [found[1] for found in tried], byte
+
+
+def _special_error(part, scale, k, special):
+    """Squared error of a subgroup, the factor and the codes."""
+    unit = scale_units(scale)
+    codes, total = [], 0
+    for x in part:
+        v = min(8 * units(x), 128 * unit) * (-1) ** (x < 0)
+        # In eighths of the scale.
+        offered = {c: (-1) ** (c // 8) * E2M1_HALVES[c % 8] * (4 + k) for c in range(16)}
+        offered[8] = 2 * special * (4 + k)
+        code = min(offered, key=lambda c: (abs(v - offered[c] * unit), c == 8, c % 2))
+        codes.append(code)
+        total += (v - offered[code] * unit) ** 2
+    return total, k, codes
+
+
+def e8m0(kind, scale):
+    """E8M0 code of a scale byte."""
+    return 96 + scale // 4 if kind == "special" and scale != 255 else scale
+
+
+def error(group, record, kind="mixed"):
+    """Squared error of a record of Python floats, in units of (2**-163)**2."""
+    step = 8 * scale_units(e8m0(kind, record[2]))
+    return sum((8 * units(x) * (-1) ** (x < 0) - v * step) ** 2
+               for x, v in zip(group, values(kind, *record), strict=True))
+
+
+@cache
+def _weight(code, k):
+    value = Fraction(E2M1_HALVES[code % 8], 2) * (1 + Fraction(k, 4))
+    return -value if code >= 8 else value
+
+
+def values(kind, elements, metadata, scale=None):
+    """Values of a group in units of its scale (sections 3 and 4, and docs/encodings.md).
+
+    With special values the scale says which.
+    """
+    if kind == "special":
+        special = SPECIALS[scale % 4]
+        return [special * (1 + Fraction(k, 4)) if code == 8 else _weight(code, k)
+                for part, k in zip(_cut(elements, len(elements) // len(metadata)), metadata,
+                                   strict=True) for code in part]
+    subgroup = len(elements) // len(metadata)
+    if kind == "mixed":
+        marks = [c == 8 and zero for c, zero in zip(elements, _other_zeros(elements, subgroup),
+                                                    strict=True)]
+        kind = "activation" if any(marks) else "weight"
+    decoded = []
+    for part, meta in zip(_cut(elements, subgroup), metadata, strict=True):
+        if kind == "weight":
+            decoded += [_weight(code, meta) for code in part]
+            continue
+        new = [_weight(code, 0) for code in part]
+        magnitudes = [code % 8 for code in part]
+        c = max(magnitudes)
+        top = magnitudes.index(c)
+        refined = Fraction(E2M3_EIGHTHS[max(4 * c + meta, 1) - 1], 8)
+        new[top] = -refined if part[top] >= 8 else refined
+        decoded += new
+    return decoded
+
+
+def decode(kind, elements, metadata, scale):
+    """Float32 bits of a group."""
+    if scale == 255:
+        return [NAN] * len(elements)
+    factor = Fraction(scale_units(e8m0(kind, scale)), UNIT)
+    return [float32(value * factor, code >= 8 and kind != "mixed")
+            for value, code in zip(values(kind, elements, metadata, scale), elements, strict=True)]
+
+
+def float32(value, negative_zero=False):
+    """Float32 bits of a fraction, rounded once: gradual underflow, overflow to infinity."""
+    if value == 0:
+        return negative_zero << 31
+    magnitude = abs(value)
+    exponent = magnitude.numerator.bit_length() - magnitude.denominator.bit_length()
+    exponent -= Fraction(2) ** exponent > magnitude
+    exponent = max(exponent, -126)
+    # The significand's leading one counts as one exponent, so that carries need no care.
+    bits = ((exponent + 126) << 23) + round(magnitude / Fraction(2) ** (exponent - 23))
+    return (value < 0) << 31 | min(bits, 0x7F800000)
+
+
+def fraction(bits):
+    """Exact value of a finite float32, given its bits."""
+    exponent, mantissa = bits >> 23 & 255, bits & 0x7FFFFF
+    magnitude = mantissa + (0 if exponent == 0 else 2**23)
+    return (-1) ** (bits >> 31) * Fraction(magnitude) * Fraction(2) ** (max(exponent, 1) - 150)
+
+
+def accumulate(acc, total, activation_scale, weight_scale):
+    """Float32 bits of acc + G * 2**(Xw + Xx - 260), given acc's bits (sections 6 and 7)."""
+    magnitude = acc & 0x7FFFFFFF
+    if 255 in (activation_scale, weight_scale) or magnitude > 0x7F800000:
+        return NAN
+    if magnitude == 0x7F800000:
+        return acc
+    term = total * Fraction(2) ** (activation_scale + weight_scale - 260)
+    # An exact zero sum is +0: a group's zero is +0, so that two zeros never are both negative.
+    return float32(fraction(acc) + term)
+
+
+def group_sum(activation, weight, kind="activation", weight_kind="weight"):
+    """G of two records, in units of 1/64."""
+    products = zip(values(kind, *activation), values(weight_kind, *weight), strict=True)
+    total = 64 * sum(x * w for x, w in products)
+    assert total.denominator == 1
+    return int(total)
+
+
+def matmul(activations, weights, kind="activation", weight_kind="weight"):
+    """Float32 bits of a product: rows of records on either side (section 7).
+
+    ``kind`` says how activations are read: as such, with factors as "weight", "mixed" or
+    "special"; ``weight_kind`` how weights are: as such or "special".
+    """
+    result = []
+    for x_row in activations:
+        for w_row in weights:
+            acc = 0
+            for x, w in zip(x_row, w_row, strict=True):
+                acc = accumulate(acc, group_sum(x, w, kind, weight_kind),
+                                 e8m0(kind, x[2]), e8m0(weight_kind, w[2]))
+            result.append(acc)
+    return np.array(result, np.uint32).reshape(len(activations), len(weights))
+
+
+def record(elements, metadata, scale):
+    """A group record as one integer (section 2)."""
+    bits = scale
+    for width, fields in (2, metadata), (4, elements):
+        for field in reversed(fields):
+            bits = bits << width | field
+    return bits
+
+
+def records(q):
+    """The records of a quantized tensor, rows of (elements, metadata, scale) lists."""
+    rows = q.scales.shape[-1]
+    planes = (q.elements.reshape(-1, rows, q.group).tolist(),
+              q.metadata.reshape(-1, rows, q.group // q.subgroup).tolist(),
+              q.scales.reshape(-1, rows).tolist())
+    return [list(zip(*row, strict=True)) for row in zip(*planes, strict=True)]
+
+
+def hard_groups(rng, count, size, dtype=np.float32):
+    """Finite groups where rounding goes wrong: ties, their neighbours, tails, zeros, extremes."""
+    limits = ml_dtypes.finfo(dtype)
+    low, high = limits.minexp - limits.nmant, limits.maxexp
+    # Sixteenths hit every decision point of E2M1 and E2M3.
+    mantissas = np.where(rng.random((count, 1)) < 0.6, rng.integers(-127, 128, (count, size)) / 16,
+                         rng.standard_t(2, (count, size)))
+    mantissas *= rng.random((count, size)) < rng.choice([0.03, 0.3, 1], (count, 1))
+    mantissas = np.where(mantissas == 0, rng.choice([0.0, -0.0], mantissas.shape), mantissas)
+    choices = [(low, high - 2), (low, low + 8), (high - 8, high - 2), (-4, 4), (0, 1)]
+    exponents = np.choose(rng.integers(0, len(choices), count),
+                          [rng.integers(*choice, count) for choice in choices])
+    x = np.ldexp(mantissas, exponents[:, None])
+    x = np.clip(x, -float(limits.max), float(limits.max)).astype(dtype)
+    bits = x.view(f"u{x.dtype.itemsize}")
+    nudged = (bits + rng.choice([-1, 1], bits.shape).astype(bits.dtype)).view(dtype)
+    usable = (x != 0) & np.isfinite(nudged.astype(np.float32)) & (rng.random(x.shape) < 0.2)
+    return np.where(usable, nudged, x)
