@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from golden import Quantized, dequantize, quantize_activations
-from golden.formats import SPECIALS, e2m1_integers, e2m3_integers, round_magnitude
-from golden.minifloats import E8M0
-from golden.top1_decode import DELTAS
+from golden.codec.numbers import SPECIALS, e2m1_integers, e2m3_integers, round_magnitude
+from golden.formats.minifloats import E8M0
+from golden.units.top1_decode import DELTAS
 from hw import registry
 
 ROOT = Path(__file__).parents[1]
