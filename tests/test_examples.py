@@ -1,0 +1,72 @@
+"""The examples run as they are printed, and can fail."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.imports import ROOT
+
+EXAMPLES = ROOT / "examples"
+NOTEBOOK = json.loads((EXAMPLES / "compare_formats.ipynb").read_text(encoding="utf-8"))
+CELLS = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
+
+
+def run(*arguments, code=0):
+    result = subprocess.run(
+        [sys.executable, "-W", "error", *map(str, arguments)], text=True, capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"})
+    assert result.returncode == code, result.stderr
+    return result.stdout
+
+
+def test_a_top_of_two_units(tmp_path):
+    printed = run(EXAMPLES / "transcoder.py", tmp_path)
+    assert printed.splitlines()[0] == "160 groups, 0 mismatches against golden"
+    text = (tmp_path / "transcoder.v").read_text()
+    assert "module transcoder(clk, rst, i__payload" in text
+
+
+def test_a_wrong_top_is_found(tmp_path):
+    text = (EXAMPLES / "transcoder.py").read_text(encoding="utf-8")
+    wrong = text.replace('Decoder(kind="special")', 'Decoder(kind="weight")')
+    assert wrong != text
+    (tmp_path / "wrong.py").write_text(wrong, encoding="utf-8")
+    printed = run(tmp_path / "wrong.py", tmp_path, code=1)
+    assert "160 groups, 0 mismatches" not in printed
+
+
+def test_a_unit_of_ones_own(tmp_path):
+    printed = run(EXAMPLES / "zero_counter.py", tmp_path)
+    assert "zero_counter: 2000 transfers, 0 mismatches" in printed
+    assert (tmp_path / "zero_counter.v").is_file()
+    description = json.loads((tmp_path / "zero_counter.json").read_text())
+    assert [stream["name"] for stream in description["streams"]] == ["i", "o"]
+    figures = json.loads((tmp_path / "zero_counter_synth.json").read_text())["units"]
+    assert figures["zero_counter"]["flip_flops"] == 7 and "zero_counter" in printed
+
+
+def printed_by(cell):
+    return "".join("".join(output["text"]) for output in cell["outputs"]
+                   if output["output_type"] == "stream")
+
+
+def test_the_notebook_prints_what_it_shows(tmp_path):
+    """Its cells, one after the other, print what is stored below them."""
+    mark = "== end of cell =="
+    program = "\n".join("".join(cell["source"]) + f"\nprint({mark!r})" for cell in CELLS)
+    path = tmp_path / "notebook.py"
+    path.write_text(program, encoding="utf-8")
+    parts = run(path).split(mark + "\n")
+    assert len(parts) == len(CELLS) + 1 and parts.pop() == ""
+    assert parts == [printed_by(cell) for cell in CELLS]
+    assert sum(map(bool, parts)) >= 4
+
+
+@pytest.mark.parametrize("name", ["transcoder.py", "zero_counter.py", "compare_formats.ipynb"])
+def test_no_stranger_in_the_folder(name):
+    assert {path.name for path in EXAMPLES.iterdir()} - {"__pycache__"} == {
+        "README.md", "compare_formats.ipynb", "transcoder.py", "zero_counter.py"}
+    assert f"`{name}`" in (EXAMPLES / "README.md").read_text(encoding="utf-8")
