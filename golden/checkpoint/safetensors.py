@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """The safetensors container, read and written strictly and a part of a tensor at a time.
 
 Eight bytes of header length, a JSON header, data. Files are read with seek, never mapped.
@@ -13,6 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..command import Failure
+
 HEADER_MAX = 100_000_000
 """Bytes of the longest header that is allowed, as in the reference implementation."""
 
@@ -24,7 +27,7 @@ BITS = {
 """Bits of an element by dtype."""
 
 
-class BadFile(ValueError):
+class BadFile(Failure, ValueError):
     """A file that does not hold what it must; the text is one line for the user."""
 
 

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What commands report, and their exit statuses."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from golden.checkpoint.safetensors import BadFile
+from golden.command import Failure, Interrupted, Parser, check_plot, naming, run
+
+ROOT = Path(__file__).parents[2]
+
+
+class Special(Failure):
+    """One that a command derives."""
+
+
+@pytest.mark.parametrize(("error", "status", "text"), [
+    (Failure("it does not fit"), 1, "error: it does not fit"),
+    (Special("two\nlines"), 1, "error: two lines"),
+    (BadFile("x is damaged"), 1, "error: x is damaged"),
+    (FileNotFoundError(errno.ENOENT, "No such file", "x"), 1, "error: x: No such file"),
+    (OSError(errno.ENOSPC, "No space left"), 1, "error: No space left"),
+    (OSError("without a number"), 1, "error: without a number"),
+    (ValueError("--count must be at least 1, not 0"), 2,
+     "error: --count must be at least 1, not 0"),
+    (Interrupted("stopped; 3 are kept"), 130, "stopped; 3 are kept"),
+    (KeyboardInterrupt(), 130, "interrupted"),
+])
+def test_errors(error, status, text, capsys):
+    @run
+    def main(arguments=None):
+        raise error
+
+    assert main() == status
+    assert capsys.readouterr() == ("", f"{text}\n")
+
+
+@pytest.mark.parametrize(("returned", "status"), [(None, 0), (0, 0), (1, 1), (7, 7)])
+def test_statuses(returned, status, capsys):
+    seen = []
+
+    @run
+    def main(arguments=None):
+        seen.append(arguments)
+        return returned
+
+    assert main() == main(["a", "b"]) == status
+    assert seen == [None, ["a", "b"]]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_defects_keep_their_traceback():
+    @run
+    def main(arguments=None):
+        raise TypeError("a defect")
+
+    with pytest.raises(TypeError, match="a defect"):
+        main()
+
+
+def test_wrong_options(capsys):
+    @run
+    def main(arguments=None):
+        Parser(prog="x").parse_args(arguments)
+
+    with pytest.raises(SystemExit) as stop:
+        main(["--no-such"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: unrecognized arguments: --no-such; see --help\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs pipes that close")
+@pytest.mark.parametrize(("ending", "lines", "error"), [
+    ("return 0", 1, b""), ("return 0", 100_000, b""), ("raise SystemExit(0)", 1, b""),
+    ("raise ValueError('x')", 1, b"error: x\n"),
+])
+def test_closed_pipe(ending, lines, error):
+    """Nobody reads: neither while it prints nor as it exits may Python complain."""
+    program = ("import sys\nfrom golden.command import run\n@run\ndef main(arguments=None):\n"
+               "    sys.stdin.read()\n"
+               f"    for i in range({lines}):\n        print(i)\n"
+               f"    {ending}\n"
+               "sys.exit(main())")
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, env=buffered,
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    process.stdout.close()
+    process.stdin.close()
+    assert process.stderr.read() == error
+    process.stderr.close()
+    assert process.wait() == 141
+
+
+def test_naming():
+    with pytest.raises(OSError, match="full") as info, naming(Path("x")):
+        raise OSError(errno.ENOSPC, "full")
+    assert info.value.filename == "x"
+    with pytest.raises(FileNotFoundError) as info, naming(Path("x")):
+        Path("/no/such/file").read_bytes()
+    assert info.value.filename == "/no/such/file"
+
+
+@pytest.mark.parametrize(("path", "text"), [
+    ("a.txt", "--draw must end in .png or .svg, not a.txt"),
+    ("/no/such/a.png", "--draw must lie in a folder that exists, not /no/such"),
+])
+def test_check_plot(path, text):
+    with pytest.raises(ValueError) as info:
+        check_plot(Path(path), "--draw")
+    assert str(info.value) == text
