@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..tools.yosys import ToolError
+from ..tools.errors import ToolError
 from . import timing
 from .cell_functions import function
 

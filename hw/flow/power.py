@@ -23,7 +23,7 @@ from functools import partial
 import numpy as np
 
 from .. import registry
-from ..tools.yosys import ToolError
+from ..tools.errors import ToolError
 from . import timing
 from .cell_functions import function
 from .gate_simulation import LANES, Netlist, given, simulate

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..tools.yosys import ToolError
+from ..tools.errors import ToolError
 
 OUTPUT_LOAD = 5.0
 """Load on every output port, fF."""

@@ -2,7 +2,7 @@
 """What the commands share: Yosys, the cache, clusters, files, progress, packed payloads."""
 
 from .cluster import Cluster
-from .yosys import ToolError
+from .errors import ToolError
 
 __all__ = [
     "Cluster",

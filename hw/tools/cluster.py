@@ -5,7 +5,7 @@ import threading
 import time
 from importlib import util
 
-from .yosys import ToolError
+from .errors import ToolError
 
 REACH = 10
 """Seconds in which the scheduler must answer, and must have a worker."""

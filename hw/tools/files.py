@@ -2,7 +2,7 @@
 
 import os
 
-from .yosys import ToolError
+from .errors import ToolError
 
 
 def write(path, text):

@@ -7,9 +7,7 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-
-class ToolError(Exception):
-    """A tool is missing or refused its input; the text is one line for the user."""
+from .errors import ToolError
 
 
 def version():

@@ -17,7 +17,7 @@ from hw.flow.gate_simulation import LANES, Traffic
 from hw.flow.liberty import find_library
 from hw.lib.stream_register import StreamRegister
 from hw.report import text_tables
-from hw.tools.yosys import ToolError
+from hw.tools.errors import ToolError
 from tests.support.netlists import CELLS, LOAD, liberty, module, opensta, read, table
 
 VOLTS = 2.0

@@ -9,7 +9,7 @@ import pytest
 from hw import registry
 from hw.flow import mapping, timing
 from hw.flow.liberty import find_library
-from hw.tools.yosys import ToolError
+from hw.tools.errors import ToolError
 from tests.support.netlists import CELLS, LOAD, liberty, module, opensta, pin, read
 
 

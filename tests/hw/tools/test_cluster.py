@@ -13,7 +13,7 @@ from hw import synth
 from hw.report import sweep
 from hw.tools import cluster
 from hw.tools.cluster import Cluster
-from hw.tools.yosys import ToolError
+from hw.tools.errors import ToolError
 
 distributed = pytest.importorskip("distributed", reason="needs the package distributed")
 

@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The error that every tool of the flow raises and every command prints in one line."""
+
+
+class ToolError(Exception):
+    """A tool is missing, or refused its input; the text is one line for the user."""
