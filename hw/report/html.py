@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """All figures on one HTML page: ``python -m hw.synth --report FILE``.
 
 The page needs nothing else: no network, no script, no file beside it.
@@ -5,71 +6,24 @@ The page needs nothing else: no network, no script, no file beside it.
 
 import base64
 import io
-import json
 import shlex
 import sys
 from html import escape
-from itertools import product
-from pathlib import Path
 
 from golden.command import check_matplotlib
 
 from .. import registry
-from ..flow import hierarchy_area, measurement, power, timing
+from ..flow import power, timing
 from ..flow.liberty import find_library
 from ..tools import cache as kept
+from ..tools.errors import ToolError
 from ..tools.files import make_folder, write
-from ..tools.progress import progress
-from ..tools.yosys import ToolError
-from . import comparison, pareto, sweep
+from . import comparison, figures, gather, published, sweep
 from .sweep import Interrupted, Point
-
-BROKEN_DOWN = (Point("mac_array", ("columns=4",)), Point("group_mac", ()),
-               Point("quantization_engine", ()), Point("accelerator", ("config=lite",)))
-"""Units whose area is broken down by submodule."""
-
-COLUMNS = "4"
-"""Of the arrays in which formats are compared."""
-
-FORMATS = {"MXFP4": "#0072b2", "NVFP4": "#d55e00", "M2XFP": "#009e73", "M2XFP Sg-EM": "#56b4e9",
-           "M2XFP Sg-special": "#cc79a7"}
-"""Formats and their colours in all drawings."""
 
 # Told apart also by those who do not see all colours, and not the formats'; the rest is grey.
 _COLORS = ("#332288", "#88ccee", "#117733", "#ddcc77", "#cc6677", "#44aa99", "#882255", "#999933",
            "#aa4499")
-
-_METADATA = {"M2XFP": (), "MXFP4": ("metadata=False",)}
-
-# Figure, unit in which it is, value, and what of ours does the same.
-_PAPER = (
-    ("PE tile, MXFP4", "um2", 2057.6, Point("pe_tile", ("metadata=False",))),
-    ("PE tile, NVFP4", "um2", 2104.7, Point("nvfp4_pe_tile", ())),
-    ("PE tile, M2XFP", "um2", 2140.1, Point("pe_tile", ())),
-    ("top-1 decode unit", "um2", 82.91, Point("top1_decode", ())),
-    ("quantization engine", "um2", 2451.47, Point("quantization_engine", ())),
-    ("PE tile, M2XFP", "mW", 0.211, Point("pe_tile", ())),
-    ("quantization engine", "mW", 0.663, Point("quantization_engine", ())),
-)
-
-# Area A in um2 and delay T in ns of what others have published as RTL.
-_OTHERS = (
-    ("paper's authors: top-1 detection", 172.9, 0.57, "ties between +x and -x go wrong"),
-    ("paper's authors: encode unit, 1 subgroup", 419.5, 0.96,
-     "no bias and clamp: 85 % of subgroups read back wrong"),
-    ("paper's authors: quantization engine, 32 lanes, 4 encode units, combinational", 6886, 3.2,
-     "17 % of FP4 codes wrong (subnormal range), no NaN"),
-    ("paper's authors: PE tile with FP32 add", 7387, 5.28,
-     "missing multiplier filled in; FP32 adder, multiplier and pipeline wrong"),
-    ("the same for NVFP4", 6848, 4.84, ""),
-    ("NVFP4 quantization engine, 32 lanes", 134387, 26, ""),
-    ("cv32e40x-mxdotp M2XFP4 engine, 16 MACs, fused FP32, 5 stages", 12747, 2.62,
-     "6373 um2 per 8 MACs; exact on 20,000 vectors; no NaN scale; flushes subnormal results"),
-    ("the same, MXFP4", 10046, 2.08, "5023 um2 per 8 MACs"),
-    ("MX-for-FPGA exact FP4 dot product, 8 lanes", 927, 1.04, "no metadata, integer out"),
-    ("MX-for-FPGA bfloat16 to MXFP4, 32 lanes", 9433, 2.29, ""),
-    ("nvfp4 16-lane dot product to FP32", 3562, 2.41, "formally verified; UE4M3 scales"),
-)
 
 
 class _Html(str):
@@ -87,7 +41,7 @@ def main(options):
         if path.is_dir():
             raise ToolError(f"cannot write {path}: Is a directory")
         make_folder(kept.folder(), "keep points in {}; M2XFP_CACHE_DIR sets another folder")
-        results = gather(library)
+        results = gather.results(library)
         command = ["python", "-m", "hw.synth", "--report", str(path)]
         if options.library != "nangate45":
             command += ["--library", options.library]
@@ -116,87 +70,6 @@ def _refuse_options(options):
         if (given := getattr(options, name)) not in (None, False, []):
             raise ValueError("--report chooses units itself; leave out "
                              + (given[0] if name == "units" else f"--{name}"))
-
-
-def gather(library):
-    """Measures all that the page shows, unless the cache has it.
-
-    Parameters
-    ----------
-    library : Library
-
-    Returns
-    -------
-    dict
-        ``measured``, dict of Point to what `hw.flow.measurement.measure` gives; ``parts``, dict of
-        Point to what `hw.flow.hierarchy_area.areas` gives; and what `hw.flow.measurement.describe`
-        gives.
-
-    Raises
-    ------
-    Interrupted, KeyboardInterrupt
-        When the user ends it.
-    ToolError
-        If anything fails.
-    """
-    estimated = _unique([*(point(name) for name in power.UNITS),
-                         *(point(name, settings)
-                           for _, _, name, settings, _ in comparison.format_units(COLUMNS))])
-    others = _unique([*(point(name) for name in registry.UNITS), *BROKEN_DOWN, *_array_points(),
-                      *(chosen for unit in _deep_units() for _, _, chosen in _depths(unit))])
-    measured = {}
-    for points, with_power in ((estimated, True), ([p for p in others if p not in estimated],
-                                                   False)):
-        results, failed = sweep.run(points, library, power=with_power)
-        for failure in failed.values():
-            raise ToolError(failure)
-        measured |= results
-    return {"measured": measured, "parts": _break_down(library), **measurement.describe(library)}
-
-
-def _unique(points):
-    return list(dict.fromkeys(points))
-
-
-def point(name, settings=()):
-    """A unit with a choice of parameters, the settings that are defaults left out."""
-    defaults = registry.parameters(name)
-    return Point(name, tuple(setting for setting in settings
-                             if registry.parameters(name, [setting]) != defaults))
-
-
-def _deep_units():
-    return [name for name, unit in registry.UNITS.items() if "depth" in unit.parameters]
-
-
-def _depths(name):
-    """Format, depth and point for every depth that a unit offers."""
-    offered = registry.UNITS[name].parameters
-    formats = (_METADATA if "metadata" in offered else
-               {"NVFP4" if name.startswith("nvfp4") else "M2XFP": ()})
-    return [(format, depth, point(name, (*settings, f"depth={depth}")))
-            for (format, settings), depth in product(formats.items(), sorted(offered["depth"]))]
-
-
-def _array_points():
-    return [point("mac_array", (f"columns={columns}",))
-            for columns in sorted(registry.UNITS["mac_array"].parameters["columns"])]
-
-
-def _break_down(library):
-    parts = {}
-    with progress("breakdown", "unit", len(BROKEN_DOWN)) as step:
-        for chosen in BROKEN_DOWN:
-            key = kept.digest("areas", sweep.key_of(chosen, library, False),
-                              *sweep.sources([Path(hierarchy_area.__file__)]))
-            path = kept.folder() / key / "areas.json"
-            if (text := kept.read(path)) is None:
-                component = registry.build(chosen.unit, chosen.settings)
-                text = json.dumps(hierarchy_area.areas(chosen.unit, component, library))
-                kept.store(path, text)
-            parts[chosen] = json.loads(text)
-            step(chosen.label)
-    return parts
 
 
 def page(results):
@@ -236,7 +109,7 @@ def _units(results):
     """The table of units, and what they are per tile."""
     rows, tiles = [], []
     for name in registry.UNITS:
-        unit = results["measured"][point(name)]
+        unit = results["measured"][gather.point(name)]
         share = unit["sequential_area_um2"] / unit["area_um2"] if unit["area_um2"] else 0
         rows.append((_starred(name, unit), _parameters(unit), unit["cells"],
                      f"{unit['area_um2']:.0f}", f"{unit['area_timed_um2']:.0f}",
@@ -244,7 +117,8 @@ def _units(results):
                      _line(unit["path_class"] or "-"), _ns(unit["io_delay_ns"]),
                      "-" if unit["fmax_io_mhz"] is None else f"{unit['fmax_io_mhz']:.0f}",
                      unit["memory_bits"] or ""))
-    for chosen in _unique([*(point(name) for name in registry.UNITS), *_array_points()]):
+    for chosen in gather.unique([*(gather.point(name) for name in registry.UNITS),
+                                 *gather.array_points()]):
         unit = results["measured"][chosen]
         if unit["tiles"]:
             tiles.append((_starred(chosen.label, unit), _parameters(unit), unit["tiles"],
@@ -292,37 +166,40 @@ def _breakdown(results):
 
 
 def _curves(results):
-    measured = results["measured"]
-    for name in _deep_units():
-        rows = []
-        for format, depth, chosen in _depths(name):
-            unit = measured[chosen]
+    measured, curves = results["measured"], {}
+    for name in gather.deep_units():
+        rows, curves[name] = [], {}
+        for format, depth, chosen in gather.depths(name):
+            unit, slowest = measured[chosen], sweep.slowest(measured[chosen])
             rows.append((format, depth, f"{unit['area_um2']:.0f}", f"{unit['area_timed_um2']:.0f}",
-                         unit["flip_flops"], _ns(sweep.slowest(unit))))
+                         unit["flip_flops"], _ns(slowest)))
+            curves[name].setdefault(format, []).append((depth, slowest, unit["area_timed_um2"]))
         yield f"<h3>{escape(name)} over its pipeline depth</h3>"
         yield _table(("format", "depth", "area A um2", "area T um2", "flip-flops",
                       "slowest path T ns"), rows, left=(0,))
-    if _deep_units():
-        yield _image(_draw_depths(measured), "Area T over the slowest path, one point per depth")
-    rows = []
-    for chosen in _array_points():
-        unit = measured[chosen]
-        rows.append((unit["parameters"]["columns"], unit["tiles"], f"{unit['area_um2']:.0f}",
+    if curves:
+        yield _image(figures.depths(curves), "Area T over the slowest path, one point per depth")
+    rows, points = [], []
+    for chosen in gather.array_points():
+        unit, slowest = measured[chosen], sweep.slowest(measured[chosen])
+        columns = unit["parameters"]["columns"]
+        rows.append((columns, unit["tiles"], f"{unit['area_um2']:.0f}",
                      f"{unit['area_per_tile_um2']:.0f}",
-                     f"{unit['area_timed_um2'] / unit['tiles']:.0f}", _ns(sweep.slowest(unit))))
+                     f"{unit['area_timed_um2'] / unit['tiles']:.0f}", _ns(slowest)))
+        points.append((columns, unit["area_per_tile_um2"], slowest))
     yield "<h3>mac_array* over its columns</h3>"
     yield _table(("columns", "8-MAC tiles", "area A um2", "A per tile um2", "T per tile um2",
                   "slowest path T ns"), rows, left=())
-    yield _image(_draw_columns(measured), "Area per tile and slowest path over columns")
+    yield _image(figures.columns(points), "Area per tile and slowest path over columns")
     yield _text("Slowest path: of all, ports included.")
 
 
 def _formats(results):
     compared = _compared(results)[1]
     rows = []
-    for part, format, label, count, figures, ratios in compared:
-        texts = (f"{figure:.{digits}f}" for figure, digits in zip(figures, (0, 3, 1), strict=True))
-        rows.append((part, _line(f"{_swatch(FORMATS[format])} {escape(format)}"), label,
+    for part, format, label, count, values, ratios in compared:
+        texts = (f"{value:.{digits}f}" for value, digits in zip(values, (0, 3, 1), strict=True))
+        rows.append((part, _line(f"{_swatch(figures.FORMATS[format])} {escape(format)}"), label,
                      f"{count:g}", *(text for pair in zip(texts, ratios, strict=True)
                                      for text in pair)))
     yield _table(("", "format", "unit", "count", "area A um2", "ratio", "delay T ns", "ratio",
@@ -330,19 +207,19 @@ def _formats(results):
     yield _text("Area: of so many units (count) as do the same work. Delay: the slowest path of "
                 "all, ports included. Energy: of one MAC or one quantized value under real "
                 "traffic. Ratio: to MXFP4.")
-    yield _image(_draw_formats(compared), "Area, delay and energy of each format")
+    yield _image(figures.formats(compared), "Area, delay and energy of each format")
 
 
 def _compared(results):
-    rows = [(part, format, name, point(name, settings).settings, count)
-            for part, format, name, settings, count in comparison.format_units(COLUMNS)]
+    rows = [(part, format, name, gather.point(name, settings).settings, count)
+            for part, format, name, settings, count in comparison.format_units(gather.COLUMNS)]
     units = {Point(name, settings).label: results["measured"][Point(name, settings)]
              for _, _, name, settings, _ in rows}
     return comparison.compare(rows, {"units": units})
 
 
 def _power(results):
-    units = {"units": {name: results["measured"][point(name)] for name in power.UNITS}}
+    units = {"units": {name: results["measured"][gather.point(name)] for name in power.UNITS}}
     head, below, *rows = power.rows(units)
     # The text's two lines of head, in one.
     head = [" ".join(filter(None, pair)).replace(") uW", " uW)")
@@ -352,19 +229,17 @@ def _power(results):
 
 
 def _published(results):
-    rows, bases = [], {}
-    for what, unit, value, chosen in _PAPER:
-        mine = results["measured"][chosen]
-        ours = (mine["area_um2"] if unit == "um2" else
-                mine["power"]["real"]["total_uw"] / 1000)
-        # Ratios of formats are what two nodes have in common.
-        tile = what.startswith("PE tile") and unit == "um2"
-        base = bases.setdefault("tile", (value, ours)) if tile else None
-        digits = 3 if unit == "mW" else 1
-        rows.append((what, unit, f"{value:g}", f"{value / base[0]:.2f}" if base else "",
-                     chosen.label, f"{ours:.{digits}f}",
-                     f"{ours / base[1]:.2f}" if base else ""))
-    array = results["measured"][point("mac_array")]
+    rows, base = [], None
+    for figure in published.PAPER:
+        ours = figure.measured(results["measured"])
+        if base is None:
+            base = figure.value, ours
+        digits = 3 if figure.unit == "mW" else 1
+        rows.append((figure.name, figure.unit, f"{figure.value:g}",
+                     f"{figure.value / base[0]:.2f}" if figure.is_tile else "",
+                     figure.ours.label, f"{ours:.{digits}f}",
+                     f"{ours / base[1]:.2f}" if figure.is_tile else ""))
+    array = results["measured"][gather.point("mac_array")]
     rows.append(("-", "um2", "-", "", "mac_array, for each 8-MAC tile",
                  f"{array['area_per_tile_um2']:.1f}", ""))
     yield "<h3>The paper's, 28 nm, 500 MHz</h3>"
@@ -382,13 +257,13 @@ def _published(results):
                 "0.70 and Nangate 45 nm, area A and delay T as above, the delay without "
                 "clock-to-output and setup. Remarks are what our tests of it found.")
     yield _table(("unit", "area A um2", "delay T ns", "remark"),
-                 [(name, f"{area:g}", f"{delay:g}", remark)
-                  for name, area, delay, remark in _OTHERS], left=(0, 3))
+                 [(other.name, f"{other.area_um2:g}", f"{other.delay_ns:g}", other.remark)
+                  for other in published.OPEN_RTL], left=(0, 3))
 
 
 def _paths(results):
     for name in registry.UNITS:
-        unit = results["measured"][point(name)]
+        unit = results["measured"][gather.point(name)]
         if not unit["path"]:
             yield _text(f"{name}: no path.")
             continue
@@ -413,7 +288,7 @@ def _flow(results):
     yield "<h3>All that Yosys does for a unit</h3>"
     for name in registry.UNITS:
         yield (f"<details><summary>{escape(name)}</summary>"
-               f"{_pre(results['measured'][point(name)]['script'])}</details>\n")
+               f"{_pre(results['measured'][gather.point(name)]['script'])}</details>\n")
 
 
 def _starred(name, unit):
@@ -475,100 +350,6 @@ def _image(figure, text):
     figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
     data = base64.b64encode(file.getvalue()).decode()
     return f'<img alt="{escape(text)}" src="data:image/png;base64,{data}">\n'
-
-
-def _figure(width, height, rows, columns, **options):
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False, **options)
-    for each in axes.flat:
-        each.spines[["top", "right"]].set_visible(False)
-        each.grid(color="0.9", linewidth=0.8)
-        each.set_axisbelow(True)
-    return figure, axes
-
-
-_AREA = "area {} (\N{MICRO SIGN}m\N{SUPERSCRIPT TWO})"
-
-
-def _draw_depths(measured):
-    names = _deep_units()
-    figure, (axes,) = _figure(max(6, 5 * len(names)), 4.2, 1, len(names))
-    labels = {}
-    for name, each in zip(names, axes, strict=True):
-        for format, color in FORMATS.items():
-            points = [(depth, sweep.slowest(measured[chosen]), measured[chosen]["area_timed_um2"])
-                      for of, depth, chosen in _depths(name) if of == format]
-            if not points:
-                continue
-            depths, delays, areas = zip(*points, strict=True)
-            each.plot(delays, areas, "o-", color=color, label=format)
-            corners = [*zip(delays, areas, strict=True)]
-            texts, lines = labels.setdefault(each, ([], []))
-            texts += [(f"depth {depth}", *corner)
-                      for depth, corner in zip(depths, corners, strict=True)]
-            lines += zip(corners, corners[1:], strict=False)
-        each.set_title(name)
-        each.margins(x=0.2, y=0.15)
-        each.set_xlabel("slowest path T (ns)")
-        each.set_ylabel(_AREA.format("T"))
-        each.yaxis.set_major_formatter("{x:,.0f}")
-        each.legend(frameon=False)
-    for each, (texts, lines) in labels.items():
-        pareto.label(figure, each, texts, lines)
-    return figure
-
-
-def _draw_columns(measured):
-    points = [measured[chosen] for chosen in _array_points()]
-    labels = [str(unit["parameters"]["columns"]) for unit in points]
-    figure, ((area, delay),) = _figure(10, 3.8, 1, 2)
-    for axes, values, label, digits in (
-            (area, [unit["area_per_tile_um2"] for unit in points],
-             _AREA.format("A for each 8-MAC tile"), 0),
-            (delay, [sweep.slowest(unit) for unit in points], "slowest path T (ns)", 2)):
-        axes.plot(labels, values, "o-", color=FORMATS["M2XFP"])
-        for x, value in zip(labels, values, strict=True):
-            axes.annotate(f"{value:,.{digits}f}", (x, value), (0, 8), ha="center",
-                          textcoords="offset points", fontsize=9)
-        axes.set_xlabel("columns of mac_array")
-        axes.set_ylabel(label)
-        axes.set_ylim(0, 1.2 * max(values))
-        axes.yaxis.set_major_formatter("{x:,.0f}" if digits == 0 else "{x:g}")
-    return figure
-
-
-def _draw_formats(compared):
-    parts = {}
-    for part, format, label, _, figures, _ in compared:
-        parts.setdefault(part, []).append((format, label, figures))
-    figure, axes = _figure(11, 1.2 + 0.42 * len(compared) + 0.6 * len(parts), len(parts), 3,
-                           height_ratios=[len(rows) + 1 for rows in parts.values()])
-    titles = (_AREA.format("A"), "slowest path T (ns)", "energy of one MAC or value (fJ)")
-    for (part, rows), line in zip(parts.items(), axes, strict=True):
-        formats = [format for format, _, _ in rows]
-        # A format that is there twice is told apart by what the unit is set to.
-        names = [f"{format}, {label.partition(' ')[2]}" if formats.index(format) < i else format
-                 for i, (format, label, _) in enumerate(rows)]
-        for number, (each, digits) in enumerate(zip(line, (0, 2, 0), strict=True)):
-            values = [figures[number] for _, _, figures in rows]
-            bars = each.barh(range(len(rows)), values, height=0.7,
-                             color=[FORMATS[format] for format in formats])
-            each.bar_label(bars, [f"{value:,.{digits}f}" for value in values], padding=3,
-                           fontsize=9)
-            each.set_yticks(range(len(rows)), names if number == 0 else [""] * len(rows))
-            each.tick_params(axis="y", length=0)
-            each.invert_yaxis()
-            each.set_xlim(0, 1.25 * max(values))
-            each.xaxis.set_major_formatter("{x:,g}")
-            each.grid(visible=False, axis="y")
-        line[0].set_title(part, loc="left", fontsize=10, fontweight="bold")
-    for each, title in zip(axes[-1], titles, strict=True):
-        each.set_xlabel(title)
-    return figure
 
 
 _STYLE = """

@@ -17,7 +17,7 @@ from hw import registry, synth
 from hw.flow import hierarchy_area, measurement, partition, power
 from hw.flow.liberty import find_library
 from hw.lib.buffer import Bank
-from hw.report import comparison, html, sweep
+from hw.report import comparison, gather, html, sweep
 from hw.report.sweep import Point
 
 once = functools.cache(find_library)
@@ -68,8 +68,8 @@ def make_up(folder, monkeypatch):
     parts = {name: {"module": f"m{name}", "instances": number, "area_um2": area}
              for name, number, area in (("", 1, 100.0), ("column / tile", 4, 300.0),
                                         (f"x{NASTY}", 1, 0.0))}
-    monkeypatch.setattr(html, "_break_down", lambda library: dict.fromkeys(
-        html.BROKEN_DOWN, parts))
+    monkeypatch.setattr(gather, "_break_down", lambda library: dict.fromkeys(
+        gather.BROKEN_DOWN, parts))
     return asked
 
 
@@ -180,14 +180,14 @@ def test_ours_are_measured(page):
 def test_depths_are_those_of_the_registry():
     for name, unit in registry.UNITS.items():
         if "depth" in unit.parameters:
-            found = html._depths(name)
+            found = gather.depths(name)
             assert {depth for format, depth, _ in found if format == "M2XFP"} == {
                 *unit.parameters["depth"]}
             for format, depth, point in found:
                 chosen = registry.parameters(point.unit, point.settings)
                 assert chosen["depth"] == depth
                 assert chosen.get("metadata", True) == (format == "M2XFP")
-    assert html.point("pe_tile", ["depth=0", "metadata=True"]) == Point("pe_tile", ())
+    assert gather.point("pe_tile", ["depth=0", "metadata=True"]) == Point("pe_tile", ())
 
 
 def test_breakdown_is_drawn_in_full(page):
@@ -347,10 +347,10 @@ def test_real_page(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("M2XFP_CACHE_DIR", str(tmp_path / "cache"))
     # Of the large units the smallest alone: the rest takes minutes.
-    monkeypatch.setattr(html, "BROKEN_DOWN", (Point("mac_array", ("columns=1",)),))
-    monkeypatch.setattr(html, "COLUMNS", "1")
+    monkeypatch.setattr(gather, "BROKEN_DOWN", (Point("mac_array", ("columns=1",)),))
+    monkeypatch.setattr(gather, "COLUMNS", "1")
     monkeypatch.setattr(power, "UNITS", ["top1"])
-    monkeypatch.setattr(html, "_deep_units", lambda: ["pe_tile", "group_accumulator"])
+    monkeypatch.setattr(gather, "deep_units", lambda: ["pe_tile", "group_accumulator"])
     for name in "accelerator", "decoder", "group_mac", "nvfp4_quantizer":
         monkeypatch.delitem(registry.UNITS, name)
     monkeypatch.setattr(comparison, "format_units", lambda columns: [
