@@ -15,7 +15,7 @@ from tqdm import tqdm
 import sim
 from hw.tools import yosys
 from hw.units.mac_array import MacArray
-from sim.engines import compiled
+from sim.engines import build
 
 TILE = 32
 """Activations per tile of weights, as many as the largest array has columns."""
@@ -25,8 +25,8 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m benchmarks.simulation", description=__doc__)
     parser.add_argument("--columns", type=int, nargs="+", default=[4, 32], metavar="N",
                         help="sizes of the array, up to 32 (default: 4 32)")
-    parser.add_argument("--engines", nargs="+", default=list(compiled.ENGINES),
-                        choices=compiled.ENGINES, help="besides Amaranth's simulator")
+    parser.add_argument("--engines", nargs="+", default=list(build.ENGINES),
+                        choices=build.ENGINES, help="besides Amaranth's simulator")
     parser.add_argument("--cycles", type=int, default=50_000, metavar="N",
                         help="of the compiled engines, about (default: 50000)")
     parser.add_argument("--slow-cycles", type=int, default=320, metavar="N",
@@ -35,7 +35,7 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     if not all(1 <= columns <= TILE for columns in options.columns):
         parser.error(f"--columns must be within 1 and {TILE}")
-    if compiled.compiler() is None:
+    if build.compiler() is None:
         parser.error("there is no C++ compiler")
 
     yosys.prepare()

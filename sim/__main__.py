@@ -17,8 +17,7 @@ from hw.tools.packing import length
 from . import gemm, layer, plot
 from .accelerator import machine_of
 from .cycles import cycles, scale_sim
-from .engines import compiled
-from .engines.compiled import ENGINES, compiler
+from .engines.build import ENGINES, compiler, preferred
 from .lockstep import lockstep
 from .runner import SimulationError, mismatches, run
 
@@ -285,7 +284,7 @@ def _cosim(options):
         expected = unit.twin(inputs, **chosen[name])
         counts = {port: length(rows) for port, rows in expected.items()}
         total = sum(counts.values())
-        engine = compiled.preferred(options.engine, options.vcd) if unit.hierarchical \
+        engine = preferred(options.engine, options.vcd) if unit.hierarchical \
             else options.engine
         with tqdm(total=total, desc=name, disable=None, leave=False) as bar:
             outputs = run(build(name, options.settings), inputs,

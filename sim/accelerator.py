@@ -10,7 +10,7 @@ from hw.accelerator.accelerator import Accelerator
 from hw.accelerator.config import configuration
 from hw.tools.packing import length
 
-from .engines import compiled
+from .engines import build
 from .runner import SimulationError, mismatches, run
 
 
@@ -69,7 +69,7 @@ def accelerate(commands, *, config="paper", component=None, trace=False, engine=
     """
     if component is None:
         component = Accelerator(config=config, trace=trace)
-    engine = compiled.preferred(engine, vcd)
+    engine = build.preferred(engine, vcd)
     machine = machine_of(component.config)
     executed = execute(machine, commands)
     inputs, expected = streams(machine, commands, executed)

@@ -1,43 +1,39 @@
-"""Runs a component on arrays, on Amaranth's simulator or compiled."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Runs a component on arrays: the inputs are checked, an engine is chosen, the outputs unpacked."""
 
-import itertools
 import time
 import warnings
-from collections.abc import Mapping
-from contextlib import nullcontext
-from functools import partial
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
-from amaranth import Cat, Shape, Value
 from amaranth.lib import wiring
-from amaranth.sim import Simulator
 
-from hw.tools.packing import from_integers, from_words, to_integers, to_words
+from hw.tools.packing import from_words, to_words
 
-from .engines import compiled
+from .engines import amaranth, build, compiled
+from .engines.protocol import (
+    Deadlock,
+    Pauses,
+    ProtocolError,
+    SimulationError,
+    Task,
+    payload_shape,
+    payload_width,
+)
+
+__all__ = ["Deadlock", "ProtocolError", "SimulationError", "mismatches", "run"]
 
 # Bits through all ports at which a build begins to pay: 1,800 transfers of a 32 x 4 array, 10,000
 # of an accumulator. Either keeps Amaranth's simulator busy for seconds, which a build takes too.
 _WORTH_BUILDING = 1_000_000
 
-# Cycles after which pauses repeat.
-_PERIOD = 1 << 16
 
-
-class SimulationError(Exception):
-    """The component broke the rules of its streams, or stopped."""
-
-
-class Deadlock(SimulationError):
-    """No payload moved for as long as the run was told to wait."""
-
-
-class ProtocolError(SimulationError):
-    """A stream withdrew or changed a payload that was not taken, or sent more than expected."""
-
-
-def run(component, inputs, *, outputs=None, stalls=0.0, seed=0, patience=1000, vcd=None,
-        progress=None, engine="auto", statistics=None, times=None):
+def run(component: wiring.Component, inputs: Mapping[str, Any], *,
+        outputs: int | Mapping[str, int] | None = None, stalls: float = 0.0, seed: int = 0,
+        patience: int = 1000, vcd: Any = None, progress: Callable[[int], Any] | None = None,
+        engine: str = "auto", statistics: dict | None = None,
+        times: dict | None = None) -> dict[str, Any]:
     """Runs a component on arrays.
 
     Stream inputs are offered in order and stream outputs collected, with random stalls at both
@@ -114,23 +110,24 @@ def run(component, inputs, *, outputs=None, stalls=0.0, seed=0, patience=1000, v
     if set(inputs) != expected:
         raise ValueError(f"inputs must be {', '.join(sorted(expected)) or 'none'}, "
                          f"not {', '.join(sorted(inputs)) or 'none'}")
-    rows = {name: to_words(_shape(ports[name]), inputs[name], name) for name in inputs}
+    rows = {name: to_words(payload_shape(ports[name]), inputs[name], name) for name in inputs}
     counts = _counts(outputs, {name: len(words) for name, words in rows.items()}, ports)
 
     started = time.perf_counter()
-    bench = _bench(engine, {name: len(words) for name, words in rows.items()} | counts, vcd,
-                   component)(
-        component, rows, counts, pauses=_Pauses(stalls, seed, ports), patience=patience,
-        progress=progress or (lambda received: None), timed=times is not None)
+    chosen = _engine(engine, Task(
+        component=component, rows=rows, counts=counts, pauses=Pauses(stalls, seed, ports),
+        patience=patience, progress=progress or (lambda received: None),
+        timed=times is not None, vcd=vcd))
     built = time.perf_counter()
-    received = bench.run(vcd)
+    outcome = chosen.run()
     if statistics is not None:
-        statistics |= {"engine": bench.engine, "cycles": bench.last - bench.first + 1,
+        statistics |= {"engine": chosen.name, "cycles": outcome.last - outcome.first + 1,
                        "build_s": built - started, "run_s": time.perf_counter() - built}
     if times is not None:
-        times |= {name: np.array(cycles, np.uint64) - np.uint64(bench.first)
-                  for name, cycles in bench.times.items()}
-    return {name: from_words(_shape(ports[name]), words) for name, words in received.items()}
+        times |= {name: np.array(cycles, np.uint64) - np.uint64(outcome.first)
+                  for name, cycles in outcome.times.items()}
+    return {name: from_words(payload_shape(ports[name]), words)
+            for name, words in outcome.words.items()}
 
 
 def _counts(outputs, rows, ports):
@@ -172,362 +169,36 @@ def _count(value, name, least):
     return int(value)
 
 
-def _bench(engine, transfers, vcd, component):
-    """The bench's class, after the engine has been chosen and built."""
-    amaranth = _Streams if all(port.is_signature for port in component.signature.members.values()) \
-        else _Ports
-    engines = "auto", "amaranth", *compiled.ENGINES
+def _engine(engine, task):
+    """The engine for a task, after it has been chosen and built."""
+    engines = "auto", amaranth.NAME, *build.ENGINES
     if engine not in engines:
         raise ValueError(f"engine must be one of {', '.join(engines)}, not {engine!r}")
-    bits = sum(count * _width(component.signature.members[name])
-               for name, count in transfers.items())
-    if engine == "amaranth" or engine == "auto" and (vcd or bits < _WORTH_BUILDING):
-        return amaranth
-    if vcd:
+    ports = task.component.signature.members
+    transfers = {name: len(words) for name, words in task.rows.items()} | task.counts
+    bits = sum(count * payload_width(ports[name]) for name, count in transfers.items())
+    if engine == amaranth.NAME or engine == "auto" and (task.vcd or bits < _WORTH_BUILDING):
+        return amaranth.engine(task)
+    if task.vcd:
         raise ValueError(f"engine must be amaranth or auto to write vcd, not {engine!r}")
-    if not compiled.compiler():
+    if not build.compiler():
         if engine != "auto":
             warnings.warn(f"No C++ compiler for engine {engine}: running on Amaranth's simulator",
                           stacklevel=3)
-        return amaranth
-    chosen = compiled.fastest() if engine == "auto" else engine
+        return amaranth.engine(task)
+    chosen = build.fastest() if engine == "auto" else engine
     try:
-        return partial(_Compiled, compiled.load(component, chosen), chosen)
-    except (ValueError, compiled.BuildError) as error:
+        return compiled.Compiled(task, compiled.load(task.component, chosen), chosen)
+    except (ValueError, build.BuildError) as error:
         if engine == "auto":
             warnings.warn(f"{error}: running on Amaranth's simulator", stacklevel=3)
-            return amaranth
+            return amaranth.engine(task)
         if isinstance(error, ValueError):
             raise
         raise SimulationError(str(error)) from None
 
 
-def _shape(port):
-    return port.signature.members["payload"].shape if port.is_signature else port.shape
-
-
-def _width(port):
-    return Shape.cast(_shape(port)).width
-
-
-def _unsigned(value):
-    """The bits of a signal, whatever its shape; reads as a Python integer that is not negative."""
-    return Value.cast(value).as_unsigned()
-
-
-class _Pauses:
-    """In which cycles which end pauses, as all engines see it."""
-
-    def __init__(self, stalls, seed, ports):
-        self.stalls = stalls
-        self.seed = seed
-        self.tireless = {name for name, port in ports.items() if port.is_signature
-                         and port.flow == wiring.Out and port.signature.always_ready}
-
-    def __getitem__(self, name):
-        """A byte per cycle; the pattern repeats."""
-        if name in self.tireless:
-            return bytes(_PERIOD)
-        generator = np.random.default_rng(list(f"{self.seed} {name}".encode()))
-        pauses = generator.random(_PERIOD) < self.stalls
-        # However many stalls, none lasts forever.
-        pauses[-1] = False
-        return pauses.tobytes()
-
-
-class _Ports:
-    """Bench of a component without streams, on Amaranth's simulator."""
-
-    engine = "amaranth"
-
-    def __init__(self, component, rows, counts, *, pauses, patience, progress, timed):
-        self.component = component
-        # All inputs as one value: the simulator settles after each that is set.
-        self.names = list(rows)
-        ports = [_unsigned(getattr(component, name)) for name in self.names]
-        self.inputs = Cat(ports)
-        starts = itertools.accumulate(map(len, ports), initial=0)
-        self.rows = [0] * max(map(len, rows.values()), default=0)
-        for start, words in zip(starts, rows.values(), strict=False):
-            self.rows = [row | value << start
-                         for row, value in zip(self.rows, to_integers(words), strict=True)]
-        self.count = max(counts.values())
-        self.pauses = pauses["enable"]
-        self.progress = progress
-        self.received = {name: [] for name in counts}
-        self.moves = []
-        self.simulator = Simulator(component)
-        if component.latency:
-            self.simulator.add_clock(1e-9)
-        self.simulator.add_testbench(self._clocked if component.latency else self._settled)
-
-    def run(self, vcd):
-        with self.simulator.write_vcd(str(vcd)) if vcd else nullcontext():
-            self.simulator.run()
-        return _words(self.component, self.received)
-
-    @property
-    def first(self):
-        return self.moves[0]
-
-    @property
-    def last(self):
-        return self.moves[-1]
-
-    @property
-    def times(self):
-        # A row is taken in each move, and its results are there `latency` moves later.
-        latency = self.component.latency
-        return dict.fromkeys(self.names, self.moves[: self.count]) | dict.fromkeys(
-            self.received, self.moves[latency:])
-
-    def _apply(self, ctx, index):
-        if self.names:
-            ctx.set(self.inputs, self.rows[index])
-
-    def _collect(self, ctx):
-        for name, values in self.received.items():
-            values.append(ctx.get(_unsigned(getattr(self.component, name))))
-        self.progress(len(values))
-
-    async def _settled(self, ctx):
-        for index in range(self.count):
-            self._apply(ctx, index)
-            await ctx.delay(1e-9)
-            self._collect(ctx)
-            self.moves.append(index)
-
-    async def _clocked(self, ctx):
-        latency = self.component.latency
-        cycle = 0
-        for moved in range(self.count + latency):
-            self._apply(ctx, min(moved, self.count - 1))
-            while self.pauses[cycle % _PERIOD]:
-                ctx.set(self.component.enable, 0)
-                await ctx.tick()
-                cycle += 1
-            ctx.set(self.component.enable, 1)
-            if moved >= latency:
-                self._collect(ctx)
-            self.moves.append(cycle)
-            await ctx.tick()
-            cycle += 1
-
-
-class _End:
-    """A stream's end during a run on Amaranth's simulator, as `compiled.End` is elsewhere."""
-
-    def __init__(self, port, pauses, *, total, rows):
-        self.port = port
-        self.payload = _unsigned(port.payload)
-        self.pauses = pauses
-        self.total = total
-        # To give, or received.
-        self.rows = rows
-        self.times = []
-        self.valid = self.ready = 0
-        self.held = None
-
-    @property
-    def done(self):
-        return len(self.times)
-
-    def paused(self, cycle):
-        return self.pauses[cycle % _PERIOD]
-
-
-class _Streams:
-    """Bench of a component whose every port is a stream, on Amaranth's simulator.
-
-    Its twin for compiled components is in ``bench.cpp``: either sees the same in every cycle.
-    """
-
-    engine = "amaranth"
-
-    def __init__(self, component, rows, counts, *, pauses, patience, progress, timed):
-        self.component = component
-        self.patience = patience
-        self.progress = progress
-        ports = component.signature.members
-        self.sources = {name: _End(getattr(component, name), pauses[name], total=len(rows[name]),
-                                   rows=to_integers(rows[name])) for name in ports if name in rows}
-        self.sinks = {name: _End(getattr(component, name), pauses[name], total=counts[name],
-                                 rows=[]) for name in ports if name in counts}
-        self.first = None
-        self.simulator = Simulator(component)
-        self.simulator.add_clock(1e-9)
-        self.simulator.add_testbench(self._transfer)
-
-    def run(self, vcd):
-        with self.simulator.write_vcd(str(vcd)) if vcd else nullcontext():
-            self.simulator.run()
-        return _words(self.component, {name: end.rows for name, end in self.sinks.items()})
-
-    @property
-    def last(self):
-        return max(end.times[-1] for end in self.sinks.values() if end.times)
-
-    @property
-    def times(self):
-        return {name: end.times for name, end in (self.sources | self.sinks).items()}
-
-    async def _transfer(self, ctx):
-        readies = [end.port.ready for end in self.sources.values()]
-        given = [signal for end in self.sinks.values() for signal in (end.port.valid, end.payload)]
-        idle = 0
-        # A few more cycles than are needed show whether there is more than expected.
-        after = 2 * self.component.latency + 2
-        for cycle in itertools.count():
-            paused = self._drive(ctx, cycle)
-            _, _, *seen = await ctx.tick().sample(*readies, *given)
-            taken = self._look_at_sources(cycle, seen[: len(readies)])
-            received = self._look_at_sinks(cycle, seen[len(readies) :: 2],
-                                           seen[len(readies) + 1 :: 2])
-            if all(end.done == end.total for end in self.sinks.values()):
-                if not after:
-                    return
-                after -= 1
-            elif taken or received:
-                idle = 0
-            elif not paused:
-                idle += 1
-                if idle == self.patience:
-                    raise _deadlock(self.patience, self.sources, self.sinks)
-
-    def _drive(self, ctx, cycle):
-        """Offers payloads and takes them; returns whether any end pauses."""
-        paused = False
-        for end in self.sources.values():
-            if not end.valid and end.done < end.total:
-                if end.paused(cycle):
-                    paused = True
-                else:
-                    ctx.set(end.payload, end.rows[end.done])
-                    end.valid = 1
-                    self._begin(cycle)
-            ctx.set(end.port.valid, end.valid)
-        for end in self.sinks.values():
-            end.ready = int(not end.paused(cycle))
-            paused |= not end.ready
-            if not end.port.signature.always_ready:
-                ctx.set(end.port.ready, end.ready)
-        return paused
-
-    def _look_at_sources(self, cycle, readies):
-        """Returns whether a payload was taken."""
-        moved = False
-        for end, ready in zip(self.sources.values(), readies, strict=True):
-            end.ready = ready
-            if end.valid and ready:
-                end.times.append(cycle)
-                end.valid = 0
-                moved = True
-        return moved
-
-    def _look_at_sinks(self, cycle, valids, payloads):
-        """Returns whether a payload was received."""
-        moved = False
-        for (name, end), valid, payload in zip(self.sinks.items(), valids, payloads, strict=True):
-            if end.held is not None and (not valid or payload != end.held):
-                raise _broken(name, end.done)
-            end.valid = valid
-            end.held = payload if valid and not end.ready else None
-            if valid and end.done == end.total:
-                raise _surplus(name, end.total)
-            if valid and end.ready:
-                self._begin(cycle)
-                end.rows.append(payload)
-                end.times.append(cycle)
-                self.progress(sum(sink.done for sink in self.sinks.values()))
-                moved = True
-        return moved
-
-    def _begin(self, cycle):
-        if self.first is None:
-            self.first = cycle
-
-
-def _words(component, received):
-    ports = component.signature.members
-    return {name: from_integers(values, _width(ports[name])) for name, values in received.items()}
-
-
-class _Compiled:
-    """Bench of any component in a compiled library."""
-
-    # Cycles between reports of progress, and looks at Ctrl-C.
-    STEP = 10_000
-
-    def __init__(self, library, engine, component, rows, counts, *, pauses, patience, progress,
-                 timed):
-        self.library = library
-        self.engine = engine
-        self.patience = patience
-        self.progress = progress
-        self.timed = timed
-        # In the order of the ports, which is the library's.
-        ports = {name: port for name, port in component.signature.members.items()
-                 if name != "enable"}
-        self.inputs = {name: rows[name] for name in ports if name in rows}
-        self.outputs = {name: np.zeros((counts[name], -(-_width(ports[name]) // 32)), np.uint32)
-                        for name in ports if name in counts}
-        self.pauses = {name: pauses[name if port.is_signature else "enable"]
-                       for name, port in ports.items()}
-        self.streams = all(port.is_signature for port in ports.values())
-        self.job = compiled.Job(latency=component.latency, patience=patience, period=_PERIOD,
-                                first=-1)
-
-    def run(self, vcd):
-        rows = self.inputs | self.outputs
-        cycles = {name: np.empty(len(words), np.uint64) for name, words in rows.items()} \
-            if self.timed else {}
-        ends = [compiled.End(rows=words.ctypes.data, pauses=self.pauses[name], total=len(words),
-                             times=cycles[name].ctypes.data if self.timed else None)
-                for name, words in rows.items()]
-
-        def report():
-            done = [end.done for end in ends[len(self.inputs) :]]
-            self.progress(sum(done) if self.streams else done[0])
-
-        status = self.library.run(ends, self.job, step=self.STEP, report=report)
-        sources = dict(zip(self.inputs, ends, strict=False))
-        sinks = dict(zip(self.outputs, ends[len(self.inputs) :], strict=True))
-        culprit = [*sinks][self.job.culprit]
-        match status:
-            case self.library.DEADLOCK:
-                raise _deadlock(self.patience, sources, sinks)
-            case self.library.BROKEN:
-                raise _broken(culprit, sinks[culprit].done)
-            case self.library.SURPLUS:
-                raise _surplus(culprit, sinks[culprit].total)
-        self.times = {name: array[: (sources | sinks)[name].done]
-                      for name, array in cycles.items()}
-        return self.outputs
-
-    @property
-    def first(self):
-        return self.job.first
-
-    @property
-    def last(self):
-        return self.job.last
-
-
-def _broken(name, number):
-    return ProtocolError(f"{name} withdrew or changed payload {number} before it was taken")
-
-
-def _surplus(name, count):
-    return ProtocolError(f"{name} sent more than {count} payloads")
-
-
-def _deadlock(patience, sources, sinks):
-    states = (f"{name} {did} {end.done} of {end.total} (valid {end.valid}, ready {end.ready})"
-              for did, ends in (("took", sources), ("gave", sinks)) for name, end in ends.items())
-    return Deadlock(f"No transfer for {patience} cycles: " + "; ".join(states))
-
-
-def mismatches(outputs, expected):
+def mismatches(outputs: Any, expected: Any) -> np.ndarray:
     """Rows in which two results of `run` differ.
 
     Parameters

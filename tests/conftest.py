@@ -1,6 +1,6 @@
 import pytest
 
-from sim.engines import compiled
+from sim.engines import build
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -13,5 +13,5 @@ def cache_of_the_session(tmp_path_factory, worker_id):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("M2XFP_CACHE_DIR",
                      str((base if worker_id == "master" else base.parent) / "compiled"))
-        patch.setattr(compiled, "_FAST", "-O0")
+        patch.setattr(build, "_FAST", "-O0")
         yield

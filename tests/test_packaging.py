@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.engines import compiled
+from sim.engines import build
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,7 +40,7 @@ def test_contents(installed):
     _, names = installed
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {
         "golden", "hw", "sim"}
-    assert {"golden/models/data/smollm2_mlp.npz", "sim/engines/bench.cpp",
+    assert {"golden/models/data/smollm2_mlp.npz", "sim/engines/engine.cpp",
             "sim/engines/verilator.h", "sim/engines/cxxrtl.h", "golden/codec/kernel.c"
             } <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
@@ -69,7 +69,7 @@ def test_commands_work(installed):
     assert "0 mismatches" in run(installed, "-m", "sim", "cosim", "top1", "--count", "10")
 
 
-@pytest.mark.skipif(not compiled.compiler(), reason="needs a C++ compiler")
+@pytest.mark.skipif(not build.compiler(), reason="needs a C++ compiler")
 def test_compiled_simulation_works(installed):
     assert "0 mismatches" in run(installed, "-m", "sim", "cosim", "top1", "--count", "10",
                                  "--engine", "cxxrtl")

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-2-Clause
 // The model that Yosys' CXXRTL makes of the component.
 
 #include "Unit.h"

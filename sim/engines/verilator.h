@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-2-Clause
 // The model that Verilator makes of the component.
 
 #include <cstring>

@@ -5,7 +5,7 @@ import sim
 import sim.__main__ as command
 from golden.accelerator import planner
 from hw.accelerator.accelerator import Accelerator
-from sim.engines.compiled import compiler, fastest
+from sim.engines.build import compiler, fastest
 
 SOURCES = {"records": 0, "values": 1}
 RESULTS = {"values": 0, "records": 1, "keep": 2}

@@ -7,11 +7,11 @@ import sim.__main__ as command
 from golden import matmul, quantize_activations, quantize_weights
 from golden.formats.mxfp4 import mxfp4_round_trip
 from golden.models import smollm2
-from sim.engines import compiled
+from sim.engines import build
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not compiled.compiler(), reason="needs a C++ compiler")
+@pytest.mark.skipif(not build.compiler(), reason="needs a C++ compiler")
 def test_layer(monkeypatch, capsys):
     """A corner of the MLP, on the smallest machine that keeps results."""
     whole = smollm2.load_mlp()

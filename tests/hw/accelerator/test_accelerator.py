@@ -11,7 +11,7 @@ from golden.models import smollm2
 from hw.accelerator.accelerator import Accelerator
 from hw.accelerator.config import Config
 from hw.tools.packing import to_bits, to_integers
-from sim.engines.compiled import compiler
+from sim.engines.build import compiler
 from tests.support import oracle
 from tests.support.testbench import simulate
 
@@ -90,7 +90,7 @@ def test_tiny_against_golden():
     filling = inputs["i_weight"]["scale"] == 0
     assert filling.sum() == 2 * 3
     inputs["i_weight"]["scale"][filling] = 255
-    given = sim.run(component, inputs, engine=sim.engines.compiled.fastest(),
+    given = sim.run(component, inputs, engine=sim.engines.build.fastest(),
                     outputs={"o": 4, "o_record": 0, "o_status": 1})
     assert not sim.mismatches(given, outputs).any()
 

@@ -8,7 +8,7 @@ from amaranth import ResetInserter, Signal
 import sim
 from golden import reference, stimuli
 from hw.units.weight_encoder import WeightEncoder
-from sim.engines import compiled
+from sim.engines import build
 from tests.support import oracle
 from tests.support.compare import check
 from tests.support.testbench import simulate
@@ -22,7 +22,7 @@ ENCODINGS = pytest.mark.parametrize("encoding", CYCLES)
 
 
 # A group takes Amaranth's simulator a tenth of a second and more.
-ENGINE = "cxxrtl" if compiled.compiler() else "amaranth"
+ENGINE = "cxxrtl" if build.compiler() else "amaranth"
 
 
 def expected(x, encoding):

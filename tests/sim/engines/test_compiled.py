@@ -1,6 +1,6 @@
 # amaranth: UnusedElaboratable=no
-import shutil
-from concurrent.futures import ThreadPoolExecutor
+# SPDX-License-Identifier: BSD-2-Clause
+"""Compiled engines do in every cycle the same as Amaranth's simulator, errors included."""
 
 import numpy as np
 import pytest
@@ -12,24 +12,24 @@ import sim
 from hw import registry
 from hw.lib.stream_register import StreamRegister
 from hw.units.mac_array import MacArray
-from sim.engines import compiled
+from sim.engines import build, compiled
 from tests.support.components import Sleeper, Source, Sums, Watched
 
-needs_verilator = pytest.mark.skipif(compiled.fastest() != "verilator",
+needs_verilator = pytest.mark.skipif(build.fastest() != "verilator",
                                      reason="needs the package verilator")
 
 ENGINES = [pytest.param("verilator", marks=needs_verilator), "cxxrtl"]
 
 # Verilator takes several seconds to build anything.
 QUICK_ENGINES = [pytest.param("verilator", marks=[needs_verilator, pytest.mark.long]), "cxxrtl"]
-needs_compiler = pytest.mark.skipif(not compiled.compiler(),
+needs_compiler = pytest.mark.skipif(not build.compiler(),
                                     reason="needs a C++ compiler")
 
 
 @pytest.fixture(autouse=True, scope="module")
 def compiled_fast():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "_FAST", "-O0")
+        patch.setattr(build, "_FAST", "-O0")
         yield
 
 
@@ -38,7 +38,7 @@ def no_tools(monkeypatch):
     def tool(command, folder, **environment):
         raise AssertionError(f"{command[0]} was called")
 
-    monkeypatch.setattr(compiled, "_tool", tool)
+    monkeypatch.setattr(build, "_tool", tool)
 
 
 class Rebel(wiring.Component):
@@ -228,56 +228,15 @@ def test_patience_agrees(engine):
 @needs_compiler
 def test_progress_comes_in_steps(monkeypatch):
     seen = []
-    monkeypatch.setattr("sim.runner._Compiled.STEP", 16)
+    monkeypatch.setattr("sim.engines.compiled.Compiled.STEP", 16)
     inputs = {"i": np.arange(100) % 32}
     outputs = sim.run(Rebel(), inputs, engine="cxxrtl", stalls=0.3, progress=seen.append)
     assert outputs["o"].tolist() == inputs["i"].tolist()
     assert seen == sorted(seen) and len(set(seen)) > 5 and seen[-1] == 100
 
 
-@needs_compiler
-@pytest.mark.parametrize("engine", ENGINES)
-def test_cache(engine, monkeypatch, request):
-    inputs = {"i": np.arange(4)}
-    run(Rebel(), inputs, engine=engine)
-    request.getfixturevalue("no_tools")
-    run(Rebel(), inputs, engine=engine)
-    monkeypatch.setattr(compiled, "_FLAGS", [*compiled._FLAGS, "-DOTHER"])
-    with pytest.raises(AssertionError, match="was called"):
-        run(Rebel(), inputs, engine=engine)
-
-
-@needs_compiler
-def test_damaged_cache_entry_is_rebuilt(tmp_path, monkeypatch):
-    monkeypatch.setenv("M2XFP_CACHE_DIR", str(tmp_path))
-    inputs = {"i": np.arange(4)}
-    calls = []
-    compile_ = compiled._compile
-    monkeypatch.setattr(compiled, "_compile", lambda *a: calls.append(a) or compile_(*a))
-    for count in 1, 2:
-        run(Rebel(), inputs, engine="cxxrtl")
-        assert len(calls) == count
-        # The old file stays as it is for whom has loaded it.
-        path, = tmp_path.glob("*/unit.so")
-        path.unlink()
-        path.write_bytes(b"not a library")
-    assert {path.name for path in tmp_path.iterdir()} == {path.parent.name, "locks"}
-
-
-@needs_compiler
-def test_what_is_being_built_is_waited_for(tmp_path, monkeypatch):
-    monkeypatch.setenv("M2XFP_CACHE_DIR", str(tmp_path))
-    calls = []
-    compile_ = compiled._compile
-    monkeypatch.setattr(compiled, "_compile", lambda *a: calls.append(a) or compile_(*a))
-    components = Rebel(), Rebel()
-    with ThreadPoolExecutor() as pool:
-        assert len({*pool.map(lambda c: compiled._build(c, "cxxrtl"), components)}) == 1
-    assert len(calls) == 1
-
-
 def without_compiler(monkeypatch):
-    monkeypatch.setattr(compiled, "compiler", lambda: None)
+    monkeypatch.setattr(build, "compiler", lambda: None)
 
 
 @pytest.mark.parametrize("engine", ["verilator", "cxxrtl"])
@@ -296,10 +255,10 @@ def test_auto(monkeypatch, tmp_path, no_tools):
 
     def load(component, engine):
         loads.append(engine)
-        raise compiled.BuildError("g++: error")
+        raise build.BuildError("g++: error")
 
     monkeypatch.setattr(compiled, "load", load)
-    monkeypatch.setattr(compiled, "compiler", lambda: ["g++"])
+    monkeypatch.setattr(build, "compiler", lambda: ["g++"])
     inputs = {"i": np.arange(100) % 32}
     # Short runs and waveforms are for Amaranth's simulator, as is all without a compiler.
     sim.run(Rebel(), inputs)
@@ -308,28 +267,10 @@ def test_auto(monkeypatch, tmp_path, no_tools):
     assert not loads
     with pytest.warns(UserWarning, match=r"^g\+\+: error: running on Amaranth's simulator$"):
         sim.run(Rebel(), inputs)
-    assert loads == [compiled.fastest()]
+    assert loads == [build.fastest()]
     without_compiler(monkeypatch)
     sim.run(Rebel(), inputs)
     assert len(loads) == 1
-
-
-def test_compiler(monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda name: name if name == "clang++" else None)
-    monkeypatch.setenv("CXX", "")
-    assert compiled.compiler() == ["clang++"]
-    monkeypatch.setenv("CXX", "none")
-    assert compiled.compiler() == ["clang++"]
-    monkeypatch.setattr(shutil, "which", lambda name: name)
-    monkeypatch.setenv("CXX", "ccache g++ -g")
-    assert compiled.compiler() == ["ccache", "g++", "-g"]
-
-
-@needs_compiler
-def test_failed_build(monkeypatch):
-    monkeypatch.setattr(compiled, "_FLAGS", [*compiled._FLAGS, "-fno-such-option"])
-    with pytest.raises(sim.SimulationError, match=r"^\S+: .*error.*-fno-such-option.*$"):
-        sim.run(Rebel(), {"i": np.arange(4)}, engine="cxxrtl")
 
 
 @pytest.mark.parametrize("options, text", [
@@ -342,14 +283,3 @@ def test_wrong_option(options, text):
     with pytest.raises(ValueError) as info:
         sim.run(Rebel(), {"i": np.arange(4)}, **options)
     assert str(info.value) == text
-
-
-def test_repeated_modules_share_code():
-    def module(name, lines, *children):
-        return "\n".join([f"module {name}(clk);", *["  wire x;"] * lines,
-                          *[f"  {child} {child}{i} (" for i, child in enumerate(children)],
-                          "endmodule\n"])
-
-    leaf, tile = module("leaf", 600), module("tile", 300, *["leaf"] * 4)
-    assert compiled._shared(leaf + tile + module("unit", 9, *["tile"] * 4)) == []
-    assert compiled._shared(leaf + tile + module("unit", 9, *["tile"] * 32)) == ["tile"]

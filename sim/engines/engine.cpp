@@ -1,5 +1,6 @@
-// Runs a compiled component on arrays, as `sim.runner` does on Amaranth's simulator: both see the
-// same in every cycle and say the same of it.
+// SPDX-License-Identifier: BSD-2-Clause
+// Runs a compiled component on arrays, as `sim.engines.amaranth` does on Amaranth's simulator: both
+// see the same in every cycle and report the same errors.
 
 #include <algorithm>
 #include <vector>
@@ -10,7 +11,7 @@
 // Copies a port from words, or to words if it is an output.
 using Access = void (*)(Model &, Word *);
 
-// A stream without valid or ready is always so; no one reads what `missing` leaves alone.
+// Stands for a port that is not there: a stream without `valid` or `ready` is always valid or ready.
 static void missing(Model &, Word *) {}
 
 struct Port {
@@ -36,7 +37,7 @@ struct Job {
 
 enum Status { MORE, DONE, DEADLOCK, BROKEN, SURPLUS };
 
-struct Bench {
+struct Engine {
     Model model;
     Job &job;
     End *sources, *sinks;
@@ -44,9 +45,9 @@ struct Bench {
     std::vector<char> holding;
     uint64_t moved = 0, idle = 0, after;
 
-    Bench(End *ends, Job *job) : job(*job), sources(ends), sinks(ends + inputs.size()),
-                                 payloads(outputs.size()), held(outputs.size()),
-                                 holding(outputs.size()), after(2 * job->latency + 2) {
+    Engine(End *ends, Job *job) : job(*job), sources(ends), sinks(ends + inputs.size()),
+                                  payloads(outputs.size()), held(outputs.size()),
+                                  holding(outputs.size()), after(2 * job->latency + 2) {
         for (unsigned k = 0; k < outputs.size(); k++) {
             payloads[k].resize(outputs[k].words);
             held[k].resize(outputs[k].words);
@@ -90,7 +91,7 @@ struct Bench {
         end.done++;
     }
 
-    // Rows of ports that are no streams, one per cycle in which the component is enabled.
+    // One cycle of a component without streams: a row goes in and one comes out if it is enabled.
     Status rows() {
         uint64_t count = sinks[0].total;
         if (moved == count + job.latency) return DONE;
@@ -114,7 +115,7 @@ struct Bench {
         return MORE;
     }
 
-    // Looks at an output in a settled cycle.
+    // Checks an output in a settled cycle and takes its payload if the end is ready.
     Status take(unsigned k, bool &transferred) {
         End &end = sinks[k];
         end.valid = get(outputs[k].valid);
@@ -193,13 +194,13 @@ struct Bench {
 #define EXPORT extern "C" __attribute__((visibility("default")))
 #endif
 
-EXPORT void *start(End *ends, Job *job) { return new Bench(ends, job); }
+EXPORT void *start(End *ends, Job *job) { return new Engine(ends, job); }
 
-EXPORT int advance(void *bench, uint64_t cycles) {
-    Bench &b = *static_cast<Bench *>(bench);
+EXPORT int advance(void *engine, uint64_t cycles) {
+    Engine &e = *static_cast<Engine *>(engine);
     Status status = MORE;
-    while (cycles-- && status == MORE) status = streams ? b.cycle() : b.rows();
+    while (cycles-- && status == MORE) status = streams ? e.cycle() : e.rows();
     return status;
 }
 
-EXPORT void stop(void *bench) { delete static_cast<Bench *>(bench); }
+EXPORT void stop(void *engine) { delete static_cast<Engine *>(engine); }

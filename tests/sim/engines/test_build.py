@@ -1,0 +1,92 @@
+# amaranth: UnusedElaboratable=no
+# SPDX-License-Identifier: BSD-2-Clause
+"""Libraries are built once and kept; a build that fails is one line."""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import sim
+from sim.engines import build
+from tests.sim.engines.test_compiled import (  # fixtures among them
+    ENGINES,
+    Rebel,
+    compiled_fast,
+    needs_compiler,
+    no_tools,
+    run,
+)
+
+__all__ = ["compiled_fast", "no_tools"]
+
+
+@needs_compiler
+@pytest.mark.parametrize("engine", ENGINES)
+def test_cache(engine, monkeypatch, request):
+    inputs = {"i": np.arange(4)}
+    run(Rebel(), inputs, engine=engine)
+    request.getfixturevalue("no_tools")
+    run(Rebel(), inputs, engine=engine)
+    monkeypatch.setattr(build, "_FLAGS", [*build._FLAGS, "-DOTHER"])
+    with pytest.raises(AssertionError, match="was called"):
+        run(Rebel(), inputs, engine=engine)
+
+
+@needs_compiler
+def test_damaged_cache_entry_is_rebuilt(tmp_path, monkeypatch):
+    monkeypatch.setenv("M2XFP_CACHE_DIR", str(tmp_path))
+    inputs = {"i": np.arange(4)}
+    calls = []
+    compile_ = build._compile
+    monkeypatch.setattr(build, "_compile", lambda *a: calls.append(a) or compile_(*a))
+    for count in 1, 2:
+        run(Rebel(), inputs, engine="cxxrtl")
+        assert len(calls) == count
+        # The old file stays as it is for whom has loaded it.
+        path, = tmp_path.glob("*/unit.so")
+        path.unlink()
+        path.write_bytes(b"not a library")
+    assert {path.name for path in tmp_path.iterdir()} == {path.parent.name, "locks"}
+
+
+@needs_compiler
+def test_what_is_being_built_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("M2XFP_CACHE_DIR", str(tmp_path))
+    calls = []
+    compile_ = build._compile
+    monkeypatch.setattr(build, "_compile", lambda *a: calls.append(a) or compile_(*a))
+    components = Rebel(), Rebel()
+    with ThreadPoolExecutor() as pool:
+        assert len({*pool.map(lambda c: build.library(c, "cxxrtl"), components)}) == 1
+    assert len(calls) == 1
+
+
+def test_compiler(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: name if name == "clang++" else None)
+    monkeypatch.setenv("CXX", "")
+    assert build.compiler() == ["clang++"]
+    monkeypatch.setenv("CXX", "none")
+    assert build.compiler() == ["clang++"]
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    monkeypatch.setenv("CXX", "ccache g++ -g")
+    assert build.compiler() == ["ccache", "g++", "-g"]
+
+
+@needs_compiler
+def test_failed_build(monkeypatch):
+    monkeypatch.setattr(build, "_FLAGS", [*build._FLAGS, "-fno-such-option"])
+    with pytest.raises(sim.SimulationError, match=r"^\S+: .*error.*-fno-such-option.*$"):
+        sim.run(Rebel(), {"i": np.arange(4)}, engine="cxxrtl")
+
+
+def test_repeated_modules_share_code():
+    def module(name, lines, *children):
+        return "\n".join([f"module {name}(clk);", *["  wire x;"] * lines,
+                          *[f"  {child} {child}{i} (" for i, child in enumerate(children)],
+                          "endmodule\n"])
+
+    leaf, tile = module("leaf", 600), module("tile", 300, *["leaf"] * 4)
+    assert build._shared(leaf + tile + module("unit", 9, *["tile"] * 4)) == []
+    assert build._shared(leaf + tile + module("unit", 9, *["tile"] * 32)) == ["tile"]
