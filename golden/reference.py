@@ -1,4 +1,4 @@
-"""The golden twin of every unit, on that unit's ports.
+"""The golden reference of every unit, on that unit's ports.
 
 Each function takes a mapping of the unit's input ports to arrays with one row per transfer
 (nested mappings for structures, one more axis for arrays) and the unit's parameters, and returns
@@ -8,7 +8,7 @@ the output ports in the same form.
 import numpy as np
 
 from .accelerator.accelerator import accelerator as _accelerator
-from .accelerator.planner import MACHINES
+from .accelerator.planner import CONFIGS
 from .codec.numbers import FLOATS
 from .codec.quantized import Quantized
 from .formats.nvfp4 import nvfp4_tile, quantize_nvfp4
@@ -127,4 +127,4 @@ def mac_array(inputs, *, columns, weight_width, metadata, depth=5):
 
 
 def accelerator(inputs, *, config):
-    return _accelerator(MACHINES[config], inputs)
+    return _accelerator(CONFIGS[config], inputs)

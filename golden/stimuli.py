@@ -221,14 +221,14 @@ def mac_array(rng, count, *, columns, weight_width, metadata, depth=5):
 
 
 def accelerator(rng, count, *, config):
-    machine = planner.MACHINES[config]
-    commands = products(rng, count, machine)
+    config = planner.CONFIGS[config]
+    commands = products(rng, count, config)
     with np.errstate(over="ignore", invalid="ignore"):
-        executed = execute(machine, commands)
-    return streams(machine, commands, executed)[0]
+        executed = execute(config, commands)
+    return streams(config, commands, executed)[0]
 
 
-def products(rng, count, machine, *, largest=2**16):
+def products(rng, count, config, *, largest=2**16):
     """Commands for an accelerator, with operands for `golden.accelerator.accelerator.execute`.
 
     Sizes of all magnitudes up to ``largest`` products of elements, ragged ones and such beyond
@@ -237,7 +237,7 @@ def products(rng, count, machine, *, largest=2**16):
     commands, kept = [], None
     while len(commands) < count:
         # Evenly in the logarithm.
-        m, k, n = (int(high ** rng.random()) for high in (80, 80 * machine.columns, 200))
+        m, k, n = (int(high ** rng.random()) for high in (80, 80 * config.columns, 200))
         source, result = rng.choice(4, p=[0.35, 0.35, 0.25, 0.05]), rng.choice(
             4, p=[0.35, 0.25, 0.35, 0.05])
         if kept and rng.random() < 0.9:
@@ -247,7 +247,7 @@ def products(rng, count, machine, *, largest=2**16):
         if m * k * n > largest:
             continue
         command = {"m": m, "k": k, "n": n, "source": int(source), "result": int(result)}
-        code = planner.check(machine, *command.values(), kept)
+        code = planner.check(config, *command.values(), kept)
         if code == planner.DONE:
             command["w"] = _matrix(rng, "weight", n, k)
             if source == planner.RECORDS:
@@ -255,7 +255,7 @@ def products(rng, count, machine, *, largest=2**16):
             elif source == planner.VALUES:
                 values = groups(rng, -(-m * k // 32)).reshape(-1)[: m * k].reshape(m, k)
                 with np.errstate(over="ignore", invalid="ignore"):
-                    command["x"] = values.astype(FLOATS[machine.input])
+                    command["x"] = values.astype(FLOATS[config.input])
             kept = (m, n) if result == planner.KEEP else None
         commands.append(command)
     return commands

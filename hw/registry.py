@@ -47,7 +47,7 @@ class Unit:
 
     component: Callable
     summary: str
-    twin: Callable
+    reference: Callable
     stimuli: Callable
     parameters: dict[str, tuple] = field(default_factory=dict)
     tiles: Callable | None = None
@@ -58,27 +58,27 @@ UNITS = {
     "top1": Unit(
         component=Top1,
         summary="Lane of the largest FP4 code of a subgroup",
-        twin=reference.top1,
+        reference=reference.top1,
         stimuli=stimuli.top1,
         parameters={"lanes": (8, 2, 4, 16, 32)},
     ),
     "top1_decode": Unit(
         component=Top1Decode,
         summary="Top-1 of an activation subgroup and its refinement as a signed shift",
-        twin=reference.top1_decode,
+        reference=reference.top1_decode,
         stimuli=stimuli.top1_decode,
     ),
     "decoder": Unit(
         component=Decoder,
         summary="Group record to 32 float32 values",
-        twin=reference.decoder,
+        reference=reference.decoder,
         stimuli=stimuli.decoder,
         parameters={"kind": ("activation", "weight", "special")},
     ),
     "quantization_engine": Unit(
         component=QuantizationEngine,
         summary="32 values to an activation's group record (Elem-EM)",
-        twin=reference.quantization_engine,
+        reference=reference.quantization_engine,
         stimuli=stimuli.quantization_engine,
         parameters={"input": ("float32", "bfloat16", "float16"),
                     "rule": ("floor", "ceil", "rtn1", "rtn2"), "metadata": (True, False),
@@ -87,54 +87,54 @@ UNITS = {
     "weight_encoder": Unit(
         component=WeightEncoder,
         summary="32 values to a group record with subgroup factors (Sg-EM), serially",
-        twin=reference.weight_encoder,
+        reference=reference.weight_encoder,
         stimuli=stimuli.weight_encoder,
         parameters={"encoding": ("sg-em", "sg-threshold")},
     ),
     "pe_tile": Unit(
         component=PETile,
         summary="Refined dot product of a subgroup times the weights' factor, exact",
-        twin=reference.pe_tile,
+        reference=reference.pe_tile,
         stimuli=stimuli.pe_tile,
         parameters={"depth": (0, 1, 2), "metadata": (True, False)},
     ),
     "sg_pe_tile": Unit(
         component=SgPETile,
         summary="Dot product of a subgroup times the factors of both operands, exact",
-        twin=reference.sg_pe_tile,
+        reference=reference.sg_pe_tile,
         stimuli=stimuli.sg_pe_tile,
         parameters={"depth": (0, 1), "special": (False, True)},
     ),
     "nvfp4_quantizer": Unit(
         component=Nvfp4Quantizer,
         summary="16 float32 values to a group of NVFP4, for comparison",
-        twin=reference.nvfp4_quantizer,
+        reference=reference.nvfp4_quantizer,
         stimuli=stimuli.nvfp4_quantizer,
     ),
     "nvfp4_pe_tile": Unit(
         component=Nvfp4PETile,
         summary="Dot product of NVFP4 lanes times both block scales, exact, for comparison",
-        twin=reference.nvfp4_pe_tile,
+        reference=reference.nvfp4_pe_tile,
         stimuli=stimuli.nvfp4_pe_tile,
         parameters={"lanes": (8, 16)},
     ),
     "group_accumulator": Unit(
         component=GroupAccumulator,
         summary="Adds a scaled group sum to a float32 accumulator with one rounding",
-        twin=reference.group_accumulator,
+        reference=reference.group_accumulator,
         stimuli=stimuli.group_accumulator,
         parameters={"metadata": (True, False), "depth": (3, 8)},
     ),
     "group_mac": Unit(
         component=GroupMac,
         summary="Dot product of two group records, accumulated: one column of the array",
-        twin=reference.group_mac,
+        reference=reference.group_mac,
         stimuli=stimuli.group_mac,
     ),
     "mac_array": Unit(
         component=MacArray,
         summary="Weight-stationary array: an activation group times a tile of weights per cycle",
-        twin=reference.mac_array,
+        reference=reference.mac_array,
         stimuli=stimuli.mac_array,
         parameters={"columns": (32, 1, 4, 16), "weight_width": (1, 8),
                     "metadata": (True, False), "depth": (5, 13)},
@@ -144,7 +144,7 @@ UNITS = {
     "accelerator": Unit(
         component=Accelerator,
         summary="Matrix products of any size: array, buffers, quantization engines and control",
-        twin=reference.accelerator,
+        reference=reference.accelerator,
         stimuli=stimuli.accelerator,
         parameters={"config": tuple(CONFIGS)},
         tiles=lambda config: SUBGROUPS * CONFIGS[config].columns,

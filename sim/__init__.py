@@ -1,8 +1,8 @@
 """Runs components on arrays: ``sim.run(component, inputs) -> outputs``."""
 
-from .accelerator import Product, accelerate, machine_of
+from .accelerator import Product, accelerate, golden_config
 from .cycles import cycles, scale_sim, utilisation
 from .runner import Deadlock, ProtocolError, SimulationError, mismatches, run
 
 __all__ = ["Deadlock", "Product", "ProtocolError", "SimulationError", "accelerate", "cycles",
-           "machine_of", "mismatches", "run", "scale_sim", "utilisation"]
+           "golden_config", "mismatches", "run", "scale_sim", "utilisation"]

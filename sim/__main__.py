@@ -10,12 +10,12 @@ from golden.accelerator import planner
 from golden.command import Parser, check_plot
 from golden.models import smollm2
 from hw.accelerator.config import CONFIGS
-from hw.accelerator.planner import SIZE, Code
+from hw.accelerator.planner import SIZE, Status
 from hw.registry import UNITS, build, parameters
 from hw.tools.packing import length
 
 from . import gemm, layer, plot
-from .accelerator import machine_of
+from .accelerator import golden_config
 from .cycles import cycles, scale_sim
 from .engines.build import ENGINES, compiler, preferred
 from .lockstep import lockstep
@@ -39,7 +39,7 @@ def main(arguments=None):
     _add_common(command)
     command.set_defaults(act=_lockstep)
 
-    command = commands.add_parser("cosim", help="units against their golden twins, random stimuli")
+    command = commands.add_parser("cosim", help="units against their references, random stimuli")
     command.add_argument("units", nargs="*", metavar="UNIT", help="default: all")
     command.add_argument("--count", type=int, metavar="N",
                          help="transfers per unit (default: 500, but only a few of an array on "
@@ -166,20 +166,20 @@ def _gemm(options):
     for name, value in zip("mkn", sizes, strict=True):
         if not 1 <= value <= _LARGEST:
             raise ValueError(f"--{name} must be within 1 and {_LARGEST}, not {value}")
-    machine = planner.MACHINES[options.config]
+    chosen = planner.CONFIGS[options.config]
     source, result = _SOURCES[options.source], _RESULTS[options.result]
     # Neither is wrong on a machine that has the engine in question.
-    match planner.check(machine, *sizes, source, result, None):
+    match planner.check(chosen, *sizes, source, result, None):
         case planner.BAD_SOURCE:
             raise ValueError(f"--source must be records with config {options.config}, "
                              f"not {options.source}")
         case planner.BAD_RESULT:
             raise ValueError(f"--result must be values with config {options.config}, "
                              f"not {options.result}")
-    needed, there = gemm.memory(machine, *sizes, source, result), gemm.physical_memory()
+    needed, there = gemm.memory(chosen, *sizes, source, result), gemm.physical_memory()
     if there and needed > there / 2:
         raise ValueError(f"--m, --k and --n must be such that operands and streams fit half of "
-                         f"this machine's {there / 1e9:.0f} GB, not {m} x {k} x {n}, which takes "
+                         f"this computer's {there / 1e9:.0f} GB, not {m} x {k} x {n}, which takes "
                          f"about {needed / 1e9:,.0f} GB")
     command = gemm.random_product(*sizes, config=options.config, source=source, result=result,
                                   seed=options.seed)
@@ -191,7 +191,7 @@ def _gemm(options):
 def _layer(options):
     mlp = smollm2.load_mlp()
     commands = layer.commands(mlp, tokens=options.tokens, config=options.config)
-    kind = planner.MACHINES[options.config].input
+    kind = planner.CONFIGS[options.config].input
     print(f"SmolLM2-135M, MLP of layer {mlp.layer}: {options.tokens} tokens on config "
           f"{options.config}\n"
           f"  down takes up's result: the model multiplies by its gate in between, which this "
@@ -229,9 +229,9 @@ def _report(measured, names, title, options):
     shares = []
     for name, command, product, start, end in zip(
             names, measured.commands, measured.products, starts, measured.ends, strict=True):
-        code = Code(product.code).name
+        code = Status(product.code).name
         rows = f"{product.rows:,} rows of results" if product.rows else "result kept"
-        share = gemm.utilisation(measured.machine, [command], int(end - start))
+        share = gemm.utilisation(measured.config, [command], int(end - start))
         shares.append(f"{name}: {100 * share:.1f} %")
         cycles = f", {end - start:,} cycles" if len(names) > 1 else ""
         print(f"  {name}: {code}, {rows}, {product.mismatches} mismatches against golden{cycles}")
@@ -240,7 +240,7 @@ def _report(measured, names, title, options):
     print(f"  simulated in {measured.run_s:.2f} s, "
           f"{measured.cycles / measured.run_s:,.0f} cycles/s")
     if options.plot:
-        windows = plot.windows(measured.times, *gemm.tiles(measured.machine, measured.commands),
+        windows = plot.windows(measured.times, *gemm.tiles(measured.config, measured.commands),
                                cycles=measured.cycles, peak=measured.peak)
         plot.draw(options.plot, windows, ends=measured.ends.tolist(),
                   names=shares if len(shares) > 1 else (),
@@ -254,15 +254,15 @@ def _cycles(options):
     for name, size in sizes.items():
         if not 1 <= size <= _LARGEST:
             raise ValueError(f"--{name} must be within 1 and {_LARGEST}, not {size}")
-    machine = machine_of(options.config)
-    peak = 32 * machine.columns
+    chosen = golden_config(options.config)
+    peak = 32 * chosen.columns
     found = {
         "ideal": -(-options.m * options.k * options.n // peak),
         f"this accelerator, {options.config}": cycles(options.config, **sizes),
         **{f"SCALE-Sim, {dataflow}": count for dataflow, count
-           in scale_sim(**sizes, columns=machine.columns).items()},
+           in scale_sim(**sizes, columns=chosen.columns).items()},
     }
-    print(f"M x K x N = {options.m} x {options.k} x {options.n} on 32 x {machine.columns}")
+    print(f"M x K x N = {options.m} x {options.k} x {options.n} on 32 x {chosen.columns}")
     for name, count in found.items():
         share = options.m * options.k * options.n / (peak * count)
         print(f"  {name:<32}{count:>15,} cycles, utilisation {share:.4%}")
@@ -281,7 +281,7 @@ def _cosim(options):
         unit = UNITS[name]
         count = _count(name, chosen[name], options)
         inputs = unit.stimuli(np.random.default_rng(options.seed), count, **chosen[name])
-        expected = unit.twin(inputs, **chosen[name])
+        expected = unit.reference(inputs, **chosen[name])
         counts = {port: length(rows) for port, rows in expected.items()}
         total = sum(counts.values())
         engine = preferred(options.engine, options.vcd) if unit.hierarchical \

@@ -21,7 +21,7 @@ class Product:
     Attributes
     ----------
     code : int
-        The code with which it ended, see `hw.accelerator.planner.Code`.
+        The code with which it ended, see `hw.accelerator.planner.Status`.
     y : float32 array, shape (M, N), or None
         The product, if it left as float32.
     rows, mismatches : int
@@ -70,9 +70,9 @@ def accelerate(commands, *, config="paper", component=None, trace=False, engine=
     if component is None:
         component = Accelerator(config=config, trace=trace)
     engine = build.preferred(engine, vcd)
-    machine = machine_of(component.config)
-    executed = execute(machine, commands)
-    inputs, expected = streams(machine, commands, executed)
+    config = golden_config(component.config)
+    executed = execute(config, commands)
+    inputs, expected = streams(config, commands, executed)
     if component.trace:
         expected["o_trace"] = _trace(executed)
     options = {"patience": _patience(executed)} | options
@@ -82,18 +82,18 @@ def accelerate(commands, *, config="paper", component=None, trace=False, engine=
     wrong = {name: mismatches(outputs[name], expected[name]) for name in expected}
     if component.trace and wrong["o_trace"].any():
         raise SimulationError("o_trace has other tiles of weights than the plans")
-    return _products(machine, commands, executed, outputs, wrong)
+    return _products(config, commands, executed, outputs, wrong)
 
 
-def machine_of(config):
-    """The golden machine of a configuration, or of one by name."""
+def golden_config(config):
+    """Golden's configuration of the same sizes as the hardware's, which may be given by name."""
     config = configuration(config)
-    return planner.Machine(columns=config.columns, activations=config.activations,
+    return planner.Config(columns=config.columns, activations=config.activations,
                            rows=config.rows, weight_width=config.weight_width,
                            input=config.input)
 
 
-def _products(machine, commands, executed, outputs, wrong):
+def _products(config, commands, executed, outputs, wrong):
     """Distributes the outputs to the commands that gave them."""
     products, starts = [], {"o": 0, "o_record": 0}
     for number, (command, (code, plan, y)) in enumerate(zip(commands, executed, strict=True)):
@@ -109,7 +109,7 @@ def _products(machine, commands, executed, outputs, wrong):
         matrix = None
         if name == "o":
             rows = outputs["o"]["values"][own].view(np.float32)
-            matrix = result_matrix(machine, plan, rows, command["n"])
+            matrix = result_matrix(config, plan, rows, command["n"])
         products.append(Product(code=int(status), y=matrix, rows=count,
                                 mismatches=missed + int(wrong[name][own].sum())))
     return products

@@ -3,10 +3,10 @@
 from golden.accelerator.planner import check, interleave, plan
 from hw.accelerator.accelerator import RESULT_ENGINE_DEPTH
 from hw.accelerator.loop_nest import LoopNest
-from hw.accelerator.planner import SIZE, Code, Planner
+from hw.accelerator.planner import SIZE, Planner, Status
 from hw.units.mac_array import MacArray
 
-from .accelerator import machine_of
+from .accelerator import golden_config
 
 # In the order of `hw.accelerator.planner.Source` and `Result`.
 SOURCES = "records", "values", "kept"
@@ -69,11 +69,11 @@ def cycles(config, m, k, n, *, source="values", result="values"):
     for name, value, offered in (("source", source, SOURCES), ("result", result, RESULTS)):
         if value not in offered:
             raise ValueError(f"{name} must be one of {', '.join(offered)}, not {value!r}")
-    machine = machine_of(config)
-    code = Code(check(machine, m, k, n, SOURCES.index(source), RESULTS.index(result), (m, k)))
-    if code != Code.DONE:
+    sizes = golden_config(config)
+    code = Status(check(sizes, m, k, n, SOURCES.index(source), RESULTS.index(result), (m, k)))
+    if code != Status.DONE:
         raise ValueError(f"The command ends with code {code.value}, {code.name}, on {config}")
-    divided = plan(machine, m, k, n)
+    divided = plan(sizes, m, k, n)
 
     # Blocks come in at most two sizes.
     sizes = [len(block) for block in divided.blocks]
@@ -109,7 +109,7 @@ def _bundle(groups, tiles, rows, load):
 
 def utilisation(config, m, k, n, cycles):
     """Products of elements over those that the array could do in so many cycles."""
-    return m * k * n / (32 * machine_of(config).columns * cycles)
+    return m * k * n / (32 * golden_config(config).columns * cycles)
 
 
 def scale_sim(m, k, n, *, columns=32):

@@ -23,7 +23,7 @@ class Measured:
 
     Attributes
     ----------
-    machine : golden.accelerator.planner.Machine
+    config : golden.accelerator.planner.Config
     commands : list of dict
         As `sim.accelerator.accelerate` took them.
     products : list of sim.accelerator.Product
@@ -36,7 +36,7 @@ class Measured:
         Cycles of all streams' transfers.
     """
 
-    machine: planner.Machine
+    config: planner.Config
     commands: list
     products: list
     engine: str
@@ -48,12 +48,12 @@ class Measured:
     @property
     def peak(self):
         """Multiplications per cycle of the whole array."""
-        return 32 * self.machine.columns
+        return 32 * self.config.columns
 
     @property
     def utilisation(self):
         """Share of the array's multiplications that are the products' own."""
-        return utilisation(self.machine, self.commands, self.cycles)
+        return utilisation(self.config, self.commands, self.cycles)
 
     @property
     def ends(self):
@@ -83,28 +83,28 @@ def measure(commands, *, config, progress=None, **options):
     -------
     Measured
     """
-    machine = planner.MACHINES[config]
-    total = _outputs(machine, commands, options.get("trace", False))
+    chosen = planner.CONFIGS[config]
+    total = _outputs(chosen, commands, options.get("trace", False))
     statistics, times = {}, {}
     products = accelerate(
         commands, config=config, statistics=statistics, times=times,
         progress=progress and (lambda received: progress(received, total)), **options)
-    return Measured(machine=machine, commands=commands, products=products, times=times,
+    return Measured(config=chosen, commands=commands, products=products, times=times,
                     **statistics)
 
 
-def utilisation(machine, commands, cycles):
+def utilisation(config, commands, cycles):
     """Useful multiplications, of M, N and K as they are, over those that the array could do."""
     useful = sum(command["m"] * command["k"] * command["n"] for command in commands)
-    return useful / (32 * machine.columns * cycles)
+    return useful / (32 * config.columns * cycles)
 
 
-def tiles(machine, commands):
+def tiles(config, commands):
     """What the array does with each tile of weights, in the order of ``o_trace``.
 
     Parameters
     ----------
-    machine : Machine
+    config : Config
     commands : list of dict
         All legal.
 
@@ -116,10 +116,10 @@ def tiles(machine, commands):
     """
     rows, macs = [], []
     for command in commands:
-        plan = _plan(machine, command)
+        plan = _plan(config, command)
         tile, group = plan.weight_order()
         own = np.repeat([len(block) for block in plan.blocks], plan.tiles * plan.groups)
-        columns = np.minimum(command["n"] - tile * machine.columns, machine.columns)
+        columns = np.minimum(command["n"] - tile * config.columns, config.columns)
         elements = np.minimum(command["k"] - group * 32, 32)
         rows.append(own)
         macs.append(own * columns * elements)
@@ -146,15 +146,15 @@ def random_product(m, k, n, *, config, source, result, seed):
     command = {"m": m, "k": k, "n": n, "source": source, "result": result,
                "w": _quantized(quantize_weights, rng.standard_t(5, (n, k)).astype(np.float32))}
     if source == planner.VALUES:
-        return command | {"x": x.astype(TYPES[planner.MACHINES[config].input])}
+        return command | {"x": x.astype(TYPES[planner.CONFIGS[config].input])}
     return command | {"a": _quantized(quantize_activations, x)}
 
 
-def memory(machine, m, k, n, source, result):
+def memory(config, m, k, n, source, result):
     """Bytes that a product's operands, streams and results take together, about."""
-    plan = planner.plan(machine, m, k, n)
+    plan = planner.plan(config, m, k, n)
     weights = len(plan.blocks) * plan.groups * (
-        (plan.tiles - 1) * plan.transfers + plan.last_transfers) * machine.weight_width
+        (plan.tiles - 1) * plan.transfers + plan.last_transfers) * config.weight_width
     # Without building the order: blocks differ by one row at most.
     activations = sum(len(block) * plan.groups * (
         1 if plan.resident else -(-plan.tiles // planner.interleave(len(block))))
@@ -163,26 +163,26 @@ def memory(machine, m, k, n, source, result):
     # bytes; of the results there are the golden ones, those to expect and those received.
     return (170 * weights + (700 if source == planner.VALUES else 170) * activations
             + 12 * (m + n) * k + 24 * m * n
-            + m * plan.tiles * (24 * machine.columns if result == planner.VALUES_OUT else 200))
+            + m * plan.tiles * (24 * config.columns if result == planner.VALUES_OUT else 200))
 
 
 def physical_memory():
-    """Bytes of this machine's memory, or None where it does not say."""
+    """Bytes of this computer's memory, or None where it does not say."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return None
 
 
-def _plan(machine, command):
-    return planner.plan(machine, *(command[name] for name in "mkn"))
+def _plan(config, command):
+    return planner.plan(config, *(command[name] for name in "mkn"))
 
 
-def _outputs(machine, commands, trace):
+def _outputs(config, commands, trace):
     """Transfers on all output streams: rows of results, statuses, and tiles if traced."""
     total = len(commands)
     for command in commands:
-        plan = _plan(machine, command)
+        plan = _plan(config, command)
         if command["result"] != planner.KEEP:
             total += command["m"] * plan.tiles
         if trace:

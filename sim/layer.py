@@ -33,22 +33,22 @@ def commands(mlp, *, tokens, config):
     ValueError
         If the machine cannot keep results, or not those of so many tokens.
     """
-    machine = planner.MACHINES[config]
+    chosen = planner.CONFIGS[config]
     hidden, width = mlp.up.shape
-    if machine.columns != 32 or machine.input is None:
+    if chosen.columns != 32 or chosen.input is None:
         raise ValueError(f"--config must be one that quantizes values and keeps results, with 32 "
                          f"columns, not {config}")
     records = -(-width // 32) + -(-hidden // 32)
-    most = min(machine.rows, machine.activations // records, len(mlp.activations))
+    most = min(chosen.rows, chosen.activations // records, len(mlp.activations))
     if not most:
         raise ValueError(f"--config must be one whose activation buffer holds the {records} "
-                         f"records of a token, not {config}, which holds {machine.activations}")
+                         f"records of a token, not {config}, which holds {chosen.activations}")
     if not 1 <= tokens <= most:
         raise ValueError(f"--tokens must be within 1 and {most} with config {config}, "
                          f"not {tokens}")
     return [{"m": tokens, "k": width, "n": hidden, "source": planner.VALUES,
              "result": planner.KEEP, "w": quantize_weights(mlp.up),
-             "x": mlp.activations[:tokens].astype(TYPES[machine.input])},
+             "x": mlp.activations[:tokens].astype(TYPES[chosen.input])},
             {"m": tokens, "k": hidden, "n": width, "source": planner.KEPT,
              "result": planner.VALUES_OUT, "w": quantize_weights(mlp.down)}]
 

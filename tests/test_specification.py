@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """The specification agrees with the code: tables, examples, numbers of sections, references."""
 
 import doctest

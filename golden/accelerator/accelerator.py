@@ -9,12 +9,12 @@ from ..units.quantization_engine import quantize_activations
 from . import planner
 
 
-def weight_transfers(machine, plan, w):
+def weight_transfers(config, plan, w):
     """Weight records in the order and the transfers in which a plan takes them.
 
     Parameters
     ----------
-    machine : Machine
+    config : Config
     plan : Plan
     w : Quantized
         Weights of shape (N, K).
@@ -25,20 +25,20 @@ def weight_transfers(machine, plan, w):
         "elements", "metadata" and "scale". Records beyond N, which fill the last transfer of a
         tile, are zeros.
     """
-    places = _weight_places(machine, plan)
-    return {name: _padded(plane, plan.tiles * machine.columns)[places]
+    places = _weight_places(config, plan)
+    return {name: _padded(plane, plan.tiles * config.columns)[places]
             for name, plane in records(w).items()}
 
 
-def _weight_places(machine, plan):
+def _weight_places(config, plan):
     """Row and group of every weight record that comes in, shapes (transfers, weight_width)."""
     tile, group = plan.weight_order()
     transfers = np.where(tile == plan.tiles - 1, plan.last_transfers, plan.transfers)
     # Each transfer's tile, and its number in that.
     which = np.repeat(np.arange(len(tile)), transfers)
     index = np.arange(len(which)) - np.repeat(np.cumsum(transfers) - transfers, transfers)
-    row = (tile[which] * machine.columns + index * machine.weight_width)[:, None] \
-        + np.arange(machine.weight_width)
+    row = (tile[which] * config.columns + index * config.weight_width)[:, None] \
+        + np.arange(config.weight_width)
     return row, np.broadcast_to(group[which][:, None], row.shape)
 
 
@@ -66,11 +66,11 @@ def value_groups(plan, x):
     return padded.reshape(len(x), plan.groups, 32)[plan.activation_order()]
 
 
-def result_rows(machine, plan, y):
+def result_rows(config, plan, y):
     """Rows of results in the order in which they leave, shape (rows, columns)."""
-    padded = np.zeros((len(y), plan.tiles * machine.columns), y.dtype)
+    padded = np.zeros((len(y), plan.tiles * config.columns), y.dtype)
     padded[:, : y.shape[1]] = y
-    return padded.reshape(len(y), plan.tiles, machine.columns)[plan.result_order()]
+    return padded.reshape(len(y), plan.tiles, config.columns)[plan.result_order()]
 
 
 def result_records(plan, y):
@@ -79,12 +79,12 @@ def result_records(plan, y):
     return {name: plane[plan.result_order()] for name, plane in records(q).items()}
 
 
-def weights_of(machine, plan, transfers, n, k):
+def weights_of(config, plan, transfers, n, k):
     """The N x K weights that come in as these transfers; the inverse of `weight_transfers`."""
-    row, group = _weight_places(machine, plan)
+    row, group = _weight_places(config, plan)
     planes = {}
     for name, plane in transfers.items():
-        matrix = np.zeros((plan.tiles * machine.columns, plan.groups, *plane.shape[2:]), np.uint8)
+        matrix = np.zeros((plan.tiles * config.columns, plan.groups, *plane.shape[2:]), np.uint8)
         # Those that only fill a transfer may have anything.
         matrix[row, group] = plane
         planes[name] = matrix[:n]
@@ -107,10 +107,10 @@ def values_of(plan, groups, m):
     return x.reshape(m, -1)
 
 
-def result_matrix(machine, plan, rows, n):
+def result_matrix(config, plan, rows, n):
     """The M x N matrix that leaves as these rows; the inverse of `result_rows`."""
     row, tile = plan.result_order()
-    y = np.zeros((plan.blocks[-1].stop, plan.tiles, machine.columns), rows.dtype)
+    y = np.zeros((plan.blocks[-1].stop, plan.tiles, config.columns), rows.dtype)
     y[row, tile] = rows
     return y.reshape(len(y), -1)[:, :n]
 
@@ -122,12 +122,12 @@ def records(q):
             "scale": q.scales}
 
 
-def execute(machine, commands):
+def execute(config, commands):
     """What the accelerator does with commands.
 
     Parameters
     ----------
-    machine : Machine
+    config : Config
     commands : list of dict
         Each with the fields "m", "k", "n", "source" and "result" and, if it is legal, its
         operands: "w", Quantized weights, and, unless the source is KEPT, "a", Quantized
@@ -142,20 +142,20 @@ def execute(machine, commands):
     kept = None
     results = []
     for command in commands:
-        code = _code(machine, command, kept)
+        code = _code(config, command, kept)
         if code != planner.DONE:
             results.append((code, None, None))
             continue
-        plan, y, kept = _product(machine, command, kept)
+        plan, y, kept = _product(config, command, kept)
         results.append((code, plan, y))
     return results
 
 
-def _code(machine, command, kept):
-    return planner.check(machine, *(command[name] for name in _FIELDS), kept and kept.shape)
+def _code(config, command, kept):
+    return planner.check(config, *(command[name] for name in _FIELDS), kept and kept.shape)
 
 
-def _product(machine, command, kept):
+def _product(config, command, kept):
     """Plan and product of a legal command, and what it keeps."""
     if command["source"] == planner.KEPT:
         a = kept
@@ -168,19 +168,19 @@ def _product(machine, command, kept):
     check_quantized(command["w"], "w", "weight", "sg-em")
     y = matmul(a, command["w"])
     keeps = command["result"] == planner.KEEP
-    return (planner.plan(machine, *(command[name] for name in "mkn")), y,
+    return (planner.plan(config, *(command[name] for name in "mkn")), y,
             quantize_activations(y) if keeps else None)
 
 
 _FIELDS = ("m", "k", "n", "source", "result")
 
 
-def streams(machine, commands, executed):
+def streams(config, commands, executed):
     """The accelerator's input streams for commands, and its output streams.
 
     Parameters
     ----------
-    machine : Machine
+    config : Config
     commands : list of dict
         As of `execute`.
     executed : list of tuple
@@ -191,13 +191,13 @@ def streams(machine, commands, executed):
     inputs, outputs : dict of str to array or dict
         By port, one row per transfer.
     """
-    inputs, outputs = _empty(machine)
+    inputs, outputs = _empty(config)
     for command, (code, plan, y) in zip(commands, executed, strict=True):
         inputs["i_command"].append({name: np.array([command[name]]) for name in _FIELDS})
         outputs["o_status"].append(np.array([code], np.uint8))
         if code != planner.DONE:
             continue
-        inputs["i_weight"].append(weight_transfers(machine, plan, command["w"]))
+        inputs["i_weight"].append(weight_transfers(config, plan, command["w"]))
         if command["source"] == planner.RECORDS:
             inputs["i_activation"].append(activation_records(plan, command["a"]))
         elif command["source"] == planner.VALUES:
@@ -205,7 +205,7 @@ def streams(machine, commands, executed):
             inputs["i_value"].append(groups.view(f"u{groups.itemsize}"))
         lasts = np.arange(len(y) * plan.tiles) == len(y) * plan.tiles - 1
         if command["result"] == planner.VALUES_OUT:
-            rows = result_rows(machine, plan, y).view(np.uint32)
+            rows = result_rows(config, plan, y).view(np.uint32)
             outputs["o"].append({"values": rows, "last": lasts.astype(np.uint8)})
         elif command["result"] == planner.RECORDS_OUT:
             outputs["o_record"].append({"record": result_records(plan, y),
@@ -214,12 +214,12 @@ def streams(machine, commands, executed):
             {name: _joined(parts) for name, parts in outputs.items()})
 
 
-def accelerator(machine, inputs):
+def accelerator(config, inputs):
     """What leaves an accelerator for all that comes in; the inverse and again of `streams`.
 
     Parameters
     ----------
-    machine : Machine
+    config : Config
     inputs : dict of str to array or dict
         As `streams` gives them.
 
@@ -239,26 +239,26 @@ def accelerator(machine, inputs):
     commands, executed = [], []
     for fields in zip(*(inputs["i_command"][name].tolist() for name in _FIELDS), strict=True):
         command = dict(zip(_FIELDS, fields, strict=True))
-        code, plan, y = _code(machine, command, kept), None, None
+        code, plan, y = _code(config, command, kept), None, None
         if code == planner.DONE:
             m, k, n = fields[:3]
-            plan = planner.plan(machine, m, k, n)
-            count = len(_weight_places(machine, plan)[0])
-            command["w"] = weights_of(machine, plan, take("i_weight", count), n, k)
+            plan = planner.plan(config, m, k, n)
+            count = len(_weight_places(config, plan)[0])
+            command["w"] = weights_of(config, plan, take("i_weight", count), n, k)
             count = len(plan.activation_order()[0])
             if command["source"] == planner.RECORDS:
                 command["a"] = activations_of(plan, take("i_activation", count), m, k)
             elif command["source"] == planner.VALUES:
-                dtype = FLOATS[machine.input]
+                dtype = FLOATS[config.input]
                 groups = take("i_value", count).view(dtype)
                 command["x"] = values_of(plan, groups, m)[:, :k]
-            _, y, kept = _product(machine, command, kept)
+            _, y, kept = _product(config, command, kept)
         commands.append(command)
         executed.append((code, plan, y))
-    return streams(machine, commands, executed)[1]
+    return streams(config, commands, executed)[1]
 
 
-def _empty(machine):
+def _empty(config):
     """Streams without any transfer, in which those of commands are put."""
     def of_records(*axes):
         return {"elements": np.zeros((0, *axes, 32), np.uint8),
@@ -267,15 +267,15 @@ def _empty(machine):
 
     inputs = {
         "i_command": [{name: np.zeros(0, np.int64) for name in _FIELDS}],
-        "i_weight": [of_records(machine.weight_width)],
+        "i_weight": [of_records(config.weight_width)],
         "i_activation": [of_records()],
     }
-    if machine.input is not None:
-        size = np.dtype(FLOATS[machine.input]).itemsize
+    if config.input is not None:
+        size = np.dtype(FLOATS[config.input]).itemsize
         inputs["i_value"] = [np.zeros((0, 32), f"u{size}")]
     flags = np.zeros(0, np.uint8)
-    outputs = {"o": [{"values": np.zeros((0, machine.columns), np.uint32), "last": flags}]}
-    if machine.columns == 32:
+    outputs = {"o": [{"values": np.zeros((0, config.columns), np.uint32), "last": flags}]}
+    if config.columns == 32:
         outputs["o_record"] = [{"record": of_records(), "last": flags}]
     return inputs, outputs | {"o_status": [flags]}
 

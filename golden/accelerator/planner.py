@@ -6,11 +6,11 @@ import numpy as np
 
 SOURCES = RECORDS, VALUES, KEPT = range(3)
 RESULTS = VALUES_OUT, RECORDS_OUT, KEEP = range(3)
-CODES = DONE, BAD_SIZE, BAD_SOURCE, BAD_RESULT, NOT_KEPT, TOO_LARGE = range(6)
+STATUSES = DONE, BAD_SIZE, BAD_SOURCE, BAD_RESULT, NOT_KEPT, TOO_LARGE = range(6)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
+class Config:
     """The sizes of an accelerator that decide how it divides a product.
 
     Attributes
@@ -34,11 +34,11 @@ class Machine:
     input: str | None = "float32"
 
 
-MACHINES = {
-    "paper": Machine(activations=8192, rows=288),
-    "decode": Machine(activations=2048, rows=64, weight_width=8, input="bfloat16"),
-    "lite": Machine(columns=4, activations=1024, rows=256),
-    "tiny": Machine(activations=64, rows=16, weight_width=4),
+CONFIGS = {
+    "paper": Config(activations=8192, rows=288),
+    "decode": Config(activations=2048, rows=64, weight_width=8, input="bfloat16"),
+    "lite": Config(columns=4, activations=1024, rows=256),
+    "tiny": Config(activations=64, rows=16, weight_width=4),
 }
 
 
@@ -111,12 +111,12 @@ def interleave(rows):
     return 1 if rows >= 8 else 2 if rows >= 4 else 4 if rows >= 2 else 8
 
 
-def plan(machine, m, k, n):
-    """Divides an M x K by K x N product for a machine.
+def plan(config, m, k, n):
+    """Divides an M x K by K x N product for a config.
 
     Parameters
     ----------
-    machine : Machine
+    config : Config
     m, k, n : int
         At least 1.
 
@@ -124,26 +124,26 @@ def plan(machine, m, k, n):
     -------
     Plan
     """
-    groups, tiles = -(-k // 32), -(-n // machine.columns)
-    fit = machine.activations // groups
-    transfers = machine.columns // machine.weight_width
+    groups, tiles = -(-k // 32), -(-n // config.columns)
+    fit = config.activations // groups
+    transfers = config.columns // config.weight_width
     resident = m <= fit or fit >= transfers
-    limit = min(fit, machine.rows) if resident else machine.rows
+    limit = min(fit, config.rows) if resident else config.rows
     count = -(-m // limit)
     rows, larger = divmod(m, count)
     starts = np.cumsum([0] + [rows + (i < larger) for i in range(count)]).tolist()
-    last = n - machine.columns * (tiles - 1)
+    last = n - config.columns * (tiles - 1)
     return Plan(blocks=[range(a, b) for a, b in zip(starts, starts[1:], strict=False)],
                 groups=groups, tiles=tiles, resident=resident, transfers=transfers,
-                last_transfers=-(-last // machine.weight_width))
+                last_transfers=-(-last // config.weight_width))
 
 
-def check(machine, m, k, n, source, result, kept):
+def check(config, m, k, n, source, result, kept):
     """The code with which a command ends.
 
     Parameters
     ----------
-    machine : Machine
+    config : Config
     m, k, n, source, result : int
         Fields of the command.
     kept : tuple of int or None
@@ -152,12 +152,12 @@ def check(machine, m, k, n, source, result, kept):
     Returns
     -------
     int
-        One of `CODES`.
+        One of `STATUSES`.
     """
-    quantizes = machine.columns == 32
+    quantizes = config.columns == 32
     if not (m and k and n):
         return BAD_SIZE
-    if source not in SOURCES or source == VALUES and machine.input is None \
+    if source not in SOURCES or source == VALUES and config.input is None \
             or source == KEPT and not quantizes:
         return BAD_SOURCE
     if result not in RESULTS or result != VALUES_OUT and not quantizes:
@@ -165,6 +165,6 @@ def check(machine, m, k, n, source, result, kept):
     if source == KEPT and kept != (m, k):
         return NOT_KEPT
     together = -(-k // 32) + -(-n // 32)
-    if result == KEEP and (m > machine.rows or m * together > machine.activations):
+    if result == KEEP and (m > config.rows or m * together > config.activations):
         return TOO_LARGE
     return DONE

@@ -11,7 +11,7 @@ from .activation_feeder import ActivationFeeder
 from .config import configuration
 from .loop_nest import LoopNest
 from .partial_sums import PartialSums, result_layout
-from .planner import Code, Command, Planner, Result, Source, plan_layout
+from .planner import Command, Planner, Result, Source, Status, plan_layout
 from .weight_feeder import WeightFeeder
 
 ResultRecord = data.StructLayout({"record": Record, "last": 1})
@@ -69,7 +69,7 @@ class Accelerator(wiring.Component):
         that the tile does not have are zero.
     o_record : Out(stream.Signature(ResultRecord))
         Result RECORDS: the same rows as group records. Only with 32 columns.
-    o_status : Out(stream.Signature(Code))
+    o_status : Out(stream.Signature(Status))
     o_trace : Out(stream.Signature(range(config.rows + 1), always_ready=True))
         Rows of activations that have gone through a tile, as the last of them enters the array.
         Only with ``trace``.
@@ -89,7 +89,7 @@ class Accelerator(wiring.Component):
         members = {
             "i_command": In(stream.Signature(Command)),
             **data_streams(self.config),
-            "o_status": Out(stream.Signature(Code)),
+            "o_status": Out(stream.Signature(Status)),
         }
         if trace:
             members["o_trace"] = Out(stream.Signature(range(self.config.rows + 1),
@@ -127,7 +127,7 @@ class Accelerator(wiring.Component):
         ]
         with m.FSM():
             with m.State("PLAN"):
-                with m.If(plan.o.valid & (command.code == Code.DONE)):
+                with m.If(plan.o.valid & (command.code == Status.DONE)):
                     m.d.comb += activations.i_plan.valid.eq(1)
                     m.next = "RUN"
                 with m.Elif(plan.o.valid):

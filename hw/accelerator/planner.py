@@ -35,7 +35,7 @@ class Result(Enum, shape=2):
     """It is quantized and stays as the next command's activations."""
 
 
-class Code(Enum, shape=3):
+class Status(Enum, shape=3):
     """How a command ended."""
 
     DONE = 0
@@ -58,7 +58,7 @@ Command = data.StructLayout({"m": SIZE, "k": SIZE, "n": SIZE, "source": 2, "resu
 def plan_layout(config):
     """Payload of a plan: how a command runs on the machine."""
     return data.StructLayout({
-        "code": Code,
+        "code": Status,
         "source": Source,
         "result": Result,
         # Groups along K; tiles, which have as many weight records as the array has columns.
@@ -91,7 +91,7 @@ class Planner(wiring.Component):
     -------
     i : In(stream.Signature(Command))
     o : Out(stream.Signature(plan_layout(config)))
-        A command that cannot run gives a plan that says why; the first of `Code` that holds.
+        A command that cannot run gives a plan that says why; the first of `Status` that holds.
     """
 
     # Taken, four quotients of a bit per cycle each with a cycle to begin, given.
@@ -157,22 +157,22 @@ class Planner(wiring.Component):
             limit.eq(Mux(fits & (quotient < config.rows), quotient, config.rows)),
         ]
 
-        code = Signal(Code)
+        code = Signal(Status)
         with m.If((command.m == 0) | (command.k == 0) | (command.n == 0)):
-            m.d.comb += code.eq(Code.BAD_SIZE)
+            m.d.comb += code.eq(Status.BAD_SIZE)
         with m.Elif((command.source > Source.KEPT.value)
                     | (command.source == Source.VALUES.value) & (config.input is None)
                     | (command.source == Source.KEPT.value) & (not config.quantizes)):
-            m.d.comb += code.eq(Code.BAD_SOURCE)
+            m.d.comb += code.eq(Status.BAD_SOURCE)
         with m.Elif((command.result > Result.KEEP.value)
                     | (command.result != Result.VALUES.value) & (not config.quantizes)):
-            m.d.comb += code.eq(Code.BAD_RESULT)
+            m.d.comb += code.eq(Status.BAD_RESULT)
         with m.Elif((command.source == Source.KEPT.value)
                     & ~(kept & (kept_m == command.m) & (kept_n == command.k))):
-            m.d.comb += code.eq(Code.NOT_KEPT)
+            m.d.comb += code.eq(Status.NOT_KEPT)
         with m.Elif((command.result == Result.KEEP.value)
                     & ((command.m > room) | (command.m > config.rows))):
-            m.d.comb += code.eq(Code.TOO_LARGE)
+            m.d.comb += code.eq(Status.TOO_LARGE)
 
         last_columns = Signal(range(config.columns + 1))
         spare = command.n[: (config.columns - 1).bit_length()]
@@ -234,7 +234,7 @@ class Planner(wiring.Component):
             with m.State("PLAN"):
                 m.d.comb += self.o.valid.eq(1)
                 with m.If(self.o.ready):
-                    with m.If(code == Code.DONE):
+                    with m.If(code == Status.DONE):
                         m.d.sync += [
                             kept.eq(command.result == Result.KEEP.value),
                             kept_m.eq(command.m),

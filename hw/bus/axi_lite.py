@@ -4,7 +4,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.enum import Enum
 from amaranth.lib.wiring import In, Out
 
-from ..accelerator.planner import SIZE, Code, Command, Result, Source
+from ..accelerator.planner import SIZE, Command, Result, Source, Status
 from ..lib.stream_queue import StreamQueue
 from ..lib.stream_register import StreamRegister
 from .register_map import WIDTH, Field, Register, RegisterMap
@@ -138,7 +138,7 @@ def register_map(config):
              Field(name="waiting", lsb=16, width=8,
                    description="Commands that have ended and whose result was not popped")),
         word("RESULT", 0x34, "ro",
-             Field(name="code", lsb=0, width=3, values=Code,
+             Field(name="code", lsb=0, width=3, values=Status,
                    description="How the oldest of those that wait ended, 0 if none does"),
              Field(name="valid", lsb=31, width=1, description="Whether one waits")),
         word("POP", 0x38, "wo",
@@ -182,7 +182,7 @@ class CommandRegisters(wiring.Component):
     o_b : Out(stream.Signature(ResponseChannel))
     o_r : Out(stream.Signature(ReadChannel))
     o_command : Out(stream.Signature(Command))
-    i_status : In(stream.Signature(Code))
+    i_status : In(stream.Signature(Status))
         Taken only for commands that have left, in their order.
     """
 
@@ -193,7 +193,7 @@ class CommandRegisters(wiring.Component):
         self.registers = register_map(config)
         super().__init__(CHANNELS | {
             "o_command": Out(stream.Signature(Command)),
-            "i_status": In(stream.Signature(Code)),
+            "i_status": In(stream.Signature(Status)),
         })
 
     def elaborate(self, platform):
@@ -214,7 +214,7 @@ class CommandRegisters(wiring.Component):
         # A command has its place in both queues from its write to its result's being popped, so
         # neither is ever full when it is given something.
         m.submodules.commands = commands = StreamQueue(Command, depth=QUEUE)
-        m.submodules.results = results = StreamQueue(Code, depth=QUEUE)
+        m.submodules.results = results = StreamQueue(Status, depth=QUEUE)
         wiring.connect(m, commands.o, wiring.flipped(self.o_command))
         running = Signal(range(QUEUE + 1))
         taken = Signal(range(QUEUE + 1))

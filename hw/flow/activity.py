@@ -34,7 +34,7 @@ _CLOCKED, _UNCLOCKED = 64, 576
 
 
 def traffic(name, settings=(), kind="real"):
-    """Traffic for a unit, at full speed, with what the golden twin makes of it.
+    """Traffic for a unit, at full speed, with what the golden reference makes of it.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def traffic(name, settings=(), kind="real"):
             + stretch * np.arange(LANES)[:, None]
         rows = _map(lambda array: np.take(array, index.reshape(-1), axis=0, mode="wrap"), rows)
         each = dict.fromkeys(rows, index.shape[1])
-    outputs = UNITS[name].twin(rows, **chosen)
+    outputs = UNITS[name].reference(rows, **chosen)
     return Traffic(inputs=_bits(component, rows, each),
                    outputs=_bits(component, outputs, dict.fromkeys(outputs)),
                    latency=component.latency, settle=settle, cycles=cycles)

@@ -74,7 +74,7 @@ def test_twin(name, parameters, stalls):
         rows //= 4
     # With and without stalls the stimuli differ.
     inputs = unit.stimuli(np.random.default_rng(int(10 * stalls)), rows, **parameters)
-    check(build(name, parameters), inputs, unit.twin(inputs, **parameters), stalls=stalls,
+    check(build(name, parameters), inputs, unit.reference(inputs, **parameters), stalls=stalls,
           outputs=rows)
 
 

@@ -24,8 +24,8 @@ SHAPES = [
 
 def measured(component, m, k, n, source, result):
     """Cycles of a command in RTL; its operands are anything."""
-    machine = sim.machine_of(component.config)
-    plan = planner.plan(machine, m, k, n)
+    config = sim.golden_config(component.config)
+    plan = planner.plan(config, m, k, n)
     tile, _ = plan.weight_order()
     weights = np.where(tile == plan.tiles - 1, plan.last_transfers, plan.transfers).sum()
     arriving = len(plan.activation_order()[0])
@@ -44,7 +44,7 @@ def measured(component, m, k, n, source, result):
     sim.run(component, {
         "i_command": {"m": [m], "k": [k], "n": [n], "source": [SOURCES[source]],
                       "result": [RESULTS[result]]},
-        "i_weight": records(weights, machine.weight_width),
+        "i_weight": records(weights, config.weight_width),
         "i_activation": records(arriving if source == "records" else 0),
         "i_value": rng.integers(0, 1 << 16, (arriving if source == "values" else 0, 32)),
     }, outputs=outputs, engine=fastest(), patience=10_000, statistics=statistics)
@@ -56,13 +56,13 @@ needs_compiler = pytest.mark.skipif(not compiler(), reason="no C++ compiler to s
 
 @needs_compiler
 @pytest.mark.long
-@pytest.mark.parametrize("config", planner.MACHINES)
+@pytest.mark.parametrize("config", planner.CONFIGS)
 def test_closed_form_is_exact(config):
     component = Accelerator(config=config)
     for i, (m, k, n) in enumerate(SHAPES):
         source = "records" if i % 2 else "values"
         for result in ("values", "records", "keep"):
-            code = planner.check(sim.machine_of(config), m, k, n, SOURCES[source],
+            code = planner.check(sim.golden_config(config), m, k, n, SOURCES[source],
                                  RESULTS[result], None)
             if code == planner.DONE:
                 assert (measured(component, m, k, n, source, result)

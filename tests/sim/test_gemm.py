@@ -84,7 +84,7 @@ def test_gemm_counts_mismatches(monkeypatch, capsys):
      "--plot must lie in a folder that exists, not /no/such/folder"),
     (["--vcd", "/no/such/folder/a.vcd"], "--vcd must lie in a folder that exists"),
     (["--m", "1000000", "--k", "1000000", "--n", "1000000"],
-     r"must be such that .* fit half of this machine's \d+ GB, not 1000000 x 1000000 x 1000000"),
+     r"must be such that .* fit half of this computer's \d+ GB, not 1000000 x 1000000 x 1000000"),
 ])
 def test_errors_of_gemm_are_one_line(arguments, text, capsys):
     if "fit half" in text and gemm.physical_memory() is None:
@@ -131,23 +131,23 @@ def test_plot_as_svg(tmp_path):
 
 
 def test_utilisation():
-    machine = planner.MACHINES["paper"]
+    config = planner.CONFIGS["paper"]
     commands = [{"m": 2, "k": 33, "n": 31}, {"m": 1, "k": 1, "n": 2}]
-    assert gemm.utilisation(machine, commands, 4) == (2 * 33 * 31 + 2) / (32 * 32 * 4)
+    assert gemm.utilisation(config, commands, 4) == (2 * 33 * 31 + 2) / (32 * 32 * 4)
 
 
-@pytest.mark.parametrize("config", planner.MACHINES)
+@pytest.mark.parametrize("config", planner.CONFIGS)
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 33, 70), (3, 40, 300), (17, 64, 33),
                                    (300, 3000, 65)])
 def test_tiles_make_up_the_product(config, sizes):
     m, k, n = sizes
-    machine = planner.MACHINES[config]
+    config = planner.CONFIGS[config]
     one = {"m": m, "k": k, "n": n}
-    rows, macs = gemm.tiles(machine, [one])
+    rows, macs = gemm.tiles(config, [one])
     assert macs.sum() == m * k * n
-    assert (macs <= rows * 32 * machine.columns).all() and (macs > 0).all()
-    assert rows.sum() == m * -(-k // 32) * -(-n // machine.columns)
-    both = gemm.tiles(machine, [one, {"m": 1, "k": 1, "n": 1}])
+    assert (macs <= rows * 32 * config.columns).all() and (macs > 0).all()
+    assert rows.sum() == m * -(-k // 32) * -(-n // config.columns)
+    both = gemm.tiles(config, [one, {"m": 1, "k": 1, "n": 1}])
     assert both[1].tolist() == [*macs, 1]
 
 
@@ -160,7 +160,7 @@ def test_tiles_are_those_of_the_trace():
     measured = gemm.measure([one], config="lite", trace=True,
                             progress=lambda *counts: seen.append(counts))
     assert measured.mismatches == 0
-    rows, _ = gemm.tiles(measured.machine, [one])
+    rows, _ = gemm.tiles(measured.config, [one])
     assert rows.tolist() == [150] * 12
     ends = measured.times["o_trace"].astype(int)
     assert np.diff(ends).tolist() == rows[1:].tolist()

@@ -3,12 +3,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from golden.accelerator.planner import MACHINES, Machine, interleave, plan
+from golden.accelerator.planner import CONFIGS, Config, interleave, plan
 
 SHAPES = [(1, 1, 1), (1, 32, 32), (1, 70, 300), (3, 33, 5), (7, 2100, 40), (8, 100, 33),
           (15, 64, 9), (17, 400, 70), (40, 64, 64), (65, 2048, 40), (100, 2100, 3), (301, 40, 33)]
-MACHINE = {"tiny": MACHINES["tiny"], "lite": MACHINES["lite"],
-           "narrow": Machine(columns=8, activations=64, rows=16, weight_width=8)}
+SIZES = {"tiny": CONFIGS["tiny"], "lite": CONFIGS["lite"],
+         "narrow": Config(columns=8, activations=64, rows=16, weight_width=8)}
 
 
 def products(division):
@@ -21,16 +21,16 @@ def products(division):
                         yield row, group, tile
 
 
-@pytest.mark.parametrize("machine", MACHINE)
+@pytest.mark.parametrize("name", SIZES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_everything_once_and_in_order(machine, shape):
+def test_everything_once_and_in_order(name, shape):
     m, k, n = shape
-    machine = MACHINE[machine]
-    division = plan(machine, m, k, n)
+    config = SIZES[name]
+    division = plan(config, m, k, n)
     order = [*products(division)]
     assert Counter(order) == Counter(
         (row, group, tile) for row in range(m) for group in range(-(-k // 32))
-        for tile in range(-(-n // machine.columns)))
+        for tile in range(-(-n // config.columns)))
 
     # Groups ascend for every sum, and what is not the bundle's only sums lies eight apart.
     last = {}
@@ -58,23 +58,23 @@ def test_everything_once_and_in_order(machine, shape):
     assert [*zip(*(part.tolist() for part in division.activation_order()), strict=True)] == arrivals
 
 
-@pytest.mark.parametrize("machine", MACHINE)
-def test_blocks_fit(machine):
-    machine = MACHINE[machine]
+@pytest.mark.parametrize("name", SIZES)
+def test_blocks_fit(name):
+    config = SIZES[name]
     rng = np.random.default_rng(0)
     for _ in range(300):
         m, k, n = (int(2 ** (bits * rng.random())) for bits in (11, 18, 8))
-        division = plan(machine, m, k, n)
+        division = plan(config, m, k, n)
         sizes = [len(block) for block in division.blocks]
         assert division.blocks[0].start == 0 and sum(sizes) == m
         assert max(sizes) - min(sizes) <= 1 and min(sizes) > 0
-        assert max(sizes) <= machine.rows
+        assert max(sizes) <= config.rows
         bundles = division.bundles(max(sizes))
-        assert max(map(len, bundles)) * max(sizes) <= machine.rows
+        assert max(map(len, bundles)) * max(sizes) <= config.rows
         if division.resident:
-            assert max(sizes) * division.groups <= machine.activations
+            assert max(sizes) * division.groups <= config.activations
         # Weights come more often than the rows ask for only if the activations then stay.
-        assert len(sizes) == -(-m // machine.rows) or division.resident
+        assert len(sizes) == -(-m // config.rows) or division.resident
 
 
 @pytest.mark.parametrize("rows", range(1, 20))

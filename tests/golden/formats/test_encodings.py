@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from golden import Quantized, dequantize, matmul, quantize_activations, quantize_weights
 from golden.accelerator.accelerator import execute
-from golden.accelerator.planner import MACHINES
+from golden.accelerator.planner import CONFIGS
 from golden.codec import blocked, kernel
 from golden.formats import encodings
 from golden.units import decoder, group_mac
@@ -355,4 +355,4 @@ def test_hardware_reads_elem_em_alone():
     command = {"m": 2, "k": 32, "n": 2, "source": 0, "result": 0, "w": quantize_weights(x),
                "a": quantize_activations(x, encoding="sg-threshold")}
     with pytest.raises(ValueError, match="^a must be of encoding 'elem-em', not 'sg-em'$"):
-        execute(MACHINES["paper"], [command])
+        execute(CONFIGS["paper"], [command])

@@ -9,7 +9,7 @@ import pytest
 
 from golden import Quantized, dequantize, matmul, quantize_activations, quantize_weights
 from golden.accelerator.accelerator import execute
-from golden.accelerator.planner import MACHINES
+from golden.accelerator.planner import CONFIGS
 from golden.codec import blocked, kernel
 from golden.formats import sg_special
 from golden.units import decoder, group_mac
@@ -292,4 +292,4 @@ def test_hardware_reads_sg_em_weights_alone():
     command = {"m": 2, "k": 32, "n": 2, "source": 0, "result": 0, "a": quantize_activations(x),
                "w": quantize_weights(x, encoding="sg-special")}
     with pytest.raises(ValueError, match="^w must be of encoding 'sg-em', not 'sg-special'$"):
-        execute(MACHINES["paper"], [command])
+        execute(CONFIGS["paper"], [command])

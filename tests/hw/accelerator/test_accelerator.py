@@ -75,9 +75,9 @@ def with_scales(q, scales):
 @pytest.mark.long
 def test_tiny_against_golden():
     component = Accelerator(config="tiny")
-    machine = sim.machine_of("tiny")
+    config = sim.golden_config("tiny")
     for seed, stalls in ((0, 0.0), (1, 0.3), (2, 0.8)):
-        commands = stimuli.products(np.random.default_rng(seed), 60, machine)
+        commands = stimuli.products(np.random.default_rng(seed), 60, config)
         products = run(commands, component, stalls=stalls, seed=seed)
         assert {product.code for product in products} >= {planner.DONE, planner.NOT_KEPT}
         assert sum(product.rows for product in products) > 200
@@ -86,7 +86,7 @@ def test_tiny_against_golden():
     # Whatever fills up the last transfer of a ragged tile is ignored.
     commands = [command(2, 40, 33, w=normal(np.random.default_rng(4), "weight", 33, 40),
                         a=normal(np.random.default_rng(5), "activation", 2, 40))]
-    inputs, outputs = streams(machine, commands, execute(machine, commands))
+    inputs, outputs = streams(config, commands, execute(config, commands))
     filling = inputs["i_weight"]["scale"] == 0
     assert filling.sum() == 2 * 3
     inputs["i_weight"]["scale"][filling] = 255
@@ -101,7 +101,7 @@ def test_lite_against_golden(stalls):
     # Without a compiler fewer, at some sixty cycles per second.
     count = 60 if compiler() else 4
     commands = stimuli.products(np.random.default_rng(int(10 * stalls)), count,
-                                sim.machine_of("lite"))
+                                sim.golden_config("lite"))
     run(commands, Accelerator(config="lite"), stalls=stalls)
 
 
@@ -131,10 +131,10 @@ def test_own_configuration_without_engine():
 def test_reset_in_flight():
     """After a reset the machine has forgotten command and operands, and works as if new."""
     rng = np.random.default_rng(3)
-    machine = sim.machine_of("lite")
+    config = sim.golden_config("lite")
     commands = [command(4, 64, 6, a=normal(rng, "activation", 4, 64),
                         w=normal(rng, "weight", 6, 64))]
-    inputs, outputs = streams(machine, commands, execute(machine, commands))
+    inputs, outputs = streams(config, commands, execute(config, commands))
     component = Accelerator(config="lite")
     rows = {name: to_integers(to_bits(
         component.signature.members[name].signature.members["payload"].shape, values, name))
@@ -183,10 +183,10 @@ def test_mismatch_is_counted(monkeypatch):
     given = command(1, 32, 2, a=normal(rng, "activation", 1, 32), w=w)
     original = execute
 
-    def other(machine, commands):
+    def other(config, commands):
         changed = Quantized(kind=w.kind, shape=w.shape, elements=w.elements ^ 8,
                             metadata=w.metadata, scales=w.scales)
-        return original(machine, [{**commands[0], "w": changed}])
+        return original(config, [{**commands[0], "w": changed}])
 
     monkeypatch.setattr("sim.accelerator.execute", other)
     (product,) = sim.accelerate([given], config="lite", engine="amaranth")
@@ -200,7 +200,7 @@ def test_large_machines_against_golden(config):
     """Commands of all kinds, and one product for which there are several blocks."""
     component = Accelerator(config=config)
     rng = np.random.default_rng(5)
-    commands = stimuli.products(rng, 150, sim.machine_of(config))
+    commands = stimuli.products(rng, 150, sim.golden_config(config))
     run(commands, component, stalls=0.3)
     large = command(300, 1024, 70, a=normal(rng, "activation", 300, 1024),
                     w=normal(rng, "weight", 70, 1024))

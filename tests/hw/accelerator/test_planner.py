@@ -5,10 +5,10 @@ import pytest
 import sim
 from golden.accelerator import planner
 from hw.accelerator.config import CONFIGS, Config
-from hw.accelerator.planner import SIZE, Code, Planner, Result, Source, plan_layout
+from hw.accelerator.planner import SIZE, Planner, Result, Source, Status, plan_layout
 
 
-def commands(rng, count, machine):
+def commands(rng, count, config):
     """Sizes of all magnitudes, limits of the machine, and chains."""
     def sizes():
         exact = np.minimum(2 ** rng.integers(0, SIZE + 1, count), (1 << SIZE) - 1)
@@ -18,7 +18,7 @@ def commands(rng, count, machine):
     # As many rows as just fit, or one more.
     near = rng.random(count) < 0.3
     k = np.where(near, 32 * rng.integers(1, 40, count), k)
-    m = np.where(near, machine.activations // np.maximum(k // 32, 1) + rng.integers(0, 2, count), m)
+    m = np.where(near, config.activations // np.maximum(k // 32, 1) + rng.integers(0, 2, count), m)
     source, result = rng.integers(0, 4, count), rng.integers(0, 4, count)
     for i in range(1, count):
         if rng.random() < 0.5:
@@ -36,30 +36,30 @@ def commands(rng, count, machine):
     "tiny", "lite", *(pytest.param(config, marks=pytest.mark.long)
                       for config in ("paper", "decode"))])
 def test_golden(config):
-    machine = planner.MACHINES[config]
-    given = commands(np.random.default_rng(0), 60, machine)
+    chosen = planner.CONFIGS[config]
+    given = commands(np.random.default_rng(0), 60, chosen)
     plans = sim.run(Planner(CONFIGS[config]), {"i": given}, stalls=0.3)["o"]
     kept, codes = None, set()
     for i in range(60):
         command = {name: int(values[i]) for name, values in given.items()}
         plan = {name: int(values[i]) for name, values in plans.items()}
-        code = planner.check(machine, **command, kept=kept)
+        code = planner.check(chosen, **command, kept=kept)
         codes.add(code)
         assert plan["code"] == code, command
         if code != planner.DONE:
             continue
         m, k, n, source, result = command.values()
         kept = (m, n) if result == planner.KEEP else None
-        expected = planner.plan(machine, m, k, n)
+        expected = planner.plan(chosen, m, k, n)
         sizes = [len(block) for block in expected.blocks]
         assert plan == {
             "code": code, "source": source, "result": result, "groups": expected.groups,
-            "tiles": expected.tiles, "columns": n - machine.columns * (expected.tiles - 1),
+            "tiles": expected.tiles, "columns": n - chosen.columns * (expected.tiles - 1),
             "blocks": len(sizes), "rows": m // len(sizes), "larger": m % len(sizes),
             "resident": expected.resident,
         }, command
     # Without 32 columns nothing is kept; there is no machine without an engine here.
-    assert codes == ({*planner.CODES} if machine.columns == 32 else {0, 1, 2, 3})
+    assert codes == ({*planner.STATUSES} if chosen.columns == 32 else {0, 1, 2, 3})
 
 
 def test_latency():
@@ -72,24 +72,24 @@ def test_latency():
 def test_no_engine_no_values():
     config = Config(activations=64, weights=64, rows=16, input=None)
     one = {"m": [1], "k": [1], "n": [1], "source": [Source.VALUES.value], "result": [0]}
-    assert sim.run(Planner(config), {"i": one})["o"]["code"] == [Code.BAD_SOURCE.value]
+    assert sim.run(Planner(config), {"i": one})["o"]["code"] == [Status.BAD_SOURCE.value]
 
 
 def test_both_sides_agree():
-    assert [code.value for code in Code] == [*planner.CODES]
+    assert [code.value for code in Status] == [*planner.STATUSES]
     assert [source.value for source in Source] == [*planner.SOURCES]
     assert [result.value for result in Result] == [*planner.RESULTS]
     for name in ("DONE", "BAD_SIZE", "BAD_SOURCE", "BAD_RESULT", "NOT_KEPT", "TOO_LARGE"):
-        assert Code[name].value == getattr(planner, name)
+        assert Status[name].value == getattr(planner, name)
     for name, value in (("RECORDS", planner.RECORDS), ("VALUES", planner.VALUES),
                         ("KEPT", planner.KEPT)):
         assert Source[name].value == value
     for name, value in (("VALUES", planner.VALUES_OUT), ("RECORDS", planner.RECORDS_OUT),
                         ("KEEP", planner.KEEP)):
         assert Result[name].value == value
-    assert CONFIGS.keys() == planner.MACHINES.keys()
+    assert CONFIGS.keys() == planner.CONFIGS.keys()
     for name, config in CONFIGS.items():
-        assert sim.machine_of(config) == planner.MACHINES[name]
+        assert sim.golden_config(config) == planner.CONFIGS[name]
 
 
 def test_memory_of_the_paper():

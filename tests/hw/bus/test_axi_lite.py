@@ -13,7 +13,7 @@ import sim
 from golden import quantize_activations, quantize_weights
 from golden.accelerator.accelerator import execute, streams
 from hw.accelerator.config import CONFIGS
-from hw.accelerator.planner import Code, Result, Source
+from hw.accelerator.planner import Result, Source, Status
 from hw.bus.axi_accelerator import AxiAccelerator
 from hw.bus.axi_lite import ADDRESS, QUEUE, CommandRegisters, register_map
 from hw.bus.register_map import Field, Register, RegisterMap
@@ -287,16 +287,16 @@ def test_no_more_commands_than_places():
         assert await bus.write(COMMAND, 0, strobe=0b1110) == OKAY
         # One that has left and has ended keeps its place until its result is popped.
         assert await out(bus) == 0
-        ctx.set(component.i_status.payload, Code.NOT_KEPT)
+        ctx.set(component.i_status.payload, Status.NOT_KEPT)
         ctx.set(component.i_status.valid, 1)
         await ctx.tick()
         ctx.set(component.i_status.valid, 0)
         assert await bus.read(STATUS) == (QUEUE - 1 << 8 | 1 << 16, OKAY)
         assert await bus.write(COMMAND, 0) == SLVERR
-        assert await bus.read(RESULT) == (1 << 31 | Code.NOT_KEPT.value, OKAY)
+        assert await bus.read(RESULT) == (1 << 31 | Status.NOT_KEPT.value, OKAY)
         for data, strobe in ((0, 15), (1, 0b1110), (2, 15)):
             assert await bus.write(POP, data, strobe=strobe) == OKAY
-            assert await bus.read(RESULT) == (1 << 31 | Code.NOT_KEPT.value, OKAY)
+            assert await bus.read(RESULT) == (1 << 31 | Status.NOT_KEPT.value, OKAY)
         assert await bus.write(POP, 1) == OKAY
         assert await bus.read(RESULT) == (0, OKAY)
         assert await bus.write(POP, 1) == OKAY
@@ -379,17 +379,17 @@ def test_verilog_is_equivalent():
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_constants(config):
-    machine = CONFIGS[config]
-    component = CommandRegisters(machine)
+    chosen = CONFIGS[config]
+    component = CommandRegisters(chosen)
 
     async def bench(ctx):
         bus = Bus(ctx, component)
         word, _ = await bus.read(CONFIG)
         given = (None, "float32", "bfloat16", "float16")[word >> 16 & 3]
         assert (word & 0xFF, word >> 8 & 0xFF, given, bool(word >> 18)) == (
-            machine.columns, machine.weight_width, machine.input, machine.quantizes)
+            chosen.columns, chosen.weight_width, chosen.input, chosen.quantizes)
         sizes = [(await bus.read(address))[0] for address in (ACTIVATIONS, WEIGHTS, ROWS)]
-        assert sizes == [machine.activations, machine.weights, machine.rows]
+        assert sizes == [chosen.activations, chosen.weights, chosen.rows]
 
     simulate(component, bench)
 
@@ -404,8 +404,8 @@ def test_accelerator():
         commands.append({"m": m, "k": k, "n": n, "source": Source.VALUES.value,
                          "result": Result.VALUES.value, "x": x, "w": quantize_weights(w)})
     commands[2] |= {"source": Source.RECORDS.value, "a": quantize_activations(commands[2]["x"])}
-    machine = sim.machine_of("lite")
-    inputs, expected = streams(machine, commands, execute(machine, commands))
+    config = sim.golden_config("lite")
+    inputs, expected = streams(config, commands, execute(config, commands))
     codes = []
 
     async def driver(ctx):
@@ -434,7 +434,7 @@ def test_accelerator():
     simulate(component, driver, results, *(sender(component, name, inputs[name])
                                            for name in ("i_weight", "i_activation", "i_value")),
              limit=3000)
-    assert codes == expected["o_status"].tolist() == [0, Code.BAD_SIZE.value, 0]
+    assert codes == expected["o_status"].tolist() == [0, Status.BAD_SIZE.value, 0]
     assert [row for row, _ in rows] == expected["o"]["values"].tolist()
     assert [last for _, last in rows] == expected["o"]["last"].tolist()
 

@@ -41,9 +41,9 @@ def check_rows(rows, *, depth=0, special=False, sums=None, stalls=0):
     exact = [expected(*row[:4], row[4:] or (None, None)) for row in rows]
     assert sums is None or exact == sums
     check(SgPETile(depth=depth, special=special), inputs, {"sum": np.array(exact)}, stalls=stalls)
-    twin = sg_pe_tile(inputs["activations"], inputs["weights"], inputs["activation_meta"],
-                      inputs["meta"], **{name: inputs[name] for name in names[4:]})
-    assert twin.tolist() == exact
+    golden = sg_pe_tile(inputs["activations"], inputs["weights"], inputs["activation_meta"],
+                        inputs["meta"], **{name: inputs[name] for name in names[4:]})
+    assert golden.tolist() == exact
 
 
 def one(code, lane=0, rest=0):

@@ -255,7 +255,7 @@ def test_array(tmp_path):
         pytest.skip(reason)
 
     inputs = unit.stimuli(np.random.default_rng(0), 40, **parameters)
-    assert through(ARRAY, component, text + wrapper, inputs, unit.twin(inputs, **parameters),
+    assert through(ARRAY, component, text + wrapper, inputs, unit.reference(inputs, **parameters),
                    tmp_path) == "PASS 40"
 
 

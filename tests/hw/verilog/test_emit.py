@@ -36,7 +36,7 @@ def test_emitted_verilog_in_another_simulator(simulator, names, tmp_path):
         component = unit.component(**parameters)
         inputs = unit.stimuli(np.random.default_rng(0), COUNT, **parameters)
         text = generate.verilog(component, name)
-        write_bench(tmp_path, name, component, text, inputs, unit.twin(inputs, **parameters))
+        write_bench(tmp_path, name, component, text, inputs, unit.reference(inputs, **parameters))
     program = build(simulator, tmp_path, names)
     assert run(program, tmp_path) == {name: f"PASS {COUNT}" for name in names}
 
