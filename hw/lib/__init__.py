@@ -5,6 +5,7 @@ from .buffer import Bank, Buffer
 from .formats import PlainRecord, Record
 from .pipeline import Control, Register, Stages
 from .skid_buffer import SkidBuffer
+from .stream import Handshake, chain, fork, gate, join
 from .stream_queue import StreamQueue
 from .stream_register import StreamRegister
 
@@ -12,6 +13,7 @@ __all__ = [
     "Bank",
     "Buffer",
     "Control",
+    "Handshake",
     "PlainRecord",
     "Record",
     "Register",
@@ -19,4 +21,8 @@ __all__ = [
     "Stages",
     "StreamQueue",
     "StreamRegister",
+    "chain",
+    "fork",
+    "gate",
+    "join",
 ]
