@@ -4,10 +4,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..lib.arithmetic import add, compress
+from ..lib.dot_product import Refinement, add_products, e2m1_products, refine, scale_rows
 from ..lib.formats import SUBGROUP, SUBGROUPS, Codes, DecodedE2M1, PlainRecord, Record, decode_e2m1
 from ..lib.pipeline import Stages
-from .pe_tile import add_products, e2m1_products, refine, scale_rows
-from .top1_decode import Refinement
 
 _Operands = data.ArrayLayout(DecodedE2M1, SUBGROUP)
 

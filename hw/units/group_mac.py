@@ -3,9 +3,10 @@ from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from ..lib.float_adder import GroupSum
 from ..lib.formats import SUBGROUP, SUBGROUPS, Record
 from ..lib.stream_register import StreamRegister
-from .group_accumulator import GroupAccumulator, GroupSum
+from .group_accumulator import GroupAccumulator
 from .pe_tile import PETile
 from .top1_decode import Top1Decode
 

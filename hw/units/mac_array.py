@@ -3,10 +3,10 @@ from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from ..lib.float_adder import Normalize, TermAdder, scale_sum
 from ..lib.formats import SUBGROUP, SUBGROUPS, PlainRecord, Record, check_metadata, decode_e2m1
 from ..lib.pipeline import Control, Stages, check_depth
 from ..lib.stream_register import StreamRegister
-from .group_accumulator import Normalize, TermAdder, scale_sum
 from .group_dot import GroupDot, PlainRow, Row
 from .top1_decode import Top1Decode
 

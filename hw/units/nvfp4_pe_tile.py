@@ -3,8 +3,8 @@ from amaranth import *
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from ..lib.dot_product import dot_product, e2m1_products
 from ..lib.formats import NVFP4_GROUP, NVFP4_SCALE_NAN, SUBGROUP, decode_e2m1
-from .pe_tile import add_products, e2m1_products
 
 
 class Nvfp4PETile(wiring.Component):
@@ -60,9 +60,7 @@ class Nvfp4PETile(wiring.Component):
 
         products = e2m1_products(m, [decode_e2m1(code) for code in self.weights],
                                  [decode_e2m1(code) for code in self.activations], words=False)
-        rows = add_products(m, products, words=False)
-        dot = Signal(signed(len(rows[0])))
-        m.d.comb += dot.eq(rows[0] + rows[1])
+        dot, _ = dot_product(m, products)
 
         # A scale is a significand of four bits times 2**(exponent - 9), exponents from 0; code
         # bits 6:3 are the exponent plus 1, but 0 for subnormals.

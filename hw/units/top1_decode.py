@@ -1,16 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
 from amaranth import *
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from ..lib.dot_product import Refinement
 from ..lib.formats import SUBGROUP, Codes
 from .top1 import select_top1
-
-Refinement = data.StructLayout({"shift": 2, "negative": 1, "zero": 1})
-"""What the top-1's metadata adds to its element: plus or minus 2**shift eighths, or nothing.
-
-``negative`` includes the element's own sign; it and ``shift`` are 0 where ``zero`` is set.
-"""
 
 
 class Top1Decode(wiring.Component):
