@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """Arithmetic in structures that synthesis does not find by itself."""
 
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ def _gather(bits):
     return Cat(word[start:stop] for word, start, stop in runs)
 
 
-def add(m, a, b, *, carry, name):
+def carry_skip_add(m, a, b, *, carry, name):
     """Adds two equally wide values and a carry, modulo their width.
 
     Carries skip pairs of bits: smaller and faster, from some 20 bits on, than what synthesis
@@ -143,7 +144,7 @@ def add(m, a, b, *, carry, name):
     return result
 
 
-def increment(m, value, by, *, name):
+def carry_skip_increment(m, value, by, *, name):
     """A value plus one bit, modulo its width.
 
     Carries skip blocks of four bits. Of an addition synthesis makes a chain that is bit by bit.

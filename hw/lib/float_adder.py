@@ -7,7 +7,7 @@ from amaranth import *
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from .arithmetic import add, increment
+from .arithmetic import carry_skip_add, carry_skip_increment
 from .formats import FLOAT32_NAN, SCALE_NAN
 from .pipeline import Stages
 
@@ -313,7 +313,7 @@ def _align(m, i):
     ]
     return SimpleNamespace(
         # The inverted operand's one comes in as a carry.
-        lower=add(m, Cat(large[:_LOWER], C(0, 1)), Cat(small[:_LOWER], C(0, 1)),
+        lower=carry_skip_add(m, Cat(large[:_LOWER], C(0, 1)), Cat(small[:_LOWER], C(0, 1)),
                   carry=subtract, name="lower_sum"),
         large=large[_LOWER:], small=small[_LOWER:].as_signed(), negative=i.large_negative,
         exponent=i.exponent, nan=i.nan)
@@ -330,7 +330,7 @@ def _add(m, i):
     """
     # One bit for the carry and one that tells a difference below zero.
     total = Signal(signed(_MANTISSA + _GUARD + 2))
-    m.d.comb += total.eq(Cat(i.lower[:-1], add(
+    m.d.comb += total.eq(Cat(i.lower[:-1], carry_skip_add(
         m, Cat(i.large, C(0, 2)), Cat(i.small, i.small[-1]), carry=i.lower[-1],
         name="upper_total")))
     return SimpleNamespace(total=total, negative=i.negative, exponent=i.exponent, nan=i.nan)
@@ -401,8 +401,9 @@ def _round(m, i):
     o = Signal(32, name="rounded")
     # A carry out of the mantissa runs into the exponent, also from the largest subnormal into the
     # smallest normal, and from the largest normal to where infinity is.
-    lower = increment(m, i.mantissa[:_HALF], i.up, name="lower")
-    upper = increment(m, Cat(i.mantissa[_HALF:], i.exponent[:8]), i.up & i.passes, name="upper")
+    lower = carry_skip_increment(m, i.mantissa[:_HALF], i.up, name="lower")
+    upper = carry_skip_increment(m, Cat(i.mantissa[_HALF:], i.exponent[:8]), i.up & i.passes,
+                                 name="upper")
     with m.If(i.nan):
         m.d.comb += o.eq(FLOAT32_NAN)
     with m.Elif(i.exponent >= 255):

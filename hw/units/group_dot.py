@@ -3,7 +3,7 @@ from amaranth import *
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..lib.arithmetic import add, compress
+from ..lib.arithmetic import carry_skip_add, compress
 from ..lib.dot_product import Refinement, add_products, e2m1_products, refine, scale_rows
 from ..lib.formats import SUBGROUP, SUBGROUPS, Codes, DecodedE2M1, PlainRecord, Record, decode_e2m1
 from ..lib.pipeline import Stages
@@ -112,7 +112,7 @@ class GroupDot(wiring.Component):
         m.d.comb += lowest.eq(rows[0][:_LOWEST] + rows[1][:_LOWEST])
         held = stages.cut("parts", lowest=lowest, low=rows[0][_LOWEST:], high=rows[1][_LOWEST:])
         total = Signal(self.sum.shape())
-        upper = add(m, held.low, held.high, carry=held.lowest[-1], name="upper")
+        upper = carry_skip_add(m, held.low, held.high, carry=held.lowest[-1], name="upper")
         m.d.comb += total.eq(Cat(held.lowest[:-1], upper))
         m.d.comb += self.sum.eq(stages.cut("total", total=total).total if self.fine else total)
 

@@ -6,7 +6,7 @@ from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..lib.arithmetic import add, compress, greater, largest
+from ..lib.arithmetic import carry_skip_add, compress, greater, largest
 from ..lib.formats import GROUP, SCALE_NAN, SUBGROUP, SUBGROUPS, Record, e2m1_significand
 from ..lib.pipeline import Register
 from .quantization_engine import values_layout
@@ -323,7 +323,7 @@ class WeightEncoder(wiring.Component):
         place, complement = _SIXTEENTH, Cat(~sums.o.taken, C(-1, _SUM - _SIXTEENTH - 13))
         parts = compress(m, [(0, sums.o.total, 0), (0, sums.o.carries, 0), (place, complement, 0),
                              (place, C(1, 1), 0)], width=_SUM, name="less")
-        m.d.sync += excess.eq(add(m, *parts, carry=C(0, 1), name="difference"))
+        m.d.sync += excess.eq(carry_skip_add(m, *parts, carry=C(0, 1), name="difference"))
         return excess
 
     def _choose(self, m, step, reference, excess, factors, choice):
@@ -350,8 +350,8 @@ class WeightEncoder(wiring.Component):
             with m.If(first):
                 m.d.sync += done.eq(before)
             rows.append((0, before, 1))
-        m.d.comb += gained.eq(add(m, *compress(m, rows, width=width, name="gain"), carry=C(0, 1),
-                                  name="gained_sum"))
+        m.d.comb += gained.eq(carry_skip_add(
+            m, *compress(m, rows, width=width, name="gain"), carry=C(0, 1), name="gained_sum"))
         better = Signal()
         found = Signal(2)
         m.d.comb += [
