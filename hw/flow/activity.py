@@ -1,9 +1,11 @@
-"""Traffic for gate-level simulation: what a unit's ports see in a language model, and at random.
+# SPDX-License-Identifier: BSD-2-Clause
+"""Switching activity for gate-level simulation: data of a language model, and random data.
 
-Real traffic is that of SmolLM2's up projection (`golden.models.smollm2`) in the order in which the
-array computes it: weights rest while 32 tokens pass, group after group along K, and each group's
-accumulators are the results of the group before. Random traffic are the unit's own stimuli, which
-are made to be difficult: groups of all magnitudes, special values, long shifts.
+Real activity is that of SmolLM2's up projection (`golden.models.smollm2`) in the order in which the
+array computes it: the weights stay while 32 tokens pass, the groups follow each other along K, and
+the accumulators of a group are the results of the group before. Random activity consists of the
+unit's own stimuli, which are chosen to be difficult: groups of all magnitudes, special values, long
+shifts.
 """
 
 import functools
@@ -22,7 +24,7 @@ from golden.units.top1_decode import top1_decode
 
 from ..registry import UNITS, build, parameters
 from ..tools.packing import length, to_bits
-from .gate_simulation import LANES, Traffic
+from .gate_simulation import LANES, Activity
 
 KINDS = "real", "random"
 
@@ -33,8 +35,8 @@ WEIGHTS = 16
 _CLOCKED, _UNCLOCKED = 64, 576
 
 
-def traffic(name, settings=(), kind="real"):
-    """Traffic for a unit, at full speed, with what the golden reference makes of it.
+def activity(name, settings=(), kind="real"):
+    """Activity of a unit at full speed, with the outputs of its golden reference.
 
     Parameters
     ----------
@@ -45,8 +47,8 @@ def traffic(name, settings=(), kind="real"):
 
     Returns
     -------
-    Traffic or None
-        None if there is none of this kind for the unit.
+    Activity or None
+        None for a unit without real activity.
 
     Raises
     ------
@@ -54,7 +56,7 @@ def traffic(name, settings=(), kind="real"):
         If the unit, a parameter or the kind is not offered.
     """
     if kind not in KINDS:
-        raise ValueError(f"Traffic must be one of {', '.join(KINDS)}, not {kind!r}")
+        raise ValueError(f"Activity must be one of {', '.join(KINDS)}, not {kind!r}")
     chosen, component = parameters(name, settings), build(name, settings)
     if name not in REAL:
         return None
@@ -75,9 +77,9 @@ def traffic(name, settings=(), kind="real"):
         rows = _map(lambda array: np.take(array, index.reshape(-1), axis=0, mode="wrap"), rows)
         each = dict.fromkeys(rows, index.shape[1])
     outputs = UNITS[name].reference(rows, **chosen)
-    return Traffic(inputs=_bits(component, rows, each),
-                   outputs=_bits(component, outputs, dict.fromkeys(outputs)),
-                   latency=component.latency, settle=settle, cycles=cycles)
+    return Activity(inputs=_bits(component, rows, each),
+                    outputs=_bits(component, outputs, dict.fromkeys(outputs)),
+                    latency=component.latency, settle=settle, cycles=cycles)
 
 
 def _bits(component, rows, each):
@@ -334,4 +336,4 @@ REAL = {
     "group_mac": _group_mac,
     "mac_array": _array_runs,
 }
-"""What makes the rows of real traffic, by unit."""
+"""By unit, the function that makes the rows of real activity."""

@@ -18,7 +18,7 @@ LANES = 64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Traffic:
+class Activity:
     """What a netlist is simulated with: ``LANES`` runs from reset, all of the same length.
 
     Attributes
@@ -191,21 +191,21 @@ def given(kind, values):
     return values
 
 
-def simulate(netlist, traffic):
+def simulate(netlist, activity):
     """Values of all rows in all cycles, and what compared the outputs."""
-    cycles = traffic.settle + traffic.cycles + 1
-    bench = _Streams if any(f"{name}__valid" in netlist.ports for name in traffic.outputs) \
+    cycles = activity.settle + activity.cycles + 1
+    driver = _Streams if any(f"{name}__valid" in netlist.ports for name in activity.outputs) \
         else _Plain
-    bench = bench(netlist, traffic, cycles)
+    driver = driver(netlist, activity, cycles)
     if not netlist.clocked:
         # Nothing goes from one cycle to the next, so all are simulated at once.
         values = np.zeros((netlist.rows, cycles), dtype=np.uint64)
         for cycle in range(cycles):
-            bench.drive(cycle, values[:, cycle])
+            driver.drive(cycle, values[:, cycle])
         netlist.settle(values)
         trace = np.ascontiguousarray(values.T)
         for cycle in range(cycles):
-            bench.check(cycle, trace[cycle])
+            driver.check(cycle, trace[cycle])
     else:
         trace = np.zeros((cycles, netlist.rows), dtype=np.uint64)
         start = np.zeros(netlist.rows, dtype=np.uint64)
@@ -213,29 +213,29 @@ def simulate(netlist, traffic):
         netlist.settle(start)
         netlist.clock(start, trace[0])
         for cycle in range(cycles):
-            bench.drive(cycle, trace[cycle])
+            driver.drive(cycle, trace[cycle])
             netlist.settle(trace[cycle])
-            bench.check(cycle, trace[cycle])
+            driver.check(cycle, trace[cycle])
             if cycle + 1 < cycles:
                 netlist.clock(trace[cycle], trace[cycle + 1])
-    if bench.different:
-        raise ToolError(f"Gates: {bench.different} of {bench.checked} outputs of the netlist "
+    if driver.different:
+        raise ToolError(f"Gates: {driver.different} of {driver.checked} outputs of the netlist "
                         "differ from those of the golden model")
-    if not bench.counted:
-        raise ToolError(f"Gates: the netlist gave no outputs in {traffic.cycles} cycles")
-    return trace, bench
+    if not driver.counted:
+        raise ToolError(f"Gates: the netlist gave no outputs in {activity.cycles} cycles")
+    return trace, driver
 
 
 class _Plain:
     """Drives and checks ports that are no streams."""
 
-    def __init__(self, netlist, traffic, cycles):
-        self.ports, self.latency, self.settle = netlist.ports, traffic.latency, traffic.settle
-        self.inputs = {name: _words(bits) for name, bits in traffic.inputs.items()}
-        self.outputs = traffic.outputs
+    def __init__(self, netlist, activity, cycles):
+        self.ports, self.latency, self.settle = netlist.ports, activity.latency, activity.settle
+        self.inputs = {name: _words(bits) for name, bits in activity.inputs.items()}
+        self.outputs = activity.outputs
         self.checked = self.counted = self.different = 0
         if min(map(len, self.inputs.values())) < cycles:
-            raise ToolError(f"Gates: the traffic ends before cycle {cycles}")
+            raise ToolError(f"Gates: the activity ends before cycle {cycles}")
 
     def drive(self, cycle, values):
         for name, words in self.inputs.items():
@@ -258,12 +258,12 @@ class _Plain:
 class _Streams:
     """Drives streams that are always valid, and checks those that are always ready."""
 
-    def __init__(self, netlist, traffic, cycles):
+    def __init__(self, netlist, activity, cycles):
         self.ports = netlist.ports
-        self.inputs, self.outputs = traffic.inputs, traffic.outputs
+        self.inputs, self.outputs = activity.inputs, activity.outputs
         self.done = {name: np.zeros(LANES, dtype=np.int64)
-                     for name in (*traffic.inputs, *traffic.outputs)}
-        self.settle = traffic.settle
+                     for name in (*activity.inputs, *activity.outputs)}
+        self.settle = activity.settle
         self.checked = self.counted = self.different = 0
         self.lanes = np.arange(LANES)
 
@@ -275,7 +275,7 @@ class _Streams:
             values[self._rows(name, "ready")] = ~np.uint64(0)
         for name, bits in self.inputs.items():
             if (self.done[name] >= bits.shape[1]).any():
-                raise ToolError(f"Gates: the traffic on {name} ends before cycle {cycle}")
+                raise ToolError(f"Gates: the activity on {name} ends before cycle {cycle}")
             values[self._rows(name, "payload")] = _words(bits[self.lanes, self.done[name]])
             values[self._rows(name, "valid")] = ~np.uint64(0)
 

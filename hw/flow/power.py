@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Power of a mapped netlist under given traffic, estimated before layout.
+"""Power of a mapped netlist under given activity, estimated before layout.
 
 The netlist is simulated gate by gate and without delays, 64 independent runs at a time, one in
 each bit of a word; what comes out must be what the golden model says. From the toggles and states
@@ -25,6 +25,8 @@ import numpy as np
 from .. import registry
 from ..tools.errors import ToolError
 from . import timing
+from .activity import KINDS
+from .activity import activity as activity_of
 from .cell_functions import function
 from .gate_simulation import LANES, Netlist, given, simulate
 
@@ -53,15 +55,15 @@ _CHUNK = 4096
 _EDGES = "rise_power", "fall_power"
 
 
-def estimate(module, library, traffic, *, clock_mhz=CLOCK):
-    """Estimates what a netlist takes under traffic.
+def estimate(module, library, activity, *, clock_mhz=CLOCK):
+    """Estimates what a netlist takes under an activity.
 
     Parameters
     ----------
     module : dict
         A module of Yosys' ``write_json``, flat and of the library's cells only.
     library : Library
-    traffic : Traffic
+    activity : Activity
     clock_mhz : float
         Clock, or rate of evaluations if nothing is clocked.
 
@@ -83,16 +85,16 @@ def estimate(module, library, traffic, *, clock_mhz=CLOCK):
         library has what is not supported.
     """
     netlist = Netlist(module, library)
-    trace, bench = simulate(netlist, traffic)
-    return _Power(netlist, _Traced(trace, traffic.settle)).figures(clock_mhz) | {
-        "cycles": LANES * traffic.cycles, "checked": bench.checked,
-        "rate": bench.counted / (LANES * traffic.cycles)}
+    trace, driver = simulate(netlist, activity)
+    return _Power(netlist, _Traced(trace, activity.settle)).figures(clock_mhz) | {
+        "cycles": LANES * activity.cycles, "checked": driver.checked,
+        "rate": driver.counted / (LANES * activity.cycles)}
 
 
 def estimate_uniform(module, library, density, *, clock_mhz=CLOCK):
     """Estimates what a netlist takes if all nets toggle equally often, whatever its logic.
 
-    This is what tools do without traffic; it serves to compare the use of the tables with theirs.
+    This is what tools do without activity; it serves to compare the use of the tables with theirs.
 
     Parameters
     ----------
@@ -200,11 +202,11 @@ class _UniformCells:
 class _Power:
     """Energies of a cycle, in fJ."""
 
-    def __init__(self, netlist, activity):
+    def __init__(self, netlist, rates):
         self.netlist, self.library = netlist, netlist.library
         self.volts = self.library.voltage
         driven = netlist.driven()
-        edges = activity.edges(driven)
+        edges = rates.edges(driven)
         self.toggles = float(edges.sum() / max(1, len(driven)))
         self.switching = self._charge(edges, netlist.loads[driven])
         self.internal = self.flip_flops = self.clock = self.leakage = 0.0
@@ -216,7 +218,7 @@ class _Power:
                 self.switching += load
                 self.clock += load
                 self.flip_flops += load
-            for chosen, cells in activity.chunks(kind):
+            for chosen, cells in rates.chunks(kind):
                 self.leakage += self._leakage(power, cells)
                 for pin in dict.fromkeys(arc.pin for arc in power.arcs):
                     energy = sum(self._internal(kind, power, pin, edge, chosen, cells)
@@ -302,8 +304,8 @@ def inspector(clock=None):
     callable
         Takes a unit's name and settings, a netlist and the library, and returns a dictionary:
         ``clock_mhz``, ``voltage_v``, the ``operation`` that energies are given for and the number
-        of ``operations`` in an output, and for traffic ``real`` and ``random`` what `estimate`
-        gives, with ``energy_per_operation_fj``; ToolError as there, or without traffic.
+        of ``operations`` in an output, and for activities ``real`` and ``random`` what `estimate`
+        gives, with ``energy_per_operation_fj``; ToolError as there, or without activity.
 
     Raises
     ------
@@ -320,17 +322,14 @@ def inspector(clock=None):
 
 
 def _inspect(clock_mhz, name, settings, module, library):
-    # `sim` imports this package.
-    from .activity import KINDS, traffic
-
     what, number = _OPERATIONS.get(name, ("output", lambda **_: 1))
     number = number(**registry.parameters(name, settings))
     result = {"clock_mhz": clock_mhz, "voltage_v": library.voltage, "operation": what,
               "operations": number}
     for kind in KINDS:
-        chosen = traffic(name, settings, kind)
+        chosen = activity_of(name, settings, kind)
         if chosen is None:
-            raise ToolError("Power: there is no traffic for this unit")
+            raise ToolError("Power: there is no activity for this unit")
         figures = estimate(module, library, chosen, clock_mhz=clock_mhz)
         result[kind] = figures | {
             "energy_per_operation_fj": figures["energy_fj"] / (number * figures["rate"])}
@@ -338,7 +337,7 @@ def _inspect(clock_mhz, name, settings, module, library):
 
 
 def rows(results):
-    """Rows of a table, a head of two and one for each unit and traffic.
+    """Rows of a table, a head of two and one for each unit and activity.
 
     Parameters
     ----------
@@ -349,7 +348,7 @@ def rows(results):
     -------
     list of tuple of str
     """
-    lines = [("unit", "traffic", "toggles", "switching", "internal", "(flip-flops", "clock)",
+    lines = [("unit", "activity", "toggles", "switching", "internal", "(flip-flops", "clock)",
               "leakage", "total", "per cycle", "", ""),
              ("", "", "", "uW", "uW", "uW", "uW", "uW", "uW", "fJ", "fJ per", "")]
     for name, unit in results["units"].items():

@@ -206,7 +206,7 @@ def _formats(results):
                   "energy fJ", "ratio"), rows, left=(0, 1, 2))
     yield _text("Area: of so many units (count) as do the same work. Delay: the slowest path of "
                 "all, ports included. Energy: of one MAC or one quantized value under real "
-                "traffic. Ratio: to MXFP4.")
+                "activity. Ratio: to MXFP4.")
     yield _image(figures.formats(compared), "Area, delay and energy of each format")
 
 
@@ -245,7 +245,7 @@ def _published(results):
     yield "<h3>The paper's, 28 nm, 500 MHz</h3>"
     clock = f"{power.CLOCK:g}"
     yield _text("Hu et al., M2XFP, ASPLOS 2026: 28 nm with proprietary tools. Ours: "
-                f"{results['library']['name']} with open tools, area A, power under real traffic "
+                f"{results['library']['name']} with open tools, area A, power under real activity "
                 f"at {clock} MHz. The nodes differ and nothing here is scaled from one to the "
                 "other; compare ratios inside a column, not one column with the other. Our "
                 "pe_tile gives an exact integer and does not accumulate; the figure of mac_array "

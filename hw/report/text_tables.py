@@ -49,7 +49,7 @@ def table(results):
 
 
 def power_table(results):
-    """One row per unit and traffic, and what the figures leave out; as `table`."""
+    """One row per unit and activity, and what the figures leave out; as `table`."""
     lines = aligned(power.rows(results), left=(0, 1, 11))
     return "\n".join([*lines, "", *power.legend(results), *power.COLUMNS, tools_line(results)])
 
@@ -103,7 +103,7 @@ def comparison(rows, results, title):
         "area: of so many units (count), mapped for area. delay: the slowest path of all, ports",
         "included, mapped for delay. ratio: to the first row of its part. *: mapped module by",
         "module.",
-        *(("energy: of one MAC or value, under real traffic.", *power.legend(results))
+        *(("energy: of one MAC or value, under real activity.", *power.legend(results))
           if energies else ()),
         tools_line(results)])
 

@@ -11,9 +11,9 @@ import pytest
 
 from hw import registry, synth
 from hw.flow import mapping, measurement, power
-from hw.flow.activity import KINDS, REAL, traffic
+from hw.flow.activity import KINDS, REAL, activity
 from hw.flow.cell_functions import function
-from hw.flow.gate_simulation import LANES, Traffic
+from hw.flow.gate_simulation import LANES, Activity
 from hw.flow.liberty import find_library
 from hw.lib.stream_register import StreamRegister
 from hw.report import text_tables
@@ -77,7 +77,7 @@ def bits(seed, cycles, *names):
 
 def given(inputs, outputs, *, latency=0, settle=0):
     cycles = next(iter(inputs.values())).shape[1]
-    return Traffic(inputs=inputs, outputs=outputs, latency=latency, settle=settle,
+    return Activity(inputs=inputs, outputs=outputs, latency=latency, settle=settle,
                    cycles=cycles - settle - 1)
 
 
@@ -226,7 +226,7 @@ def stream():
     """A register between two streams, and what it is simulated with."""
     gates = mapping.netlists("top", StreamRegister(4), find_library())[1]
     payloads = np.random.default_rng(3).integers(0, 2, (LANES, 20, 4), np.uint8)
-    return gates, Traffic(inputs={"i": payloads}, outputs={"o": payloads}, latency=1, settle=3,
+    return gates, Activity(inputs={"i": payloads}, outputs={"o": payloads}, latency=1, settle=3,
                           cycles=16)
 
 
@@ -262,7 +262,7 @@ def slowly(netlist, library, inputs, cycles):
 @pytest.mark.long
 def test_toggles_against_one_vector_after_another():
     library = find_library()
-    gates, chosen = netlist("top1"), traffic("top1")
+    gates, chosen = netlist("top1"), activity("top1")
     found = power.estimate(gates, library, chosen)
     toggles = 0
     for lane in range(0, LANES, 16):
@@ -276,7 +276,7 @@ def test_toggles_against_one_vector_after_another():
     # Of four lanes alone: the others repeat them.
     part = {kind: {name: np.repeat(plane[::16], 16, axis=0) for name, plane in planes.items()}
             for kind, planes in (("inputs", chosen.inputs), ("outputs", chosen.outputs))}
-    alone = power.estimate(gates, library, Traffic(**part, latency=0, settle=0,
+    alone = power.estimate(gates, library, Activity(**part, latency=0, settle=0,
                                                    cycles=chosen.cycles))
     assert alone["toggles"] == pytest.approx(toggles / 4 / chosen.cycles / len(driven), rel=1e-12)
     assert alone["toggles"] != found["toggles"]
@@ -289,7 +289,7 @@ TILE = "pe_tile", ("depth=1",)
 def test_netlist_equals_golden(kind):
     name, settings = TILE
     figures = power.estimate(netlist(name, *settings), find_library(),
-                             traffic(name, settings, kind))
+                             activity(name, settings, kind))
     assert (figures["rate"], figures["cycles"]) == (1, 64 * LANES)
     assert figures["checked"] == (64 + 3) * LANES
     assert figures["total_uw"] == pytest.approx(sum(
@@ -303,7 +303,7 @@ def test_wrong_netlist_is_found():
     kinds = [cell for cell in broken["cells"].values() if cell["type"] == "NAND2_X1"]
     kinds[0]["type"] = "NOR2_X1"
     with pytest.raises(ToolError, match=r"\d+ of \d+ outputs of the netlist differ from those of"):
-        power.estimate(broken, find_library(), traffic(name, settings))
+        power.estimate(broken, find_library(), activity(name, settings))
 
 
 def test_streams():
@@ -315,21 +315,21 @@ def test_streams():
     other = chosen.outputs["o"].copy()
     other[5, 7, 2] ^= 1
     with pytest.raises(ToolError, match="1 of 1216 outputs of the netlist differ from those of"):
-        power.estimate(gates, find_library(), Traffic(**vars(chosen) | {"outputs": {"o": other}}))
+        power.estimate(gates, find_library(), Activity(**vars(chosen) | {"outputs": {"o": other}}))
     dead = json.loads(json.dumps(gates))
     dead["ports"]["o__valid"]["bits"] = ["0"]
     with pytest.raises(ToolError, match="the netlist gave no outputs in 16 cycles"):
         power.estimate(dead, find_library(), chosen)
 
 
-def test_traffic_must_suffice(tiny):
+def test_activity_must_suffice(tiny):
     a = bits(1, 4, "a")["a"]
-    short = Traffic(inputs={"a": a}, outputs={"y": a}, latency=0, settle=0, cycles=4)
-    with pytest.raises(ToolError, match="the traffic ends before cycle 5"):
+    short = Activity(inputs={"a": a}, outputs={"y": a}, latency=0, settle=0, cycles=4)
+    with pytest.raises(ToolError, match="the activity ends before cycle 5"):
         power.estimate(CHAIN, tiny, short)
     gates, chosen = stream()
-    short = Traffic(**vars(chosen) | {"cycles": 17})
-    with pytest.raises(ToolError, match="the traffic on i ends before cycle 20"):
+    short = Activity(**vars(chosen) | {"cycles": 17})
+    with pytest.raises(ToolError, match="the activity on i ends before cycle 20"):
         power.estimate(gates, find_library(), short)
 
 
@@ -339,7 +339,7 @@ def test_traffic_must_suffice(tiny):
 ])
 def test_weights_rest(name, settings):
     """The tile's weights are another row's or group's after 32 tokens, its activations always."""
-    chosen = traffic(name, settings)
+    chosen = activity(name, settings)
     change = {port: (np.diff(chosen.inputs[port].astype(int), axis=1) != 0).any(axis=2)
               for port in ("weights", "activations")}
     weights = change["weights"].mean(axis=0) > 0
@@ -347,19 +347,19 @@ def test_weights_rest(name, settings):
     assert change["activations"].mean() > 0.9
 
 
-def test_all_units_have_traffic():
+def test_all_units_have_activity():
     assert tuple(REAL) and set(REAL) == set(power.UNITS)
     for name in power.UNITS:
         for kind in KINDS:
-            assert traffic(name, ("columns=1",) if name == "mac_array" else (), kind).cycles >= 9
-    assert traffic("accelerator") is None
-    with pytest.raises(ValueError, match="Traffic must be one of real, random, not 'idle'"):
-        traffic("top1", kind="idle")
+            assert activity(name, ("columns=1",) if name == "mac_array" else (), kind).cycles >= 9
+    assert activity("accelerator") is None
+    with pytest.raises(ValueError, match="Activity must be one of real, random, not 'idle'"):
+        activity("top1", kind="idle")
 
 
-def test_unit_without_traffic(monkeypatch):
+def test_unit_without_activity(monkeypatch):
     monkeypatch.delitem(REAL, "top1")
-    with pytest.raises(ToolError, match="there is no traffic for this unit"):
+    with pytest.raises(ToolError, match="there is no activity for this unit"):
         power.inspector()("top1", (), netlist("top1"), find_library())
 
 
@@ -377,7 +377,7 @@ def test_unit_without_traffic(monkeypatch):
 def test_every_netlist_equals_golden(name, settings):
     for kind in KINDS:
         figures = power.estimate(netlist(name, *settings), find_library(),
-                                 traffic(name, settings, kind))
+                                 activity(name, settings, kind))
         assert figures["rate"] == 1 / getattr(registry.build(name, settings), "cycles", 1)
 
 
@@ -429,7 +429,7 @@ def test_command(tmp_path, capsys):
     measured = unit["power"]
     assert (measured["clock_mhz"], measured["voltage_v"]) == (250, 1.1)
     assert (measured["operation"], measured["operations"]) == ("output", 1)
-    fresh = power.estimate(netlist("top1"), find_library(), traffic("top1"), clock_mhz=250)
+    fresh = power.estimate(netlist("top1"), find_library(), activity("top1"), clock_mhz=250)
     assert measured["real"] == fresh | {"energy_per_operation_fj": fresh["energy_fj"]}
     rows = {line.split()[-11]: line.split() for line in out.splitlines()[2:4]}
     assert set(rows) == set(KINDS)
@@ -490,7 +490,7 @@ needs_opensta = pytest.mark.skipif(shutil.which("sta") is None, reason="OpenSTA 
 
 @needs_opensta
 def test_agreement_with_opensta(tmp_path):
-    """All nets toggle equally often, as OpenSTA assumes it without traffic."""
+    """All nets toggle equally often, as OpenSTA assumes it without activity."""
     name, settings = TILE
     library, gates = find_library(), netlist(name, *settings)
     ours = power.estimate_uniform(gates, library, 0.2)

@@ -32,9 +32,9 @@ def figures(point, power):
     unit = registry.UNITS[point.unit]
     area = 1000.0 + 10 * len(point.label) + 3 * len(point.unit)
     tiles = unit.tiles and unit.tiles(**chosen)
-    traffic = dict.fromkeys(("toggles", "switching_uw", "internal_uw", "flip_flops_uw", "clock_uw",
+    activity = dict.fromkeys(("toggles", "switching_uw", "internal_uw", "flip_flops_uw", "clock_uw",
                              "leakage_uw", "total_uw", "energy_fj", "energy_per_operation_fj"), 7.5)
-    traffic["checked"] = 64
+    activity["checked"] = 64
     result = {
         "hierarchical": unit.hierarchical, "script": f"synth -top {NASTY}\n", "memory_bits": 0,
         "parameters": {key: str(value) if isinstance(value, str) else value
@@ -49,7 +49,7 @@ def figures(point, power):
     }
     if power:
         result["power"] = {"clock_mhz": 500.0, "voltage_v": 1.1, "operation": "MAC",
-                           "operations": 8, "real": traffic, "random": traffic}
+                           "operations": 8, "real": activity, "random": activity}
     return result
 
 
