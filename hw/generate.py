@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """Emits units as Verilog-2001 with a JSON description: ``python -m hw.generate --help``."""
 
 import enum
@@ -5,15 +6,18 @@ import hashlib
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from amaranth.hdl import Shape
 from amaranth.lib import data, stream, wiring
 
-from golden.command import Parser
+from golden import command
 
 from . import registry
 from .tools import yosys
+from .tools.errors import ToolError
 from .tools.files import write
 from .verilog.axi_wrapper import wrap
 from .verilog.emit import ports_of, verilog, versions
@@ -22,15 +26,15 @@ from .verilog.equivalence import prove
 OFFERED = registry.UNITS | registry.ASSEMBLIES
 
 
-def main(arguments=None):
+@command.run
+def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see ``--help``. Returns the exit status."""
-    parser = Parser(
+    parser = command.Parser(
         prog="python -m hw.generate", description="Emits units as Verilog with a description.")
     parser.add_argument("units", metavar="UNIT", nargs="*",
                         help=f"default: all but {', '.join(registry.ASSEMBLIES)}")
     parser.add_argument("--list", action="store_true", help="list the units and their parameters")
-    parser.add_argument("--set", metavar="PARAMETER=VALUE", action="append", default=[],
-                        help="set a parameter of the unit (repeatable)")
+    registry.add_settings(parser)
     parser.add_argument("--axi", action="store_true",
                         help="also write UNIT_axi.v, a module around the unit with AXI4-Stream and "
                              "AXI4-Lite interfaces")
@@ -40,30 +44,19 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     if options.list:
         print(listing())
-        return 0
-    try:
-        units = dict.fromkeys(options.units or registry.UNITS)
-        if options.set and len(units) != 1:
-            raise ValueError(f"--set {options.set[0]} needs exactly one unit, not {len(units)}")
-        for name in units:
-            registry.parameters(name, options.set, units=OFFERED)
-        yosys.prepare()
-        for name in units:
-            for path in generate(name, options.set, options.o, proof=options.prove,
-                                 axi=options.axi):
-                print(path)
-    except (ValueError, yosys.ToolError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        where = error.filename or options.o
-        print(f"error: cannot write to -o {where}: {error.strerror}; a folder that can be written "
-              "is needed", file=sys.stderr)
-        return 1
-    return 0
+        return
+    units = registry.select(options.units or registry.UNITS, options.set, units=OFFERED)
+    yosys.prepare()
+    for name in units:
+        try:
+            paths = generate(name, options.set, options.o, proof=options.prove, axi=options.axi)
+        except OSError as error:
+            raise ToolError(f"cannot write to -o {error.filename or options.o}: {error.strerror}; "
+                            "a folder that can be written is needed") from None
+        print(*paths, sep="\n")
 
 
-def listing():
+def listing() -> str:
     """The units with their parameters, offered values and defaults, as text."""
     lines = []
     for name, unit in OFFERED.items():
@@ -74,8 +67,9 @@ def listing():
     return "\n".join(lines)
 
 
-def generate(name, settings=(), directory="build", *, proof=False, axi=False):
-    """Writes a unit's Verilog and its description, each at once or not at all.
+def generate(name: str, settings: Sequence[str] = (), directory: str | Path = "build", *,
+             proof: bool = False, axi: bool = False) -> tuple[Path, ...]:
+    """Writes a unit's Verilog and its description, each file as a whole or not at all.
 
     Parameters
     ----------
@@ -84,24 +78,25 @@ def generate(name, settings=(), directory="build", *, proof=False, axi=False):
     settings : iterable of str
         Texts of the form "parameter=value".
     directory : str or Path
-        Made when absent.
+        Folder for the files; it is made if it does not exist.
     proof : bool
-        Whether to `prove` the Verilog first.
+        Whether to prove the Verilog first, see `hw.verilog.equivalence.prove`.
     axi : bool
-        Whether to write a module with AXI interfaces, too, see `hw.verilog.axi_wrapper.wrap`.
+        Whether to write also a module with AXI interfaces, see `hw.verilog.axi_wrapper.wrap`.
 
     Returns
     -------
     tuple of Path
-        The files: ``NAME.v``, ``NAME.json``; ``NAME_axi.v`` if asked for; a C header if the unit
-        has registers.
+        The files: ``NAME.v``, ``NAME.json``, with ``axi`` ``NAME_axi.v``, and a C header if the
+        unit has registers.
 
     Raises
     ------
     ValueError
-        If the registry does not offer this, or the component cannot be emitted or wrapped.
+        If the registry does not offer the unit or a setting, or the component cannot be emitted or
+        wrapped.
     ToolError
-        If Yosys fails or the proof does.
+        If Yosys or the proof fails.
     OSError
         If the files cannot be written.
     """
@@ -126,23 +121,24 @@ def generate(name, settings=(), directory="build", *, proof=False, axi=False):
     return tuple(directory / file for file in files)
 
 
-def describe(component, name, text, parameters=None):
-    """What an integrator's tools need to know of an emitted unit.
+def describe(component: wiring.Component, name: str, text: str,
+             parameters: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Describes an emitted unit for an integrator's tools.
 
     Parameters
     ----------
     component : Component
     name : str
     text : str
-        The Verilog that `verilog` returned for them.
+        The Verilog that `hw.verilog.emit.verilog` returned for them.
     parameters : dict, optional
 
     Returns
     -------
     dict
-        Only of types that JSON has. Bits of ``fields`` count from the port's bit 0. "axi" is None
-        until there is a wrapper, see `hw.verilog.axi_wrapper.wrap`; "registers" is None for a
-        component without.
+        All types are those of JSON. Bits of ``fields`` count from the port's bit 0. "axi" is None;
+        `hw.verilog.axi_wrapper.wrap` returns the entry for a wrapper. "registers" is None for a
+        component without registers.
     """
     ports = []
     for port, member, value in ports_of(component):
@@ -170,7 +166,7 @@ def describe(component, name, text, parameters=None):
 
 
 def _registers(component):
-    """The registers of a component that has them, with the name of their C header."""
+    """The registers of a component and the name of their C header, or None without registers."""
     table = getattr(component, "registers", None)
     return table and {"header": f"{table.name}_registers.h", "table": table.describe()}
 
@@ -199,7 +195,7 @@ def _streams(component):
 
 
 def _fields(shape):
-    """What there is to say about a shape beyond width and sign, recursively."""
+    """Fields, elements or named values of a shape, recursively; empty for a plain number."""
     if isinstance(shape, type) and issubclass(shape, enum.Enum):
         return {"values": {member.name: member.value for member in shape}}
     try:

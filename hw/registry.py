@@ -34,8 +34,8 @@ class Unit:
         Component class; ``component(**parameters)`` builds it.
     summary : str
         What the unit does, in one line.
-    twin, stimuli : callable
-        Golden twin and random stimuli on the unit's ports, see `golden.reference` and
+    reference, stimuli : callable
+        Golden reference and random stimuli on the unit's ports, see `golden.reference` and
         `golden.stimuli`.
     parameters : dict of str to tuple
         Every parameter with the values that are offered, the default first.
@@ -215,6 +215,40 @@ def parameters(name, settings=(), *, units=UNITS):
                              f"not {text!r}")
         chosen[parameter] = values[text]
     return chosen
+
+
+def add_settings(parser):
+    """Adds the option ``--set`` to a command line; `select` reads it."""
+    parser.add_argument("--set", metavar="PARAMETER=VALUE", action="append", default=[],
+                        help="set a parameter of the unit (repeatable)")
+
+
+def select(names, settings=(), *, units=UNITS):
+    """Parameters of the units that a command line names.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Names of units; of a name that occurs twice, one is dropped.
+    settings : list of str
+        Texts of the option ``--set``, of the form "parameter=value".
+    units : dict of str to Unit or Assembly
+        Where to look.
+
+    Returns
+    -------
+    dict of str to dict of str to object
+        Parameters by the unit's name, in the order of the names.
+
+    Raises
+    ------
+    ValueError
+        If there are settings and not exactly one unit, or as `parameters` does.
+    """
+    names = list(dict.fromkeys(names))
+    if settings and len(names) != 1:
+        raise ValueError(f"--set {settings[0]} needs exactly one unit, not {len(names)}")
+    return {name: parameters(name, settings, units=units) for name in names}
 
 
 def build(name, settings=(), *, units=UNITS):

@@ -1,4 +1,5 @@
-"""Runs components on arrays: ``sim.run(component, inputs) -> outputs``."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Simulates components on arrays: ``sim.run(component, inputs)`` returns the outputs."""
 
 from .accelerator import Product, accelerate, golden_config
 from .cycles import cycles, scale_sim, utilisation

@@ -1,17 +1,20 @@
-"""Commands that simulate: ``python -m sim {lockstep,cosim,gemm,layer}``."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Commands that simulate: ``python -m sim {lockstep,cosim,gemm,cycles,layer}``."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from golden.accelerator import planner
-from golden.command import Parser, check_plot
+from golden.command import Parser, check_folder, check_plot
+from golden.command import run as as_command
 from golden.models import smollm2
 from hw.accelerator.config import CONFIGS
 from hw.accelerator.planner import SIZE, Status
-from hw.registry import UNITS, build, parameters
+from hw.registry import UNITS, add_settings, build, select
 from hw.tools.packing import length
 
 from . import gemm, layer, plot
@@ -19,19 +22,22 @@ from .accelerator import golden_config
 from .cycles import cycles, scale_sim
 from .engines.build import ENGINES, compiler, preferred
 from .lockstep import lockstep
-from .runner import SimulationError, mismatches, run
+from .runner import mismatches, run
 
 _LARGEST = (1 << SIZE) - 1
 _SOURCES = {"records": planner.RECORDS, "values": planner.VALUES}
 _RESULTS = {"values": planner.VALUES_OUT, "records": planner.RECORDS_OUT}
 
 
-def main(arguments=None):
+@as_command
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; see ``--help``. Returns the exit status."""
     parser = Parser(prog="python -m sim", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
     command = commands.add_parser(
-        "lockstep", help="a real layer through quantization engine and dot-product unit")
+        "lockstep", help="a layer of a real model through quantization engine and "
+                          "dot-product unit")
     command.add_argument("--tokens", type=int, default=32, metavar="M",
                          help="rows of activations, 1 to 32 (default: 32)")
     command.add_argument("--rows", type=int, default=16, metavar="N",
@@ -39,13 +45,13 @@ def main(arguments=None):
     _add_common(command)
     command.set_defaults(act=_lockstep)
 
-    command = commands.add_parser("cosim", help="units against their references, random stimuli")
+    command = commands.add_parser(
+        "cosim", help="units against their golden references, with random stimuli")
     command.add_argument("units", nargs="*", metavar="UNIT", help="default: all")
     command.add_argument("--count", type=int, metavar="N",
-                         help="transfers per unit (default: 500, but only a few of an array on "
+                         help="transfers per unit (default: 500; fewer for an array on "
                               "Amaranth's simulator)")
-    command.add_argument("--set", action="append", default=[], metavar="PARAM=VALUE",
-                         dest="settings", help="parameter of the unit, one unit only")
+    add_settings(command)
     _add_common(command)
     command.set_defaults(act=_cosim)
 
@@ -62,7 +68,7 @@ def main(arguments=None):
     command.set_defaults(act=_gemm)
 
     command = commands.add_parser(
-        "cycles", help="cycles of a product in closed form, beside those of other models")
+        "cycles", help="cycles of a product in closed form, next to those of other models")
     _add_sizes(command)
     command.add_argument("--config", default="paper", choices=tuple(CONFIGS),
                          help="sizes of the accelerator (default: paper)")
@@ -76,17 +82,13 @@ def main(arguments=None):
     command.set_defaults(act=_layer)
 
     options = parser.parse_args(arguments)
-    try:
-        if not 0 <= options.stalls < 1:
-            raise ValueError(f"--stalls must be at least 0 and below 1, not {options.stalls}")
-        if options.vcd and not options.vcd.parent.is_dir():
-            raise ValueError(f"--vcd must lie in a folder that exists, not {options.vcd.parent}")
-        if getattr(options, "plot", None):
-            check_plot(options.plot)
-        return options.act(options)
-    except (OSError, ValueError, SimulationError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    if not 0 <= options.stalls < 1:
+        raise ValueError(f"--stalls must be at least 0 and below 1, not {options.stalls}")
+    if options.vcd:
+        check_folder(options.vcd, "--vcd")
+    if getattr(options, "plot", None):
+        check_plot(options.plot)
+    return options.act(options)
 
 
 def _add_sizes(command):
@@ -125,8 +127,9 @@ def _lockstep(options):
                            seed=options.seed, vcd=options.vcd, engine=options.engine)
 
 
-def report_lockstep(data, *, tokens, rows, stalls=0.0, seed=0, vcd=None, engine="auto"):
-    """Runs a slice's first tokens and rows in lockstep and prints the outcome.
+def report_lockstep(data: smollm2.Slice, *, tokens: int, rows: int, stalls: float = 0.0,
+                    seed: int = 0, vcd: Path | None = None, engine: str = "auto") -> int:
+    """Runs the first tokens and rows of a layer in lockstep and prints the outcome.
 
     Returns
     -------
@@ -136,7 +139,7 @@ def report_lockstep(data, *, tokens, rows, stalls=0.0, seed=0, vcd=None, engine=
     activations, weights = data.activations[:tokens], data.weights[:rows]
     print(f"SmolLM2-135M, {data.tensor}: {tokens} tokens x {rows} rows x K = "
           f"{activations.shape[1]} (reference: dequantized Q4_1)")
-    bars = {}
+    bars: dict[str, tqdm] = {}
 
     def progress(unit, received, total):
         if unit not in bars:
@@ -145,8 +148,8 @@ def report_lockstep(data, *, tokens, rows, stalls=0.0, seed=0, vcd=None, engine=
 
     result = lockstep(activations, weights, stalls=stalls, seed=seed, engine=engine,
                       progress=progress,
-                      vcd=vcd and [_vcd_of(vcd, unit) for unit in
-                                   ("quantization_engine", "group_mac")])
+                      vcd=[_vcd_of(vcd, unit) for unit in ("quantization_engine", "group_mac")]
+                      if vcd else None)
     for bar in bars.values():
         bar.close()
 
@@ -168,7 +171,7 @@ def _gemm(options):
             raise ValueError(f"--{name} must be within 1 and {_LARGEST}, not {value}")
     chosen = planner.CONFIGS[options.config]
     source, result = _SOURCES[options.source], _RESULTS[options.result]
-    # Neither is wrong on a machine that has the engine in question.
+    # A config without the engine that source or result needs cannot run the command.
     match planner.check(chosen, *sizes, source, result, None):
         case planner.BAD_SOURCE:
             raise ValueError(f"--source must be records with config {options.config}, "
@@ -211,7 +214,7 @@ def _layer(options):
 
 
 def _measure(commands, options):
-    """Runs commands with a bar of the outputs received."""
+    """Runs commands and shows the outputs received in a progress bar."""
     with tqdm(desc=options.command, unit="output", disable=None, leave=False) as bar:
         def progress(received, total):
             bar.total = total
@@ -223,7 +226,7 @@ def _measure(commands, options):
 
 
 def _report(measured, names, title, options):
-    """Prints what commands gave and draws the plot asked for; returns the exit status."""
+    """Prints the results of commands and draws the plot asked for; returns the exit status."""
     print(f"  engine {measured.engine}, built or loaded in {measured.build_s:.1f} s")
     starts = [0, *measured.ends[:-1]]
     shares = []
@@ -270,14 +273,11 @@ def _cycles(options):
 
 
 def _cosim(options):
-    names = options.units or list(UNITS)
-    if options.settings and len(names) != 1:
-        raise ValueError(f"--set must come with one unit, not {len(names)}")
+    chosen = select(options.units or UNITS, options.set)
     if options.count is not None and options.count < 1:
         raise ValueError(f"--count must be at least 1, not {options.count}")
-    chosen = {name: parameters(name, options.settings) for name in names}
     failed = 0
-    for name in names:
+    for name in chosen:
         unit = UNITS[name]
         count = _count(name, chosen[name], options)
         inputs = unit.stimuli(np.random.default_rng(options.seed), count, **chosen[name])
@@ -287,10 +287,10 @@ def _cosim(options):
         engine = preferred(options.engine, options.vcd) if unit.hierarchical \
             else options.engine
         with tqdm(total=total, desc=name, disable=None, leave=False) as bar:
-            outputs = run(build(name, options.settings), inputs,
+            outputs = run(build(name, options.set), inputs,
                           outputs=count if set(counts.values()) == {count} else counts,
                           stalls=options.stalls, seed=options.seed, engine=engine,
-                          vcd=options.vcd and _vcd_of(options.vcd, name, alone=len(names) == 1),
+                          vcd=options.vcd and _vcd_of(options.vcd, name, alone=len(chosen) == 1),
                           progress=lambda received, bar=bar: bar.update(received - bar.n))
         wrong = np.flatnonzero(mismatches(outputs, expected))
         first = f", the first is transfer {wrong[0]}" if len(wrong) else ""
@@ -300,15 +300,15 @@ def _cosim(options):
 
 
 def _count(name, chosen, options):
-    """Transfers of a unit unless told: as many as take seconds."""
+    """Transfers of a unit: those of ``--count``, else so many that the run takes seconds."""
     if options.count is not None:
         return options.count
     tiles = UNITS[name].tiles
     slow = options.engine == "amaranth" or options.vcd or not compiler()
     if not tiles or not slow:
         return 500
-    # With the tiles grows the time of a cycle, and the number of cycles that new weights take,
-    # which every other transfer asks for.
+    # The time of a cycle grows with the number of tiles, and so does the number of cycles in which
+    # new weights load, for every other transfer.
     return min(500, max(1, 2**17 // tiles(**chosen) ** 2))
 
 

@@ -1,13 +1,16 @@
-"""Whole matrix products through the accelerator in RTL, against golden."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Runs whole matrix products on the accelerator's RTL and compares them with golden."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from golden.accelerator import planner
 from golden.accelerator.accelerator import execute, result_matrix, streams
 from hw.accelerator.accelerator import Accelerator
-from hw.accelerator.config import configuration
+from hw.accelerator.config import Config, configuration
 from hw.tools.packing import length
 
 from .engines import build
@@ -16,16 +19,17 @@ from .runner import SimulationError, mismatches, run
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Product:
-    """What one command gave.
+    """The result of one command.
 
     Attributes
     ----------
     code : int
         The code with which it ended, see `hw.accelerator.planner.Status`.
     y : float32 array, shape (M, N), or None
-        The product, if it left as float32.
+        The product, if it left the accelerator as float32.
     rows, mismatches : int
-        Rows of results that left, of a tile each, and how many of them differ from golden's.
+        Rows of results that left the accelerator, one tile wide, and the number of those that
+        differ from golden's.
     """
 
     code: int
@@ -34,8 +38,9 @@ class Product:
     mismatches: int
 
 
-def accelerate(commands, *, config="paper", component=None, trace=False, engine="auto", vcd=None,
-               **options):
+def accelerate(commands: Sequence[dict[str, Any]], *, config: Config | str = "paper",
+               component: Accelerator | None = None, trace: bool = False, engine: str = "auto",
+               vcd: Any = None, **options: Any) -> list[Product]:
     """Runs commands through the accelerator and compares every output with golden.
 
     Parameters
@@ -43,17 +48,17 @@ def accelerate(commands, *, config="paper", component=None, trace=False, engine=
     commands : list of dict
         As `golden.accelerator.accelerator.execute` takes them.
     config : Config or str
-        As of `Accelerator`.
+        As `Accelerator` takes it.
     component : Accelerator, optional
-        In place of ``config`` and ``trace``: one of several runs, which is then built once.
+        Used in place of ``config`` and ``trace``, so that several runs build it once.
     trace : bool
-        Whether ``times`` is to have the tiles of weights too, as "o_trace".
+        Whether ``times`` also has the tiles of weights, as "o_trace".
     engine : str
-        As of `sim.run`, but "auto" compiles whenever it can: on Amaranth's simulator, a machine
-        of 32 columns makes some ten cycles per second.
+        As `sim.run` takes it, but "auto" compiles whenever it can: Amaranth's simulator runs an
+        array of 32 columns at about ten cycles per second.
     vcd, **options
-        As of `sim.run`, but by default the patience lasts for as long as the array can be busy
-        with what is in the buffers.
+        As `sim.run` takes them, but the default patience is as long as the array can compute
+        without a transfer.
 
     Returns
     -------
@@ -65,7 +70,7 @@ def accelerate(commands, *, config="paper", component=None, trace=False, engine=
     ValueError
         If there is no configuration of that name.
     SimulationError
-        As `sim.run`; also if the number of results is not golden's.
+        As `sim.run` raises it; also if the number of results is not golden's.
     """
     if component is None:
         component = Accelerator(config=config, trace=trace)
@@ -85,16 +90,15 @@ def accelerate(commands, *, config="paper", component=None, trace=False, engine=
     return _products(config, commands, executed, outputs, wrong)
 
 
-def golden_config(config):
-    """Golden's configuration of the same sizes as the hardware's, which may be given by name."""
-    config = configuration(config)
-    return planner.Config(columns=config.columns, activations=config.activations,
-                           rows=config.rows, weight_width=config.weight_width,
-                           input=config.input)
+def golden_config(config: Config | str) -> planner.Config:
+    """Golden's configuration of the same sizes as one of the hardware, or as the one so named."""
+    sizes = configuration(config)
+    return planner.Config(columns=sizes.columns, activations=sizes.activations, rows=sizes.rows,
+                          weight_width=sizes.weight_width, input=sizes.input)
 
 
 def _products(config, commands, executed, outputs, wrong):
-    """Distributes the outputs to the commands that gave them."""
+    """Divides the outputs among the commands that they belong to."""
     products, starts = [], {"o": 0, "o_record": 0}
     for number, (command, (code, plan, y)) in enumerate(zip(commands, executed, strict=True)):
         status = outputs["o_status"][number]
@@ -116,13 +120,13 @@ def _products(config, commands, executed, outputs, wrong):
 
 
 def _patience(executed):
-    """Cycles that may pass without a transfer."""
+    """Cycles that can pass without a transfer."""
     return 1000 + sum(plan.groups * plan.tiles * max(len(block), plan.transfers, 8)
                       for _, plan, _ in executed if plan for block in plan.blocks)
 
 
 def _trace(executed):
-    """Rows of activations that go through each tile of weights."""
+    """Rows of activations that meet each tile of weights."""
     counts = [np.repeat([len(block) for block in plan.blocks], plan.groups * plan.tiles)
               for _, plan, _ in executed if plan]
     return np.concatenate([np.zeros(0, np.int64), *counts])

@@ -1,7 +1,10 @@
-"""Matrix products through the accelerator, measured."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Measures matrix products on the accelerator: cycles, utilisation, mismatches."""
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ml_dtypes import bfloat16
@@ -9,17 +12,17 @@ from ml_dtypes import bfloat16
 from golden import Quantized, quantize_activations, quantize_weights
 from golden.accelerator import planner
 
-from .accelerator import accelerate
+from .accelerator import Product, accelerate
 
-TYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": bfloat16}
+TYPES: dict[Any, Any] = {"float32": np.float32, "float16": np.float16, "bfloat16": bfloat16}
 
-# Elements that are quantized at a time, each of which takes some hundred bytes meanwhile.
+# Elements that are quantized at a time; each takes about a hundred bytes meanwhile.
 _AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Measured:
-    """What a run of commands gave, and how long it took.
+    """The results of a run of commands, and its duration.
 
     Attributes
     ----------
@@ -29,55 +32,57 @@ class Measured:
     products : list of sim.accelerator.Product
     engine : str
     build_s, run_s : float
-        Seconds of building and of simulation.
+        Duration of the build and of the simulation in seconds.
     cycles : int
-        From the first input to the last status.
+        Cycles from the first input to the last status.
     times : dict of str to uint64 array
-        Cycles of all streams' transfers.
+        Cycles of the transfers on all streams.
     """
 
     config: planner.Config
-    commands: list
-    products: list
+    commands: Sequence[dict[str, Any]]
+    products: list[Product]
     engine: str
     build_s: float
     run_s: float
     cycles: int
-    times: dict
+    times: dict[str, np.ndarray]
 
     @property
-    def peak(self):
+    def peak(self) -> int:
         """Multiplications per cycle of the whole array."""
         return 32 * self.config.columns
 
     @property
-    def utilisation(self):
-        """Share of the array's multiplications that are the products' own."""
+    def utilisation(self) -> float:
+        """Useful multiplications over those that the array could do."""
         return utilisation(self.config, self.commands, self.cycles)
 
     @property
-    def ends(self):
-        """Cycle after each command's last one."""
+    def ends(self) -> np.ndarray:
+        """The cycle after the last cycle of each command."""
         return self.times["o_status"].astype(np.int64) + 1
 
     @property
-    def mismatches(self):
+    def mismatches(self) -> int:
+        """Rows of results of all commands that differ from golden's."""
         return sum(product.mismatches for product in self.products)
 
 
-def measure(commands, *, config, progress=None, **options):
-    """Runs commands through the accelerator of a configuration and measures that.
+def measure(commands: Sequence[dict[str, Any]], *, config: str,
+            progress: Callable[[int, int], Any] | None = None, **options: Any) -> Measured:
+    """Runs commands on the accelerator of a configuration and measures the run.
 
     Parameters
     ----------
     commands : list of dict
-        As of `sim.accelerator.accelerate`; all must be legal.
+        As `sim.accelerator.accelerate` takes them; the accelerator must be able to run them.
     config : str
         Name of a configuration.
     progress : callable, optional
-        Called with the outputs received and their total.
+        Called with the number of outputs received and their total.
     **options
-        As of `accelerate`.
+        As `accelerate` takes them.
 
     Returns
     -------
@@ -85,34 +90,40 @@ def measure(commands, *, config, progress=None, **options):
     """
     chosen = planner.CONFIGS[config]
     total = _outputs(chosen, commands, options.get("trace", False))
-    statistics, times = {}, {}
-    products = accelerate(
-        commands, config=config, statistics=statistics, times=times,
-        progress=progress and (lambda received: progress(received, total)), **options)
+    statistics: dict[str, Any] = {}
+    times: dict[str, np.ndarray] = {}
+
+    def report(received: int) -> None:
+        if progress:
+            progress(received, total)
+
+    products = accelerate(commands, config=config, statistics=statistics, times=times,
+                          progress=report, **options)
     return Measured(config=chosen, commands=commands, products=products, times=times,
                     **statistics)
 
 
-def utilisation(config, commands, cycles):
-    """Useful multiplications, of M, N and K as they are, over those that the array could do."""
+def utilisation(config: planner.Config, commands: Sequence[dict[str, Any]], cycles: int) -> float:
+    """Useful multiplications, M * N * K, over those that the array could do in the cycles."""
     useful = sum(command["m"] * command["k"] * command["n"] for command in commands)
     return useful / (32 * config.columns * cycles)
 
 
-def tiles(config, commands):
-    """What the array does with each tile of weights, in the order of ``o_trace``.
+def tiles(config: planner.Config,
+          commands: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Work of the array on each tile of weights, in the order of ``o_trace``.
 
     Parameters
     ----------
     config : Config
     commands : list of dict
-        All legal.
+        The accelerator must be able to run them.
 
     Returns
     -------
     rows, macs : int64 arrays
-        Activations that a tile meets, a cycle each, and the multiplications that count: those of
-        columns that the product has and of elements along its K.
+        Activations that meet a tile, one in each cycle, and the useful multiplications: those in
+        columns of the product and of elements along its K.
     """
     rows, macs = [], []
     for command in commands:
@@ -126,15 +137,16 @@ def tiles(config, commands):
     return np.concatenate(rows), np.concatenate(macs)
 
 
-def random_product(m, k, n, *, config, source, result, seed):
-    """A command with random operands whose tails are heavy, as those of language models are.
+def random_product(m: int, k: int, n: int, *, config: str, source: int, result: int,
+                   seed: int) -> dict[str, Any]:
+    """A command with random operands, with heavy tails like those of language models.
 
     Parameters
     ----------
     m, k, n : int
     config : str
     source, result : int
-        Of `golden.accelerator.planner.SOURCES`, other than KEPT, and `RESULTS`.
+        From `golden.accelerator.planner.SOURCES`, without KEPT, and from `RESULTS`.
     seed : int
 
     Returns
@@ -150,24 +162,24 @@ def random_product(m, k, n, *, config, source, result, seed):
     return command | {"a": _quantized(quantize_activations, x)}
 
 
-def memory(config, m, k, n, source, result):
-    """Bytes that a product's operands, streams and results take together, about."""
+def memory(config: planner.Config, m: int, k: int, n: int, source: int, result: int) -> int:
+    """Approximate number of bytes that a product's operands, streams and results take."""
     plan = planner.plan(config, m, k, n)
     weights = len(plan.blocks) * plan.groups * (
         (plan.tiles - 1) * plan.transfers + plan.last_transfers) * config.weight_width
-    # Without building the order: blocks differ by one row at most.
+    # This does not build the order of activations; the blocks differ by at most one row.
     activations = sum(len(block) * plan.groups * (
         1 if plan.resident else -(-plan.tiles // planner.interleave(len(block))))
         for block in plan.blocks)
-    # Codes are a byte each, with copies on the way to the simulator; random numbers take twelve
-    # bytes; of the results there are the golden ones, those to expect and those received.
+    # Codes are a byte each and are copied on the way to the simulator. Random numbers take twelve
+    # bytes. The results are there three times: golden's, those expected and those received.
     return (170 * weights + (700 if source == planner.VALUES else 170) * activations
             + 12 * (m + n) * k + 24 * m * n
             + m * plan.tiles * (24 * config.columns if result == planner.VALUES_OUT else 200))
 
 
-def physical_memory():
-    """Bytes of this computer's memory, or None where it does not say."""
+def physical_memory() -> int | None:
+    """Bytes of this computer's memory, or None if the system does not tell."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
@@ -191,7 +203,7 @@ def _outputs(config, commands, trace):
 
 
 def _quantized(quantize, x):
-    """A quantized matrix; large ones are quantized in parts, which takes less memory."""
+    """Quantizes a matrix, a large one in parts, which takes less memory."""
     count = max(1, _AT_ONCE // x.shape[1])
     parts = [quantize(x[start : start + count]) for start in range(0, len(x), count)]
     planes = {name: np.concatenate([getattr(part, name) for part in parts])

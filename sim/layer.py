@@ -1,20 +1,24 @@
-"""Both projections of a real MLP, one after the other without leaving the accelerator."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Both projections of a real MLP; the result in between stays inside the accelerator."""
+
+from typing import Any
 
 import numpy as np
 
 from golden import quantize_weights
 from golden.accelerator import planner
 from golden.formats.mxfp4 import mxfp4_round_trip
+from golden.models.smollm2 import Mlp
 
 from .gemm import TYPES
 
 
-def commands(mlp, *, tokens, config):
+def commands(mlp: Mlp, *, tokens: int, config: str) -> list[dict[str, Any]]:
     """The commands of an MLP's up and down projection.
 
-    The first quantizes the activations on their way in and keeps its result, which is the
-    second's source. The SiLU of the gate projection, by which the model multiplies in between,
-    is not there.
+    The first command quantizes the activations on their way in and keeps its result, which is the
+    source of the second command. The model multiplies by the SiLU of the gate projection in
+    between; these commands do not.
 
     Parameters
     ----------
@@ -31,7 +35,7 @@ def commands(mlp, *, tokens, config):
     Raises
     ------
     ValueError
-        If the machine cannot keep results, or not those of so many tokens.
+        If the accelerator cannot keep results, or its buffer is too small for the tokens.
     """
     chosen = planner.CONFIGS[config]
     hidden, width = mlp.up.shape
@@ -53,8 +57,8 @@ def commands(mlp, *, tokens, config):
              "result": planner.VALUES_OUT, "w": quantize_weights(mlp.down)}]
 
 
-def errors(mlp, given, y):
-    """Squared errors of outputs over the squares of the outputs in float64.
+def errors(mlp: Mlp, given: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """Squared errors of the outputs over the squares of the outputs in float64.
 
     Parameters
     ----------
@@ -67,7 +71,7 @@ def errors(mlp, given, y):
     Returns
     -------
     dict of str to float
-        Of "M2XFP", which ``y`` is in, and "MXFP4".
+        Errors of ``y``, under "M2XFP", and of the same layer in "MXFP4".
     """
     def product(x, w):
         return x.astype(np.float64) @ w.astype(np.float64).T

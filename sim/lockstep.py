@@ -1,6 +1,9 @@
-"""Real data through the RTL in lockstep with the golden model."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Runs real data through the RTL in lockstep with the golden model."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,14 +19,14 @@ from .runner import mismatches, run
 
 @dataclass(frozen=True, kw_only=True)
 class Lockstep:
-    """What a lockstep run counted and measured.
+    """Counts and errors of a lockstep run.
 
     Attributes
     ----------
     groups, group_mismatches : int
-        Activation groups quantized, and how many of their records differ from golden's.
+        Activation groups quantized, and the number of their records that differ from golden's.
     products, product_mismatches : int
-        Dot products of groups accumulated, and how many results differ.
+        Dot products of groups accumulated, and the number of results that differ.
     errors : dict of str to tuple of float
         For each format, the squared error of activations, weights and outputs over the squares
         of the float values.
@@ -33,12 +36,15 @@ class Lockstep:
     group_mismatches: int
     products: int
     product_mismatches: int
-    errors: dict
+    errors: dict[str, tuple[float, float, float]]
 
 
-def lockstep(activations, weights, *, stalls=0.0, seed=0, engine="auto", vcd=None,
-             progress=None):
-    """Runs a linear layer through quantization engine and dot-product unit, against golden.
+def lockstep(activations: np.ndarray, weights: np.ndarray, *, stalls: float = 0.0, seed: int = 0,
+             engine: str = "auto", vcd: Sequence[Any] | None = None,
+             progress: Callable[[str, int, int], Any] | None = None) -> Lockstep:
+    """Runs a linear layer through the quantization engine and the dot-product unit.
+
+    Every result is compared with golden's.
 
     Parameters
     ----------
@@ -55,22 +61,22 @@ def lockstep(activations, weights, *, stalls=0.0, seed=0, engine="auto", vcd=Non
     -------
     Lockstep
     """
-    vcd = vcd or (None, None)
+    files = vcd or (None, None)
     quantized, weight = quantize_activations(activations), quantize_weights(weights)
 
     records = _records(quantized)
     groups = _padded(activations).view(np.uint32).reshape(-1, 32)
     outputs = run(QuantizationEngine(), {"i": groups}, stalls=stalls, seed=seed, engine=engine,
-                  vcd=vcd[0],
+                  vcd=files[0],
                   progress=_for_unit(progress, "quantization_engine", len(groups)))
     group_mismatches = mismatches(outputs["o"], _flat(records))
 
-    # The dot products take the records that the engine gave. Each step's accumulator is golden's
-    # result of the step before: where no step differs, that is what the unit gave itself.
+    # The dot products take the engine's records. The accumulator of each step is golden's result of
+    # the step before; as long as no step differs, it is also the unit's own result.
     given = {name: plane.reshape(records[name].shape) for name, plane in outputs["o"].items()}
     inputs, expected = _steps(quantized, weight, given)
     outputs = run(GroupMac(), {"i": inputs}, stalls=stalls, seed=seed, engine=engine,
-                  vcd=vcd[1],
+                  vcd=files[1],
                   progress=_for_unit(progress, "group_mac", len(expected)))
     product_mismatches = mismatches(outputs["o"], expected)
 
@@ -94,7 +100,7 @@ def _padded(x):
 
 
 def _records(q):
-    """Planes of a quantized matrix, shape (rows, groups, ...)."""
+    """Planes of a quantized matrix, each of shape (rows, groups, ...)."""
     return {"elements": q.elements.reshape(*q.scales.shape, 32),
             "metadata": q.metadata.reshape(*q.scales.shape, 4),
             "scale": q.scales}

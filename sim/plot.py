@@ -1,12 +1,16 @@
-"""Pictures of what the accelerator does over time."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Draws utilisation and activity of the accelerator over time."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 LANES = {"weights in": ("i_weight",), "activations in": ("i_activation", "i_value"),
          "compute": (), "results out": ("o", "o_record")}
-"""The streams of each bar; the array's own has none."""
+"""The streams of each bar; the bar of the array has none."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -16,24 +20,25 @@ class Windows:
     Attributes
     ----------
     edges : int64 array
-        Cycles in which windows begin, and the end of the last one.
+        First cycle of each window, and the end of the last window.
     utilisation : float array
-        Share of the array's multiplications in each that count.
+        Useful multiplications in each window over those that the array could do.
     activity : dict of str to float array
-        For each of `LANES`, the share of cycles with a transfer, or in which an activation enters
+        For each of `LANES`, the share of cycles with a transfer, or with an activation that enters
         the array.
     """
 
     edges: np.ndarray
     utilisation: np.ndarray
-    activity: dict
+    activity: dict[str, np.ndarray]
 
 
-def windows(times, rows, macs, *, cycles, peak, count=400):
+def windows(times: Mapping[str, np.ndarray], rows: np.ndarray, macs: np.ndarray, *, cycles: int,
+            peak: int, count: int = 400) -> Windows:
     """Divides a run into windows.
 
-    A tile of weights meets one activation per cycle, the last one in its cycle of ``o_trace``; all
-    pauses since the tile before are taken to lie in front of the first one.
+    A tile of weights meets one activation per cycle, the last one in the tile's cycle of
+    ``o_trace``. All pauses since the tile before count as before the tile's first activation.
 
     Parameters
     ----------
@@ -42,11 +47,11 @@ def windows(times, rows, macs, *, cycles, peak, count=400):
     rows, macs : array
         Activations and multiplications of each tile, see `sim.gemm.tiles`.
     cycles : int
-        Of the run.
+        Length of the run.
     peak : int
         Multiplications that the array can do in a cycle.
     count : int
-        Windows, unless there are fewer cycles.
+        Number of windows, unless there are fewer cycles.
 
     Returns
     -------
@@ -57,13 +62,13 @@ def windows(times, rows, macs, *, cycles, peak, count=400):
     after = np.asarray(times["o_trace"], np.int64) + 1
 
     def during(amounts):
-        # What has been done by each cycle: it grows while a tile meets its activations.
+        # The amount done until each cycle grows linearly while a tile meets its activations.
         done = np.cumsum(amounts)
         reached = np.interp(edges, np.stack([after - rows, after], -1).reshape(-1),
                             np.stack([done - amounts, done], -1).reshape(-1))
         return np.diff(reached) / widths
 
-    activity = {}
+    activity: dict[str, Any] = {}
     for lane, streams in LANES.items():
         moves = [np.asarray(times[name], np.int64) for name in streams if name in times]
         activity[lane] = sum(np.histogram(of, edges)[0] for of in moves) / widths if streams \
@@ -71,7 +76,8 @@ def windows(times, rows, macs, *, cycles, peak, count=400):
     return Windows(edges=edges, utilisation=during(macs) / peak, activity=activity)
 
 
-def draw(path, windows, *, title, ends=(), names=()):
+def draw(path: Path, windows: Windows, *, title: str, ends: Sequence[int] = (),
+         names: Sequence[str] = ()) -> None:
     """Draws utilisation and activity over time to a PNG or SVG file.
 
     Parameters
@@ -80,9 +86,9 @@ def draw(path, windows, *, title, ends=(), names=()):
     windows : Windows
     title : str
     ends : sequence of int
-        Cycle after each command's last one.
+        The cycle after the last cycle of each command.
     names : sequence of str
-        What to call each command, where there are several.
+        Labels of the commands, if there are several.
     """
     from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -107,7 +113,7 @@ def draw(path, windows, *, title, ends=(), names=()):
         for end in ends[:-1]:
             axes.axvline(end, color="#d55e00", linestyle="--", linewidth=1.2)
 
-    # One bar per lane, the first on top; where nothing moves it stays white.
+    # One bar per lane, the first on top; cycles without activity stay white.
     busy = ListedColormap(colormaps["Blues"](np.linspace(0.25, 1, 256)))
     lanes = [*LANES]
     shares = 100 * np.stack([windows.activity[lane] for lane in lanes])

@@ -24,8 +24,8 @@ from .engines.protocol import (
 
 __all__ = ["Deadlock", "ProtocolError", "SimulationError", "mismatches", "run"]
 
-# Bits through all ports at which a build begins to pay: 1,800 transfers of a 32 x 4 array, 10,000
-# of an accumulator. Either keeps Amaranth's simulator busy for seconds, which a build takes too.
+# Bits through all ports from which on "auto" compiles: 1,800 transfers of a 32 x 4 array, or 10,000
+# of an accumulator. Amaranth's simulator takes seconds for either, and so does a build.
 _WORTH_BUILDING = 1_000_000
 
 
@@ -36,14 +36,14 @@ def run(component: wiring.Component, inputs: Mapping[str, Any], *,
         times: dict | None = None) -> dict[str, Any]:
     """Runs a component on arrays.
 
-    Stream inputs are offered in order and stream outputs collected, with random stalls at both
-    ends. The run ends a few cycles after the last output, however much of the inputs is left; an
-    output that has given all it should must give no more until then. Ports that are no streams
-    take one row of their arrays per evaluation, or per cycle in which the component's ``enable``
-    is set if its ``latency`` is not 0.
+    Stream inputs are offered in order and stream outputs are collected, with random stalls at both
+    ends. The run ends a few cycles after the last output, even if inputs are left. Until then, an
+    output that has sent all expected payloads must not send more. Plain ports take one row of
+    their arrays per evaluation or, if the component's ``latency`` is not 0, per cycle in which its
+    ``enable`` is set.
 
-    All engines do the same in every cycle. The compiled ones run the Verilog that `hw.generate`
-    emits, need a C++ compiler and build once per component; see `sim.engines.compiled`.
+    All engines do the same in every cycle. The compiled engines run the Verilog that `hw.generate`
+    emits, need a C++ compiler and build once per component; see `sim.engines.build`.
 
     Parameters
     ----------
@@ -51,52 +51,52 @@ def run(component: wiring.Component, inputs: Mapping[str, Any], *,
         With ``latency`` in cycles. Only the ``sync`` domain is clocked.
     inputs : mapping of str to array or mapping
         Rows of every input by port or stream name: integers along the first axis, mappings for
-        structures, one more axis for each array layout. Streams need not have equally many, and
-        some may have none, if ``outputs`` is given.
+        structures, one more axis for each array layout. If ``outputs`` is given, the streams may
+        have different numbers of rows, and none.
     outputs : int or mapping of str to int, optional
-        Payloads expected of every output stream, or of each by its name, where some may be 0; by
-        default as many as the inputs have rows. For ports that are no streams, an int that is not
-        above that.
+        Number of payloads expected of every output stream, or of each by its name, where some may
+        be 0. The default is the number of rows of the inputs. For plain ports, an int of at most
+        that number.
     stalls : float
         Probability, at least 0 and below 1, that an end of a stream pauses in a cycle. An output
-        that is ``always_ready`` never does.
+        that is ``always_ready`` never pauses.
     seed : int
-        Of the stalls.
+        Seed of the stalls.
     patience : int
-        Cycles without a transfer on any stream, input or output, after which the run is given up.
-        Cycles in which an end pauses are not counted: an output that is not ready, or an input
-        with nothing offered though it has payloads left.
+        Number of cycles without a transfer on any stream after which the run is a deadlock. Cycles
+        in which an end pauses do not count: an output that is not ready, or an input that offers
+        nothing although it has payloads left.
     vcd : str or path, optional
-        Waveform file to write; not with a compiled engine.
+        Waveform file to write. A compiled engine writes none.
     progress : callable, optional
-        Called with the number of outputs received, of all streams together, after each of them;
-        by a compiled engine, from time to time.
+        Called with the number of outputs received on all streams together: after each output, or
+        by a compiled engine from time to time.
     engine : str
-        "amaranth", "verilator" or "cxxrtl". "auto" compiles if that pays, which is from a million
-        bits through all ports on: with Verilator if it is installed, else with CXXRTL. Without a
-        C++ compiler everything runs on Amaranth's simulator, with a warning if an engine was
-        asked for by name; with "auto", also what cannot be emitted or built, with a warning.
+        "amaranth", "verilator" or "cxxrtl". "auto" compiles if a million bits or more pass through
+        all ports: with Verilator if it is installed, else with CXXRTL. Without a C++ compiler,
+        every component runs on Amaranth's simulator, with a warning if the engine was given by
+        name. With "auto", so does a component that cannot be emitted or built, with a warning.
     statistics : dict, optional
-        Receives "engine"; "cycles" from the first input offered to the last output taken;
-        "build_s" and "run_s" in seconds.
+        Receives "engine", the engine's name; "cycles" from the first input offered to the last
+        output taken; and the durations "build_s" and "run_s" in seconds.
     times : dict, optional
-        Receives a uint64 array for every port or stream: the cycles of its transfers. Cycle 0 is
-        that in which the first input is offered, or an output is taken if that is earlier.
+        Receives a uint64 array for every port or stream: the cycles of its transfers. In cycle 0,
+        the first input is offered or the first output is taken, whichever is earlier.
 
     Returns
     -------
     dict of str to array or dict
-        Rows of every output, in the form of the inputs; the smallest NumPy type that fits.
+        Rows of every output, in the form of the inputs and the smallest NumPy type that fits.
 
     Raises
     ------
     TypeError, ValueError
         If the inputs do not fit the ports, an option is out of range, or the component cannot be
-        emitted for the engine asked for.
+        emitted for the chosen engine.
     SimulationError
-        If the engine asked for cannot be built.
+        If the chosen engine cannot be built.
     Deadlock
-        If nothing moves any more; the text says what is outstanding.
+        If nothing moves any more; the text says which transfers are outstanding.
     ProtocolError
         If the component breaks the rules of streams.
     """
@@ -131,7 +131,7 @@ def run(component: wiring.Component, inputs: Mapping[str, Any], *,
 
 
 def _counts(outputs, rows, ports):
-    """Payloads expected of each output."""
+    """Number of payloads expected of each output."""
     names = [name for name, port in ports.items() if port.flow == wiring.Out]
     streams = all(port.is_signature for port in ports.values())
     lengths = set(rows.values())
@@ -145,7 +145,7 @@ def _counts(outputs, rows, ports):
             raise ValueError("inputs must have at least one row, not 0")
     if isinstance(outputs, Mapping):
         if not streams:
-            raise TypeError("outputs must be an integer for ports that are no streams, not a "
+            raise TypeError("outputs must be an integer for ports that are not streams, not a "
                             "mapping")
         if set(outputs) != set(names):
             raise ValueError(f"outputs must be {', '.join(names)}, "
@@ -156,7 +156,7 @@ def _counts(outputs, rows, ports):
         return counts
     count = _count(outputs, "outputs", 1)
     if not streams and count > max(lengths):
-        raise ValueError(f"outputs must be at most {max(lengths)}, the rows of ports that are no "
+        raise ValueError(f"outputs must be at most {max(lengths)}, the rows of ports that are not "
                          f"streams, not {count}")
     return dict.fromkeys(names, count)
 
@@ -170,7 +170,7 @@ def _count(value, name, least):
 
 
 def _engine(engine, task):
-    """The engine for a task, after it has been chosen and built."""
+    """Chooses and builds the engine for a task."""
     engines = "auto", amaranth.NAME, *build.ENGINES
     if engine not in engines:
         raise ValueError(f"engine must be one of {', '.join(engines)}, not {engine!r}")
@@ -199,17 +199,17 @@ def _engine(engine, task):
 
 
 def mismatches(outputs: Any, expected: Any) -> np.ndarray:
-    """Rows in which two results of `run` differ.
+    """Finds the rows in which two results of `run` differ.
 
     Parameters
     ----------
     outputs, expected : mapping of str to array or mapping
-        In the form that `run` returns.
+        Results of `run`.
 
     Returns
     -------
     bool array, shape (rows,)
-        As long as the longest stream; a shorter one does not differ beyond its end.
+        As long as the longest stream; a shorter one does not differ after its end.
     """
     if isinstance(expected, np.ndarray):
         if outputs.shape != expected.shape:

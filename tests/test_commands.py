@@ -66,7 +66,7 @@ def test_errors_on_real_data():
     (["lockstep", "--rows", "257"], "--rows must be within 1 and 256, not 257"),
     (["lockstep", "--stalls", "1"], "--stalls must be at least 0 and below 1, not 1.0"),
     (["cosim", "no_such"], "Unit must be one of top1, .*, not 'no_such'"),
-    (["cosim", "--set", "lanes=4"], "--set must come with one unit"),
+    (["cosim", "--set", "lanes=4"], "--set lanes=4 needs exactly one unit, not "),
     (["cosim", "top1", "--set", "lanes=3"], "top1's lanes must be one of 8, 2, 4, 16, 32, not '3'"),
     (["cosim", "top1", "--set", "depth=3"], "Parameter of top1 must be one of: lanes, not 'depth'"),
     (["cosim", "top1", "--count", "0"], "--count must be at least 1, not 0"),

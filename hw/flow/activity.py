@@ -9,6 +9,8 @@ shifts.
 """
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from amaranth import Shape
@@ -29,13 +31,14 @@ from .gate_simulation import LANES, Activity
 KINDS = "real", "random"
 
 WEIGHTS = 16
-"""Rows of weights that tiles and accumulators see; the array sees 256."""
+"""Rows of weights that a tile or an accumulator works on; the array works on 256."""
 
-# Cycles that count of each run, at most: of clocked units, which take a step for each, and others.
+# Largest number of counted cycles in a run, of clocked and of other units. A clocked unit is
+# simulated cycle by cycle, the others all cycles at once.
 _CLOCKED, _UNCLOCKED = 64, 576
 
 
-def activity(name, settings=(), kind="real"):
+def activity(name: str, settings: Sequence[str] = (), kind: str = "real") -> Activity | None:
     """Activity of a unit at full speed, with the outputs of its golden reference.
 
     Parameters
@@ -67,10 +70,10 @@ def activity(name, settings=(), kind="real"):
         rows = (REAL[name](**chosen) if kind == "real" else
                 UNITS[name].stimuli(np.random.default_rng(0), LANES * limit, **chosen))
         stretch = length(rows) // LANES
-        # Cycles of one row; whole rows count.
+        # A unit may take several cycles for a row; only whole rows count.
         interval = getattr(component, "cycles", 1)
         cycles = min(stretch * interval, limit) // interval * interval
-        # Pipelines are full when counting begins; a row more is there for the last edges.
+        # The pipeline is full when counting begins. One more row makes the last edges.
         settle = component.latency + 2 if component.latency else 0
         index = np.arange(-settle // interval, cycles // interval + 1) \
             + stretch * np.arange(LANES)[:, None]
@@ -83,7 +86,7 @@ def activity(name, settings=(), kind="real"):
 
 
 def _bits(component, rows, each):
-    """Bits of ports by lane; ``each`` are the rows of a lane."""
+    """Bits of each port by lane; ``each`` has the number of rows in a lane, or None."""
     bits = {}
     for name, value in rows.items():
         port = component.signature.members[name]
@@ -94,7 +97,7 @@ def _bits(component, rows, each):
 
 
 def _map(change, value):
-    """A value with all its arrays changed."""
+    """Applies a function to every array of a value."""
     if isinstance(value, dict):
         return {name: _map(change, part) for name, part in value.items()}
     return change(value)
@@ -102,7 +105,7 @@ def _map(change, value):
 
 @functools.cache
 def _layer():
-    """Activations and weights as float32."""
+    """Activations and weights of the layer, float32."""
     data = smollm2.load()
     return data.activations, data.weights
 
@@ -111,14 +114,14 @@ def _layer():
 def _quantized(metadata):
     """Activations and weights as planes of shape (rows, groups, ...)."""
     x, w = _layer()
-    # The activations' elements and scales are MXFP4, and so are the weights' made the same way.
+    # Without metadata, elements and scales quantized as activations are those of MXFP4.
     both = quantize_activations(x), (quantize_weights if metadata else quantize_activations)(w)
     return tuple(_planes(q, metadata) for q in both)
 
 
 @functools.cache
 def _factored(special):
-    """The same where both have factors."""
+    """As `_quantized`, in encodings with factors for both operands."""
     x, w = _layer()
     encodings = ("sg-special", "sg-special") if special else ("sg-threshold", "sg-em")
     return (_planes(quantize_activations(x, encoding=encodings[0])),
@@ -174,12 +177,12 @@ def _meet(activation, weight):
 
 
 def _subgroups(plane):
-    """Elements or metadata (rows, groups, n), by the subgroups' place: (4, rows, groups, n / 4)."""
+    """Splits elements or metadata, shape (rows, groups, n), into (4, rows, groups, n / 4)."""
     return plane.reshape(*plane.shape[:2], 4, -1).transpose(2, 0, 1, 3)
 
 
 def _meet_subgroups(activation, weight):
-    """As `_meet`; each place in the group has its own tile."""
+    """As `_meet`, subgroup by subgroup, because each one of a group has its own tile."""
     pairs = [_meet(x, w) for x, w in zip(_subgroups(activation), _subgroups(weight), strict=True)]
     return tuple(np.concatenate(part) for part in zip(*pairs, strict=True))
 
@@ -229,7 +232,7 @@ def _sg_pe_tile(*, special, **_):
 
     meet(("activation_meta", "meta"), (activation["metadata"], weight["metadata"]))
     if special:
-        # A group's selector is that of its subgroups.
+        # All subgroups share the group's selector.
         meet(("activation_special", "weight_special"),
              [(record["scale"] & 3)[..., None].repeat(4, -1) for record in (activation, weight)])
     return inputs
@@ -252,7 +255,7 @@ def _nvfp4_pe_tile(*, lanes):
         q = quantize_nvfp4(array, tensor_scale_of(array))
         codes.append(q.elements.reshape(len(array), -1, 16 // lanes, lanes))
         scales.append(q.scales)
-    # Each tile has its own part of the groups.
+    # Each tile works on its own part of the groups.
     parts = [_meet(codes[0][:, :, part], codes[1][:, :, part]) for part in range(16 // lanes)]
     activations, weights = (np.concatenate(part) for part in zip(*parts, strict=True))
     scales = [np.concatenate([scale] * (16 // lanes)) for scale in _meet(*scales)]
@@ -261,7 +264,7 @@ def _nvfp4_pe_tile(*, lanes):
 
 
 def _columns(array):
-    """Sums or accumulators (groups, tokens, weight rows) in the order of `_meet`."""
+    """Puts sums or accumulators, shape (groups, tokens, weight rows), in the order of `_meet`."""
     return np.ascontiguousarray(array[:, :, :WEIGHTS].transpose(2, 0, 1)).reshape(-1)
 
 
@@ -282,15 +285,15 @@ def _group_mac(**_):
 
 
 def _array_runs(kind, *, columns, weight_width, metadata, **_):
-    """Runs of five tiles, of which two count.
+    """Runs of five tiles of weights, two of which count.
 
-    While one computes, the next one's weights load; those of the last are only offered.
+    While the array computes with one tile, the next tile loads. The last tile is only offered.
     """
     tiles = 5
     activation, weight = _quantized(metadata)
     tokens, groups = activation["scale"].shape
     count = len(weight["scale"]) // columns * groups
-    # Tile n is the weights' rows from (n / groups) * columns on, of group n % groups.
+    # Tile n has group n % groups of `columns` rows of weights, from row (n // groups) * columns on.
     tile = (np.arange(LANES)[:, None] * (count // LANES) + np.arange(tiles)) % count
     tile = tile.reshape(-1)
     last = np.tile(np.arange(tokens) == tokens - 1, len(tile)).astype(np.uint8)
@@ -318,11 +321,11 @@ def _array_runs(kind, *, columns, weight_width, metadata, **_):
                            for name, plane in weights.items()}}
     each = {"i_activation": tiles * tokens, "i_acc": tiles * tokens,
             "i_weight": tiles * columns // weight_width}
-    # The first tile loads, and is computed while the pipeline fills up.
+    # Before counting begins, the first tile loads and the array computes with it.
     return inputs, each, columns // weight_width + tokens, 2 * tokens
 
 
-REAL = {
+REAL: dict[str, Callable[..., Any]] = {
     "top1": _top1,
     "top1_decode": _top1_decode,
     "decoder": _decoder,

@@ -1,21 +1,25 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Buffers for the nets between modules that were mapped one by one."""
 
+from typing import Any
+
+from .liberty import Library
+
 FANOUT = 32
-"""A net bears at most as much as this many inputs of the buffer."""
+"""Largest load of a net, in inputs of the buffer."""
 
 
-def buffer_nets(module, library):
-    """Puts trees of buffers behind all nets of a mapped netlist that bear too much.
+def buffer_nets(module: dict[str, Any], library: Library) -> int:
+    """Puts trees of buffers behind the nets of a mapped netlist whose load is too large.
 
-    A net's readers are divided into equal loads, in their order, each behind a buffer of its own,
-    until the net bears no more than ``FANOUT`` inputs of the buffer. The buffer is the library's
-    ``driver``. Clocks are left alone: they are ideal.
+    The readers of such a net are divided, in their order, into equal loads, each behind a buffer
+    of its own, until the net's load is at most ``FANOUT`` inputs of the buffer. The buffer is the
+    library's ``driver``. Clocks are ideal and get no buffers.
 
     Parameters
     ----------
     module : dict
-        A module of Yosys' ``write_json``, flat and of the library's cells only; changed in place.
+        A module of Yosys' ``write_json``, flat and of the library's cells only; it is changed.
     library : Library
 
     Returns
@@ -34,11 +38,12 @@ def buffer_nets(module, library):
     for net, pins in readers.items():
         load = sum(capacitance for capacitance, *_ in pins)
         while load > limit and len(pins) > 1:
-            # No more than one buffer for two readers, however large they are.
+            # At most one buffer for two readers, so that the tree ends.
             share = load / min(-(-load // limit), len(pins) // 2)
-            buffers, passed = [], 0.0
+            buffers: list[tuple] = []
+            passed = 0.0
             for capacitance, connections, pin in pins:
-                # A reader whose load begins in a new share gets a new buffer.
+                # A reader whose load begins in the next share gets the next buffer.
                 if passed >= len(buffers) * share:
                     below = {source: [net], target: [fresh + added]}
                     module["cells"][f"fanout{added}"] = {
@@ -54,7 +59,7 @@ def buffer_nets(module, library):
 
 
 def _readers(module, library):
-    """Input pins on each net but clocks: capacitance, the cell's connections and the pin."""
+    """Input pins on each net other than a clock: capacitance, the cell's connections, the pin."""
     readers = {}
     for cell in module["cells"].values():
         kind, connections = library.cells[cell["type"]], cell["connections"]

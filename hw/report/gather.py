@@ -21,13 +21,13 @@ BROKEN_DOWN = (Point("mac_array", ("columns=4",)), Point("group_mac", ()),
 """Units whose area is broken down by submodule."""
 
 COLUMNS = "4"
-"""Of the arrays in which formats are compared."""
+"""Columns of the arrays that the comparison of formats builds."""
 
 _METADATA: dict[str, tuple[str, ...]] = {"M2XFP": (), "MXFP4": ("metadata=False",)}
 
 
 def results(library: Library) -> dict[str, Any]:
-    """Measures all that the page shows, unless the cache has it.
+    """Measures everything that the page shows and the cache does not have.
 
     Parameters
     ----------
@@ -36,16 +36,16 @@ def results(library: Library) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``measured``, dict of Point to what `hw.flow.measurement.measure` gives; ``parts``, dict of
-        Point to what `hw.flow.hierarchy_area.areas` gives; and what `hw.flow.measurement.describe`
-        gives.
+        ``measured``, results of `hw.flow.measurement.measure` by Point; ``parts``, results of
+        `hw.flow.hierarchy_area.areas` by Point; and the entries of
+        `hw.flow.measurement.describe`.
 
     Raises
     ------
     Interrupted, KeyboardInterrupt
-        When the user ends it.
+        If the user stops it.
     ToolError
-        If anything fails.
+        If a point fails.
     """
     estimated = unique([*(point(name) for name in power.UNITS),
                          *(point(name, settings)
@@ -68,7 +68,7 @@ def unique(points: Sequence[Point]) -> list[Point]:
 
 
 def point(name: str, settings: Sequence[str] = ()) -> Point:
-    """A unit with a choice of parameters, the settings that are defaults left out."""
+    """A unit with a choice of parameters, without the settings that are defaults."""
     defaults = registry.parameters(name)
     return Point(name, tuple(setting for setting in settings
                              if registry.parameters(name, [setting]) != defaults))
@@ -80,7 +80,7 @@ def deep_units() -> list[str]:
 
 
 def depths(name: str) -> list[tuple[str, int, Point]]:
-    """Format, depth and point for every depth that a unit offers."""
+    """Format, depth and point for every depth and format that a unit offers."""
     offered = registry.UNITS[name].parameters
     formats = (_METADATA if "metadata" in offered else
                {"NVFP4" if name.startswith("nvfp4") else "M2XFP": ()})

@@ -7,10 +7,10 @@ The page needs nothing else: no network, no script, no file beside it.
 import base64
 import io
 import shlex
-import sys
 from html import escape
+from typing import Any
 
-from golden.command import check_matplotlib
+from golden import command
 
 from .. import registry
 from ..flow import power, timing
@@ -19,49 +19,52 @@ from ..tools import cache as kept
 from ..tools.errors import ToolError
 from ..tools.files import make_folder, write
 from . import comparison, figures, gather, published, sweep
-from .sweep import Interrupted, Point
+from .sweep import Point
 
-# Told apart also by those who do not see all colours, and not the formats'; the rest is grey.
+# Colours that colour-blind readers can tell apart, other than the formats'. Further parts are grey.
 _COLORS = ("#332288", "#88ccee", "#117733", "#ddcc77", "#cc6677", "#44aa99", "#882255", "#999933",
            "#aa4499")
 
 
 class _Html(str):
-    """Text that is HTML already; all other is escaped."""
+    """Text that is HTML already and is not escaped."""
 
 
-def main(options):
-    """Does what the options of `hw.synth` say; returns the exit status."""
+@command.run
+def main(options: Any) -> None:
+    """Writes the page that the options of `hw.synth` ask for.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        With ``report``, the file, and ``library``.
+
+    Returns
+    -------
+    int
+        Exit status.
+    """
     path = options.report
+    _refuse_options(options)
+    command.check_matplotlib("--report")
+    library = find_library(options.library)
+    make_folder(path.parent, f"write {path}")
+    if path.is_dir():
+        raise ToolError(f"cannot write {path}: Is a directory")
+    make_folder(kept.folder(), "keep points in {}; M2XFP_CACHE_DIR sets another folder")
     try:
-        _refuse_options(options)
-        check_matplotlib("--report")
-        library = find_library(options.library)
-        make_folder(path.parent, f"write {path}")
-        if path.is_dir():
-            raise ToolError(f"cannot write {path}: Is a directory")
-        make_folder(kept.folder(), "keep points in {}; M2XFP_CACHE_DIR sets another folder")
         results = gather.results(library)
-        command = ["python", "-m", "hw.synth", "--report", str(path)]
-        if options.library != "nangate45":
-            command += ["--library", options.library]
-        text = page(results | {"command": shlex.join(command)})
-        try:
-            write(path, text)
-        except OSError as error:
-            raise ToolError(f"cannot write {path}: {error.strerror}") from None
-    except Interrupted as error:
-        print(error, file=sys.stderr)
-        return 130
     except KeyboardInterrupt:
-        print("interrupted: what is done is kept; the same command goes on from there",
-              file=sys.stderr)
-        return 130
-    except (ValueError, ToolError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        raise command.Interrupted("interrupted: what is done is kept; the same command goes on "
+                                  "from there") from None
+    words = ["python", "-m", "hw.synth", "--report", str(path)]
+    if options.library != "nangate45":
+        words += ["--library", options.library]
+    try:
+        write(path, page(results | {"command": shlex.join(words)}))
+    except OSError as error:
+        raise ToolError(f"cannot write {path}: {error.strerror}") from None
     print(f"Report in {path}.")
-    return 0
 
 
 def _refuse_options(options):
@@ -72,13 +75,13 @@ def _refuse_options(options):
                              + (given[0] if name == "units" else f"--{name}"))
 
 
-def page(results):
-    """The page.
+def page(results: dict[str, Any]) -> str:
+    """Makes the page from figures.
 
     Parameters
     ----------
     results : dict
-        What `gather` gives, with ``command``.
+        From `gather.results`, with the text of the ``command``.
 
     Returns
     -------
@@ -97,8 +100,9 @@ def page(results):
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         "<title>m2xfp-rtl: area, timing and power</title>", f"<style>{_STYLE}</style>", "</head>",
         "<body>", "<h1>m2xfp-rtl: area, timing and power</h1>",
-        _text(f"Library {library}, before layout: without wires and clock tree. A: mapped for "
-              "area. T: mapped for delay. All from one flow; see the end of the page."),
+        _text(f"Library {library}, before layout, without wires and clock tree. A: mapped for "
+              "area. T: mapped for delay. The end of the page describes the flow, which is the "
+              "same for all figures."),
         f"<nav>{links}</nav>",
         *(f'<section id="{key}">\n<h2>{escape(title)}</h2>\n{"".join(make(results))}\n</section>'
           for key, title, make in sections),
@@ -106,7 +110,7 @@ def page(results):
 
 
 def _units(results):
-    """The table of units, and what they are per tile."""
+    """The table of units, and the table of areas per tile."""
     rows, tiles = [], []
     for name in registry.UNITS:
         unit = results["measured"][gather.point(name)]
@@ -129,23 +133,23 @@ def _units(results):
                   "their share of A", "delay T ns", "path", "I/O delay T ns",
                   "clock with registered ports MHz", "memory bits, not in area"), rows,
                  left=(0, 1, 8))
-    yield _text(f"Delay: from register to register, with clock-to-output and setup, the clock "
-                "period; in a unit without such paths the slowest of in-reg, reg-out and in-out. "
-                "I/O delay: the slowest of these. Inputs arrive at 0 ns behind "
-                f"{results['library']['driver']}; outputs bear {timing.OUTPUT_LOAD:g} fF. "
-                "*: mapped module by module; nothing is shared or sized across modules. Memories "
-                "are left out, their pins count as ports.")
+    yield _text("Delay: the clock period, from register to register with clock-to-output and "
+                "setup times; in a unit without such paths, the slowest of in-reg, reg-out and "
+                "in-out. I/O delay: the slowest of in-reg, reg-out and in-out. Inputs arrive at 0 "
+                f"ns behind {results['library']['driver']}; the load on an output is "
+                f"{timing.OUTPUT_LOAD:g} fF. *: mapped module by module; no logic is shared and no "
+                "cell is sized across modules. Memories are left out; their pins count as ports.")
     yield "<h3>For each 8-MAC tile, with all that is around it</h3>"
     yield _table(("unit", "parameters", "tiles", "area A um2", "area T um2", "flip-flops"), tiles,
                  left=(0, 1))
 
 
 def _breakdown(results):
-    yield _text("Area A of all instances of a submodule, without the submodules that it has in "
-                "turn. All units are mapped module by module here, nothing being shared across "
-                "modules, and each cell of the flat netlist counts for the instance that its name "
-                "tells. Units without * are mapped as a whole everywhere else on this page, which "
-                "is why their sum differs from their area there.")
+    yield _text("Area A of all instances of a submodule, without its own submodules. Here all "
+                "units are mapped module by module, so that no logic is shared across modules, "
+                "and the name of each cell of the flat netlist tells its instance. Elsewhere on "
+                "this page, units without * are mapped as a whole, so the sum here differs from "
+                "their area there.")
     for chosen, parts in results["parts"].items():
         unit = results["measured"][chosen]
         total = sum(part["area_um2"] for part in parts.values())
@@ -191,7 +195,7 @@ def _curves(results):
     yield _table(("columns", "8-MAC tiles", "area A um2", "A per tile um2", "T per tile um2",
                   "slowest path T ns"), rows, left=())
     yield _image(figures.columns(points), "Area per tile and slowest path over columns")
-    yield _text("Slowest path: of all, ports included.")
+    yield _text("Slowest path: of all paths, including those from and to ports.")
 
 
 def _formats(results):
@@ -204,9 +208,9 @@ def _formats(results):
                                      for text in pair)))
     yield _table(("", "format", "unit", "count", "area A um2", "ratio", "delay T ns", "ratio",
                   "energy fJ", "ratio"), rows, left=(0, 1, 2))
-    yield _text("Area: of so many units (count) as do the same work. Delay: the slowest path of "
-                "all, ports included. Energy: of one MAC or one quantized value under real "
-                "activity. Ratio: to MXFP4.")
+    yield _text("Area: of all units of the row; the count makes the rows of a part do the same "
+                "work. Delay: the slowest of all paths, including those from and to ports. Energy: "
+                "of one MAC or one quantized value under real activity. Ratio: to MXFP4.")
     yield _image(figures.formats(compared), "Area, delay and energy of each format")
 
 
@@ -221,7 +225,7 @@ def _compared(results):
 def _power(results):
     units = {"units": {name: results["measured"][gather.point(name)] for name in power.UNITS}}
     head, below, *rows = power.rows(units)
-    # The text's two lines of head, in one.
+    # The two rows of headings of the text table, in one row.
     head = [" ".join(filter(None, pair)).replace(") uW", " uW)")
             for pair in zip(head, below, strict=True)]
     yield _table(head, rows, left=(0, 1, 11))
@@ -246,16 +250,17 @@ def _published(results):
     clock = f"{power.CLOCK:g}"
     yield _text("Hu et al., M2XFP, ASPLOS 2026: 28 nm with proprietary tools. Ours: "
                 f"{results['library']['name']} with open tools, area A, power under real activity "
-                f"at {clock} MHz. The nodes differ and nothing here is scaled from one to the "
-                "other; compare ratios inside a column, not one column with the other. Our "
-                "pe_tile gives an exact integer and does not accumulate; the figure of mac_array "
-                "includes all accumulators, of which four tiles share one.")
+                f"at {clock} MHz. The nodes differ, and nothing here is scaled from one to the "
+                "other: compare ratios inside a column, not one column with the other. Our "
+                "pe_tile computes an exact integer and does not accumulate. The figure of "
+                "mac_array includes all accumulators; four tiles share one.")
     yield _table(("figure", "in", "paper, 28 nm", "ratio to MXFP4", "our unit",
                   f"ours, {results['library']['name']}", "ratio to MXFP4"), rows, left=(0, 1, 4))
     yield "<h3>Open RTL of others</h3>"
-    yield _text("Measured once with the same recipes, quoted; not printed by this command: Yosys "
-                "0.70 and Nangate 45 nm, area A and delay T as above, the delay without "
-                "clock-to-output and setup. Remarks are what our tests of it found.")
+    yield _text("We measured these figures once with the same recipes, Yosys 0.70 and Nangate 45 "
+                "nm; they are quoted here, not printed by this command. Area A and delay T are as "
+                "above, but the delay is without clock-to-output and setup times. The remarks say "
+                "what our tests of this RTL found.")
     yield _table(("unit", "area A um2", "delay T ns", "remark"),
                  [(other.name, f"{other.area_um2:g}", f"{other.delay_ns:g}", other.remark)
                   for other in published.OPEN_RTL], left=(0, 3))
@@ -281,11 +286,11 @@ def _flow(results):
     yield _text("Command:") + _pre(results["command"])
     yield _table(("", ""), [("library", library["name"]), ("its sha256", library["sha256"]),
                             *results["versions"].items()], left=(0, 1))
-    yield _text("What is mapped is the emitted Verilog. The scripts of all units, with places for "
-                "a unit's name and options:")
+    yield _text("The flow maps the emitted Verilog. These are the scripts for all units, with "
+                "placeholders for a unit's name and options:")
     for kind, text in scripts.items():
         yield f"<h3>{escape(kind)}</h3>" + _pre(text)
-    yield "<h3>All that Yosys does for a unit</h3>"
+    yield "<h3>The complete Yosys script of each unit</h3>"
     for name in registry.UNITS:
         yield (f"<details><summary>{escape(name)}</summary>"
                f"{_pre(results['measured'][gather.point(name)]['script'])}</details>\n")
@@ -324,7 +329,7 @@ def _table(head, rows, *, left):
 
 
 def _line(html):
-    """Text of a cell that is not broken."""
+    """Text of a cell in one line."""
     return _Html(f"<span class=line>{html}</span>")
 
 
@@ -333,7 +338,7 @@ def _swatch(color):
 
 
 def _stack(shares):
-    """A bar of parts with name, share and colour."""
+    """A horizontal bar, divided into parts with name, share and colour."""
     parts, left = [], 0.0
     for name, share, color in shares:
         parts.append(f'<rect x="{100 * left:.3f}%" width="{100 * share:.3f}%" height="100%" '
@@ -345,7 +350,7 @@ def _stack(shares):
 
 
 def _image(figure, text):
-    """A drawing inside the page."""
+    """A drawing, embedded into the page as a PNG file."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
     data = base64.b64encode(file.getvalue()).decode()

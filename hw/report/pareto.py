@@ -1,13 +1,21 @@
-"""Points of area and delay, and which of them are worth having."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Pareto fronts of area over delay, and their drawings."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 
-def front(points):
-    """The points than which no other is at least as good in both and better in one.
+def front(points: Sequence[Sequence[float]]) -> list[bool]:
+    """Whether each point is on the Pareto front.
+
+    A point is on the front if no other point is at least as good in both coordinates and better
+    in one. Equal points are both on the front.
 
     Parameters
     ----------
     points : sequence of (float, float)
-        Delay and area, or any two to be small.
+        Delay and area, or any two quantities that should be small.
 
     Returns
     -------
@@ -17,14 +25,14 @@ def front(points):
             for point in points]
 
 
-def draw(path, groups, *, title):
+def draw(path: Path, groups: dict[str, list[tuple[str, float, float]]], *, title: str) -> None:
     """Draws area over delay with the Pareto front of each group to a PNG or SVG file.
 
     Parameters
     ----------
     path : path
     groups : dict of str to list of (str, float, float)
-        Label, delay in ns and area in um2 of each point, at least one in all.
+        Label, delay in ns and area in um2 of each point; there is at least one point.
     title : str
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -43,22 +51,22 @@ def draw(path, groups, *, title):
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.margins(0.14)
     for (name, group), color in zip(groups.items(), _colors(), strict=False):
-        best = front([point[1:] for point in group])
-        for (_, x, y), is_best in zip(group, best, strict=True):
-            axes.plot(x, y, "o", color=color, markerfacecolor=color if is_best else "white",
+        on_fronts = front([point[1:] for point in group])
+        for (_, x, y), on_front in zip(group, on_fronts, strict=True):
+            axes.plot(x, y, "o", color=color, markerfacecolor=color if on_front else "white",
                       markersize=7, zorder=3)
         axes.plot([], [], "o-", color=color, label=f"{name}: Pareto front" if len(groups) > 1
                   else "Pareto front")
     axes.plot([], [], "o", color="0.4", markerfacecolor="white", label="other points")
-    # The limits are those of the points; the fronts, which go on to the edges, leave them.
+    # The limits come from the points; the fronts extend to the edges and do not change them.
     right, top = axes.get_xlim()[1], axes.get_ylim()[1]
     axes.set_autoscale_on(False)
-    lines = []
+    lines: list[tuple] = []
     for group, color in zip(groups.values(), _colors(), strict=False):
         points = [point[1:] for point in group]
-        best = sorted({point for point, is_best in zip(points, front(points), strict=True)
-                       if is_best})
-        # What is to be had within a delay is the smallest area of all points up to there.
+        best = sorted({point for point, on_front in zip(points, front(points), strict=True)
+                       if on_front})
+        # At each delay the front is the smallest area of all points up to that delay.
         corners = [(best[0][0], top), *(corner for (x, y), (end, _) in zip(
             best, [*best[1:], (right, 0)], strict=True) for corner in ((x, y), (end, y)))]
         axes.plot(*zip(*corners, strict=True), color=color, linewidth=1.2, alpha=0.7, zorder=2)
@@ -73,22 +81,23 @@ def draw(path, groups, *, title):
     figure.savefig(path, dpi=150)
 
 
-def _colors():
+def _colors() -> Iterator[str]:
     while True:
         yield from ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 
-def label(figure, axes, points, lines):
-    """Writes each label where it covers least of other labels, points and lines.
+def label(figure: Any, axes: Any, points: Sequence[tuple[str, float, float]],
+          lines: Sequence[tuple]) -> None:
+    """Writes each label at the place where it covers least of the other labels, points and lines.
 
     Parameters
     ----------
     figure, axes
-        Of Matplotlib, the axes with their final limits.
+        Matplotlib's; the axes have their final limits.
     points : list of (str, float, float)
-        Label and place.
+        Label and coordinates.
     lines : list of ((float, float), (float, float))
-        Ends of lines that are drawn.
+        Ends of the lines in the drawing.
     """
     figure.draw_without_rendering()
     places = axes.transData.transform([point[1:] for point in points])

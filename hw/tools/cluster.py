@@ -1,21 +1,24 @@
-"""Runs functions on the workers of a Dask scheduler, which the extra `cluster` is for."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Runs functions on the workers of a Dask scheduler; needs the extra `cluster`."""
 
 import logging
 import threading
 import time
+from collections.abc import Callable
 from importlib import util
+from typing import Any
 
 from .errors import ToolError
 
 REACH = 10
-"""Seconds in which the scheduler must answer, and must have a worker."""
+"""Seconds within which the scheduler must answer and have a worker."""
 
 PATIENCE = 60
-"""Seconds without any worker after which a function is given up."""
+"""Seconds without any worker after which `Cluster.run` gives up."""
 
 
 class Cluster:
-    """Workers of a scheduler; to be closed.
+    """A connection to a scheduler and its workers; the caller closes it.
 
     Parameters
     ----------
@@ -30,12 +33,12 @@ class Cluster:
         If nothing answers at the address, or there is no worker.
     """
 
-    def __init__(self, address):
+    def __init__(self, address: str) -> None:
         if not util.find_spec("distributed"):
             raise ValueError("--scheduler needs distributed: pip install 'm2xfp-rtl[cluster]'")
         from distributed import Client
 
-        # What it would log comes as an exception, too.
+        # Everything that it would log is raised as an exception, too.
         logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
         self._stopped = threading.Event()
         try:
@@ -49,19 +52,20 @@ class Cluster:
             self.close()
             raise ToolError(f"--scheduler {address} has no worker after {REACH} s") from None
 
-    def run(self, function, *arguments):
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Runs a function on a worker and waits for it.
 
-        The scheduler gives it to another worker if one dies with it, a few times.
+        If the worker dies, the scheduler tries another one, a few times.
 
         Returns
         -------
         object
+            The function's result.
 
         Raises
         ------
         ToolError
-            If too many workers died with it, none is left, or the scheduler is gone.
+            If too many workers died, none is left, or the scheduler is gone.
         """
         from distributed import CancelledError, KilledWorker
 
@@ -74,7 +78,7 @@ class Cluster:
                 except TimeoutError:
                     if future.done():
                         return future.result()
-                # While the scheduler does not answer, there is no information.
+                # No entry means that the scheduler does not answer.
                 if self._client.scheduler_info().get("workers"):
                     seen = time.monotonic()
                 if self._stopped.is_set():
@@ -88,10 +92,10 @@ class Cluster:
         finally:
             future.release()
 
-    def stop(self):
-        """Lets every `run` end."""
+    def stop(self) -> None:
+        """Makes every `run` raise ToolError."""
         self._stopped.set()
 
-    def close(self):
+    def close(self) -> None:
         """Disconnects."""
         self._client.close()

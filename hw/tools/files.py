@@ -1,12 +1,14 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """Files and folders that command lines write."""
 
 import os
+from pathlib import Path
 
 from .errors import ToolError
 
 
-def write(path, text):
-    """Writes a file at once or not at all; OSError if that fails."""
+def write(path: Path, text: str) -> None:
+    """Writes a whole file or, if that fails, nothing; raises OSError."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         part.write_text(text)
@@ -15,8 +17,8 @@ def write(path, text):
         part.unlink(missing_ok=True)
 
 
-def make_folder(folder, purpose):
-    """Makes a folder where there is none; ToolError, with what it is for, if that fails."""
+def make_folder(folder: Path, purpose: str) -> None:
+    """Makes a folder unless it exists; raises ToolError, whose text states the purpose."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

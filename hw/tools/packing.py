@@ -1,17 +1,20 @@
-"""Arrays to bits and back, along the shapes of Amaranth's ports."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Converts arrays to the bits of Amaranth's ports, and back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from amaranth import Shape
 from amaranth.lib import data
 
-# Bits that are a byte each at a time, so that long runs take little more memory than their words.
+# Largest number of bits held as a byte each. Long runs then take little more memory than their
+# words.
 _SLICE = 1 << 20
 
 
-def to_words(shape, value, name):
-    """Words of an array of payloads.
+def to_words(shape: Any, value: Any, name: str) -> np.ndarray:
+    """Packs an array of payloads into words.
 
     Parameters
     ----------
@@ -20,12 +23,12 @@ def to_words(shape, value, name):
     value : array of integers, or mapping of them for a structure
         One payload per entry of the first axis; array layouts add an axis each.
     name : str
-        What to call the value in errors.
+        Name of the value in errors.
 
     Returns
     -------
     uint32 array, shape (n, words)
-        Least significant word first, the last one filled up with zeros.
+        Least significant word first; the last word is padded with zeros.
 
     Raises
     ------
@@ -46,8 +49,8 @@ def to_words(shape, value, name):
     return words
 
 
-def from_words(shape, words):
-    """The array or mapping whose words these are; the inverse of `to_words`."""
+def from_words(shape: Any, words: np.ndarray) -> Any:
+    """Unpacks words into an array or mapping; the inverse of `to_words`."""
     count, width = len(words), Shape.cast(shape).width
     value = _empty(shape, (count,))
     for rows in _slices(count, width):
@@ -56,8 +59,8 @@ def from_words(shape, words):
     return value
 
 
-def to_bits(shape, value, name):
-    """Bits of an array of payloads, a byte each.
+def to_bits(shape: Any, value: Any, name: str) -> np.ndarray:
+    """Unpacks an array of payloads into bits, a byte each.
 
     Parameters and errors are those of `to_words`.
 
@@ -74,26 +77,26 @@ def to_bits(shape, value, name):
     return bits
 
 
-def length(value):
+def length(value: Any) -> int:
     """Number of payloads in an array or mapping of them."""
     return length(next(iter(value.values()))) if isinstance(value, Mapping) else len(value)
 
 
-def to_integers(bits):
-    """Rows of bits, or of words, as Python integers."""
+def to_integers(bits: np.ndarray) -> list[int]:
+    """Converts rows of bits (uint8) or of words (uint32) to Python integers."""
     rows = bits if bits.dtype == np.uint32 else np.packbits(bits, axis=-1, bitorder="little")
     return [int.from_bytes(row.tobytes(), "little") for row in rows]
 
 
-def from_integers(integers, width):
-    """Python integers as rows of words for ``width`` bits."""
+def from_integers(integers: Sequence[int], width: int) -> np.ndarray:
+    """Converts Python integers of ``width`` bits to rows of words."""
     words = -(-width // 32)
     return np.frombuffer(b"".join(n.to_bytes(4 * words, "little") for n in integers),
                          np.uint32).reshape(len(integers), words)
 
 
 def _checked(shape, value, name):
-    """The value with arrays for leaves, and its number of rows."""
+    """Checks a value; returns it with arrays as leaves, and its number of rows."""
     value, axes = _arrays(shape, value, name)
     if len(axes) != 1:
         raise ValueError(f"{name} must have one axis for its rows and one for each array layout, "
@@ -102,7 +105,7 @@ def _checked(shape, value, name):
 
 
 def _arrays(shape, value, name):
-    """The value with arrays for leaves, and the shape in which it repeats ``shape``."""
+    """The value with arrays as leaves, and the axes before those of ``shape``."""
     if isinstance(shape, data.StructLayout):
         if not isinstance(value, Mapping) or set(value) != set(shape.members):
             raise TypeError(f"{name} must be a mapping with keys {', '.join(shape.members)}, "
@@ -132,7 +135,7 @@ def _arrays(shape, value, name):
 
 
 def _empty(shape, axes):
-    """An array or mapping for `_take` to fill."""
+    """An array or mapping that `_take` fills."""
     if isinstance(shape, data.StructLayout):
         return {key: _empty(field, axes) for key, field in shape.members.items()}
     if isinstance(shape, data.ArrayLayout):
@@ -142,17 +145,17 @@ def _empty(shape, axes):
 
 
 def _fill(bits, shape, value, rows):
-    """Sets bits, shape (..., width), to those of rows of a value."""
+    """Copies rows of a value into bits, shape (..., width)."""
     for part, leaf, array in _leaves(bits, shape, value):
         size = _size(leaf)
         plane = array[rows].astype(f"<u{size}", order="C").reshape(-1).view(np.uint8)
-        # All bits at once and a part of them copied: faster than NumPy's cut of one after another.
+        # Unpacking all bits and copying some is faster than NumPy's `count`.
         plane = np.unpackbits(plane, bitorder="little").reshape(*part.shape[:-1], 8 * size)
         part[...] = plane[..., : leaf.width]
 
 
 def _take(value, shape, bits, rows):
-    """Sets rows of a value from bits, shape (..., width)."""
+    """Copies bits, shape (..., width), into rows of a value."""
     for part, leaf, array in _leaves(bits, shape, value):
         plane = np.zeros((*part.shape[:-1], 8 * _size(leaf)), np.uint8)
         plane[..., : leaf.width] = part
@@ -163,7 +166,7 @@ def _take(value, shape, bits, rows):
 
 
 def _leaves(bits, shape, value):
-    """Bits, shape and array of each leaf; all bits are views of those given."""
+    """Yields the bits, a view, the shape and the array of each leaf."""
     if isinstance(shape, data.StructLayout):
         start = 0
         for key, field in shape.members.items():

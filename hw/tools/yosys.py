@@ -82,7 +82,7 @@ def stop():
         process.kill()
 
 
-_running = set()
+_running: set[subprocess.Popen] = set()
 
 
 def _start(arguments, folder, *, stderr=subprocess.PIPE):

@@ -19,6 +19,7 @@ from typing import Any
 from amaranth.lib import wiring
 
 from golden.codec import kernel
+from golden.command import Failure
 from hw import generate
 from hw.tools import yosys
 from hw.tools.cache import digest, folder, intact, publish
@@ -29,7 +30,7 @@ ENGINES = ("verilator", "cxxrtl")
 """Engines that compile a component."""
 
 
-class BuildError(Exception):
+class BuildError(Failure):
     """No library could be built; the text is one line for the user."""
 
 

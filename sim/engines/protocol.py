@@ -9,11 +9,13 @@ import numpy as np
 from amaranth import Shape
 from amaranth.lib import wiring
 
+from golden.command import Failure
+
 PERIOD = 1 << 16
 """Cycles after which the pattern of pauses repeats."""
 
 
-class SimulationError(Exception):
+class SimulationError(Failure):
     """The component broke the rules of its streams, or stopped, or could not be built."""
 
 

@@ -96,7 +96,7 @@ def test_command(capsys):
         "  this accelerator, paper              33,554,559 cycles, utilisation 99.9996%\n"
         "  SCALE-Sim, output-stationary         34,062,335 cycles, utilisation 98.5089%\n"
         "  SCALE-Sim, weight-stationary         35,094,527 cycles, utilisation 95.6116%\n")
-    assert command.main(["cycles", "--m", "0", "--k", "1", "--n", "1"]) == 1
+    assert command.main(["cycles", "--m", "0", "--k", "1", "--n", "1"]) == 2
     assert capsys.readouterr().err == "error: --m must be within 1 and 1048575, not 0\n"
 
 

@@ -411,7 +411,7 @@ def test_refused_flip_flops(tmp_path, old, new, message):
 
 def test_voltage(tmp_path, tiny):
     assert (tiny.voltage, find_library().voltage) == (VOLTS, 1.1)
-    with pytest.raises(ToolError, match="tiny does not tell its voltage"):
+    with pytest.raises(ToolError, match="tiny does not state its voltage"):
         _ = read(tmp_path, liberty(POWER_CELLS, TEMPLATE.replace("nom_voltage", "other"))).voltage
     conditions = """default_operating_conditions : slow; voltage_unit : "1mV";
         operating_conditions (slow) { voltage : 900; }"""
