@@ -1,42 +1,48 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """Cycles per second of the array on each simulation engine: ``python -m benchmarks.simulation``.
 
-Each engine builds from nothing, then runs random records with weights that change every 32
-activations, without stalls. Outputs that differ are an error.
+Each engine is built with an empty cache. It then runs random records without stalls; the weights
+change every 32 activations. Outputs that differ between engines are an error.
 """
 
-import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 import sim
+from golden import command
 from hw.tools import yosys
 from hw.units.mac_array import MacArray
 from sim.engines import build
 
 TILE = 32
-"""Activations per tile of weights, as many as the largest array has columns."""
+"""Activations per tile of weights; the largest array has as many columns."""
 
 
-def main(arguments=None):
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.simulation", description=__doc__)
+@command.run
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line; see ``--help``. Returns the exit status."""
+    parser = command.Parser(prog="python -m benchmarks.simulation", description=__doc__)
     parser.add_argument("--columns", type=int, nargs="+", default=[4, 32], metavar="N",
                         help="sizes of the array, up to 32 (default: 4 32)")
     parser.add_argument("--engines", nargs="+", default=list(build.ENGINES),
-                        choices=build.ENGINES, help="besides Amaranth's simulator")
+                        choices=build.ENGINES, help="compiled engines (default: all)")
     parser.add_argument("--cycles", type=int, default=50_000, metavar="N",
-                        help="of the compiled engines, about (default: 50000)")
+                        help="approximate number for the compiled engines (default: 50000)")
     parser.add_argument("--slow-cycles", type=int, default=320, metavar="N",
-                        help="of Amaranth's simulator, about, with 4 columns; it gets fewer with "
-                             "more (default: 320)")
+                        help="approximate number for Amaranth's simulator with 4 columns; fewer "
+                             "with more columns (default: 320)")
     options = parser.parse_args(arguments)
     if not all(1 <= columns <= TILE for columns in options.columns):
-        parser.error(f"--columns must be within 1 and {TILE}")
+        raise ValueError(f"--columns must be within 1 and {TILE}, not "
+                         f"{', '.join(map(str, options.columns))}")
     if build.compiler() is None:
-        parser.error("there is no C++ compiler")
+        raise command.Failure("no C++ compiler: set CXX, or install g++ or clang++")
 
     yosys.prepare()
     print("columns  engine       build s   cycles   run s    cycles/s   times Amaranth's")
@@ -49,16 +55,15 @@ def main(arguments=None):
             if engine != "amaranth":
                 outputs, figures = measure(columns, engine, inputs, -(-options.cycles // TILE))
                 if not np.array_equal(outputs[: len(expected)], expected):
-                    print(f"error: {engine} and amaranth differ", file=sys.stderr)
-                    return 1
+                    raise command.Failure(f"{engine} and amaranth differ")
             print(f"{columns:>7}  {figures['engine']:<10}{figures['build_s']:>10.1f}"
                   f"{figures['cycles']:>9}{figures['run_s']:>8.2f}{figures['rate']:>12,.0f}"
                   f"{figures['rate'] / slow['rate']:>12,.0f}", flush=True)
-    return 0
 
 
-def measure(columns, engine, inputs, tiles):
-    """Outputs and statistics of one run over the first tiles, with cycles per second as "rate"."""
+def measure(columns: int, engine: str, inputs: dict[str, Any],
+            tiles: int) -> tuple[np.ndarray, dict[str, Any]]:
+    """Outputs and statistics of a run over the first tiles; "rate" is in cycles per second."""
     count = tiles * TILE
     inputs = {
         "i_weight": {name: plane[: tiles * columns] for name, plane in inputs["weight"].items()},
@@ -68,11 +73,11 @@ def measure(columns, engine, inputs, tiles):
         },
         "i_acc": inputs["acc"][:count],
     }
-    figures = {}
+    figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, \
             tqdm(total=count, desc=f"{columns} columns, {engine}", leave=False,
                  disable=None) as bar:
-        # An empty cache, as the build is to be measured.
+        # The cache is empty, so that the build is measured.
         os.environ["M2XFP_CACHE_DIR"] = folder
         outputs = sim.run(MacArray(columns=columns), inputs, outputs=count, engine=engine,
                           statistics=figures,
@@ -81,8 +86,8 @@ def measure(columns, engine, inputs, tiles):
     return outputs["o"], figures
 
 
-def stimuli(columns, tiles):
-    """Random weights and activations for so many tiles."""
+def stimuli(columns: int, tiles: int) -> dict[str, Any]:
+    """Random weights, activations and accumulators for a number of tiles."""
     generator = np.random.default_rng(0)
 
     def records(*shape):

@@ -75,9 +75,9 @@ def accelerate(commands: Sequence[dict[str, Any]], *, config: Config | str = "pa
     if component is None:
         component = Accelerator(config=config, trace=trace)
     engine = build.preferred(engine, vcd)
-    config = golden_config(component.config)
-    executed = execute(config, commands)
-    inputs, expected = streams(config, commands, executed)
+    sizes = golden_config(component.config)
+    executed = execute(sizes, commands)
+    inputs, expected = streams(sizes, commands, executed)
     if component.trace:
         expected["o_trace"] = _trace(executed)
     options = {"patience": _patience(executed)} | options
@@ -87,7 +87,7 @@ def accelerate(commands: Sequence[dict[str, Any]], *, config: Config | str = "pa
     wrong = {name: mismatches(outputs[name], expected[name]) for name in expected}
     if component.trace and wrong["o_trace"].any():
         raise SimulationError("o_trace has other tiles of weights than the plans")
-    return _products(config, commands, executed, outputs, wrong)
+    return _products(sizes, commands, executed, outputs, wrong)
 
 
 def golden_config(config: Config | str) -> planner.Config:

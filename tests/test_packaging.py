@@ -41,7 +41,8 @@ def test_contents(installed):
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {
         "golden", "hw", "sim"}
     assert {"golden/models/data/smollm2_mlp.npz", "sim/engines/engine.cpp",
-            "sim/engines/verilator.h", "sim/engines/cxxrtl.h", "golden/codec/kernel.c"
+            "sim/engines/verilator.h", "sim/engines/cxxrtl.h", "golden/codec/kernel.c",
+            "hw/py.typed", "sim/py.typed"
             } <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
 

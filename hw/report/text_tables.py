@@ -9,7 +9,7 @@ from ..flow.buffering import FANOUT
 from .comparison import Row, compare
 
 
-def table(results: dict[str, Any]) -> str:
+def table(results):
     """A table with one row per unit, and a legend that says what the figures include.
 
     Parameters
@@ -22,10 +22,9 @@ def table(results: dict[str, Any]) -> str:
     -------
     str
     """
-    rows: list[Sequence[str]] = [
-        ("unit", "cells", "area", "flip-flops", "area T", "delay", "path", "Fmax", "I/O delay",
-         "clock", "time", "slowest path"),
-        ("", "", "um2", "", "um2", "ns", "", "MHz", "ns", "MHz", "s", "")]
+    rows = [("unit", "cells", "area", "flip-flops", "area T", "delay", "path", "Fmax", "I/O delay",
+             "clock", "time", "slowest path"),
+            ("", "", "um2", "", "um2", "ns", "", "MHz", "ns", "MHz", "s", "")]
     for name, unit in results["units"].items():
         share = unit["sequential_area_um2"] / unit["area_um2"] if unit["area_um2"] else 0
         row = [name + "*" * unit["hierarchical"], str(unit["cells"]), f"{unit['area_um2']:.0f}",

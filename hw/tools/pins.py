@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The versions that the published figures were made with, and whether they are installed.
 
-The package takes a range of versions of its tools, so that it can be installed beside others. The
+The package accepts a range of versions of its tools, so that it can be installed beside others. The
 emitted Verilog, and every area and delay, depend on the exact ones, which the extra `figures` pins.
 """
 
@@ -13,11 +13,11 @@ from pathlib import Path
 _PIN = re.compile(r"([\w.-]+)==([\w.]+)")
 
 _PROJECT = Path(__file__).parents[2] / "pyproject.toml"
-"""There in a checkout only."""
+"""Exists only in a checkout."""
 
 
-def pins():
-    """Tools that decide the figures, with their versions.
+def pins() -> dict[str, str]:
+    """The tools that decide the figures, with their versions.
 
     Returns
     -------
@@ -38,11 +38,11 @@ def pins():
     found = [_PIN.fullmatch(text.strip()) for text in texts]
     if not all(found) or not found:
         raise ValueError(f"The extra figures must be a list of exact pins, not {texts}")
-    return {match[1]: match[2] for match in found}
+    return {match[1]: match[2] for match in found if match}
 
 
-def differences():
-    """The installed tools that are not those of the published figures.
+def differences() -> list[str]:
+    """Finds the installed tools whose versions differ from those of the published figures.
 
     Returns
     -------
