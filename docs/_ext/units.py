@@ -1,0 +1,151 @@
+# amaranth: UnusedElaboratable=no
+# SPDX-License-Identifier: BSD-2-Clause
+"""Sphinx extension: tables, block diagrams and timing diagrams of the units, from the registry.
+
+Directives for Markdown pages, whose argument is a unit's name::
+
+    {unit-summary} NAME        what it does, latency and rate, where its code is
+    {unit-parameters} NAME     parameters with defaults and offered values
+    {unit-ports} NAME          ports with the fields of their payloads
+    {unit-blocks} NAME         block diagram; the content is that of `unit_blocks`
+    {unit-timing} NAME         timing diagram, recorded while the unit is simulated
+    {unit-verification} NAME   reference, stimuli, tests and proofs
+    {unit-figures} NAME        area and timing, from docs/figures.json
+    {unit-table} KIND          units, figures, registers or configurations: of all
+
+A unit of the registry without a page ends the build.
+"""
+
+import inspect
+from pathlib import Path
+
+import unit_blocks
+import unit_tables
+import unit_waves
+from docutils import nodes
+from docutils.parsers.rst import directives
+from sphinx.errors import ExtensionError
+from sphinx.util.docutils import SphinxDirective
+
+from hw import registry
+
+
+class _Table(SphinxDirective):
+    """Markdown that a function of `unit_tables` makes."""
+
+    required_arguments = 1
+    make = None
+
+    def run(self):
+        return self.parse_text_to_nodes(self.markdown(self.arguments[0]))
+
+    def markdown(self, name):
+        if name not in unit_tables.OFFERED:
+            raise self.error(f"Unit must be one of {', '.join(unit_tables.OFFERED)}, not {name!r}")
+        return type(self).make(name)
+
+
+class Parameters(_Table):
+    make = staticmethod(unit_tables.parameters)
+
+
+class Ports(_Table):
+    make = staticmethod(unit_tables.ports)
+
+
+class Figures(_Table):
+    make = staticmethod(unit_tables.figures)
+
+
+class Verification(_Table):
+    make = staticmethod(unit_tables.verification)
+
+
+class Summary(_Table):
+    @staticmethod
+    def make(name):
+        unit = unit_tables.OFFERED[name]
+        path = Path(inspect.getsourcefile(unit.component)).relative_to(unit_tables.ROOT)
+        package = ".".join(path.parts[:2])
+        return "\n".join([
+            f"**{unit.summary}.**", "", unit_tables.latency(name), "",
+            f"Code: `{path}`, {{py:class}}`{package}.{unit.component.__name__}`. Verilog: "
+            f"`python -m hw.generate {name}`."])
+
+
+class Whole(_Table):
+    """A table that is of no single unit."""
+
+    kinds = {"units": unit_tables.units, "figures": unit_tables.all_figures,
+             "registers": unit_tables.registers, "configurations": unit_tables.configurations}
+
+    def markdown(self, name):
+        if name not in self.kinds:
+            raise self.error(f"Table must be one of {', '.join(self.kinds)}, not {name!r}")
+        return self.kinds[name]()
+
+
+class _Picture(SphinxDirective):
+    """An SVG that scrolls where it is wider than the page."""
+
+    required_arguments = 1
+
+    def picture(self, svg, kind, caption):
+        figure = nodes.container(classes=["picture", kind])
+        figure += nodes.raw("", svg, format="html")
+        figure += nodes.raw("", caption, format="latex text man")
+        return figure
+
+
+class Blocks(_Picture):
+    has_content = True
+    option_spec = {"set": directives.unchanged}
+
+    def run(self):
+        name = self.arguments[0]
+        settings = self.options.get("set", "").split()
+        try:
+            diagram = unit_blocks.parse("\n".join(self.content))
+            default, small = (registry.build(name, chosen, units=unit_tables.OFFERED)
+                              for chosen in ((), settings))
+            unit_blocks.check(diagram, default, small)
+        except ValueError as error:
+            raise self.error(str(error)) from None
+        return [self.picture(unit_blocks.svg(diagram, f"Block diagram of {name}"), "diagram",
+                             f"Block diagram of {name}")]
+
+
+def _pauses(text):
+    """``i: 3, o: 4 5`` as a set of cycles for each port."""
+    pairs = (part.split(":") for part in text.split(",") if part.strip())
+    return {port.strip(): {int(cycle) for cycle in cycles.split()} for port, cycles in pairs}
+
+
+class Timing(_Picture):
+    option_spec = {"set": directives.unchanged, "transfers": directives.positive_int,
+                   "seed": directives.nonnegative_int, "pauses": _pauses}
+
+    def run(self):
+        name = self.arguments[0]
+        settings = self.options.get("set", "").split()
+        wave = unit_waves.wavejson(
+            name, settings, transfers=self.options.get("transfers", 4),
+            seed=self.options.get("seed", 1), pauses=self.options.get("pauses"))
+        return [self.picture(unit_waves.svg(wave), "waves", f"Timing diagram of {name}")]
+
+
+def _every_unit_has_a_page(app):
+    pages = {path.stem for path in (Path(app.srcdir) / "units").glob("*.md")} - {"index"}
+    if pages != set(unit_tables.OFFERED):
+        raise ExtensionError(
+            f"docs/units must have a page for each of {', '.join(unit_tables.OFFERED)}, "
+            f"not {', '.join(sorted(pages)) or 'none'}")
+
+
+def setup(app):
+    for name, directive in (("summary", Summary), ("parameters", Parameters), ("ports", Ports),
+                            ("figures", Figures), ("verification", Verification),
+                            ("table", Whole), ("blocks", Blocks), ("timing", Timing)):
+        app.add_directive(f"unit-{name}", directive)
+    app.connect("builder-inited", _every_unit_has_a_page)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
