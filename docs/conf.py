@@ -19,13 +19,13 @@ author = "the m2xfp-rtl authors"
 version = release = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 extensions = [
+    "commands",
     "docstrings",
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.doctest",
     "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
-    "sphinxcontrib.autoprogram",
     "sphinx_copybutton",
     "units",
 ]
@@ -46,6 +46,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 default_role = "py:obj"
+smartquotes = False
 python_use_unqualified_type_names = True
 add_module_names = False
 

@@ -22,12 +22,12 @@ from dataclasses import dataclass, field
 
 from amaranth.hdl import Fragment
 
-CHARACTER = 7.0
+CHARACTER = 6.6
 """Width of a character, a little more than most have, in the SVG's units."""
 
 LINE = 17
 PADDING = 10
-GAP = 78
+GAP = 58
 ROW_GAP = 22
 
 

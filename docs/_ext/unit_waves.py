@@ -292,7 +292,11 @@ def draw(component, recording):
     signal += [wave(name, values) for name, values in plain]
     for name, group in rows:
         signal += [{}, [name, *(wave(label, values) for label, values in group)]]
-    return {"signal": signal, "config": {"hscale": 1}}
+    # A cycle is 40 wide for each unit of the scale; a character takes 8.
+    longest = max((len(label) for row in signal if isinstance(row, dict)
+                   for label in row.get("data", ())),
+                  default=1)
+    return {"signal": signal, "config": {"hscale": 1 if longest <= 4 else 2}}
 
 
 def text(shape, value):
