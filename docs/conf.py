@@ -19,8 +19,8 @@ author = "the m2xfp-rtl authors"
 version = release = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 extensions = [
+    "api",
     "commands",
-    "docstrings",
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.doctest",
@@ -42,12 +42,12 @@ napoleon_google_docstring = False
 napoleon_custom_sections = [("Members", "params_style")]
 napoleon_use_param = False
 napoleon_use_rtype = False
+autodoc_default_options = {"no-value": True}
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 default_role = "py:obj"
 smartquotes = False
-python_use_unqualified_type_names = True
 add_module_names = False
 
 # Every reference must be found, but for what docstrings name in passing: a name in backticks is a
