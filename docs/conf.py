@@ -19,15 +19,13 @@ author = "the m2xfp-rtl authors"
 version = release = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 extensions = [
-    "api",
-    "commands",
     "myst_parser",
+    "site_directives",
     "sphinx.ext.autodoc",
     "sphinx.ext.doctest",
     "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
-    "units",
 ]
 exclude_patterns = ["_ext", "_inventories", "_static"]
 templates_path = []

@@ -8,8 +8,8 @@ A diagram has columns from left to right, divided by lines of ``---``. A line of
 
 KIND is ``in`` or ``out`` (a port, whose text begins with its name), ``box`` (logic), ``reg`` (a
 register or queue), ``mem`` (a memory), and a submodule has its name behind the kind:
-``reg:register``. Lines ``A -> B : LABEL`` are arrows, the label may be absent. One that goes left is
-drawn beneath all boxes.
+``reg:register``. Lines ``A -> B : LABEL`` are arrows, the label may be absent. One that goes left
+is drawn beneath all boxes.
 
 `check` compares ports and submodules with the component, so that a diagram does not outlive what it
 shows.

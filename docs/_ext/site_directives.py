@@ -1,8 +1,8 @@
 # amaranth: UnusedElaboratable=no
 # SPDX-License-Identifier: BSD-2-Clause
-"""Sphinx extension: tables, block diagrams and timing diagrams of the units, from the registry.
+"""Sphinx extension: what the pages show of the units, the commands and the packages.
 
-Directives for Markdown pages, whose argument is a unit's name::
+Directives for Markdown pages::
 
     {unit-summary} NAME        what it does, latency and rate, where its code is
     {unit-parameters} NAME     parameters with defaults and offered values
@@ -12,6 +12,11 @@ Directives for Markdown pages, whose argument is a unit's name::
     {unit-verification} NAME   reference, stimuli, tests and proofs
     {unit-figures} NAME        area and timing, from docs/figures.json
     {unit-table} KIND          units, figures, registers or configurations: of all
+    {command} MODULE [NAME]    a command, and its subcommands
+    {api} PACKAGE              a package and its modules
+
+In docstrings a name in single backticks is a link wherever this site describes exactly one thing of
+that name.
 
 A unit of the registry without a page ends the build.
 """
@@ -19,6 +24,8 @@ A unit of the registry without a page ends the build.
 import inspect
 from pathlib import Path
 
+import api_text
+import command_text
 import unit_blocks
 import unit_tables
 import unit_waves
@@ -26,6 +33,7 @@ from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
+from sphinx.util.nodes import make_refnode
 
 from hw import registry
 
@@ -134,6 +142,43 @@ class Timing(_Picture):
         return [self.picture(unit_waves.svg(wave), "waves", f"Timing diagram of {name}")]
 
 
+class Command(SphinxDirective):
+    required_arguments = 1
+    optional_arguments = 1
+
+    def run(self):
+        text = command_text.markdown(command_text.parser(*self.arguments))
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
+
+
+class Api(SphinxDirective):
+    required_arguments = 1
+
+    def run(self):
+        text = api_text.markdown(self.arguments[0])
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
+
+
+def _resolve(app, env, node, contnode):
+    """Finds a name without its module, if only one thing has it."""
+    if node.get("refdomain") != "py" or node.get("reftype") != "obj":
+        return None
+    objects = env.domains["py"].objects
+    target = node["reftarget"]
+    matches = [name for name in objects if name == target or name.endswith(f".{target}")]
+    # Of a thing that two packages give out, the one with the shortest name.
+    matches.sort(key=lambda name: (name.count("."), name))
+    if not matches or (len(matches) > 1 and matches[0].count(".") == matches[1].count(".")):
+        return None
+    entry = objects[matches[0]]
+    return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, contnode,
+                        matches[0])
+
+
+def _escape(app, what, name, thing, options, lines):
+    api_text.escape_all(lines)
+
+
 def _every_unit_has_a_page(app):
     pages = {path.stem for path in (Path(app.srcdir) / "units").glob("*.md")} - {"index"}
     if pages != set(unit_tables.OFFERED):
@@ -147,5 +192,11 @@ def setup(app):
                             ("figures", Figures), ("verification", Verification),
                             ("table", Whole), ("blocks", Blocks), ("timing", Timing)):
         app.add_directive(f"unit-{name}", directive)
+    app.add_directive("command", Command)
+    app.add_directive("api", Api)
+    app.setup_extension("sphinx.ext.autodoc")
+    # Before napoleon, whose own markup stays.
+    app.connect("autodoc-process-docstring", _escape, priority=400)
+    app.connect("missing-reference", _resolve)
     app.connect("builder-inited", _every_unit_has_a_page)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

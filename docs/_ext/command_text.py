@@ -1,16 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Sphinx extension: the reference of a command, from its parser.
-
-``{command} MODULE [SUBCOMMAND]`` describes what ``python -m MODULE --help`` prints, with all of the
-subcommands that the same parser has.
+"""The reference of a command as Markdown, from its parser: what ``--help`` prints, and the same of
+all subcommands of the same parser.
 """
 
 import argparse
 import importlib
 import re
 from unittest import mock
-
-from sphinx.util.docutils import SphinxDirective
 
 
 class _Made(BaseException):
@@ -108,17 +104,3 @@ def _text(text):
     return "".join(part if part.startswith("`") else
                    re.sub(r"(?<![\w-])(--?[a-z][\w-]*)", r"`\1`",
                           re.sub(r"([*_<\[])", r"\\\1", part)) for part in parts)
-
-
-class Command(SphinxDirective):
-    required_arguments = 1
-    optional_arguments = 1
-
-    def run(self):
-        text = markdown(parser(*self.arguments))
-        return self.parse_text_to_nodes(text, allow_section_headings=True)
-
-
-def setup(app):
-    app.add_directive("command", Command)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}

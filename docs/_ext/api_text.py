@@ -1,20 +1,13 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Sphinx extension: the reference of a package, from its docstrings.
-
-``{api} PACKAGE`` describes what the package gives out, under the package's name, and then what is
-left in each of its modules.
+"""The reference of a package: what it gives out, and then what is left in each of its modules.
 
 Docstrings are plain text with literals. ``2**(x - 127)``, ``|G|`` and ``name_`` mean themselves,
 which reStructuredText would take for emphasis, a substitution and a reference; so they are escaped.
-A name in single backticks is a link wherever this site describes exactly one thing of that name.
 """
 
 import importlib
 import pkgutil
 import re
-
-from sphinx.util.docutils import SphinxDirective
-from sphinx.util.nodes import make_refnode
 
 _LITERAL = re.compile(r"(``.+?``|:[\w:]+:`[^`]+`|`[^`]+`)")
 
@@ -26,8 +19,8 @@ def escape(line):
                    for n, part in enumerate(parts))
 
 
-def process(app, what, name, thing, options, lines):
-    """Escapes a docstring, line by line, but for indented blocks behind ``::``."""
+def escape_all(lines):
+    """Escapes a docstring's lines in place, but for indented blocks behind ``::``."""
     literal = False
     for n, line in enumerate(lines):
         indented = line.startswith(" ") or not line.strip()
@@ -35,22 +28,6 @@ def process(app, what, name, thing, options, lines):
         if not literal:
             lines[n] = escape(line)
         literal = literal or (line.rstrip().endswith("::") and not line.startswith(".. "))
-
-
-def resolve(app, env, node, contnode):
-    """Finds a name without its module, if only one thing has it."""
-    if node.get("refdomain") != "py" or node.get("reftype") != "obj":
-        return None
-    objects = env.domains["py"].objects
-    target = node["reftarget"]
-    matches = [name for name in objects if name == target or name.endswith(f".{target}")]
-    # Of a thing that two packages give out, the one with the shortest name.
-    matches.sort(key=lambda name: (name.count("."), name))
-    if not matches or (len(matches) > 1 and matches[0].count(".") == matches[1].count(".")):
-        return None
-    entry = objects[matches[0]]
-    return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, contnode,
-                        matches[0])
 
 
 def markdown(package):
@@ -78,19 +55,3 @@ def markdown(package):
 def _automodule(name, without):
     options = [f"   :exclude-members: {', '.join(sorted(without))}"] if without else []
     return ["```{eval-rst}", f".. automodule:: {name}", "   :members:", *options, "```"]
-
-
-class Api(SphinxDirective):
-    required_arguments = 1
-
-    def run(self):
-        return self.parse_text_to_nodes(markdown(self.arguments[0]), allow_section_headings=True)
-
-
-def setup(app):
-    app.setup_extension("sphinx.ext.autodoc")
-    app.add_directive("api", Api)
-    # Before napoleon, whose own markup stays.
-    app.connect("autodoc-process-docstring", process, priority=400)
-    app.connect("missing-reference", resolve)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
