@@ -51,7 +51,10 @@ add_module_names = False
 # Every reference must be found, but for what docstrings name in passing: a name in backticks is a
 # link where this site describes it, and plain code where it does not.
 nitpicky = True
-nitpick_ignore_regex = [("py:obj", ".*"), ("py:class", ".*")]
+nitpick_ignore_regex = [("py:(obj|class|exc)", r"(?!(golden|hw|sim)\.).*"),
+                        ("py:obj", r"(golden|hw|sim)\..*")]
+# Words of a type such as "uint8 array, shape (n, 4)" are taken for names.
+suppress_warnings = ["ref.python"]
 intersphinx_mapping = inventories.mapping(HERE / "_inventories", ROOT / "build" / "inventories")
 intersphinx_disabled_reftypes = ["std:*"]
 

@@ -15,16 +15,22 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_figures_are_current():
-    """They equal what the generator makes of the tracked report."""
+    """They equal what the generator makes of the tracked report, ``docs/figures.json``."""
     assert unit_tables.insert(README) == README
-    table = README.split(unit_tables.BEGIN)[1].split(unit_tables.END)[0]
-    assert re.findall(r"^\| `(\w+)`", table, re.M) == list(unit_tables.README_UNITS)
-    assert len(unit_tables.README_UNITS) == 5
+    assert len(re.findall(r"^\| `", unit_tables.readme_figures(), re.M)) == 5
 
 
-def test_markers_are_required():
-    with pytest.raises(ValueError, match="one pair of markers for figures, not 0"):
-        unit_tables.insert("no markers")
+def test_figures_that_differ_are_found():
+    figures = unit_tables.report()["units"]["pe_tile"]
+    old = f"| {figures['cells']} | {figures['area_um2']:.0f} |"
+    wrong = README.replace(old, f"| {figures['cells'] + 1} | {figures['area_um2']:.0f} |")
+    assert wrong != README
+    assert unit_tables.insert(wrong) == README
+
+
+def test_table_is_required():
+    with pytest.raises(ValueError, match="one table with the head .*, not 0"):
+        unit_tables.insert("no table")
 
 
 def test_length():

@@ -22,6 +22,7 @@ A unit of the registry without a page ends the build.
 """
 
 import inspect
+import re
 from pathlib import Path
 
 import api_text
@@ -36,6 +37,10 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
 
 from hw import registry
+
+
+SMALLEST = 0.68
+"""Part of its own width to which a picture shrinks; on narrower pages it scrolls."""
 
 
 class _Table(SphinxDirective):
@@ -99,6 +104,9 @@ class _Picture(SphinxDirective):
     required_arguments = 1
 
     def picture(self, svg, kind, caption):
+        # It shrinks with the page, but stays legible.
+        width = float(re.search(r'\bwidth="([\d.]+)', svg)[1])
+        svg = svg.replace("<svg ", f'<svg style="min-width: {SMALLEST * width:.0f}px" ', 1)
         figure = nodes.container(classes=["picture", kind])
         figure += nodes.raw("", svg, format="html")
         figure += nodes.raw("", caption, format="latex text man")
@@ -160,8 +168,10 @@ class Api(SphinxDirective):
 
 
 def _resolve(app, env, node, contnode):
-    """Finds a name without its module, if only one thing has it."""
-    if node.get("refdomain") != "py" or node.get("reftype") != "obj":
+    """Finds names without their module, and files of the tree that pages link to."""
+    if node.get("reftype") == "myst":
+        return _file(app, node, contnode)
+    if node.get("refdomain") != "py" or node.get("reftype") not in ("obj", "class", "exc"):
         return None
     objects = env.domains["py"].objects
     target = node["reftarget"]
@@ -173,6 +183,19 @@ def _resolve(app, env, node, contnode):
     entry = objects[matches[0]]
     return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, contnode,
                         matches[0])
+
+
+def _file(app, node, contnode):
+    """A file of the tree is a page where the site includes it, and else plain text."""
+    target = node["reftarget"].partition("#")[0]
+    found = (Path(app.srcdir).parent / target).resolve()
+    if not target or not found.exists():
+        return None
+    page = {"CHANGELOG.md": "changelog", "CONTRIBUTING.md": "contributing",
+            "README.md": "index"}.get(found.name if found.parent == unit_tables.ROOT else "")
+    if page is None:
+        return contnode
+    return make_refnode(app.builder, node["refdoc"], page, "", contnode)
 
 
 def _escape(app, what, name, thing, options, lines):

@@ -180,7 +180,7 @@ def svg(diagram, title):
     height = bottom + 18 * feedback + 8
     shapes = [_shape(box) for column in columns for box in column if box.kind]
     return (f'<svg class="blocks" role="img" viewBox="0 0 {width:.0f} {height:.0f}" '
-            f'width="{width:.0f}" height="{height:.0f}" xmlns="http://www.w3.org/2000/svg">'
+            f'width="{width:.0f}" xmlns="http://www.w3.org/2000/svg">'
             f"<title>{html.escape(title)}</title>"
             '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" '
             'markerHeight="8" orient="auto"><path class="tip" d="M0 0 L8 4 L0 8 z"/></marker>'

@@ -30,7 +30,14 @@ from hw.bus.axi_lite import register_map  # noqa: E402
 OFFERED = registry.UNITS | registry.ASSEMBLIES
 FIGURES = ROOT / "docs" / "figures.json"
 COMMAND = "python -m hw.synth --json docs/figures.json"
-README_UNITS = ("quantization_engine", "decoder", "pe_tile", "group_accumulator", "mac_array")
+README_HEAD = "| unit | cells | area um2 | delay ns | clock MHz |"
+README_UNITS = {
+    "pe_tile": "8 MACs",
+    "quantization_engine": "32 values",
+    "group_accumulator": "one sum",
+    "mac_array": "32 columns, 1024 MACs",
+    "accelerator": "config `paper`, without memories",
+}
 
 
 # Parameters and ports
@@ -104,7 +111,7 @@ def _members(name, *chosen):
     for port, member in component.signature.members.items():
         stream = member.is_signature
         shape = member.signature.members["payload"].shape if stream else member.shape
-        found[port] = (("in" if member.flow == wiring.In else "out") + ", stream" * stream,
+        found[port] = (("in" if member.flow == wiring.In else "out") + ",\N{NO-BREAK SPACE}stream" * stream,
                        str(Shape.cast(shape).width), payload(shape))
     return found
 
@@ -213,15 +220,13 @@ def figures(name):
 
 
 def readme_figures():
-    """The README's table: five units, in the form that the command prints."""
+    """The README's table: five units of different sizes."""
     whole = report()
-    rows = ["| unit | area A µm² | flip-flops | area T µm² | delay T ns | clock MHz |",
-            "|---|---:|---:|---:|---:|---:|"]
-    for name in README_UNITS:
+    rows = [README_HEAD, "|---" * 5 + "|"]
+    for name, size in README_UNITS.items():
         unit = whole["units"][name]
-        rows.append(f"| `{name}` | {unit['area_um2']:,.0f} | {unit['flip_flops']:,} | "
-                    f"{unit['area_timed_um2']:,.0f} | {unit['delay_ns']:.2f} | "
-                    f"{unit['fmax_io_mhz']:.0f} |")
+        rows.append(f"| `{name}`, {size} | {unit['cells']} | {unit['area_um2']:.0f} | "
+                    f"{unit['delay_ns']:.2f} | {unit['fmax_io_mhz']:.0f} |")
     return "\n".join(rows)
 
 
@@ -251,7 +256,7 @@ def verification(name):
     component = unit.component
     rows = ["| kind | where |", "|---|---|"]
     if name in registry.UNITS:
-        reference = getattr(unit, "reference", None) or unit.twin
+        reference = unit.reference
         own = ROOT / "golden" / "units" / f"{name}.py"
         where = [_where(reference)]
         if own.exists():
@@ -313,7 +318,7 @@ def _test_files():
 def whole_registry():
     """Files of tests that go through the registry's units, with their tests."""
     return {str(path): tests(ROOT / path) for path, text in _test_files().items()
-            if "report" not in path.parts
+            if "hw" in path.parts and "report" not in path.parts
             and ("for name in registry.UNITS" in text or "in registry.UNITS.items()" in text)}
 
 
@@ -374,23 +379,19 @@ def registers():
 
 # The README
 
-BEGIN = "<!-- figures: python docs/_ext/unit_tables.py --readme README.md -->\n"
-END = "<!-- end of figures -->\n"
-
-
 def insert(text):
-    """A text with the README's figures between their markers."""
-    text, found = re.subn(f"(?s)({re.escape(BEGIN)}).*?({re.escape(END)})",
-                          lambda match: f"{match[1]}\n{readme_figures()}\n\n{match[2]}", text)
+    """A text with the README's figures in place of the table that has their heads."""
+    text, found = re.subn(rf"(?m)^{re.escape(README_HEAD)}\n(?:\|.*\n)+",
+                          lambda _: readme_figures() + "\n", text)
     if found != 1:
-        raise ValueError(f"Text must have one pair of markers for figures, not {found}")
+        raise ValueError(f"Text must have one table with the head {README_HEAD!r}, not {found}")
     return text
 
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--readme", type=Path, metavar="FILE",
-                        help="write the figures between this file's markers, instead of to stdout")
+                        help="write them into this file's table, instead of to stdout")
     options = parser.parse_args(arguments)
     if options.readme is None:
         print(readme_figures())

@@ -213,7 +213,7 @@ def wavejson(name, settings=(), *, transfers=4, seed=1, pauses=None):
         inputs = product(chosen["config"])
     else:
         inputs = unit.stimuli(np.random.default_rng(seed), transfers, **chosen)
-    expected = (getattr(unit, "reference", None) or unit.twin)(inputs, **chosen)
+    expected = unit.reference(inputs, **chosen)
     if all(port.is_signature for port in component.signature.members.values()):
         counts = {port: len(next(iter(rows.values())) if isinstance(rows, dict) else rows)
                   for port, rows in expected.items()}
@@ -227,7 +227,7 @@ def wavejson(name, settings=(), *, transfers=4, seed=1, pauses=None):
 
 def product(config):
     """A command for an accelerator, M x K x N = 2 x 64 x 4, and its operands."""
-    machine = planner.MACHINES[config]
+    machine = planner.CONFIGS[config]
     rng = np.random.default_rng(1)
     command = {"m": 2, "k": 64, "n": 4, "source": planner.RECORDS, "result": planner.VALUES_OUT,
                "w": quantize_weights(rng.standard_normal((4, 64), dtype=np.float32)),

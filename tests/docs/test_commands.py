@@ -9,7 +9,7 @@ import command_text
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "reference" / "commands.md").read_text()
+PAGE = (ROOT / "docs" / "commands.md").read_text()
 DESCRIBED = [tuple(words.split()) for words in re.findall(r"^```\{command\} (.*)$", PAGE, re.M)]
 
 
