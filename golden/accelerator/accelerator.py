@@ -1,4 +1,11 @@
-"""The accelerator: what it does with commands, and the order of its streams."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Reference of the accelerator (specification section 14).
+
+`execute` says how commands end and what they compute. `streams` puts their operands and results
+in the order of the accelerator's ports. `accelerator` goes from input streams to output streams.
+"""
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,7 +17,9 @@ from . import planner
 
 
 def weight_transfers(config, plan, w):
-    """Weight records in the order and the transfers in which a plan takes them.
+    """Weight records in the order in which a plan takes them, divided into transfers.
+
+    Specification section 14.7.
 
     Parameters
     ----------
@@ -23,7 +32,7 @@ def weight_transfers(config, plan, w):
     -------
     dict of str to uint8 array, shape (transfers, weight_width, ...)
         "elements", "metadata" and "scale". Records beyond N, which fill the last transfer of a
-        tile, are zeros.
+        partial tile, are zeros.
     """
     places = _weight_places(config, plan)
     return {name: _padded(plane, plan.tiles * config.columns)[places]
@@ -31,10 +40,10 @@ def weight_transfers(config, plan, w):
 
 
 def _weight_places(config, plan):
-    """Row and group of every weight record that comes in, shapes (transfers, weight_width)."""
+    """Row of W and group of every weight record, two arrays of shape (transfers, weight_width)."""
     tile, group = plan.weight_order()
     transfers = np.where(tile == plan.tiles - 1, plan.last_transfers, plan.transfers)
-    # Each transfer's tile, and its number in that.
+    # The tile of each transfer, and the number of the transfer in its tile.
     which = np.repeat(np.arange(len(tile)), transfers)
     index = np.arange(len(which)) - np.repeat(np.cumsum(transfers) - transfers, transfers)
     row = (tile[which] * config.columns + index * config.weight_width)[:, None] \
@@ -49,7 +58,7 @@ def activation_records(plan, a):
 
 
 def value_groups(plan, x):
-    """Groups of values in the order in which a plan takes them.
+    """Groups of values in the order in which a plan takes them (specification section 14.7).
 
     Parameters
     ----------
@@ -67,32 +76,35 @@ def value_groups(plan, x):
 
 
 def result_rows(config, plan, y):
-    """Rows of results in the order in which they leave, shape (rows, columns)."""
+    """Rows of results in the order in which they leave, shape (rows, columns).
+
+    Specification section 14.8. Columns beyond N are +0.
+    """
     padded = np.zeros((len(y), plan.tiles * config.columns), y.dtype)
     padded[:, : y.shape[1]] = y
     return padded.reshape(len(y), plan.tiles, config.columns)[plan.result_order()]
 
 
 def result_records(plan, y):
-    """The same rows as group records."""
+    """Quantized rows of results in the order in which they leave, by planes of group records."""
     q = quantize_activations(y)
     return {name: plane[plan.result_order()] for name, plane in records(q).items()}
 
 
 def weights_of(config, plan, transfers, n, k):
-    """The N x K weights that come in as these transfers; the inverse of `weight_transfers`."""
+    """The N x K weights that these transfers carry; the inverse of `weight_transfers`."""
     row, group = _weight_places(config, plan)
     planes = {}
     for name, plane in transfers.items():
         matrix = np.zeros((plan.tiles * config.columns, plan.groups, *plane.shape[2:]), np.uint8)
-        # Those that only fill a transfer may have anything.
+        # Records beyond N fill a transfer, may hold anything and are cut off.
         matrix[row, group] = plane
         planes[name] = matrix[:n]
     return _quantized(planes, "weight", (n, k))
 
 
 def activations_of(plan, given, m, k):
-    """The M x K activations that come in as these records; inverse of `activation_records`."""
+    """The M x K activations that these records carry; the inverse of `activation_records`."""
     planes = {}
     for name, plane in given.items():
         planes[name] = np.zeros((m, plan.groups, *plane.shape[1:]), np.uint8)
@@ -101,14 +113,14 @@ def activations_of(plan, given, m, k):
 
 
 def values_of(plan, groups, m):
-    """The values that come in as these groups, with their padding; inverse of `value_groups`."""
+    """The values that these groups carry, with their padding: shape (M, 32 * groups)."""
     x = np.zeros((m, plan.groups, 32), groups.dtype)
     x[plan.activation_order()] = groups
     return x.reshape(m, -1)
 
 
 def result_matrix(config, plan, rows, n):
-    """The M x N matrix that leaves as these rows; the inverse of `result_rows`."""
+    """The M x N matrix that these rows carry; the inverse of `result_rows`."""
     row, tile = plan.result_order()
     y = np.zeros((plan.blocks[-1].stop, plan.tiles, config.columns), rows.dtype)
     y[row, tile] = rows
@@ -123,79 +135,91 @@ def records(q):
 
 
 def execute(config, commands):
-    """What the accelerator does with commands.
+    """Status, plan and product of each command.
 
     Parameters
     ----------
     config : Config
     commands : list of dict
-        Each with the fields "m", "k", "n", "source" and "result" and, if it is legal, its
-        operands: "w", Quantized weights, and, unless the source is KEPT, "a", Quantized
-        activations, or "x", an array of values.
+        Each has the fields "m", "k", "n", "source" and "result". A legal command also has its
+        operands: "w", Quantized weights, and, unless its source is KEPT, either "a", Quantized
+        activations (source RECORDS), or "x", an array of values (source VALUES).
 
     Returns
     -------
     list of tuple
-        For each command the code with which it ends and, if that is DONE, its plan and its
-        product as a float32 array; else twice None.
+        (status, plan, product) of each command. Plan and product, a float32 array of shape (M, N),
+        are None unless the status is DONE.
     """
     kept = None
     results = []
     for command in commands:
-        code = _code(config, command, kept)
-        if code != planner.DONE:
-            results.append((code, None, None))
-            continue
-        plan, y, kept = _product(config, command, kept)
-        results.append((code, plan, y))
+        status, plan, y = _status(config, command, kept), None, None
+        if status == planner.DONE:
+            plan = planner.plan(config, *(command[name] for name in "mkn"))
+            y, kept = _product(command, _activations(command, kept))
+        results.append((status, plan, y))
     return results
-
-
-def _code(config, command, kept):
-    return planner.check(config, *(command[name] for name in _FIELDS), kept and kept.shape)
-
-
-def _product(config, command, kept):
-    """Plan and product of a legal command, and what it keeps."""
-    if command["source"] == planner.KEPT:
-        a = kept
-    elif command["source"] == planner.VALUES:
-        a = quantize_activations(command["x"])
-    else:
-        a = command["a"]
-        check_quantized(a, "a", "activation", "elem-em")
-    # The only encodings that tiles read.
-    check_quantized(command["w"], "w", "weight", "sg-em")
-    y = matmul(a, command["w"])
-    keeps = command["result"] == planner.KEEP
-    return (planner.plan(config, *(command[name] for name in "mkn")), y,
-            quantize_activations(y) if keeps else None)
 
 
 _FIELDS = ("m", "k", "n", "source", "result")
 
 
+def _status(config, command, kept):
+    return planner.check(config, *(command[name] for name in _FIELDS), kept and kept.shape)
+
+
+def _activations(command, kept):
+    """Activations of a legal command: those that are kept, its values quantized, or its records."""
+    if command["source"] == planner.KEPT:
+        return kept
+    if command["source"] == planner.VALUES:
+        return quantize_activations(command["x"])
+    # The only encoding of activations that the array reads.
+    check_quantized(command["a"], "a", "activation", "elem-em")
+    return command["a"]
+
+
+def _product(command, a):
+    """Product of a legal command, and what the command keeps for the next one."""
+    # The only encoding of weights that the array reads.
+    check_quantized(command["w"], "w", "weight", "sg-em")
+    y = matmul(a, command["w"])
+    return y, quantize_activations(y) if command["result"] == planner.KEEP else None
+
+
 def streams(config, commands, executed):
-    """The accelerator's input streams for commands, and its output streams.
+    """Input streams that carry commands to the accelerator, and output streams that answer.
 
     Parameters
     ----------
     config : Config
     commands : list of dict
-        As of `execute`.
+        As `execute` takes them.
     executed : list of tuple
-        What `execute` gave.
+        As `execute` returned it for these commands.
 
     Returns
     -------
     inputs, outputs : dict of str to array or dict
         By port, one row per transfer.
     """
-    inputs, outputs = _empty(config)
-    for command, (code, plan, y) in zip(commands, executed, strict=True):
+    return _inputs(config, commands, executed), _outputs(config, commands, executed)
+
+
+def _inputs(config, commands, executed):
+    """Commands and their operands by port. Commands that do not run have no operands."""
+    inputs = {
+        "i_command": [{name: np.zeros(0, np.int64) for name in _FIELDS}],
+        "i_weight": [_no_records(config.weight_width)],
+        "i_activation": [_no_records()],
+    }
+    if config.input is not None:
+        size = np.dtype(FLOATS[config.input]).itemsize
+        inputs["i_value"] = [np.zeros((0, 32), f"u{size}")]
+    for command, (status, plan, _) in zip(commands, executed, strict=True):
         inputs["i_command"].append({name: np.array([command[name]]) for name in _FIELDS})
-        outputs["o_status"].append(np.array([code], np.uint8))
-        if code != planner.DONE:
+        if status != planner.DONE:
             continue
         inputs["i_weight"].append(weight_transfers(config, plan, command["w"]))
         if command["source"] == planner.RECORDS:
@@ -203,30 +227,48 @@ def streams(config, commands, executed):
         elif command["source"] == planner.VALUES:
             groups = value_groups(plan, command["x"])
             inputs["i_value"].append(groups.view(f"u{groups.itemsize}"))
-        lasts = np.arange(len(y) * plan.tiles) == len(y) * plan.tiles - 1
+    return {name: _joined(parts) for name, parts in inputs.items()}
+
+
+def _outputs(config, commands, executed):
+    """Statuses and results by port, each result with the flag of the command's last one."""
+    flags = np.zeros(0, np.uint8)
+    outputs = {"o": [{"values": np.zeros((0, config.columns), np.uint32), "last": flags}]}
+    if config.columns == 32:
+        outputs["o_record"] = [{"record": _no_records(), "last": flags}]
+    outputs["o_status"] = [flags]
+    for command, (status, plan, y) in zip(commands, executed, strict=True):
+        outputs["o_status"].append(np.array([status], np.uint8))
+        if status != planner.DONE:
+            continue
+        last = np.arange(len(y) * plan.tiles) == len(y) * plan.tiles - 1
+        last = last.astype(np.uint8)
         if command["result"] == planner.VALUES_OUT:
             rows = result_rows(config, plan, y).view(np.uint32)
-            outputs["o"].append({"values": rows, "last": lasts.astype(np.uint8)})
+            outputs["o"].append({"values": rows, "last": last})
         elif command["result"] == planner.RECORDS_OUT:
-            outputs["o_record"].append({"record": result_records(plan, y),
-                                        "last": lasts.astype(np.uint8)})
-    return ({name: _joined(parts) for name, parts in inputs.items()},
-            {name: _joined(parts) for name, parts in outputs.items()})
+            outputs["o_record"].append({"record": result_records(plan, y), "last": last})
+    return {name: _joined(parts) for name, parts in outputs.items()}
 
 
 def accelerator(config, inputs):
-    """What leaves an accelerator for all that comes in; the inverse and again of `streams`.
+    """Output streams of an accelerator for its input streams.
+
+    Operands are read from the streams in the order of the commands' plans. Lanes beyond K are
+    quantized and multiplied like all others, whatever they hold, and weight records beyond N are
+    ignored (specification section 14.7). Of an operand that comes more than once, the last copy
+    counts; the specification leaves undefined what happens if the copies differ.
 
     Parameters
     ----------
     config : Config
     inputs : dict of str to array or dict
-        As `streams` gives them.
+        By port, one row per transfer, as `streams` gives them.
 
     Returns
     -------
     dict of str to array or dict
-        The outputs.
+        The outputs, in the same form.
     """
     position = dict.fromkeys(inputs, 0)
 
@@ -239,8 +281,8 @@ def accelerator(config, inputs):
     commands, executed = [], []
     for fields in zip(*(inputs["i_command"][name].tolist() for name in _FIELDS), strict=True):
         command = dict(zip(_FIELDS, fields, strict=True))
-        code, plan, y = _code(config, command, kept), None, None
-        if code == planner.DONE:
+        status, plan, y = _status(config, command, kept), None, None
+        if status == planner.DONE:
             m, k, n = fields[:3]
             plan = planner.plan(config, m, k, n)
             count = len(_weight_places(config, plan)[0])
@@ -248,36 +290,24 @@ def accelerator(config, inputs):
             count = len(plan.activation_order()[0])
             if command["source"] == planner.RECORDS:
                 command["a"] = activations_of(plan, take("i_activation", count), m, k)
+                a = _activations(command, kept)
             elif command["source"] == planner.VALUES:
-                dtype = FLOATS[config.input]
-                groups = take("i_value", count).view(dtype)
-                command["x"] = values_of(plan, groups, m)[:, :k]
-            _, y, kept = _product(config, command, kept)
+                values = values_of(plan, take("i_value", count).view(FLOATS[config.input]), m)
+                # All lanes are quantized; the shape alone says that K ends before the last one.
+                a = replace(quantize_activations(values), shape=(m, k))
+            else:
+                a = kept
+            y, kept = _product(command, a)
         commands.append(command)
-        executed.append((code, plan, y))
-    return streams(config, commands, executed)[1]
+        executed.append((status, plan, y))
+    return _outputs(config, commands, executed)
 
 
-def _empty(config):
-    """Streams without any transfer, in which those of commands are put."""
-    def of_records(*axes):
-        return {"elements": np.zeros((0, *axes, 32), np.uint8),
-                "metadata": np.zeros((0, *axes, 4), np.uint8),
-                "scale": np.zeros((0, *axes), np.uint8)}
-
-    inputs = {
-        "i_command": [{name: np.zeros(0, np.int64) for name in _FIELDS}],
-        "i_weight": [of_records(config.weight_width)],
-        "i_activation": [of_records()],
-    }
-    if config.input is not None:
-        size = np.dtype(FLOATS[config.input]).itemsize
-        inputs["i_value"] = [np.zeros((0, 32), f"u{size}")]
-    flags = np.zeros(0, np.uint8)
-    outputs = {"o": [{"values": np.zeros((0, config.columns), np.uint32), "last": flags}]}
-    if config.columns == 32:
-        outputs["o_record"] = [{"record": of_records(), "last": flags}]
-    return inputs, outputs | {"o_status": [flags]}
+def _no_records(*axes):
+    """Planes of a stream of records without any transfer."""
+    return {"elements": np.zeros((0, *axes, 32), np.uint8),
+            "metadata": np.zeros((0, *axes, 4), np.uint8),
+            "scale": np.zeros((0, *axes), np.uint8)}
 
 
 def _joined(parts):
@@ -293,7 +323,7 @@ def _rows(stream, rows):
 
 
 def _quantized(planes, kind, shape):
-    """The quantized matrix with these planes by group."""
+    """A quantized matrix from its planes by group."""
     rows = len(planes["scale"])
     return Quantized(kind=kind, shape=shape, elements=planes["elements"].reshape(rows, -1),
                      metadata=planes["metadata"].reshape(rows, -1), scales=planes["scale"])

@@ -1,4 +1,9 @@
-"""How the accelerator divides a product, and so in which order its streams carry the operands."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Reference of the accelerator's planner (specification sections 14.3 and 14.6 to 14.8).
+
+`check` gives the status of a command. `plan` divides a product into blocks of rows, tiles and
+bundles of tiles, and its `Plan` gives the order in which the streams carry operands and results.
+"""
 
 from dataclasses import dataclass
 
@@ -24,7 +29,8 @@ class Config:
     weight_width : int
         Weight records per transfer.
     input : str or None
-        Type of the values that it quantizes on the way in.
+        Type of the values that are quantized on the way in; None if the accelerator takes records
+        only.
     """
 
     columns: int = 32
@@ -44,12 +50,19 @@ CONFIGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How a product is divided.
+    """How a product is divided (specification section 14.6).
 
-    Rows are divided into blocks. For each block, the tiles of ``columns`` weight rows are gone
-    through in bundles; for each bundle, the groups along K; for each group, the bundle's tiles;
-    for each tile, the block's rows. A bundle is one tile, or as many as it takes to have at least
-    eight rows between two sums of the same element.
+    The rows of the result form blocks, and its columns form tiles of as many columns as the array
+    has. Bundles are runs of consecutive tiles. The order of all work is::
+
+        for block in blocks:
+            for bundle in bundles(len(block)):
+                for group in range(groups):         # along K
+                    for tile in bundle:
+                        for row in block: one step of the array
+
+    A bundle has as many tiles as it takes to have at least eight rows between two sums of the
+    same element.
 
     Attributes
     ----------
@@ -58,11 +71,12 @@ class Plan:
     groups, tiles : int
         Groups along K and tiles along N.
     resident : bool
-        Whether a block's activations come once, or again for each bundle.
+        Whether the activations of a block come once and stay in the buffer. Otherwise they come
+        again for each bundle.
     transfers : int
-        Transfers of weights per tile if none is ragged, 32 columns / ``weight_width``.
+        Transfers of weights per whole tile.
     last_transfers : int
-        The same of the last tile along N, which need not have all columns.
+        Transfers of weights of the last tile along N, which may be a partial tile.
     """
 
     blocks: list
@@ -73,13 +87,13 @@ class Plan:
     last_transfers: int
 
     def bundles(self, rows):
-        """Ranges of tiles, for a block of so many rows."""
+        """Ranges of tiles that form the bundles of a block with this number of rows."""
         width = interleave(rows)
         return [range(start, min(start + width, self.tiles))
                 for start in range(0, self.tiles, width)]
 
     def weight_order(self):
-        """Tile and group of every tile of weights that is loaded, in order, as two arrays."""
+        """Tile and group of every load of weights into the array, in order, as two arrays."""
         orders = {rows: self._tiles(rows) for rows in {len(block) for block in self.blocks}}
         order = [orders[len(block)] for block in self.blocks]
         return tuple(np.concatenate(parts) for parts in zip(*order, strict=True))
@@ -91,7 +105,7 @@ class Plan:
         return tile, group
 
     def activation_order(self):
-        """Row and group of every activation record that comes in, in order, as two arrays."""
+        """Row and group of every incoming activation record, in order, as two arrays."""
         rows, groups = [], []
         for block in self.blocks:
             times = 1 if self.resident else len(self.bundles(len(block)))
@@ -100,19 +114,19 @@ class Plan:
         return np.concatenate(rows), np.concatenate(groups)
 
     def result_order(self):
-        """Row and tile of every row of results that comes out, in order, as two arrays."""
+        """Row and tile of every outgoing row of results, in order, as two arrays."""
         rows = [np.tile(np.arange(b.start, b.stop), self.tiles) for b in self.blocks]
         tiles = [np.repeat(np.arange(self.tiles), len(b)) for b in self.blocks]
         return np.concatenate(rows), np.concatenate(tiles)
 
 
 def interleave(rows):
-    """Tiles in a bundle of a block of so many rows."""
+    """Tiles per bundle of a block with this number of rows: at least eight rows together."""
     return 1 if rows >= 8 else 2 if rows >= 4 else 4 if rows >= 2 else 8
 
 
 def plan(config, m, k, n):
-    """Divides an M x K by K x N product for a config.
+    """Divides an M x K by K x N product (specification section 14.6).
 
     Parameters
     ----------
@@ -139,7 +153,7 @@ def plan(config, m, k, n):
 
 
 def check(config, m, k, n, source, result, kept):
-    """The code with which a command ends.
+    """Status with which a command ends: the first that applies, see specification section 14.3.
 
     Parameters
     ----------
@@ -147,7 +161,7 @@ def check(config, m, k, n, source, result, kept):
     m, k, n, source, result : int
         Fields of the command.
     kept : tuple of int or None
-        Rows and columns of the result that the command before kept.
+        Rows and columns of the result that the command before kept, None if it kept none.
 
     Returns
     -------

@@ -1,8 +1,11 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The accelerator's reference: streams that carry commands, chains, and operands with padding."""
+
 import numpy as np
 import pytest
 
 import sim
-from golden import matmul, quantize_activations, quantize_weights, stimuli
+from golden import Quantized, matmul, quantize_activations, quantize_weights, stimuli
 from golden.accelerator import planner
 from golden.accelerator.accelerator import accelerator, execute, result_matrix, streams
 
@@ -12,6 +15,20 @@ def command(rng, m, k, n, source=0, result=0):
     return {"m": m, "k": k, "n": n, "source": source, "result": result,
             "w": quantize_weights(rng.standard_normal((n, k)).astype(np.float32)),
             "x": x, "a": quantize_activations(x)}
+
+
+def filled(rng, inputs, k):
+    """Input streams whose operands, of one group along K, hold anything in the lanes beyond K."""
+    def lanes(codes):
+        return np.concatenate([codes[..., :k], rng.integers(
+            0, 16, (*codes.shape[:-1], 32 - k), np.uint8)], axis=-1)
+
+    values = inputs["i_value"].copy()
+    values[:, k:] = rng.standard_normal(values[:, k:].shape).astype(np.float32).view(np.uint32)
+    return inputs | {"i_value": values} | {
+        name: inputs[name] | {"elements": lanes(inputs[name]["elements"]), "metadata": rng.integers(
+            0, 4, inputs[name]["metadata"].shape, np.uint8)}
+        for name in ("i_weight", "i_activation")}
 
 
 @pytest.mark.parametrize("config", planner.CONFIGS)
@@ -50,3 +67,44 @@ def test_only_what_was_kept_just_before_is_there():
     # A command that cannot run leaves what was kept; one that runs does not.
     assert codes == [planner.NOT_KEPT, planner.DONE, planner.BAD_SIZE, planner.DONE,
                      planner.NOT_KEPT]
+
+
+@pytest.mark.parametrize("k", [1, 31])
+def test_lanes_beyond_k_are_multiplied(k):
+    """Values and records with padding other than +0 give the product of all 32 lanes."""
+    rng = np.random.default_rng(4)
+    config = planner.CONFIGS["lite"]
+    commands = [command(rng, 3, k, 4, source=source)
+                for source in (planner.VALUES, planner.RECORDS)]
+    inputs, plain = streams(config, commands, execute(config, commands))
+    assert not sim.mismatches(accelerator(config, inputs), plain).any()
+    inputs = filled(rng, inputs, k)
+    found = accelerator(config, inputs)["o"]["values"].view(np.float32)
+
+    values = quantize_activations(inputs["i_value"].view(np.float32))
+    for number, a in enumerate((values, quantized("activation", inputs["i_activation"]))):
+        rows = slice(3 * number, 3 * number + 3)
+        w = quantized("weight", {name: plane[4 * number : 4 * number + 4, 0]
+                                 for name, plane in inputs["i_weight"].items()})
+        assert np.array_equal(found[rows], matmul(a, w))
+        assert (found[rows] != plain["o"]["values"].view(np.float32)[rows]).any()
+
+
+def quantized(kind, record):
+    """A matrix of one group along K from its records."""
+    return Quantized(kind=kind, shape=record["elements"].shape, elements=record["elements"],
+                     metadata=record["metadata"], scales=record["scale"][:, None])
+
+
+def test_weights_beyond_n_are_ignored():
+    """Records that only fill the last transfer of a partial tile may hold anything, even NaN."""
+    rng = np.random.default_rng(5)
+    config = planner.CONFIGS["tiny"]
+    commands = [command(rng, 2, 64, 33)]
+    inputs, outputs = streams(config, commands, execute(config, commands))
+    filling = np.arange(config.weight_width) > 0
+    # Two tiles of 8 transfers and of 1, for each of two groups.
+    last = slice(8, None, 9)
+    for name, largest in (("elements", 15), ("metadata", 3), ("scale", 255)):
+        inputs["i_weight"][name][last, filling] = largest
+    assert not sim.mismatches(accelerator(config, inputs), outputs).any()

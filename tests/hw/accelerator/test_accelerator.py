@@ -6,12 +6,13 @@ from amaranth.hdl import Fragment, ResetInserter, Signal
 import sim
 from golden import Quantized, quantize_activations, quantize_weights, stimuli
 from golden.accelerator import planner
-from golden.accelerator.accelerator import execute, streams
+from golden.accelerator.accelerator import accelerator, execute, streams
 from golden.models import smollm2
 from hw.accelerator.accelerator import Accelerator
 from hw.accelerator.config import Config
 from hw.tools.packing import to_bits, to_integers
 from sim.engines.build import compiler
+from tests.golden.accelerator.test_accelerator import filled
 from tests.support import oracle
 from tests.support.testbench import simulate
 
@@ -113,6 +114,24 @@ def test_lite_on_amaranths_simulator():
     (product,) = run([command(3, 96, 6, a=a, w=w)], Accelerator(config="lite"), engine="amaranth")
     expected = oracle.matmul(oracle.records(a), oracle.records(w))
     assert product.y.view(np.uint32).tolist() == expected.tolist()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("k", [1, 31])
+def test_lanes_beyond_k_are_multiplied(k):
+    """Golden and RTL agree on padding other than +0, in values, activations and weights."""
+    rng = np.random.default_rng(6)
+    config = sim.golden_config("lite")
+    commands = [
+        command(2, k, 2, source=planner.VALUES, w=normal(rng, "weight", 2, k),
+                x=rng.standard_normal((2, k)).astype(np.float32)),
+        command(2, k, 2, a=normal(rng, "activation", 2, k), w=normal(rng, "weight", 2, k))]
+    inputs, plain = streams(config, commands, execute(config, commands))
+    inputs = filled(rng, inputs, k)
+    expected = accelerator(config, inputs)
+    assert sim.mismatches({"o": expected["o"]}, {"o": plain["o"]}).all()
+    found = sim.run(Accelerator(config="lite"), inputs, outputs={"o": 4, "o_status": 2})
+    assert not sim.mismatches(found, expected).any()
 
 
 @pytest.mark.long
