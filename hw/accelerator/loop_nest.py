@@ -1,4 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""The loops of a plan as a stream of steps, which every feeder of the accelerator follows.
+
+Implements the loops of specification sections 14.6 to 14.8.
+"""
+
 from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -6,14 +11,17 @@ from amaranth.lib.wiring import In, Out
 from .planner import INTERLEAVE, plan_layout
 
 LOOPS = ("weights", "activations", "products")
+"""Streams whose order a `LoopNest` can give."""
 
 
 def step_layout(config):
-    """Payload of a step of a `LoopNest`."""
+    """Payload of a step of a `LoopNest`.
+
+    The flags say whether the step lies in the first or in the last round of a loop.
+    """
     return data.StructLayout({
-        # Position in the innermost loop.
+        # Round of the innermost loop.
         "index": range(max(config.rows, config.columns)),
-        # Whether the step lies in the first or in the last round of a loop.
         "index_last": 1,
         "tile_first": 1,
         "tile_last": 1,
@@ -21,36 +29,60 @@ def step_layout(config):
         "group_last": 1,
         "bundle_first": 1,
         "bundle_last": 1,
+        # The last step of the plan.
         "last": 1,
     })
 
 
 class LoopNest(wiring.Component):
-    """Goes through the loops of a plan: blocks, bundles of tiles, groups, tiles, and innermost
-    the transfers of a tile's weights or the rows of the block.
+    """Goes through the loops of a plan, one step per cycle.
+
+    Each loop has its registers::
+
+        for each block of rows              blocks, larger: those to come;  block_rows
+            for each bundle of its tiles    left: tiles to come;  bundle: tiles of this one;  first
+                for each group along K      group
+                    for each tile           tile
+                        for each index      index
+
+    The innermost loop depends on ``loops``:
+
+    ============= ====================================== ==========================================
+    loops         rounds of the index                    other loops
+    ============= ====================================== ==========================================
+    "weights"     transfers of a tile's weights          all
+    "activations" rows of the block                      one tile per bundle; one bundle per block
+                                                         if the plan is resident
+    "products"    rows of the block                      all
+    ============= ====================================== ==========================================
 
     A bundle has so many tiles that at least `INTERLEAVE` rows lie between two sums of the same
-    element: one tile, if the block has that many rows. One step per cycle, beginning two cycles
-    after the plan was taken.
+    element: one tile, if the block has that many rows.
+
+    A plan goes through these states; its first step comes ``latency`` cycles after it is taken::
+
+                  plan taken             first block entered            last step taken
+        idle ------------------> entering ------------------> active ------------------> idle
+
+    Entering a block loads the registers of all loops below it, entering a bundle those of the
+    bundle. After the first block both happen in the cycle of the step before, which loses none.
 
     Parameters
     ----------
     config : Config
     loops : str
-        "weights": innermost are the transfers of a tile's weights. "products": the block's rows.
-        "activations": the rows too, but once for all tiles of a bundle, and for all bundles if
-        the plan is resident.
+        One of `LOOPS`.
 
     Members
     -------
     i : In(stream.Signature(plan_layout(config)))
-        Plans to be done; one with another code is passed over.
+        Plans. One whose code is not DONE gives no step.
     o : Out(stream.Signature(step_layout(config)))
 
     Raises
     ------
     ValueError
-        If ``loops`` is none of these.
+        If ``loops`` is none of `LOOPS`.
     """
 
     latency = 2
@@ -67,122 +99,174 @@ class LoopNest(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        config = self.config
-        layout = plan_layout(config)
 
-        # A plan is taken, its first block entered, then every cycle is a step.
         entering = Signal()
         active = Signal()
-        groups = Signal(layout["groups"].shape, reset_less=True)
-        tiles = Signal(layout["tiles"].shape, reset_less=True)
-        rows = Signal(layout["rows"].shape, reset_less=True)
-        resident = Signal(reset_less=True)
-        # Blocks that come after the present one, and how many of them are larger.
-        blocks = Signal(layout["blocks"].shape, reset_less=True)
-        larger = Signal(layout["larger"].shape, reset_less=True)
-        plan = self.i.payload
+        plan = _Plan(self.config)
+        self._take_plan(m, plan, entering, active)
+        coming = _NextBlock(m, self.config, plan)
+        at = _Position(self.config)
+        last = self._last_rounds(m, plan, at)
+        self._give_step(m, at, last, active)
+        self._advance(m, plan, coming, at, last, entering, active)
+
+        return m
+
+    def _take_plan(self, m, plan, entering, active):
+        """Takes a plan while there is none."""
+        given = self.i.payload
         m.d.comb += self.i.ready.eq(~entering & ~active)
         with m.If(self.i.ready):
             m.d.sync += [
-                entering.eq(self.i.valid & (plan.code.as_value() == 0)),
-                groups.eq(plan.groups),
-                tiles.eq(plan.tiles),
-                rows.eq(plan.rows),
-                resident.eq(plan.resident),
-                blocks.eq(plan.blocks),
-                larger.eq(plan.larger),
+                entering.eq(self.i.valid & (given.code.as_value() == 0)),
+                plan.groups.eq(given.groups),
+                plan.tiles.eq(given.tiles),
+                plan.rows.eq(given.rows),
+                plan.resident.eq(given.resident),
+                plan.blocks.eq(given.blocks),
+                plan.larger.eq(given.larger),
             ]
 
-        # The next block: its rows, how many tiles its bundles have, and its first bundle.
-        def width(rows):
-            return Mux(rows[3:].any(), 1, Mux(rows[2], INTERLEAVE // 4,
-                                              Mux(rows[1], INTERLEAVE // 2, INTERLEAVE)))
-
-        more = Signal()
-        row_more = Signal(layout["rows"].shape)
-        width_rows = Signal(range(INTERLEAVE + 1))
-        width_more = Signal(range(INTERLEAVE + 1))
-        next_rows = Signal(layout["rows"].shape)
-        next_width = Signal(range(INTERLEAVE + 1))
-        next_bundle = Signal(range(INTERLEAVE + 1))
-        m.d.comb += [
-            more.eq(larger != 0),
-            row_more.eq(rows + 1),
-            width_rows.eq(width(rows)),
-            width_more.eq(width(row_more)),
-            next_rows.eq(Mux(more, row_more, rows)),
-            next_width.eq(Mux(more, width_more, width_rows)),
-            next_bundle.eq(Mux(tiles < next_width, tiles, next_width)),
-        ]
-
-        # The present one.
-        block_rows = Signal(layout["rows"].shape, reset_less=True)
-        bundle_width = Signal(range(INTERLEAVE + 1), reset_less=True)
-        bundle = Signal(range(INTERLEAVE + 1), reset_less=True)
-        left = Signal(layout["tiles"].shape, reset_less=True)
-        first = Signal(reset_less=True)
-        tile = Signal(range(INTERLEAVE), reset_less=True)
-        group = Signal(layout["groups"].shape, reset_less=True)
-        index = Signal(step_layout(config)["index"].shape, reset_less=True)
-
-        count = config.columns // config.weight_width if self.loops == "weights" else block_rows
-        once = resident if self.loops == "activations" else 0
+    def _last_rounds(self, m, plan, at):
+        """Whether each loop is in its last round, from the innermost one to that of blocks."""
+        config = self.config
+        weights, activations = self.loops == "weights", self.loops == "activations"
+        count = config.columns // config.weight_width if weights else at.block_rows
+        once = plan.resident if activations else 0
         index_last = Signal()
         tile_last = Signal()
         group_last = Signal()
         bundle_last = Signal()
         block_last = Signal()
         m.d.comb += [
-            index_last.eq(index == count - 1),
-            tile_last.eq((tile == bundle - 1) | (self.loops == "activations")),
-            group_last.eq(group == groups - 1),
-            bundle_last.eq((left == 0) | once),
-            block_last.eq(blocks == 0),
+            index_last.eq(at.index == count - 1),
+            tile_last.eq((at.tile == at.bundle - 1) | activations),
+            group_last.eq(at.group == plan.groups - 1),
+            bundle_last.eq((at.left == 0) | once),
+            block_last.eq(plan.blocks == 0),
+        ]
+        return index_last, tile_last, group_last, bundle_last, block_last
+
+    def _give_step(self, m, at, last, active):
+        """Drives ``o`` with the present position."""
+        index_last, tile_last, group_last, bundle_last, block_last = last
+        step = self.o.payload
+        m.d.comb += [
             self.o.valid.eq(active),
-            self.o.payload.index.eq(index),
-            self.o.payload.index_last.eq(index_last),
-            self.o.payload.tile_first.eq(tile == 0),
-            self.o.payload.tile_last.eq(tile_last),
-            self.o.payload.group_first.eq(group == 0),
-            self.o.payload.group_last.eq(group_last),
-            self.o.payload.bundle_first.eq(first),
-            self.o.payload.bundle_last.eq(bundle_last),
-            self.o.payload.last.eq(
+            step.index.eq(at.index),
+            step.index_last.eq(index_last),
+            step.tile_first.eq(at.tile == 0),
+            step.tile_last.eq(tile_last),
+            step.group_first.eq(at.group == 0),
+            step.group_last.eq(group_last),
+            step.bundle_first.eq(at.first),
+            step.bundle_last.eq(bundle_last),
+            step.last.eq(
                 index_last & tile_last & group_last & bundle_last & block_last),
         ]
 
+    def _advance(self, m, plan, coming, at, last, entering, active):
+        """Goes on by a step, and enters a bundle or a block where the loops below are through."""
+        index_last, tile_last, group_last, bundle_last, block_last = last
         enter_block = Signal()
         enter_bundle = Signal()
         next_left = Signal(range(INTERLEAVE + 1))
         m.d.comb += [
-            next_left.eq(Mux(left < bundle_width, left, bundle_width)),
+            next_left.eq(Mux(at.left < at.bundle_width, at.left, at.bundle_width)),
             enter_block.eq(entering),
         ]
         with m.If(active & self.o.ready):
-            m.d.sync += index.eq(index + 1)
+            m.d.sync += at.index.eq(at.index + 1)
             with m.If(index_last):
-                m.d.sync += [index.eq(0), tile.eq(tile + 1)]
+                m.d.sync += [at.index.eq(0), at.tile.eq(at.tile + 1)]
             with m.If(index_last & tile_last):
-                m.d.sync += [tile.eq(0), group.eq(group + 1)]
+                m.d.sync += [at.tile.eq(0), at.group.eq(at.group + 1)]
             with m.If(index_last & tile_last & group_last):
-                m.d.sync += group.eq(0)
+                m.d.sync += at.group.eq(0)
                 m.d.comb += [enter_bundle.eq(~bundle_last), enter_block.eq(bundle_last)]
         with m.If(enter_bundle):
-            m.d.sync += [first.eq(0), bundle.eq(next_left), left.eq(left - next_left)]
+            m.d.sync += [at.first.eq(0), at.bundle.eq(next_left), at.left.eq(at.left - next_left)]
         with m.If(enter_block):
             m.d.sync += [
                 entering.eq(0),
                 active.eq(~block_last),
-                blocks.eq(blocks - 1),
-                larger.eq(larger - more),
-                block_rows.eq(next_rows),
-                bundle_width.eq(next_width),
-                bundle.eq(next_bundle),
-                left.eq(tiles - next_bundle),
-                first.eq(1),
-                tile.eq(0),
-                group.eq(0),
-                index.eq(0),
+                plan.blocks.eq(plan.blocks - 1),
+                plan.larger.eq(plan.larger - coming.more),
+                at.block_rows.eq(coming.next_rows),
+                at.bundle_width.eq(coming.next_width),
+                at.bundle.eq(coming.next_bundle),
+                at.left.eq(plan.tiles - coming.next_bundle),
+                at.first.eq(1),
+                at.tile.eq(0),
+                at.group.eq(0),
+                at.index.eq(0),
             ]
 
-        return m
+
+class _Plan:
+    """Registers of the plan under way, fields as in `plan_layout`.
+
+    ``blocks`` and ``larger`` count down: blocks that come after the present one, and how many of
+    them have one row more.
+    """
+
+    def __init__(self, config):
+        layout = plan_layout(config)
+        self.groups = Signal(layout["groups"].shape, reset_less=True)
+        self.tiles = Signal(layout["tiles"].shape, reset_less=True)
+        self.rows = Signal(layout["rows"].shape, reset_less=True)
+        self.resident = Signal(reset_less=True)
+        self.blocks = Signal(layout["blocks"].shape, reset_less=True)
+        self.larger = Signal(layout["larger"].shape, reset_less=True)
+
+
+class _NextBlock:
+    """Rows of the next block, tiles of its bundles, and tiles of its first bundle.
+
+    The widths for both possible numbers of rows are there before it is known which one it is.
+    """
+
+    def __init__(self, m, config, plan):
+        rows = plan_layout(config)["rows"].shape
+        # Whether the block is one of the larger ones.
+        self.more = Signal()
+        row_more = Signal(rows)
+        width_rows = Signal(range(INTERLEAVE + 1))
+        width_more = Signal(range(INTERLEAVE + 1))
+        self.next_rows = Signal(rows)
+        self.next_width = Signal(range(INTERLEAVE + 1))
+        self.next_bundle = Signal(range(INTERLEAVE + 1))
+        m.d.comb += [
+            self.more.eq(plan.larger != 0),
+            row_more.eq(plan.rows + 1),
+            width_rows.eq(_bundle_width(plan.rows)),
+            width_more.eq(_bundle_width(row_more)),
+            self.next_rows.eq(Mux(self.more, row_more, plan.rows)),
+            self.next_width.eq(Mux(self.more, width_more, width_rows)),
+            self.next_bundle.eq(
+                Mux(plan.tiles < self.next_width, plan.tiles, self.next_width)),
+        ]
+
+
+def _bundle_width(rows):
+    """Tiles per bundle: 1 for 8 and more rows, 2 for 4 to 7, 4 for 2 or 3, and 8 for one."""
+    return Mux(rows[3:].any(), 1, Mux(rows[2], INTERLEAVE // 4,
+                                      Mux(rows[1], INTERLEAVE // 2, INTERLEAVE)))
+
+
+class _Position:
+    """Registers of the loops, see `LoopNest`."""
+
+    def __init__(self, config):
+        layout = plan_layout(config)
+        self.block_rows = Signal(layout["rows"].shape, reset_less=True)
+        # Tiles of a whole bundle of the block, and of the present one.
+        self.bundle_width = Signal(range(INTERLEAVE + 1), reset_less=True)
+        self.bundle = Signal(range(INTERLEAVE + 1), reset_less=True)
+        # Tiles that come after the present bundle.
+        self.left = Signal(layout["tiles"].shape, reset_less=True)
+        # Whether the present bundle is the first one of the block.
+        self.first = Signal(reset_less=True)
+        self.tile = Signal(range(INTERLEAVE), reset_less=True)
+        self.group = Signal(layout["groups"].shape, reset_less=True)
+        self.index = Signal(step_layout(config)["index"].shape, reset_less=True)
