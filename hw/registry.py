@@ -1,5 +1,9 @@
 # amaranth: UnusedElaboratable=no
-"""The units of the project: the one list that generation, synthesis and co-simulation read."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""The units of the project.
+
+This is the one list that generation, synthesis, co-simulation, proofs and documentation read.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,23 +30,26 @@ from .units.weight_encoder import WeightEncoder
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """One unit of the project.
+    """One unit, with all that the tools need to know of it.
 
     Attributes
     ----------
     component : callable
         Component class; ``component(**parameters)`` builds it.
     summary : str
-        What the unit does, in one line.
-    reference, stimuli : callable
-        Golden reference and random stimuli on the unit's ports, see `golden.reference` and
+        One line that says what the unit does.
+    reference : callable
+        Golden reference: ``reference(inputs, **parameters)`` returns the transfers on the output
+        ports for those on the input ports, see `golden.reference`.
+    stimuli : callable
+        ``stimuli(rng, count, **parameters)`` returns random transfers on the input ports, see
         `golden.stimuli`.
     parameters : dict of str to tuple
-        Every parameter with the values that are offered, the default first.
+        Each parameter with the values that are offered, the default first.
     tiles : callable, optional
-        Number of 8-MAC tiles by the same parameters, for figures per tile.
+        ``tiles(**parameters)`` is the number of 8-MAC tiles, for figures per tile.
     hierarchical : bool
-        Whether synthesis maps the unit module by module, because all at once is too much for it.
+        Whether synthesis maps the unit module by module, as it is too large to be mapped at once.
     """
 
     component: Callable
@@ -155,12 +162,15 @@ UNITS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Assembly:
-    """Units put together for use in a larger design; only generation reads these.
+    """Units connected for use in a larger design.
+
+    Generation and documentation read these. There are no references of their own, as their parts
+    have them.
 
     Attributes
     ----------
     component, summary, parameters
-        As of `Unit`.
+        As in `Unit`.
     """
 
     component: Callable
@@ -178,7 +188,7 @@ ASSEMBLIES = {
 
 
 def parameters(name, settings=(), *, units=UNITS):
-    """A unit's parameters: the defaults, overridden by settings.
+    """Parameters of a unit: the defaults, overridden by settings.
 
     Parameters
     ----------
@@ -187,16 +197,17 @@ def parameters(name, settings=(), *, units=UNITS):
     settings : iterable of str
         Texts of the form "parameter=value".
     units : dict of str to Unit or Assembly
-        Where to look.
+        The units that are offered.
 
     Returns
     -------
     dict of str to object
+        Value of every parameter.
 
     Raises
     ------
     ValueError
-        If the unit, a parameter or a value is not offered; the text names those that are.
+        If the unit, a parameter or a value is not offered. The message names those that are.
     """
     if name not in units:
         raise ValueError(f"Unit must be one of {', '.join(units)}, not {name!r}")
@@ -252,6 +263,6 @@ def select(names, settings=(), *, units=UNITS):
 
 
 def build(name, settings=(), *, units=UNITS):
-    """A unit's component; arguments and errors as in `parameters`."""
+    """Component of a unit; arguments and errors are those of `parameters`."""
     chosen = parameters(name, settings, units=units)
     return units[name].component(**chosen)

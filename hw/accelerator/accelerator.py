@@ -1,4 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""The accelerator: array, buffers, quantization engines and the control that drives them.
+
+Implements the commands of specification section 14.
+"""
+
 from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -15,14 +20,14 @@ from .planner import Command, Planner, Result, Source, Status, plan_layout
 from .weight_feeder import WeightFeeder
 
 ResultRecord = data.StructLayout({"record": Record, "last": 1})
-"""A group record of a result, and whether it is the command's last."""
+"""A group record of results, and whether it is the last one of the command."""
 
 RESULT_ENGINE_DEPTH = 2
-"""Pipeline registers of the engine that quantizes results."""
+"""Pipeline registers of the engine that quantizes results, see `QuantizationEngine`."""
 
 
 def data_streams(config):
-    """Members of an accelerator that carry operands and results."""
+    """Members of an accelerator that carry operands and results, by name."""
     members = {
         "i_weight": In(stream.Signature(data.ArrayLayout(Record, config.weight_width))),
         "i_activation": In(stream.Signature(Record)),
@@ -36,15 +41,31 @@ def data_streams(config):
 
 
 class Accelerator(wiring.Component):
-    """Multiplies matrices of any size: array, buffers, quantization engines and control.
+    """Multiplies matrices of any size, command by command.
 
     A command asks for an M x K by K x N product, bit for bit as `MacArray` accumulates it: exact
-    inside a group, rounded once per group, groups in ascending K. Operands come in the order of
-    the plan (see `golden.accelerator.planner.Plan`), each tile of weights as often as there are
-    blocks of rows, activations as often as the plan says. Weights are taken whenever there is room,
-    also ahead of their command; activations from the command's start to its end. Commands run one
-    after the other, each gives one status at its end; one that cannot run gives that at once and
-    takes no operands. Specification section 8.
+    inside a group, rounded to float32 once per group, groups in ascending K. The parts::
+
+        i_command -> planner -> plan ---------------------------------> o_status
+                        |         |
+        i_weight ---> weights ----|-------------> array <----> sums ---> o
+        i_activation -+           v                 ^           |
+        i_value -> engine -> activations -----------+           +-> engine -> o_record
+                                  ^                                     |
+                                  +------------- kept ------------------+
+
+    A plan goes to the weights at once, so these may run ahead of their command. It waits in a
+    register for the activations, and stays there until its command has ended::
+
+               code is DONE            last result out or kept              status taken
+        PLAN ----------------> RUN --------------------------> STATUS ----------------> PLAN
+          |                              any other code           ^
+          +-------------------------------------------------------+
+
+    Commands run one after the other. Each gives one status at its end; one that cannot run takes
+    no operands. Operands come in the order of specification section 14.7, which
+    `golden.accelerator.planner.Plan` computes, results in that of section 14.8. Weights are taken
+    whenever there is room, activations from the start of their command on.
 
     Parameters
     ----------
@@ -57,22 +78,23 @@ class Accelerator(wiring.Component):
     -------
     i_command : In(stream.Signature(Command))
     i_weight : In(stream.Signature(data.ArrayLayout(Record, config.weight_width)))
-        Weight records of a tile, column 0 first. Columns that the last tile does not have are
-        not sent, except for those that fill a transfer, which are ignored.
+        Weight records of a tile, column 0 first. Of a partial tile only the transfers with
+        records of the matrix are sent; records beyond these fill the last one and are ignored.
     i_activation : In(stream.Signature(Record))
         For source RECORDS.
     i_value : In(stream.Signature(data.ArrayLayout(width, 32)))
-        For source VALUES: bits of a group's values, of type ``config.input``. Where that is None,
-        there is no such port.
+        For source VALUES: bits of the values of a group, of type ``config.input``. There is no
+        such port if that is None.
     o : Out(stream.Signature(result_layout(config)))
-        Result VALUES: float32 bits of one row of results and one tile, rows innermost; columns
-        that the tile does not have are zero.
+        Result VALUES: float32 bits of one row of results of one tile, rows innermost. Columns
+        that a partial tile does not have are +0.
     o_record : Out(stream.Signature(ResultRecord))
         Result RECORDS: the same rows as group records. Only with 32 columns.
     o_status : Out(stream.Signature(Status))
+        One per command, in order.
     o_trace : Out(stream.Signature(range(config.rows + 1), always_ready=True))
-        Rows of activations that have gone through a tile, as the last of them enters the array.
-        Only with ``trace``.
+        Activations that met a tile of weights, given as the last of them enters the array. Only
+        with ``trace``.
 
     Raises
     ------
@@ -80,7 +102,7 @@ class Accelerator(wiring.Component):
         If there is no configuration of that name.
     """
 
-    # A command's way to its first step and that of an activation through the machine.
+    # From a command to its first step, and from an activation to its result.
     latency = Planner.latency + 1 + LoopNest.latency + 1 + MacArray.latency + 1
 
     def __init__(self, *, config="paper", trace=False):
@@ -107,10 +129,27 @@ class Accelerator(wiring.Component):
         m.submodules.array = array = MacArray(columns=config.columns,
                                               weight_width=config.weight_width)
         m.submodules.sums = sums = PartialSums(config)
+        # Whether the last result of the command leaves, or is kept, in this cycle.
+        done = Signal()
+        command = plan.o.payload
 
-        # A plan goes to the weights, which may be a command ahead, and stays in its register
-        # until its command has ended.
         wiring.connect(m, wiring.flipped(self.i_command), planner.i)
+        self._plans(m, planner, plan, weights)
+        self._commands(m, plan, activations, done)
+        wiring.connect(m, wiring.flipped(self.i_weight), weights.i)
+        wiring.connect(m, weights.o, array.i_weight)
+        wiring.connect(m, sums.o_acc, array.i_acc)
+        wiring.connect(m, array.o, sums.i)
+        self._sources(m, command, activations)
+        self._products(m, command, activations, array, sums)
+        if self.trace:
+            self._trace(m, activations.o)
+        self._results(m, command, sums.o, activations, done)
+
+        return m
+
+    def _plans(self, m, planner, plan, weights):
+        """Forks a plan to the weights and to the register of the command under way."""
         m.d.comb += [
             plan.i.valid.eq(planner.o.valid & weights.i_plan.ready),
             weights.i_plan.valid.eq(planner.o.valid & plan.i.ready),
@@ -118,7 +157,9 @@ class Accelerator(wiring.Component):
             plan.i.payload.eq(planner.o.payload),
             weights.i_plan.payload.eq(planner.o.payload),
         ]
-        done = Signal()
+
+    def _commands(self, m, plan, activations, done):
+        """Runs the command whose plan is in the register, and gives its status."""
         command = plan.o.payload
         m.d.comb += [
             activations.i_plan.payload.eq(command),
@@ -140,13 +181,20 @@ class Accelerator(wiring.Component):
                 with m.If(self.o_status.ready):
                     m.next = "PLAN"
 
-        wiring.connect(m, wiring.flipped(self.i_weight), weights.i)
-        wiring.connect(m, weights.o, array.i_weight)
-        wiring.connect(m, sums.o_acc, array.i_acc)
-        wiring.connect(m, array.o, sums.i)
-        self._sources(m, command, activations)
+    def _sources(self, m, command, activations):
+        """Connects the source of the command to the activation buffer."""
+        if self.config.input is None:
+            wiring.connect(m, wiring.flipped(self.i_activation), activations.i)
+            return
+        m.submodules.quantize_input = engine = QuantizationEngine(input=self.config.input)
+        wiring.connect(m, wiring.flipped(self.i_value), engine.i)
+        with m.If(command.source == Source.VALUES):
+            wiring.connect(m, engine.o, activations.i)
+        with m.Else():
+            wiring.connect(m, wiring.flipped(self.i_activation), activations.i)
 
-        # An activation enters the array together with what is to become of it.
+    def _products(self, m, command, activations, array, sums):
+        """Forks each activation to the array and its tag, the sum that it adds to, to the sums."""
         product = activations.o
         m.d.comb += [
             array.i_activation.valid.eq(product.valid & sums.i_sum.ready),
@@ -158,36 +206,21 @@ class Accelerator(wiring.Component):
             activations.retired.eq(sums.retired),
             sums.columns.eq(command.columns),
         ]
-        if self.trace:
-            entered = Signal()
-            rows = Signal(range(config.rows + 1))
-            m.d.comb += [
-                entered.eq(product.valid & product.ready),
-                self.o_trace.valid.eq(entered & product.payload.last),
-                self.o_trace.payload.eq(rows + 1),
-            ]
-            with m.If(entered):
-                m.d.sync += rows.eq(Mux(product.payload.last, 0, rows + 1))
 
-        self._results(m, command, sums.o, activations, done)
-
-        return m
-
-    def _sources(self, m, command, activations):
-        """Connects what the command says to the activation buffer."""
-        if self.config.input is None:
-            wiring.connect(m, wiring.flipped(self.i_activation), activations.i)
-            return
-        m.submodules.quantize_input = engine = QuantizationEngine(input=self.config.input)
-        wiring.connect(m, wiring.flipped(self.i_value), engine.i)
-        with m.If(command.source == Source.VALUES):
-            wiring.connect(m, engine.o, activations.i)
-        with m.Else():
-            wiring.connect(m, wiring.flipped(self.i_activation), activations.i)
+    def _trace(self, m, product):
+        """Counts the activations that meet a tile of weights."""
+        entered = Signal()
+        rows = Signal(range(self.config.rows + 1))
+        m.d.comb += [
+            entered.eq(product.valid & product.ready),
+            self.o_trace.valid.eq(entered & product.payload.last),
+            self.o_trace.payload.eq(rows + 1),
+        ]
+        with m.If(entered):
+            m.d.sync += rows.eq(Mux(product.payload.last, 0, rows + 1))
 
     def _results(self, m, command, results, activations, done):
         """Connects the results to where the command says."""
-        # Whether the last result leaves, in this cycle.
         last = Signal()
         m.d.comb += done.eq(last)
         if not self.config.quantizes:
@@ -195,7 +228,7 @@ class Accelerator(wiring.Component):
             m.d.comb += last.eq(self.o.valid & self.o.ready & self.o.payload.last)
             return
         m.submodules.quantize_result = engine = QuantizationEngine(depth=RESULT_ENGINE_DEPTH)
-        # Whether a record is the last goes along with it.
+        # The flag of the last record goes beside the engine, through as many registers.
         lasts = [StreamRegister(1) for _ in range(engine.latency)]
         for n, register in enumerate(lasts):
             m.submodules[f"last{n}"] = register

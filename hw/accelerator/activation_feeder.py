@@ -1,4 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""The activation buffer, and the order in which activations meet weights.
+
+Implements the order of activations of specification section 14.7, and section 14.5 (kept results).
+"""
+
 from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -12,15 +17,17 @@ from .planner import INTERLEAVE, Source, plan_layout
 
 
 def sum_layout(config):
-    """Which partial sum a row of the array adds to."""
+    """Partial sum that a row of the array adds to."""
     return data.StructLayout({
         # Row of the output buffer.
         "row": range(config.rows),
-        # It starts from zero; it is a result, of a tile that need not have all columns; it is
-        # the command's last result.
+        # The sum starts from zero with this product.
         "first": 1,
+        # The sum is a result after this product.
         "final": 1,
-        "ragged": 1,
+        # It belongs to the last tile, which may be a partial tile.
+        "partial": 1,
+        # It is the last result of the command.
         "last": 1,
     })
 
@@ -29,19 +36,34 @@ def product_layout(config):
     """An activation on its way into the array."""
     return data.StructLayout({
         "record": Record,
-        # The last one that meets the present tile of weights.
+        # The last activation that meets the present tile of weights.
         "last": 1,
         "sum": sum_layout(config),
     })
 
 
 class ActivationFeeder(wiring.Component):
-    """The activation buffer: a ring that holds blocks of records, and the order of all products.
+    """Holds activations in a ring buffer and gives them in the order of all products.
 
-    A record comes in once and is given as often as the plan says, one per cycle. What the
-    command's result keeps goes to the end of the ring, after the last of the command's own
-    activations, where the next command finds it in its own order. A product whose partial sum is
-    still in flight waits for it.
+    A record comes in once and is given as often as the plan says, one per cycle. The records of
+    a command arrive first; those that its result keeps are appended while the command runs, in
+    the order in which the next command reads them::
+
+          block_start   group_start                        written
+               |             |                                |
+        .......|=============|============|===================|...............
+               |<-- present block, arriving -->|<-- kept ---->|    free
+                             ^ address         ``level`` records are held,
+                                               the last ``fresh`` of them never given
+
+    ``address`` goes through the rows of a group once per tile of the bundle, starting from
+    ``group_start`` each time, then on to the next group. If the plan is resident, it goes back
+    to ``block_start`` for the next bundle. A record leaves (``level`` falls) with its last tile.
+
+    Two things hold a product back: its record has not arrived yet, or its partial sum may still
+    be in flight in the array. Products are counted from here to ``retired``. Between two products
+    for the same sum lie all other sums of the bundle, so a product may go if at most as many
+    products are in flight as the bundle has sums, less one.
 
     Parameters
     ----------
@@ -50,12 +72,15 @@ class ActivationFeeder(wiring.Component):
     Members
     -------
     i_plan : In(stream.Signature(plan_layout(config)))
-        Taken when the command before has been given; to be offered when all that it keeps has come
-        in. Unless its source is KEPT, the ring is emptied.
+        Taken when the products of the plan before have been given. It must not be offered before
+        all records that the command before keeps have come in. Unless its source is KEPT, it
+        empties the ring.
     i : In(stream.Signature(Record))
+        Activations of sources RECORDS and VALUES.
     i_kept : In(stream.Signature(Record))
+        Results to be kept. They wait until all activations of the command have arrived.
     retired : In(1)
-        One of the products given has been added up.
+        A product was added to its sum, which can be read again.
     o : Out(stream.Signature(product_layout(config)))
     """
 
@@ -75,11 +100,27 @@ class ActivationFeeder(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self.config
-        depth = config.activations
 
         m.submodules.arrivals = arrivals = LoopNest(config, loops="activations")
         m.submodules.products = products = LoopNest(config, loops="products")
-        m.submodules.buffer = buffer = Buffer(Record, depth=depth, banks=config.activation_banks)
+        m.submodules.buffer = buffer = Buffer(Record, depth=config.activations,
+                                              banks=config.activation_banks)
+        # Records in the ring, and those of them that have never been given.
+        level = Signal(range(config.activations + 1))
+        fresh = Signal(range(config.activations + 1))
+        begin, comes, stays = self._begin(m, arrivals, products)
+        written, put = self._store(m, arrivals, buffer, begin, comes, level)
+        once, give = self._count(m, products, begin, comes, stays, put, level, fresh)
+        row, known = self._order_sums(m, products.o.payload, give)
+        address = self._order_records(m, products.o.payload, begin, comes, stays, written, give)
+        ready = Signal()
+        m.d.comb += ready.eq(known & (~once | (fresh != 0)))
+        self._give(m, products, buffer, ready, address, row)
+
+        return m
+
+    def _begin(self, m, arrivals, products):
+        """Takes a plan: whether it begins, whether its activations arrive, whether they stay."""
         stays = Signal(reset_less=True)
         comes = Signal()
         begin = Signal()
@@ -94,12 +135,12 @@ class ActivationFeeder(wiring.Component):
         ]
         with m.If(begin):
             m.d.sync += stays.eq(self.i_plan.payload.resident)
+        return begin, comes, stays
 
-        # The ring: what is kept comes after all that arrives.
+    def _store(self, m, arrivals, buffer, begin, comes, level):
+        """Writes records into the ring: what arrives first, then what is kept."""
+        depth = self.config.activations
         written = Signal(range(depth))
-        level = Signal(range(depth + 1))
-        # Records that have never been given.
-        fresh = Signal(range(depth + 1))
         arriving = Signal()
         space = Signal()
         put = Signal()
@@ -119,13 +160,17 @@ class ActivationFeeder(wiring.Component):
             m.d.sync += arriving.eq(0)
         with m.If(put):
             m.d.sync += written.eq(written + 1)
+        return written, put
 
-        # Products. A record is fresh for the first tile that meets it and leaves with the last.
-        # In a block that does not stay, every bundle has records of its own.
+    def _count(self, m, products, begin, comes, stays, put, level, fresh):
+        """Counts the records of the ring: whether a product's record is new, whether it is given.
+
+        A record is fresh for the first tile that meets it and leaves with the last one. Unless it
+        stays, that means the first and last tile of a bundle, as every bundle has its own records.
+        """
         step = products.o.payload
         once = Signal()
         leaves = Signal()
-        known = Signal()
         give = Signal()
         m.d.comb += [
             once.eq(step.tile_first & (step.bundle_first | ~stays)),
@@ -139,16 +184,20 @@ class ActivationFeeder(wiring.Component):
                 level.eq(level + put - (give & leaves)),
                 fresh.eq(fresh + put - (give & once)),
             ]
+        return once, give
 
-        # The sum that a product adds to was the last one to which as many products before it
-        # added as there are sums in the bundle: those must not all be in flight.
+    def _order_sums(self, m, step, give):
+        """Row of the output buffer for a product, and whether its sum is known to be back."""
+        # Products in flight, at most twice as many as an element's sum needs rows between.
         flying = Signal(range(2 * INTERLEAVE))
-        row = Signal(range(config.rows))
-        rows = Signal(range(config.rows), reset_less=True)
+        row = Signal(range(self.config.rows))
+        # One less than the sums of the bundle.
+        rows = Signal(range(self.config.rows), reset_less=True)
         row_last = Signal()
+        known = Signal()
         m.d.comb += [
             row_last.eq(step.index_last & step.tile_last),
-            # Of the first group, whose sums begin; `rows` is one less than the bundle's sums.
+            # The sums of a bundle begin with its first group, so nothing is read for that.
             known.eq((step.group_first | (flying <= rows)) & (flying != 2 * INTERLEAVE - 1)),
         ]
         m.d.sync += flying.eq(flying + give - self.retired)
@@ -156,9 +205,15 @@ class ActivationFeeder(wiring.Component):
             m.d.sync += row.eq(Mux(row_last, 0, row + 1))
             with m.If(step.group_first):
                 m.d.sync += rows.eq(row)
+        return row, known
 
-        # Tiles of a bundle go through the same records, groups follow each other, and bundles
-        # start over in a block that stays.
+    def _order_records(self, m, step, begin, comes, stays, written, give):
+        """Address of the record of a product.
+
+        The tiles of a bundle go through the same records, groups follow each other, and bundles
+        start over in a block that stays.
+        """
+        depth = self.config.activations
         block_start = Signal(range(depth), reset_less=True)
         group_start = Signal(range(depth), reset_less=True)
         address = Signal(range(depth), reset_less=True)
@@ -175,14 +230,16 @@ class ActivationFeeder(wiring.Component):
                     m.d.sync += group_start.eq(address + 1)
                     with m.If(step.group_last):
                         m.d.sync += block_start.eq(address + 1)
+        return address
 
-        ready = Signal()
-        tag = data.StructLayout({"last": 1, "sum": sum_layout(config)})
+    def _give(self, m, products, buffer, ready, address, row):
+        """Reads records and gives them together with their sums."""
+        step = products.o.payload
+        tag = data.StructLayout({"last": 1, "sum": sum_layout(self.config)})
         m.submodules.tag = held = StreamRegister(tag)
-        # Else the ready of a kept result would come round by way of the whole machine.
-        m.submodules.given = given = SkidBuffer(product_layout(config))
+        # Breaks the combinational path from the ready of a kept result through the array.
+        m.submodules.given = given = SkidBuffer(product_layout(self.config))
         m.d.comb += [
-            ready.eq(known & (~once | (fresh != 0))),
             buffer.i.valid.eq(products.o.valid & ready),
             buffer.i.payload.eq(address),
             products.o.ready.eq(buffer.i.ready & ready),
@@ -191,7 +248,7 @@ class ActivationFeeder(wiring.Component):
             held.i.payload.sum.row.eq(row),
             held.i.payload.sum.first.eq(step.group_first),
             held.i.payload.sum.final.eq(step.group_last),
-            held.i.payload.sum.ragged.eq(step.tile_last & step.bundle_last),
+            held.i.payload.sum.partial.eq(step.tile_last & step.bundle_last),
             held.i.payload.sum.last.eq(step.last),
             held.o.ready.eq(given.i.ready),
             buffer.o.ready.eq(given.i.ready),
@@ -201,5 +258,3 @@ class ActivationFeeder(wiring.Component):
             given.i.payload.sum.eq(held.o.payload.sum),
         ]
         wiring.connect(m, given.o, wiring.flipped(self.o))
-
-        return m

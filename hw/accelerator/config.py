@@ -1,4 +1,8 @@
-"""Sizes of the accelerator (specification section 8)."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Configurations of the accelerator: the sizes that it is built with.
+
+Specification section 8.14.
+"""
 
 from dataclasses import dataclass
 
@@ -7,26 +11,26 @@ from ..lib.formats import GROUP
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What an accelerator is built with.
+    """Sizes of an accelerator.
 
     Attributes
     ----------
-    columns : int, power of two
-        Columns of the array. Only with 32 is a row of results a group, so that it can be
-        quantized, and kept as the next command's activations.
-    activations : int, power of two
+    columns : int, power of two, at most 32
+        Columns of the array. With 32 columns a row of results is a group, so results can be
+        quantized, and kept as the activations of the next command. With fewer they cannot.
+    activations : int, power of two, at least 64
         Group records (18 bytes) that the activation buffer holds.
     weights : int, power of two
         Group records that the weight buffer holds.
     rows : int, at least 16
         Rows of ``columns`` float32 partial sums that the output buffer holds.
-    weight_width : int, power of two
-        Weight records per cycle, into the machine and into the array.
+    weight_width : int, power of two, at most ``columns``
+        Weight records per cycle, into the accelerator and into the array.
     activation_banks, weight_banks, output_banks : int, power of two
         Memories that each buffer consists of.
     input : str or None
-        Type of activations that are quantized on the way in, as of `QuantizationEngine`; None
-        builds no engine there.
+        Type of the values that are quantized on the way in: "float32", "bfloat16" or "float16".
+        None leaves that quantization engine out; activations then come as records only.
 
     Raises
     ------
@@ -57,7 +61,7 @@ class Config:
                              f"not {self.weight_width}")
         if self.activations < 2 * GROUP:
             raise ValueError(f"activations must be at least {2 * GROUP}, not {self.activations}")
-        # The planner's interleaved tiles have up to 14 rows together.
+        # A bundle of several tiles has up to 14 sums: two tiles of 7 rows.
         if type(self.rows) is not int or self.rows < 16:
             raise ValueError(f"rows must be an integer of at least 16, not {self.rows!r}")
         for rows, banks in (("activations", self.activation_banks), ("rows", self.output_banks),
@@ -76,17 +80,25 @@ class Config:
 
     @property
     def memory_bits(self):
-        """Bits of all buffers."""
+        """Bits of all three buffers together."""
         return 144 * (self.activations + self.weights) + 32 * self.columns * self.rows
 
 
 def configuration(config):
-    """A `Config`: itself, or the one of `CONFIGS` that has this name.
+    """A `Config`, given as such or by its name in `CONFIGS`.
+
+    Parameters
+    ----------
+    config : Config or str
+
+    Returns
+    -------
+    Config
 
     Raises
     ------
     ValueError
-        If none has.
+        If there is no configuration of that name.
     """
     if isinstance(config, Config):
         return config
@@ -99,8 +111,7 @@ CONFIGS = {
     # The paper's buffers: 144 KB, 144 KB and 36 KB.
     "paper": Config(activations=8192, weights=8192, rows=288,
                     activation_banks=4, weight_banks=4),
-    # For one token at a time, which is as fast as its weights come in: 8 records are 1152 bits
-    # per cycle.
+    # For one token at a time, where weights limit the speed: 8 records, 1152 bits, per cycle.
     "decode": Config(activations=2048, weights=4096, rows=64, weight_width=8, input="bfloat16"),
     # For small FPGAs; results are float32 only.
     "lite": Config(columns=4, activations=1024, weights=256, rows=256),

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""The output buffer with the partial sums of the accelerator (specification section 14.8)."""
+
 from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -10,13 +12,24 @@ from .activation_feeder import sum_layout
 
 
 def result_layout(config):
-    """A row of results of one tile, and whether it is the command's last."""
+    """A row of results of one tile, float32 bits, and whether it is the last of the command."""
     return data.StructLayout({"values": data.ArrayLayout(32, config.columns), "last": 1})
 
 
 class PartialSums(wiring.Component):
-    """The output buffer: gives the array its accumulators and takes them back until they are
-    results.
+    """Gives the array its accumulators, and stores the array's sums until they are results.
+
+    A tag says of each row of the array which partial sum it adds to. It travels beside the data,
+    one stage for each of the array's registers::
+
+        i_sum -> ahead 0 .. n -+-> buffer (read) -+-> meeting -+-> o_acc -> array -+
+                               |                  |            |                   |
+                               +-> beside --------+            +-> inside 0 .. n --+-> tag and sum
+                                                                                       |
+             buffer (write) <----- not final ------------------------------------------+
+             result -> o    <----- final ----------------------------------------------+
+
+    A sum that starts from zero is masked to zero after the read.
 
     Parameters
     ----------
@@ -25,18 +38,18 @@ class PartialSums(wiring.Component):
     Members
     -------
     i_sum : In(stream.Signature(sum_layout(config)))
-        For each row of the array, in order, which partial sum it adds to.
+        For each row of the array, in order, the partial sum that it adds to.
     o_acc : Out(stream.Signature(data.ArrayLayout(32, config.columns)))
-        To the array.
+        Accumulators for the array, float32 bits.
     i : In(stream.Signature(data.ArrayLayout(32, config.columns)))
-        From the array.
+        Sums from the array, float32 bits.
     o : Out(stream.Signature(result_layout(config)))
-        Latency 1 from ``i``.
+        Results, one cycle after ``i``.
     columns : In(range(config.columns + 1))
-        Columns of a ragged tile; all others give zero as a result. What comes for them from the
-        array is anything.
+        Columns of the last tile, which may be a partial tile. Columns that it does not have give
+        +0 as a result, whatever the array computes for them.
     retired : Out(1)
-        A row came back from the array, and what reads it next will find it.
+        A row came back from the array. A read in the next cycle finds it.
     """
 
     # To the array, which takes an accumulator some cycles after its activation.
@@ -56,21 +69,23 @@ class PartialSums(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        config = self.config
 
-        # Delayed, so that the accumulator meets its activation in the array: the buffer's own
-        # cycle and the one of the register behind it are the last before.
-        layout = sum_layout(config)
-        delays = [StreamRegister(layout) for _ in range(self.latency - 2)]
-        ahead = delays[-1]
-        m.submodules.beside = beside = StreamRegister(layout)
-        m.submodules.buffer = buffer = Buffer(self.i.payload.shape(), depth=config.rows,
-                                              banks=config.output_banks)
+        m.submodules.beside = beside = StreamRegister(sum_layout(self.config))
+        m.submodules.buffer = buffer = Buffer(self.i.payload.shape(), depth=self.config.rows,
+                                              banks=self.config.output_banks)
+        self._read(m, buffer, beside)
+        meeting = self._mask(m, buffer, beside)
+        known = self._accompany(m, meeting)
+        self._write(m, buffer, known)
+
+        return m
+
+    def _read(self, m, buffer, beside):
+        """Reads the sum of a row, so late that it meets its activation in the array."""
+        # The cycles of the buffer and of the register behind it are the last two before that.
+        delays = [StreamRegister(sum_layout(self.config)) for _ in range(self.latency - 2)]
+        ahead = _chain(m, "ahead", delays)
         wiring.connect(m, wiring.flipped(self.i_sum), delays[0].i)
-        for n, register in enumerate(delays):
-            m.submodules[f"ahead{n}"] = register
-            if n:
-                wiring.connect(m, delays[n - 1].o, register.i)
         # A row that starts from zero may read anything, so its address does no harm.
         m.d.comb += [
             buffer.i.valid.eq(ahead.o.valid),
@@ -80,10 +95,11 @@ class PartialSums(wiring.Component):
             beside.i.payload.eq(ahead.o.payload),
         ]
 
-        # The register parts the memory's access, and a mask over all columns, from the adders.
+    def _mask(self, m, buffer, beside):
+        """Zeroes the sums that start, and keeps this and the read out of the adders' path."""
         row = self.o_acc.payload.shape()
-        m.submodules.meeting = meeting = StreamRegister(data.StructLayout({"accs": row,
-                                                                           "known": layout}))
+        m.submodules.meeting = meeting = StreamRegister(
+            data.StructLayout({"accs": row, "known": sum_layout(self.config)}))
         acc = Value.cast(buffer.o.payload)
         m.d.comb += [
             meeting.i.valid.eq(buffer.o.valid),
@@ -93,9 +109,12 @@ class PartialSums(wiring.Component):
             buffer.o.ready.eq(meeting.i.ready),
             beside.o.ready.eq(meeting.i.ready),
         ]
+        return meeting
 
-        # What is known of a row goes along with it through the array, in as many registers.
-        inside = [StreamRegister(layout) for _ in range(MacArray.latency - self.latency)]
+    def _accompany(self, m, meeting):
+        """Gives accumulators to the array; the tag goes through as many registers as it has."""
+        inside = [StreamRegister(sum_layout(self.config))
+                  for _ in range(MacArray.latency - self.latency)]
         m.d.comb += [
             self.o_acc.valid.eq(meeting.o.valid & inside[0].i.ready),
             self.o_acc.payload.eq(meeting.o.payload.accs),
@@ -103,16 +122,13 @@ class PartialSums(wiring.Component):
             inside[0].i.valid.eq(meeting.o.valid & self.o_acc.ready),
             inside[0].i.payload.eq(meeting.o.payload.known),
         ]
-        for n, register in enumerate(inside):
-            m.submodules[f"inside{n}"] = register
-            if n:
-                wiring.connect(m, inside[n - 1].o, register.i)
+        return _chain(m, "inside", inside).o
 
-        # A result leaves, all else goes back. The register parts the array's last stage from
-        # what quantizes the results.
-        m.submodules.result = result = StreamRegister(result_layout(config))
+    def _write(self, m, buffer, known):
+        """Gives out the results, and writes all other sums back."""
+        # The register breaks the path from the array's last stage to the result's quantization.
+        m.submodules.result = result = StreamRegister(result_layout(self.config))
         wiring.connect(m, result.o, wiring.flipped(self.o))
-        known = inside[-1].o
         done = Signal()
         m.d.comb += [
             result.i.valid.eq(self.i.valid & known.valid & known.payload.final),
@@ -125,11 +141,18 @@ class PartialSums(wiring.Component):
             buffer.address.eq(known.payload.row),
             buffer.row.eq(self.i.payload),
         ]
-        for n in range(config.columns):
+        for n in range(self.config.columns):
             present = Signal(name=f"present{n}")
             m.d.comb += [
-                present.eq(~known.payload.ragged | (self.columns >= n + 1)),
+                present.eq(~known.payload.partial | (self.columns >= n + 1)),
                 result.i.payload["values"][n].eq(self.i.payload[n] & present.replicate(32)),
             ]
 
-        return m
+
+def _chain(m, name, registers):
+    """Adds registers as submodules, each behind the one before, and returns the last one."""
+    for n, register in enumerate(registers):
+        m.submodules[f"{name}{n}"] = register
+        if n:
+            wiring.connect(m, registers[n - 1].o, register.i)
+    return registers[-1]

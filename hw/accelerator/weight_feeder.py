@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""The weight buffer of the accelerator (order of weights: specification section 14.7)."""
+
 from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -10,11 +12,14 @@ from .planner import plan_layout
 
 
 class WeightFeeder(wiring.Component):
-    """The weight buffer: a queue in front of the array, which fills ragged tiles up.
+    """Queues weights in front of the array, and fills partial tiles up to whole ones.
 
-    Takes weights whenever there is room, also before their plan. Gives ``columns`` records per
-    tile, in the order of the plan, of which those that the matrix does not have are anything;
-    one transfer per cycle.
+    Takes weights whenever there is room, also before their plan. The array always loads a whole
+    tile, so ``columns`` records leave per tile, one transfer per cycle, in the order of the plan.
+    A transfer without any column of the matrix takes nothing from the queue, and records beyond
+    the matrix hold anything: `PartialSums` gives zero for their columns.
+
+    ``level`` counts the transfers in the ring, from ``read`` up to ``written``.
 
     Parameters
     ----------
@@ -24,8 +29,9 @@ class WeightFeeder(wiring.Component):
     -------
     i_plan : In(stream.Signature(plan_layout(config)))
     i : In(stream.Signature(data.ArrayLayout(Record, config.weight_width)))
-        As many records as the tile has columns, filled up to whole transfers.
+        Records of a tile, column 0 first; whole transfers, also for a partial tile.
     o : Out(stream.Signature(data.ArrayLayout(Record, config.weight_width)))
+        Records of whole tiles, column 0 first.
     """
 
     # Into the buffer and out of it.
@@ -49,7 +55,7 @@ class WeightFeeder(wiring.Component):
         m.submodules.loops = loops = LoopNest(config, loops="weights")
         m.submodules.buffer = buffer = Buffer(self.i.payload.shape(), depth=depth,
                                               banks=config.weight_banks)
-        # Columns of the last tile, which is the last one of the last bundle.
+        # Columns of the last tile along N, which is the last one of the last bundle.
         columns = Signal(range(config.columns + 1), reset_less=True)
         wiring.connect(m, wiring.flipped(self.i_plan), loops.i)
         with m.If(self.i_plan.ready):
@@ -67,7 +73,7 @@ class WeightFeeder(wiring.Component):
             buffer.row.eq(self.i.payload),
         ]
 
-        # A transfer without any column of the matrix takes none from the queue.
+        # Whether the transfer has a column of the matrix, and whether it can go.
         step = loops.o.payload
         wanted = Signal()
         available = Signal()

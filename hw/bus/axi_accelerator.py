@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""The accelerator with its commands on an AXI4-Lite bus (specification sections 14 and 15)."""
+
 from amaranth import *
 from amaranth.lib import wiring
 
@@ -8,21 +10,21 @@ from .axi_lite import CHANNELS, CommandRegisters, register_map
 
 
 class AxiAccelerator(wiring.Component):
-    """`Accelerator` whose commands come from registers on an AXI4-Lite bus.
+    """`Accelerator` that software commands through registers on an AXI4-Lite bus.
 
-    See `CommandRegisters` for the registers, `Accelerator` for the streams of data.
+    `CommandRegisters` describes the registers, `Accelerator` the streams of data.
 
     Parameters
     ----------
     config : Config or str
-        As of `Accelerator`.
+        As for `Accelerator`.
 
     Members
     -------
     i_aw, i_w, o_b, i_ar, o_r
-        As of `CommandRegisters`.
+        As in `CommandRegisters`.
     i_weight, i_activation, i_value, o, o_record
-        As of `Accelerator`, which has them or not by its configuration.
+        As in `Accelerator`; the configuration decides which of them there are.
 
     Raises
     ------
@@ -30,7 +32,7 @@ class AxiAccelerator(wiring.Component):
         If there is no configuration of that name.
     """
 
-    # From the write of a command, and that of an activation through the machine.
+    # From the write of a command to its first result.
     latency = CommandRegisters.latency + Accelerator.latency
 
     def __init__(self, *, config="paper"):

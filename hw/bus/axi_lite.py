@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""Registers of the accelerator on an AXI4-Lite bus (specification section 15)."""
+
 from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.enum import Enum
@@ -13,11 +15,11 @@ ADDRESS = 12
 """Bits of an address: 4 KB, the least range that tools give to a slave."""
 
 QUEUE = 4
-"""Commands that are accepted before the result of the first one is taken."""
+"""Commands on their way at a time, from the write of COMMAND to the write of POP."""
 
 
 class Response(Enum, shape=2):
-    """How a transfer on the bus went."""
+    """Response of a transfer on the bus (specification section 15.3)."""
 
     OKAY = 0
     SLVERR = 2
@@ -25,7 +27,7 @@ class Response(Enum, shape=2):
 
 
 class Input(Enum, shape=2):
-    """Type of the values that are quantized on the way in."""
+    """Type of the values that are quantized on the way in, in the register CONFIG."""
 
     NONE = 0
     FLOAT32 = 1
@@ -45,7 +47,7 @@ CHANNELS = {
     "i_ar": In(stream.Signature(AddressChannel)),
     "o_r": Out(stream.Signature(ReadChannel)),
 }
-"""The channels of an AXI4-Lite slave."""
+"""The channels of an AXI4-Lite slave, as streams."""
 
 _FUNCTIONS = """
 /* Asks for a product. Returns 0, or -1 if a size is too large or no command is free. */
@@ -86,104 +88,134 @@ static inline uint64_t m2xfp_cycles(const volatile uint32_t *base)
 
 
 def register_map(config):
-    """The registers of `CommandRegisters` as a `RegisterMap`."""
-    def word(name, offset, access, *fields):
-        return Register(name=name, offset=offset, access=access, fields=fields)
-
-    def operand(name, offset, what):
-        return word(name, offset, "rw", Field(
-            name="size", lsb=0, width=SIZE, description=f"{name} of the next command: {what}"))
-
-    def constant(name, offset, field, value, what):
-        return word(name, offset, "ro", Field(
-            name=field, lsb=0, width=WIDTH, reset=value, description=what))
-
-    given = Input[config.input.upper()] if config.input else Input.NONE
-    return RegisterMap(name="m2xfp", functions=_FUNCTIONS, registers=(
-        constant("ID", 0x00, "letters", int.from_bytes(b"M2XF", "big"), "M2XF in ASCII"),
-        word("VERSION", 0x04, "ro",
-             Field(name="minor", lsb=0, width=16, reset=0,
-                   description="Counts additions to this table"),
-             Field(name="major", lsb=16, width=16, reset=1,
-                   description="Counts changes that old drivers do not survive")),
-        word("CONFIG", 0x08, "ro",
-             Field(name="columns", lsb=0, width=8, reset=config.columns,
-                   description="Columns of the array, float32 values per transfer of results"),
-             Field(name="weight_width", lsb=8, width=8, reset=config.weight_width,
-                   description="Weight records per transfer"),
-             Field(name="input", lsb=16, width=2, reset=given.value, values=Input,
-                   description="Type of the values that source VALUES takes"),
-             Field(name="quantizes", lsb=18, width=1, reset=int(config.quantizes),
-                   description="Whether there are results RECORDS and KEEP")),
-        constant("ACTIVATIONS", 0x0C, "size", config.activations,
-                 "Group records that the activation buffer holds"),
-        constant("WEIGHTS", 0x10, "size", config.weights,
-                 "Group records that the weight buffer holds"),
-        constant("ROWS", 0x14, "size", config.rows,
-                 "Rows of partial sums that the output buffer holds"),
-        operand("M", 0x20, "rows of activations"),
-        operand("K", 0x24, "length of the dot products"),
-        operand("N", 0x28, "rows of weights"),
-        word("COMMAND", 0x2C, "wo",
-             Field(name="source", lsb=0, width=2, values=Source,
-                   description="Where activations come from; a write starts a command of this, M, "
-                               "K and N, or is answered with SLVERR if `free` is 0"),
-             Field(name="result", lsb=4, width=2, values=Result,
-                   description="What happens to the result")),
-        word("STATUS", 0x30, "ro",
-             Field(name="free", lsb=0, width=8, reset=QUEUE,
-                   description="Commands that can be written before a result is popped"),
-             Field(name="running", lsb=8, width=8,
-                   description="Commands that were written and have not ended"),
-             Field(name="waiting", lsb=16, width=8,
-                   description="Commands that have ended and whose result was not popped")),
-        word("RESULT", 0x34, "ro",
-             Field(name="code", lsb=0, width=3, values=Status,
-                   description="How the oldest of those that wait ended, 0 if none does"),
-             Field(name="valid", lsb=31, width=1, description="Whether one waits")),
-        word("POP", 0x38, "wo",
-             Field(name="pop", lsb=0, width=1,
-                   description="1 makes way for the next result; without effect if none waits")),
-        word("CYCLES_LOW", 0x40, "ro",
-             Field(name="cycles", lsb=0, width=WIDTH,
-                   description="Cycles since reset in which a command was running, lower half")),
-        word("CYCLES_HIGH", 0x44, "ro",
-             Field(name="cycles", lsb=0, width=WIDTH,
-                   description="Upper half, as it was when the lower one was last read")),
-    ))
-
-
-class CommandRegisters(wiring.Component):
-    """AXI4-Lite slave that makes commands of register writes and keeps how they ended.
-
-    A write of COMMAND makes a command of it, M, K and N. At most `QUEUE` commands are on their
-    way at a time, from that write to the write of POP that takes their result; so no result ever
-    waits for software. `register_map` has all registers.
-
-    A register is written in the bytes that ``strb`` selects; COMMAND and POP do what they do if
-    byte 0 is among them, which has all their fields. The lowest two bits of an address are
-    ignored, as is ``prot``. Addresses without a register, writes of a read-only register, reads
-    of a write-only one (as 0), and commands beyond `QUEUE` are answered with SLVERR and have no
-    effect.
-
-    Addresses and data of writes come in any order; each direction has one transfer outstanding.
-    A write is answered two cycles after it is complete, a read in the next cycle. No output
-    depends on an input of the same cycle.
+    """The registers of `CommandRegisters` for a configuration, specification section 15.1.
 
     Parameters
     ----------
     config : Config
-        Of the machine, for the constant registers.
+
+    Returns
+    -------
+    RegisterMap
+    """
+    return RegisterMap(name="m2xfp", functions=_FUNCTIONS,
+                       registers=(*_constants(config), *_COMMANDS))
+
+
+def _word(name, offset, access, *fields):
+    return Register(name=name, offset=offset, access=access, fields=fields)
+
+
+def _constant(name, offset, field, value, description):
+    return _word(name, offset, "ro", Field(
+        name=field, lsb=0, width=WIDTH, reset=value, description=description))
+
+
+def _operand(name, offset, description):
+    return _word(name, offset, "rw", Field(
+        name="size", lsb=0, width=SIZE, description=f"{name} of the next command: {description}"))
+
+
+def _constants(config):
+    """Registers that never change: what this is and with which sizes it was built."""
+    given = Input[config.input.upper()] if config.input else Input.NONE
+    return (
+        _constant("ID", 0x00, "letters", int.from_bytes(b"M2XF", "big"), "M2XF in ASCII"),
+        _word("VERSION", 0x04, "ro",
+              Field(name="minor", lsb=0, width=16, reset=0,
+                    description="Counts additions to this table"),
+              Field(name="major", lsb=16, width=16, reset=1,
+                    description="Counts changes that old drivers do not survive")),
+        _word("CONFIG", 0x08, "ro",
+              Field(name="columns", lsb=0, width=8, reset=config.columns,
+                    description="Columns of the array, float32 values per transfer of results"),
+              Field(name="weight_width", lsb=8, width=8, reset=config.weight_width,
+                    description="Weight records per transfer"),
+              Field(name="input", lsb=16, width=2, reset=given.value, values=Input,
+                    description="Type of the values that source VALUES takes"),
+              Field(name="quantizes", lsb=18, width=1, reset=int(config.quantizes),
+                    description="Whether there are results RECORDS and KEEP")),
+        _constant("ACTIVATIONS", 0x0C, "size", config.activations,
+                  "Group records that the activation buffer holds"),
+        _constant("WEIGHTS", 0x10, "size", config.weights,
+                  "Group records that the weight buffer holds"),
+        _constant("ROWS", 0x14, "size", config.rows,
+                  "Rows of partial sums that the output buffer holds"),
+    )
+
+
+_COMMANDS = (
+    _operand("M", 0x20, "rows of activations"),
+    _operand("K", 0x24, "length of the dot products"),
+    _operand("N", 0x28, "rows of weights"),
+    _word("COMMAND", 0x2C, "wo",
+          Field(name="source", lsb=0, width=2, values=Source,
+                description="Where activations come from; a write starts a command of this, M, "
+                            "K and N, or is answered with SLVERR if `free` is 0"),
+          Field(name="result", lsb=4, width=2, values=Result,
+                description="What happens to the result")),
+    _word("STATUS", 0x30, "ro",
+          Field(name="free", lsb=0, width=8, reset=QUEUE,
+                description="Commands that can be written before a result is popped"),
+          Field(name="running", lsb=8, width=8,
+                description="Commands that were written and have not ended"),
+          Field(name="waiting", lsb=16, width=8,
+                description="Commands that have ended and whose result was not popped")),
+    _word("RESULT", 0x34, "ro",
+          Field(name="code", lsb=0, width=3, values=Status,
+                description="How the oldest of those that wait ended, 0 if none does"),
+          Field(name="valid", lsb=31, width=1, description="Whether one waits")),
+    _word("POP", 0x38, "wo",
+          Field(name="pop", lsb=0, width=1,
+                description="1 makes way for the next result; without effect if none waits")),
+    _word("CYCLES_LOW", 0x40, "ro",
+          Field(name="cycles", lsb=0, width=WIDTH,
+                description="Cycles since reset in which a command was running, lower half")),
+    _word("CYCLES_HIGH", 0x44, "ro",
+          Field(name="cycles", lsb=0, width=WIDTH,
+                description="Upper half, as it was when the lower one was last read")),
+)
+"""Registers through which software starts and follows commands."""
+
+
+class CommandRegisters(wiring.Component):
+    """AXI4-Lite slave through which software starts commands and reads how they ended.
+
+    A write of COMMAND starts a command with the present M, K and N. At most `QUEUE` commands are
+    on their way at a time, until a write of POP takes their result; so a status never waits for
+    software, and neither queue overflows::
+
+             write COMMAND       o_command    i_status         write POP
+        free -------------> commands --> accelerator --> results --------> free
+                            |<------- running ------->|<- waiting ->|
+
+    A register is written in the bytes that ``strb`` selects; COMMAND and POP act if byte 0, which
+    has all their fields, is among them. The lowest two bits of an address and ``prot`` are
+    ignored. These get SLVERR and have no effect: addresses without a register, writes of a
+    read-only register, reads of a write-only one (which give 0), and commands beyond `QUEUE`.
+
+    Address and data of a write come in any order; each direction has one transfer outstanding.
+    A write is answered two cycles after it is complete, a read in the next cycle. No output
+    depends combinationally on an input. Specification sections 15.3 to 15.6.
+
+    Parameters
+    ----------
+    config : Config
+        Sizes of the accelerator, for the constant registers.
 
     Members
     -------
     i_aw, i_ar : In(stream.Signature(AddressChannel))
+        Addresses of writes and of reads.
     i_w : In(stream.Signature(WriteChannel))
+        Data of writes.
     o_b : Out(stream.Signature(ResponseChannel))
+        Responses to writes.
     o_r : Out(stream.Signature(ReadChannel))
+        Data of reads.
     o_command : Out(stream.Signature(Command))
     i_status : In(stream.Signature(Status))
-        Taken only for commands that have left, in their order.
+        Statuses of the commands that have left, in their order. None is taken before.
     """
 
     # From the write of COMMAND to the command.
@@ -200,7 +232,24 @@ class CommandRegisters(wiring.Component):
         m = Module()
 
         table = {register.name: register for register in self.registers.registers}
-        # Those that nothing drives are constants.
+        words, stored = self._words(m, table)
+        m.submodules.commands = commands = StreamQueue(Command, depth=QUEUE)
+        m.submodules.results = results = StreamQueue(Status, depth=QUEUE)
+        wiring.connect(m, commands.o, wiring.flipped(self.o_command))
+        push = Signal()
+        pop = Signal()
+        taken, cycles = self._track(m, words, commands, results, push, pop)
+        address, written, write, answered = self._take_write(m)
+        response = self._write(m, table, words, stored, taken, push, pop, address, written, write)
+        self._command(m, table, words, commands, written)
+        self._answer_write(m, write, answered, response)
+        self._read(m, table, words, cycles)
+
+        return m
+
+    def _words(self, m, table):
+        """Readable registers by name, and the stored fields of those that software writes."""
+        # Fields that nothing drives are constants.
         words = {name: Signal(register.layout, name=name.lower(),
                               init={field.name: field.reset for field in register.fields})
                  for name, register in table.items() if register.access != "wo"}
@@ -210,16 +259,17 @@ class CommandRegisters(wiring.Component):
                   for name, register in table.items() if register.access == "rw"}
         m.d.comb += [words[name][field].eq(value)
                      for name, fields in stored.items() for field, value in fields.items()]
+        return words, stored
 
-        # A command has its place in both queues from its write to its result's being popped, so
-        # neither is ever full when it is given something.
-        m.submodules.commands = commands = StreamQueue(Command, depth=QUEUE)
-        m.submodules.results = results = StreamQueue(Status, depth=QUEUE)
-        wiring.connect(m, commands.o, wiring.flipped(self.o_command))
+    def _track(self, m, words, commands, results, push, pop):
+        """Follows commands from push to pop: registers STATUS, RESULT and the cycle counter.
+
+        Returns how many are on their way, and the cycles in which at least one was running.
+        """
+        # A command has its place in both queues from its push on, so neither is ever full when it
+        # is given something.
         running = Signal(range(QUEUE + 1))
         taken = Signal(range(QUEUE + 1))
-        push = Signal()
-        pop = Signal()
         ended = Signal()
         m.d.comb += [
             taken.eq(running + results.level),
@@ -244,12 +294,19 @@ class CommandRegisters(wiring.Component):
         ]
         with m.If(results.o.valid):
             m.d.comb += words["RESULT"].code.eq(results.o.payload)
+        return taken, cycles
 
-        # A write happens once its address and data are here and the last one was answered.
+    def _take_write(self, m):
+        """Collects address and data of a write.
+
+        Returns both payloads, whether the write happens in this cycle, and the register that says
+        whether the response before is still to be taken.
+        """
         m.submodules.address = address = StreamRegister(AddressChannel)
         m.submodules.data = written = StreamRegister(WriteChannel)
         wiring.connect(m, wiring.flipped(self.i_aw), address.i)
         wiring.connect(m, wiring.flipped(self.i_w), written.i)
+        # A write waits until the response before is taken.
         answered = Signal()
         write = Signal()
         m.d.comb += [
@@ -258,13 +315,17 @@ class CommandRegisters(wiring.Component):
             address.o.ready.eq(write),
             written.o.ready.eq(write),
         ]
-        word = written.o.payload.data
-        strobe = written.o.payload.strb
+        return address.o.payload, written.o.payload, write, answered
+
+    def _write(self, m, table, words, stored, taken, push, pop, address, written, write):
+        """Does what a write asks for, and returns the response to it."""
+        word = written.data
+        strobe = written.strb
         response = Signal(Response)
         m.d.comb += response.eq(Response.SLVERR)
         strobed = Signal(WIDTH)
         m.d.comb += strobed.eq(Cat(bit.replicate(8) for bit in strobe))
-        with m.Switch(address.o.payload.addr[2:]):
+        with m.Switch(address.addr[2:]):
             for name, register in table.items():
                 if register.access == "rw":
                     with m.Case(register.offset >> 2):
@@ -280,7 +341,11 @@ class CommandRegisters(wiring.Component):
             with m.Case(table["POP"].offset >> 2):
                 fields = data.View(table["POP"].layout, word)
                 m.d.comb += [response.eq(Response.OKAY), pop.eq(write & strobe[0] & fields.pop)]
-        fields = data.View(table["COMMAND"].layout, word)
+        return response
+
+    def _command(self, m, table, words, commands, written):
+        """The command that a write of COMMAND pushes."""
+        fields = data.View(table["COMMAND"].layout, written.data)
         command = commands.i.payload
         m.d.comb += [
             command.m.eq(words["M"].size),
@@ -289,6 +354,9 @@ class CommandRegisters(wiring.Component):
             command.source.eq(fields.source),
             command.result.eq(fields.result),
         ]
+
+    def _answer_write(self, m, write, answered, response):
+        """Keeps the response until the master takes it."""
         answer = Signal(Response, reset_less=True)
         m.d.comb += self.o_b.payload.resp.eq(answer)
         with m.If(write):
@@ -296,6 +364,8 @@ class CommandRegisters(wiring.Component):
         with m.Elif(self.o_b.ready):
             m.d.sync += answered.eq(0)
 
+    def _read(self, m, table, words, cycles):
+        """Reads a register into the answer; CYCLES_LOW stores the upper half of the counter."""
         fetched = Signal()
         read = Signal()
         found = Signal(ReadChannel)
@@ -318,6 +388,3 @@ class CommandRegisters(wiring.Component):
             m.d.sync += [fetched.eq(1), kept.eq(found)]
         with m.Elif(self.o_r.ready):
             m.d.sync += fetched.eq(0)
-
-        return m
-

@@ -1,4 +1,8 @@
-"""Tables of registers: hardware, descriptions and a C header are made from the same one."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Tables of registers, from which hardware, descriptions and a C header are generated.
+
+`hw.bus.axi_lite.register_map` has the table of specification section 15.1.
+"""
 
 from dataclasses import dataclass
 
@@ -12,23 +16,25 @@ ACCESSES = {"ro": "read", "wo": "write", "rw": "read, write"}
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """Bits of a register that mean something together.
+    """A field of a register: bits that form one value.
 
     Attributes
     ----------
     name : str
+        In small letters.
     lsb, width : int
+        Number of the lowest bit, and of bits.
     description : str
         One sentence, without full stop.
     reset : int
-        Value after reset; of a constant, always.
+        Value after reset. A constant field has this value always.
     values : type or None
         Enumeration of the values that have names.
 
     Raises
     ------
     ValueError
-        If the field does not fit a register, or its reset value not the field.
+        If the field does not fit into a register, or its reset value does not fit into the field.
     """
 
     name: str
@@ -48,29 +54,29 @@ class Field:
 
     @property
     def mask(self):
-        """The field's bits set, at their place."""
+        """Word in which the bits of the field are 1 and all others 0."""
         return ((1 << self.width) - 1) << self.lsb
 
 
 @dataclass(frozen=True, kw_only=True)
 class Register:
-    """A word at an address.
+    """A register: one word at an address.
 
     Attributes
     ----------
     name : str
         In capitals.
     offset : int
-        In bytes.
+        Address in bytes.
     access : str
-        "ro", "wo" or "rw".
+        "ro" (read), "wo" (write) or "rw" (both).
     fields : tuple of Field
-        Bits that belong to none read as 0 and are not written.
+        Bits that belong to no field read as 0 and are not written.
 
     Raises
     ------
     ValueError
-        If the offset is not that of a word, the access none of these, or fields overlap.
+        If the offset is not that of a word, the access is not one of these, or fields overlap.
     """
 
     name: str
@@ -93,13 +99,13 @@ class Register:
 
     @property
     def layout(self):
-        """Layout of the word."""
+        """Amaranth layout of the word."""
         return data.FlexibleLayout(WIDTH, {field.name: data.Field(field.width, field.lsb)
                                            for field in self.fields})
 
     @property
     def reset(self):
-        """The word after reset."""
+        """Value of the word after reset."""
         return sum(field.reset << field.lsb for field in self.fields)
 
 
@@ -110,16 +116,16 @@ class RegisterMap:
     Attributes
     ----------
     name : str
-        Prefix of all names in the header.
+        Prefix of all names in the C header.
     registers : tuple of Register
-        In the order of their offsets.
+        Registers in ascending order of their offsets.
     functions : str
-        C functions for the end of the header.
+        C functions that end the header.
 
     Raises
     ------
     ValueError
-        If offsets do not rise.
+        If the offsets are not in ascending order.
     """
 
     name: str
@@ -133,7 +139,7 @@ class RegisterMap:
                                  f"not {after.offset:#x}")
 
     def describe(self):
-        """The registers as a list of types that JSON has."""
+        """Registers and fields as a list of dicts that JSON can hold."""
         return [{
             "name": register.name, "offset": register.offset, "access": register.access,
             "reset": register.reset,
@@ -144,7 +150,7 @@ class RegisterMap:
         } for register in self.registers]
 
     def markdown(self):
-        """The registers as a Markdown table."""
+        """Registers and fields as a Markdown table."""
         lines = ["| offset | register | access | bits | field | reset | meaning |",
                  "|---|---|---|---|---|---|---|"]
         for register in self.registers:
@@ -160,7 +166,7 @@ class RegisterMap:
         return "\n".join(lines)
 
     def header(self):
-        """The registers as a C99 header: offsets, masks, shifts, values and the functions."""
+        """C99 header of the registers: offsets, masks, shifts, named values and functions."""
         prefix = self.name.upper()
         guard = f"{prefix}_REGISTERS_H"
         lines = ["/* SPDX-License-Identifier: BSD-2-Clause */",

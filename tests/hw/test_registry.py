@@ -66,7 +66,7 @@ TILES = [c for c in CLOCKED if c[0] in ("pe_tile", "sg_pe_tile")]
 
 @pytest.mark.parametrize("name, parameters, stalls", [
     case(*c, stalls) for c in QUICK for stalls in ((0.4,) if c in CLOCKED else (0,))])
-def test_twin(name, parameters, stalls):
+def test_reference(name, parameters, stalls):
     unit = registry.UNITS[name]
     rows = ROWS[name]
     if parameters.get("lanes", 0) > 8:

@@ -99,7 +99,7 @@ class Bench:
                 found = ({"elements": [*payload.record.elements],
                           "metadata": [*payload.record.metadata], "scale": payload.record.scale},
                          payload.last, *(payload.sum[name] for name in
-                                         ("row", "first", "final", "ragged", "last")))
+                                         ("row", "first", "final", "partial", "last")))
                 assert found == flat[done], done
                 row, first = found[2:4]
                 # The sum's product before this one has been added up.

@@ -18,12 +18,12 @@ def commands(rng, count):
     found = []
     for number in range(count):
         sums, groups = int(rng.integers(8, 17)), int(rng.integers(1, 5))
-        ragged = bool(rng.integers(2))
+        partial = bool(rng.integers(2))
         for group in range(groups):
             for row in range(sums):
                 last = group == groups - 1
                 found.append({"row": row, "first": group == 0, "final": last,
-                              "ragged": ragged and row >= sums // 2,
+                              "partial": partial and row >= sums // 2,
                               "last": number == count - 1 and last and row == sums - 1})
     return found
 
@@ -76,7 +76,7 @@ def test_sums(stalls, columns):
                 array.append((cycle + ARRAY, new))
                 sums[step["row"]] = new
                 if step["final"]:
-                    kept = columns if step["ragged"] else 4
+                    kept = columns if step["partial"] else 4
                     expected.append((new[:kept] + [0] * (4 - kept), step["last"]))
                 met += 1
                 times["o_acc"].append(cycle)
@@ -114,7 +114,7 @@ def test_stalled_result_stops_results_only():
         retired = 0
         # A result that nobody takes, then a sum that goes back, then results for ever.
         for number in range(12):
-            ctx.set(unit.i_sum.payload, {"row": 0, "first": 1, "final": number != 1, "ragged": 0,
+            ctx.set(unit.i_sum.payload, {"row": 0, "first": 1, "final": number != 1, "partial": 0,
                                          "last": 0})
             retired += ctx.get(unit.retired)
             await ctx.tick()
@@ -138,7 +138,7 @@ def test_nothing_is_a_result_that_was_not_announced():
         ctx.set(unit.o_acc.ready, 1)
         ctx.set(unit.o.ready, 1)
         ctx.set(unit.i.valid, 1)
-        ctx.set(unit.i_sum.payload, {"row": 0, "first": 1, "final": 1, "ragged": 0, "last": 1})
+        ctx.set(unit.i_sum.payload, {"row": 0, "first": 1, "final": 1, "partial": 0, "last": 1})
         results = retired = 0
         for cycle in range(12):
             ctx.set(unit.i_sum.valid, cycle == 2)
