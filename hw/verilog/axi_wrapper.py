@@ -1,68 +1,65 @@
-"""AXI wrappers of emitted units, under the names by which vendors' tools know the interfaces."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""AXI wrappers of emitted units, with the names by which vendors' tools recognize interfaces.
+
+Implements specification section 16.5.
+"""
 
 import re
 
 LITE = {"i_aw": ("addr", "prot"), "i_w": ("data", "strb"), "o_b": ("resp",),
         "i_ar": ("addr", "prot"), "o_r": ("data", "resp")}
-"""Streams that together are an AXI4-Lite slave, with their fields."""
+"""Streams that together form an AXI4-Lite slave, and the fields of each."""
 
 
 def wrap(description):
-    """A Verilog module that gives a unit AXI interfaces, with a description of them.
+    """Wraps a unit in a Verilog module with AXI interfaces.
 
-    Clock and reset become ``aclk`` and ``aresetn``, active low and synchronous. Streams become
-    AXI4-Streams: ``i`` is ``s_axis_*``, ``i_x`` is ``s_axis_x_*``, ``o`` is ``m_axis_*`` and
-    ``o_x`` is ``m_axis_x_*``. ``tdata`` is the payload, filled up with zeros to whole bytes; a
-    field ``last`` of one bit is ``tlast`` and not in ``tdata``, where the fields above it move
-    down. Every byte is always valid, so there is no ``tkeep``. A stream that is always ready has
-    no ``tready``; one that is always valid has a ``tvalid`` of 1 if it goes out, and else none.
-    The streams of `LITE`, if they are all there, become ``s_axi_*``.
+    ======================================== =====================================================
+    unit                                     wrapper
+    ======================================== =====================================================
+    clock, reset                             ``aclk``; ``aresetn``, active low and synchronous
+    stream ``i``, ``i_x``                    AXI4-Stream ``s_axis_*``, ``s_axis_x_*``
+    stream ``o``, ``o_x``                    AXI4-Stream ``m_axis_*``, ``m_axis_x_*``
+    payload                                  ``tdata``, filled up with zeros to whole bytes
+    field ``last`` of one bit                ``tlast``; fields above it move down in ``tdata``
+    stream that is always ready              no ``tready``
+    output stream that is always valid       ``tvalid`` of 1
+    input stream that is always valid        no ``tvalid``
+    the streams of `LITE`, if all are there  AXI4-Lite ``s_axi_*``
+    ======================================== =====================================================
+
+    Every byte is valid, so there is no ``tkeep``. Specification section 16.5.
 
     Parameters
     ----------
     description : dict
-        As `hw.generate.describe` returns it.
+        Description of the unit, see `hw.generate.describe`.
 
     Returns
     -------
     text : str
-        Verilog-2001. It depends on the description alone.
+        Verilog-2001 of the wrapper. It depends on the description alone.
     interfaces : dict
-        Only of types that JSON has.
+        Module, clock, reset, ports and interfaces of the wrapper. JSON can hold it.
 
     Raises
     ------
     ValueError
         If the unit has no clock, or ports other than streams ``i``, ``o``, ``i_x`` and ``o_x``.
     """
-    unit = description["unit"]
     ports = {port["name"]: port for port in description["ports"]}
     streams = {stream["name"]: stream for stream in description["streams"]}
-    others = ports.keys() - {stream[part] for stream in streams.values()
-                             for part in ("payload", "valid", "ready")}
-    others |= {name for name, stream in streams.items()
-               if re.match("i(_|$)" if stream["direction"] == "input" else "o(_|$)", name) is None}
-    if others or not description["clock"]:
-        raise ValueError(f"Ports of {unit} must all be streams i, i_x, o or o_x of a clocked unit "
-                         f"to become AXI, not {', '.join(sorted(others)) or 'without clock'}")
-
-    module = _Module()
-    interfaces = []
+    _check_streams(description, ports, streams)
+    module, interfaces = _Module(), []
     lite = _lite(streams, ports)
     if lite:
-        for name in lite:
-            _lite_channel(module, streams[name], ports[streams[name]["payload"]])
-        widths = {name: {field["name"]: field["width"] for field in
-                         ports[f"{name}__payload"]["fields"]} for name in lite}
-        interfaces.append({"name": "s_axi", "protocol": "axi4-lite", "streams": lite,
-                           "address_width": widths["i_aw"]["addr"],
-                           "data_width": widths["i_w"]["data"]})
-    for name, stream in streams.items():
-        if name not in lite:
-            interfaces.append(_axi_stream(module, stream, ports.get(stream["payload"])))
+        interfaces.append(_lite_slave(module, lite, streams, ports))
+    interfaces += [_axi_stream(module, stream, ports.get(stream["payload"]))
+                   for name, stream in streams.items() if name not in lite]
 
     parameters = "".join(f", {key}={value}" for key, value in description["parameters"].items())
     tools = ", ".join(f"{tool} {version}" for tool, version in description["versions"].items())
+    unit = description["unit"]
     name = f"{unit}_axi"
     text = "\n".join([
         "// SPDX-License-Identifier: BSD-2-Clause",
@@ -81,8 +78,31 @@ def wrap(description):
     }
 
 
+def _check_streams(description, ports, streams):
+    """Refuses a unit that has no clock, or ports that belong to no stream with an AXI name."""
+    unit = description["unit"]
+    others = ports.keys() - {stream[part] for stream in streams.values()
+                             for part in ("payload", "valid", "ready")}
+    others |= {name for name, stream in streams.items()
+               if re.match("i(_|$)" if stream["direction"] == "input" else "o(_|$)", name) is None}
+    if others or not description["clock"]:
+        raise ValueError(f"Ports of {unit} must all be streams i, i_x, o or o_x of a clocked unit "
+                         f"to become AXI, not {', '.join(sorted(others)) or 'without clock'}")
+
+
 class _Module:
-    """Collects what the wrapper consists of."""
+    """Ports, wires, connections and assignments of the wrapper, collected stream by stream.
+
+    Attributes
+    ----------
+    ports : list of (direction, width, name)
+    wires : list of (width, name)
+        Payloads of outputs that need rearranging.
+    connections : list of (port of the unit, expression)
+    assignments : list of (output port, expression)
+    unused : list of str
+        Input bits that nothing reads, which lint tools want to be named.
+    """
 
     def __init__(self):
         self.ports = [("input", 1, "aclk"), ("input", 1, "aresetn")]
@@ -92,6 +112,7 @@ class _Module:
         self.unused = []
 
     def text(self, name, unit):
+        """Lines of the module's Verilog."""
         def declared(kind, width, signal):
             return f"  {kind} {f'[{width - 1}:0] ' if width > 1 else ''}{signal}"
 
@@ -109,7 +130,7 @@ class _Module:
         return [*lines, "endmodule"]
 
     def handshake(self, stream, valid, ready):
-        """The ports beside the payload; a stream may lack either."""
+        """Adds valid and ready of a stream, which may lack either of them."""
         here, back = ("input", "output") if stream["direction"] == "input" else ("output", "input")
         if stream["valid"]:
             self.ports.append((here, 1, valid))
@@ -123,7 +144,7 @@ class _Module:
 
 
 def _lite(streams, ports):
-    """Names of the streams that are an AXI4-Lite slave: all of `LITE`, or none."""
+    """Names of the streams that form an AXI4-Lite slave: all of `LITE`, or none."""
     def fits(name, fields):
         payload = ports.get(streams[name]["payload"], {})
         return tuple(field["name"] for field in payload.get("fields", ())) == fields
@@ -132,52 +153,45 @@ def _lite(streams, ports):
                              for name, fields in LITE.items()) else []
 
 
+def _lite_slave(module, names, streams, ports):
+    """Adds the channels of an AXI4-Lite slave; returns the description of the interface."""
+    for name in names:
+        _lite_channel(module, streams[name], ports[streams[name]["payload"]])
+    widths = {name: {field["name"]: field["width"] for field in ports[f"{name}__payload"]["fields"]}
+              for name in names}
+    return {"name": "s_axi", "protocol": "axi4-lite", "streams": names,
+            "address_width": widths["i_aw"]["addr"], "data_width": widths["i_w"]["data"]}
+
+
 def _lite_channel(module, stream, payload):
+    """Adds a channel of an AXI4-Lite slave, with a port for each field of the payload."""
     channel = f"s_axi_{stream['name'].partition('_')[2]}"
     fields = [(channel + field["name"], field["width"]) for field in payload["fields"]]
     module.ports += [(stream["direction"], width, name) for name, width in fields]
-    # An output may be connected to a concatenation, too.
+    # A concatenation is allowed for outputs, too.
     module.connections.append((payload["name"], _joined(name for name, _ in reversed(fields))))
     module.handshake(stream, f"{channel}valid", f"{channel}ready")
 
 
 def _axi_stream(module, stream, payload):
+    """Adds an AXI4-Stream; returns the description of the interface."""
     given = stream["direction"] == "input"
     name = ("s_axis" if given else "m_axis") + stream["name"][1:]
     fields = payload.get("fields", []) if payload else []
+    # Bit of the field `last`, where there is one.
     last = next((field["lsb"] for field in fields
                  if field["name"] == "last" and field["width"] == 1), None)
     width = (payload["width"] if payload else 0) - (last is not None)
     whole = -(-width // 8) * 8
-    tdata, tlast = f"{name}_tdata", f"{name}_tlast"
     if width:
-        module.ports.append((stream["direction"], whole, tdata))
+        module.ports.append((stream["direction"], whole, f"{name}_tdata"))
     if last is not None:
-        module.ports.append((stream["direction"], 1, tlast))
+        module.ports.append((stream["direction"], 1, f"{name}_tlast"))
     module.handshake(stream, f"{name}_tvalid", f"{name}_tready")
-    if given and width:
-        parts = [(width - 1, 0)] if last is None else [(width - 1, last), None, (last - 1, 0)]
-        value = _joined(tlast if part is None else _slice(tdata, *part, whole)
-                        for part in parts if part is None or part[0] >= part[1])
-        if whole > width:
-            module.unused.append(_slice(tdata, whole - 1, width, whole))
-    elif given and last is not None:
-        value = tlast
-    elif payload and last is None and whole == width:
-        value = tdata
-    elif payload:
-        value = payload["name"]
-        module.wires.append((payload["width"], value))
-        highest = payload["width"] - 1
-        parts = [(highest, 0)] if last is None else [(highest, last + 1), (last - 1, 0)]
-        values = [f"{whole - width}'b0"] if whole > width else []
-        values += [_slice(value, *part, payload["width"]) for part in parts if part[0] >= part[1]]
-        if width:
-            module.assignments.append((tdata, _joined(values)))
-        if last is not None:
-            module.assignments.append((tlast, _slice(value, last, last, payload["width"])))
     if payload:
-        module.connections.append((payload["name"], value))
+        connect = _connect_input if given else _connect_output
+        module.connections.append((payload["name"],
+                                   connect(module, name, payload, last, width, whole)))
     return {
         "name": name, "protocol": "axi4-stream", "streams": [stream["name"]],
         "payload_width": width, "tdata_width": whole, "tlast": last is not None,
@@ -186,13 +200,44 @@ def _axi_stream(module, stream, payload):
     }
 
 
+def _connect_input(module, name, payload, last, width, whole):
+    """Expression of an input's payload: ``tdata`` with ``tlast`` put back in its place."""
+    tdata, tlast = f"{name}_tdata", f"{name}_tlast"
+    if not width:
+        return tlast
+    if whole > width:
+        module.unused.append(_slice(tdata, whole - 1, width, whole))
+    parts = [(width - 1, 0)] if last is None else [(width - 1, last), None, (last - 1, 0)]
+    return _joined(tlast if part is None else _slice(tdata, *part, whole)
+                   for part in parts if part is None or part[0] >= part[1])
+
+
+def _connect_output(module, name, payload, last, width, whole):
+    """Expression that takes an output's payload, from which ``tdata`` and ``tlast`` come."""
+    tdata, tlast = f"{name}_tdata", f"{name}_tlast"
+    if last is None and whole == width:
+        return tdata
+    value = payload["name"]
+    module.wires.append((payload["width"], value))
+    highest = payload["width"] - 1
+    parts = [(highest, 0)] if last is None else [(highest, last + 1), (last - 1, 0)]
+    values = [f"{whole - width}'b0"] if whole > width else []
+    values += [_slice(value, *part, payload["width"]) for part in parts if part[0] >= part[1]]
+    if width:
+        module.assignments.append((tdata, _joined(values)))
+    if last is not None:
+        module.assignments.append((tlast, _slice(value, last, last, payload["width"])))
+    return value
+
+
 def _slice(name, high, low, width):
-    """Bits of a vector that has this width."""
+    """Verilog expression of bits ``high`` to ``low`` of a vector of this width."""
     if high - low + 1 == width:
         return name
     return f"{name}[{high}]" if high == low else f"{name}[{high}:{low}]"
 
 
 def _joined(values):
+    """Verilog concatenation, most significant part first."""
     values = list(values)
     return values[0] if len(values) == 1 else f"{{{', '.join(values)}}}"

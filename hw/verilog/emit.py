@@ -1,11 +1,12 @@
-"""Verilog of a component, as an integrator wants it.
+# SPDX-License-Identifier: BSD-2-Clause
+"""Verilog of a component that can be handed over to an integrator.
 
-Amaranth's own Verilog works but is nothing to hand over: registers rely on initial values, equal
-submodules are repeated, and their ports are called ``port$53$0``. Here every component becomes
-one module with the ports it declares, emitted once however often it is used. Yosys then gives
-every register a clocked block of its own, with synchronous reset and enable and without initial
-value. Memories become arrays that start undefined. `hw.verilog.equivalence` shows that the result
-still is what Amaranth simulates.
+Amaranth's own Verilog works, but its registers rely on initial values, equal submodules are
+repeated, and ports of submodules are called ``port$53$0``. Here every component becomes one module
+with the ports that it declares, emitted once however often it is used. Yosys then gives every
+register a clocked block with synchronous reset and enable, and without an initial value. Memories
+become arrays that start undefined. `hw.verilog.equivalence` proves that the result still does the
+same as the component.
 """
 
 import enum
@@ -25,7 +26,7 @@ from ..tools import yosys
 
 
 def verilog(component, name, parameters=None):
-    """A component as Verilog-2001, without initial values, attributes and waivers.
+    """Emits a component as Verilog-2001, without initial values, attributes and lint waivers.
 
     Parameters
     ----------
@@ -33,17 +34,18 @@ def verilog(component, name, parameters=None):
     name : str
         Name of the top module and prefix of the names of all others.
     parameters : dict, optional
-        Named in the header.
+        Parameters of the component, for the header.
 
     Returns
     -------
     str
+        Verilog of all modules, the top module first.
 
     Raises
     ------
     ValueError
-        If a register or a memory would start undefined though its initial value means something,
-        or there is anything else that the Verilog cannot carry.
+        If a register or a memory would start undefined although its initial value matters, or if
+        the component has anything else that this Verilog cannot express.
     """
     netlist = _Netlist(component, name)
     _, files = yosys.run(_CLEAN.format(name=name), outputs=["raw.json", "clean.json", "clean.v"],
@@ -63,7 +65,7 @@ def verilog(component, name, parameters=None):
 
 
 def netlist(component, name):
-    """What `verilog` starts from, as RTLIL: the same for equal designs, and made without Yosys."""
+    """RTLIL from which `verilog` starts: equal for equal designs, and generated without Yosys."""
     return _Netlist(component, name).text()
 
 
@@ -79,8 +81,8 @@ setattr -unset init */w:*
 """
 
 
-# Not of ports, whose names the instances would not follow; before `flatten`, so that the new names
-# depend on the module alone and are the same on both sides of the proof.
+# Gives plain names to all wires but ports, whose instances would not follow. It comes before
+# `flatten`, so that the new names depend on the module alone and both sides of the proof agree.
 UNESCAPE = """
 select */w:* */x:* %d
 rename -unescape
@@ -113,12 +115,12 @@ write_verilog -noattr clean.v
 
 
 class _Netlist:
-    """RTLIL of a component, every component below it a module of its own.
+    """RTLIL of a component, with one module for every different component below it.
 
     Attributes
     ----------
     payload : dict of str to dict of str to int
-        By module, the signals without reset and their initial values.
+        Initial values of the signals without reset, by module and by name.
     """
 
     def __init__(self, component, name):
@@ -130,12 +132,13 @@ class _Netlist:
         self._add(component, Fragment.get(component, None), name)
 
     def text(self):
+        """RTLIL of all modules."""
         return "".join(self._modules.values())
 
     def _add(self, component, fragment, name=None):
-        """Adds a component's module unless there is an equal one.
+        """Adds the module of a component, unless there is an equal one.
 
-        Returns its name, its ports and whether it is clocked.
+        Returns the name of the module, its ports and whether it is clocked.
         """
         self._separate(fragment)
         _check_memories(component, fragment)
@@ -185,7 +188,7 @@ class _Netlist:
             fragment.subfragments[i] = instance, label, src_loc
 
     def _check_closed(self, component, fragment, signals):
-        # A signal in two modules that is a port of neither would become two signals.
+        """Refuses signals of two modules that are ports of neither: they would become two."""
         children = [c for f in _below(fragment) if (c := _component(f)) is not None]
         shared = {id(value) for c in (component, *children) for _, _, value in ports_of(c)}
         for signal in signals:
@@ -197,18 +200,19 @@ class _Netlist:
 
 
 def _below(fragment):
-    """All fragments below one."""
+    """All fragments below a fragment."""
     for child, _, _ in fragment.subfragments:
         yield child
         yield from _below(child)
 
 
 def _content(fragment, ports):
-    """What a fragment says, so that equal contents make equal modules, and its signals.
+    """Content of a fragment as a tuple of tokens, and its signals.
 
-    Contents are compared in place of the modules because Amaranth takes long to convert one.
-    Signals count by the order in which they are met. Where anything is found that need not be
-    equal if it looks equal, the content is None.
+    Fragments with equal contents become equal modules. Contents are compared because comparing
+    modules would mean to convert each fragment, for which Amaranth takes long. Signals are numbered
+    in the order of their first use. The content is None if the fragment has anything that can look
+    equal without being equal.
     """
     tokens, signals = [], {}
     stack = [fragment, *ports.items()]
@@ -232,7 +236,7 @@ def _content(fragment, ports):
         elif kind is Instance and not item.domains and not item.subfragments:
             parts = (item.type, item.parameters, item.ports, item.attrs, item.domain_renames)
         elif kind is MemoryInstance:
-            # Initial contents are 0, or it would have been refused.
+            # Initial contents are 0, as `_check_memories` has refused all others.
             ports = [(*vars(port).values(),) for port in (*item._read_ports, *item._write_ports)]
             parts = (Shape.cast(item._data.shape).width, item._data.depth, len(item._read_ports),
                      ports, item.domain_renames)
@@ -248,7 +252,7 @@ def _content(fragment, ports):
 
 
 def ports_of(component):
-    """Name, member and value of each port, except those that are constant or have no bits."""
+    """Name, member and value of each port of a component that is a signal with bits."""
     for path, member, value in component.signature.flatten(component):
         value = Value.cast(value)
         if isinstance(value, Signal) and len(value) > 0:
@@ -256,21 +260,22 @@ def ports_of(component):
 
 
 def direction(member):
+    """Amaranth's direction of the port that a member of a signature becomes."""
     return PortDirection.Input if member.flow == wiring.In else PortDirection.Output
 
 
 def _component(fragment):
-    """The component that became this fragment, where its signature tells all its ports."""
+    """The component that became this fragment, if its signature declares all its ports."""
     origin = fragment.origins[0] if fragment.origins else None
-    # Memories, for one, are components with an empty signature, wired by their ports' objects.
+    # Amaranth's memories are components, but have an empty signature and objects as ports.
     return origin if isinstance(origin, wiring.Component) and any(ports_of(origin)) else None
 
 
 def rename(design):
-    """Makes all names plain identifiers that depend on nothing outside their module.
+    """Makes all names of a design plain identifiers that depend on their module alone.
 
-    A child's port becomes CHILD_PORT in its parent. Returns the signals without reset, as in
-    `_Netlist.payload`.
+    The port of a child becomes CHILD_PORT in its parent. Returns the signals without reset, in the
+    form of `_Netlist.payload`.
     """
     payload = {}
     for fragment, info in design.fragments.items():
@@ -289,7 +294,7 @@ def rename(design):
         for signal in names:
             key = id(signal)
             names[signal] = own.get(key) or _identifier(children.get(key, signal.name), taken)
-        # An instance is no module, though another one may have its name.
+        # An instance is not a module, but may have the name of one.
         if not isinstance(fragment, (Instance, MemoryInstance)):
             payload["_".join(info.name)] = {name: signal.init for signal, name in names.items()
                                             if signal.reset_less}
@@ -297,7 +302,7 @@ def rename(design):
 
 
 def _identifier(text, taken):
-    """A Verilog identifier like the text, other than those taken, to which it is added."""
+    """A Verilog identifier like the text that is not in the set ``taken``, to which it is added."""
     base = name = re.sub(r"\W", "_", text)
     number = 1
     while name in taken:
@@ -308,15 +313,16 @@ def _identifier(text, taken):
 
 
 def _snake(name):
+    """Name of a class in snake_case."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name.strip("_")).lower()
 
 
 def _plain(text, ports):
-    """RTLIL with the ports in this order and with plain module names."""
+    """RTLIL with the top module's ports in this order, and with plain names of modules."""
     def number(match):
         return f"{match[1]} {1 + ports.index(match[3])} {match[2] or ''}\\{match[3]}"
 
-    # Yosys would put the port that Amaranth numbers 0 last.
+    # Amaranth numbers ports from 0 on; Yosys would put number 0 last.
     head, *modules = re.split(r"^(?=module )", text, flags=re.M)
     modules[0] = re.sub(r"(input|output) \d+ +(signed )?\\(\w+)$", number, modules[0], flags=re.M)
     text = re.sub(r"^(?:attribute \\(?:top|generator) .*)$", "", head + "".join(modules),
@@ -326,9 +332,10 @@ def _plain(text, ports):
 
 
 def _check_memories(component, fragment):
-    """Refuses memories of a component that are not plain ones: written and read by the clock.
+    """Refuses memories of a component unless the clock alone writes and reads them.
 
-    The initial contents are dropped, as a memory of an integrated circuit has none.
+    Emitted memories start undefined, as those of an integrated circuit do, so initial contents
+    other than 0 are refused, too.
     """
     for memory in _below(fragment):
         if not isinstance(memory, MemoryInstance):
@@ -345,10 +352,10 @@ def _check_memories(component, fragment):
 
 
 def _check_registers(modules, payload):
-    """Refuses registers that would start undefined though their initial value means something.
+    """Refuses registers that would start undefined although their initial value matters.
 
-    Those that are left without reset are declared `reset_less` and start at 0 in Amaranth, which
-    says that they are payload: the control state tells when they have been written.
+    A register without reset must be declared `reset_less` and start at 0 in Amaranth. That marks
+    it as payload: control registers, which have a reset, tell when it has been written.
     """
     for module, content in modules.items():
         names = payload.get(module, {})
@@ -369,13 +376,13 @@ def _check_registers(modules, payload):
 
 
 def _finish(text, inputs):
-    """Shortens what Yosys wrote and names the unused bits, as lint tools ask for.
+    """Shortens the Verilog that Yosys wrote, and makes it clean for lint tools.
 
-    They also ask for files with the names of their modules. The text is as if the file of each
-    module had been read in turn, which is what a line directive is for.
+    Lint tools want unused bits to be named, and files to have the names of their modules. A line
+    directive before each module but the first gives it such a file name.
     """
     text = re.sub(r"/\*.*?\*/\n+", "", text)
-    # A sign extension repeats a bit many times.
+    # Sign extensions repeat a bit many times; a replication says the same.
     text = re.sub(r"(?<=[{ ])(\w+(?:\[\d+\])?)((?:, \1)+)(?=[, ])",
                   lambda match: f"{{{match[0].count(match[1])}{{{match[1]}}}}}", text)
     modules = []
@@ -391,7 +398,7 @@ def _finish(text, inputs):
 
 
 def _name_reads(module):
-    """A module's Verilog with memories from row 0 up, their read registers named after them."""
+    """Verilog of a module with memories from row 0 up, and read registers named after them."""
     module = re.sub(r"^(  reg .*)\[(\d+):0\];$", r"\1[0:\2];", module, flags=re.M)
     taken = {*re.findall(r"\w+", module)}
     for register, memory in re.findall(r"^ +(_\d+_) <= (\w+)\[", module, flags=re.M):
@@ -401,15 +408,16 @@ def _name_reads(module):
 
 
 def _memories(module):
+    """Names of the memories in the Verilog of a module."""
     return re.findall(r"^  reg .*?(\w+) \[0:\d+\];$", module, flags=re.M)
 
 
 def _unused(module, inputs):
-    """The bits that no statement of a module's Verilog reads, as Verilog expressions.
+    """Bits that no statement in the Verilog of a module reads, as Verilog expressions.
 
-    Ports have bits that the function does not depend on, parents need not use all that a child
-    offers, and a signal may be read under one of its other names. `inputs` holds the names of each
-    module's inputs.
+    There are such bits for three reasons: a function need not depend on all bits of its ports, a
+    parent need not use all outputs of a child, and a signal may be read by another of its names.
+    ``inputs`` holds the names of the inputs of every module.
     """
     used, widths, child = {}, {}, None
     memories = set(_memories(module))
@@ -428,7 +436,7 @@ def _unused(module, inputs):
         elif line.startswith("  assign "):
             reads = line.partition(" = ")[2]
         elif (match := re.search(r"(\w+)\[.*\] <= ", line)) and match[1] in memories:
-            # Where a memory is written, its address is read.
+            # A write to a memory reads its address.
             reads = line
         else:
             reads = re.sub(r"(^|\)|else) +(?:\{.*?\}|[^ ]+ ?) <= ", r"\1 ", line, count=1)
@@ -449,9 +457,9 @@ def _unused(module, inputs):
 
 
 def _padding():
-    """Yosys templates that extend every operand to the width at which Verilog evaluates it.
+    """Yosys templates that extend every operand to the width in which Verilog evaluates it.
 
-    Yosys leaves that to Verilog's rules, where Verilator rightly warns.
+    Yosys relies on Verilog's implicit extension, about which Verilator warns.
     """
     wider = "(A_WIDTH > B_WIDTH ? A_WIDTH : B_WIDTH)"
     longer = "(A_WIDTH > Y_WIDTH ? A_WIDTH : Y_WIDTH)"
@@ -462,13 +470,14 @@ def _padding():
         **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge"),
                         {"A": wider, "B": wider, "Y": "Y_WIDTH"}),
         **dict.fromkeys(("shl", "sshl"), equal | {"B": "B_WIDTH"}),
-        # The bits above a right shift's result matter.
+        # A right shift reads bits above its result.
         **dict.fromkeys(("shr", "sshr"), {"A": longer, "B": "B_WIDTH", "Y": longer}),
     }
     return "".join(_pad_operands(cell, ports) for cell, ports in widths.items()) + _PAD_OTHERS
 
 
 def _pad_operands(cell, widths):
+    """Yosys template that extends the operands of a cell to the widths given by port."""
     inputs = [port for port in widths if port != "Y"]
     parameters = [f"{port}_WIDTH = 1" for port in widths] + [f"{port}_SIGNED = 0"
                                                              for port in inputs]
@@ -495,9 +504,9 @@ def _pad_operands(cell, widths):
         "endgenerate endmodule", ""])
 
 
-# `opt_expr` writes a comparison with zero as !x, which Verilator accepts for single bits only.
-# Amaranth's variable slices: as ``operand[offset +: width]`` they leave no bits over, provided
-# that the operand has one for every offset.
+# Templates for two cells that need more than extension. `opt_expr` writes a comparison with zero
+# as !x, which Verilator accepts for single bits only. Amaranth's variable slices are shifts; as
+# ``operand[offset +: width]`` they have no unused bits, if the operand has bits for every offset.
 _PAD_OTHERS = """
 (* techmap_celltype = "$logic_not" *)
 module pad_logic_not (A, Y);
@@ -525,29 +534,30 @@ endmodule
 
 
 def hierarchy(text):
-    """Modules of emitted Verilog, and what each instantiates.
+    """Modules of emitted Verilog, and the modules that each one instantiates.
 
     Parameters
     ----------
     text : str
-        As `verilog` gives it.
+        Result of `verilog`.
 
     Returns
     -------
     bodies : dict of str to str
-        Text of each module by its name, which begins it.
+        Text of each module by its name. The text begins with the name.
     children : dict of str to list of str
-        Modules that each holds, one for every instance.
+        Instantiated modules by the name of the parent, one entry for every instance.
     """
     bodies = {re.match(r"\w+", body)[0]: body
               for body in re.split(r"^module ", text, flags=re.M)[1:]}
-    # The name of an instance may be an escaped one, which ends in a blank.
+    # An instance may have an escaped name, which ends in a blank.
     children = {name: [child for child in re.findall(r"^  (\w+) \S+ +\($", body, re.M)
                        if child in bodies] for name, body in bodies.items()}
     return bodies, children
 
 
 def versions():
+    """Versions of this project, Amaranth and Yosys, as emitted headers name them."""
     try:
         own = metadata.version("m2xfp-rtl")
     except metadata.PackageNotFoundError:

@@ -1,4 +1,5 @@
-"""Proof that emitted Verilog does what Amaranth simulates."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Proof that emitted Verilog does the same as the component in Amaranth's simulator."""
 
 import json
 
@@ -12,23 +13,24 @@ from .emit import LOAD, UNESCAPE, direction, ports_of, rename, verilog
 def prove(component, name, text=None):
     """Proves emitted Verilog equivalent to the component, by induction over its registers.
 
-    The reference is Amaranth's conversion of the whole component, which shares neither the
-    division into modules nor the cleaning with the Verilog. Registers correspond by name: from
-    equal values in all of them follow equal outputs and equal next values. All other signals that
-    both name are proved equal on the way, so each cone is small and ends at named signals. Memories
-    correspond by name, too: equal rows are read and equal rows written at equal addresses.
+    The reference is Amaranth's own conversion of the whole component. It shares neither the
+    division into modules nor the cleaning with `hw.verilog.emit`. Registers of both sides
+    correspond by name. The proof shows: if all registers are equal, then all outputs and all next
+    values are equal. Other signals that both sides name are proved equal on the way, which keeps
+    each proof small. Memories correspond by name, too: both sides read equal rows, and write
+    equal rows at equal addresses.
 
     Parameters
     ----------
     component : Component
     name : str
     text : str, optional
-        Verilog of the component; default: what `verilog` returns for it.
+        Verilog of the component; the default is the result of `verilog`.
 
     Raises
     ------
     ToolError
-        If they differ, or differ too much to be matched.
+        If the two differ, or if a register or memory of one has no counterpart in the other.
     """
     text = verilog(component, name) if text is None else text
     _, files = yosys.run(_READ.format(name=name), outputs=["reference.json", "emitted.json"],
@@ -46,7 +48,7 @@ def prove(component, name, text=None):
                 raise
 
 
-# Memories are left with asynchronous read ports, their read registers being registers like others.
+# Memories keep asynchronous read ports, and their read registers become registers like others.
 _FLATTEN = UNESCAPE + """
 flatten
 memory_nordff
@@ -73,7 +75,7 @@ equiv_status -assert
 
 
 def _reference(component, name):
-    """Amaranth's own conversion of the component, under the names that `_Netlist` gives."""
+    """Amaranth's own conversion of the component, with the names that `_Netlist` gives."""
     ports = {port: (value, direction(member)) for port, member, value in ports_of(component)}
     design = Fragment.get(component, None).prepare(ports, hierarchy=(name,))
     rename(design)
@@ -81,12 +83,12 @@ def _reference(component, name):
 
 
 def _cut(reference, emitted, *, everywhere):
-    """Cuts two flat netlists at their registers and, if so told, at all nets that share a name.
+    """Cuts two flat netlists at their registers and, with ``everywhere``, at all common nets.
 
-    Where a net is cut, its readers see a new input of the netlist and its driver becomes an
-    output. Equal outputs for all inputs are then the step of an induction over time and, because
-    there are no combinational cycles, over the logic. Cutting everywhere makes the cones small,
-    but fails where equality follows only from logic before a cut.
+    At a cut, a new input of the netlist feeds the readers of the net, and its driver becomes an
+    output. Equal outputs for all inputs are then the step of an induction: over time at
+    registers, and over the logic at other nets, which have no combinational cycles. Cutting
+    everywhere makes each proof small, but fails if equality follows only from logic before a cut.
     """
     if reference["ports"].keys() != emitted["ports"].keys():
         raise yosys.ToolError("The Verilog has other ports than the component")
@@ -114,8 +116,8 @@ def _cut(reference, emitted, *, everywhere):
 
 
 def _open(module, cuts, state):
-    """Makes inputs and outputs of a netlist's nets, given by name."""
-    # Readers move to a new net; drivers keep theirs.
+    """Cuts nets of a netlist, given by name, into inputs and outputs."""
+    # Readers move to a new net; drivers keep the old one.
     first = 1 + max(bit for net in module["netnames"].values() for bit in net["bits"]
                     if isinstance(bit, int))
     moved = {bit: first + i for i, bit in enumerate(bit for bits in cuts.values() for bit in bits)}
@@ -137,14 +139,14 @@ def _open(module, cuts, state):
 
 
 def _cut_memories(reference, emitted):
-    """Replaces the memories of two flat netlists by ports; refuses those that are not alike."""
+    """Replaces the memories of two flat netlists by ports; refuses memories that differ."""
     sides = reference, emitted
     memories = [{name: cell["parameters"] for name, cell in side["cells"].items()
                  if cell["type"] == "$mem_v2"} for side in sides]
     for name in sorted({**memories[0], **memories[1]}):
         if not all(name in memory for memory in memories):
             raise yosys.ToolError(f"Memory {name} has no counterpart of that name")
-        # The polarity is that of a clock which the read ports do not have.
+        # Read ports have no clock, so the polarity of their clock means nothing.
         parameters = [memory[name] | {"RD_CLK_POLARITY": None} for memory in memories]
         if other := [key for key in parameters[0] if parameters[0][key] != parameters[1].get(key)]:
             raise yosys.ToolError(f"Memory {name} has another {', '.join(other)} "
@@ -154,9 +156,10 @@ def _cut_memories(reference, emitted):
 
 
 def _open_memory(module, name):
-    """Makes inputs of the rows that a memory gives, and outputs of all that decides on them.
+    """Replaces a memory by ports: its read rows become inputs, all its own inputs outputs.
 
-    What a port would write while it is not enabled means nothing, and Yosys has it undefined.
+    Data and address of a write port count only while it is enabled; Yosys leaves them undefined
+    otherwise, so they are masked.
     """
     memory = module["cells"].pop(name)
     pins = {pin: bits for pin, bits in memory["connections"].items() if bits}
@@ -196,7 +199,7 @@ def _open_memory(module, name):
 
 
 def _cut_registers(module):
-    """Removes the registers of a flat netlist; returns each one's next value by its output."""
+    """Removes the registers of a flat netlist; returns the next value of each by its output."""
     state = {}
     for name, cell in [*module["cells"].items()]:
         pins = cell["connections"]
