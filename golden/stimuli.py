@@ -231,8 +231,8 @@ def accelerator(rng, count, *, config):
 def products(rng, count, config, *, largest=2**16):
     """Commands for an accelerator, with operands for `golden.accelerator.accelerator.execute`.
 
-    Sizes of all magnitudes up to ``largest`` products of elements, ragged ones and such beyond
-    the buffers included; chains of them; a few that cannot run.
+    Sizes have all magnitudes up to ``largest`` products of elements, which includes partial tiles
+    and operands larger than the buffers. Some commands form chains, and a few cannot run.
     """
     commands, kept = [], None
     while len(commands) < count:

@@ -1,3 +1,6 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Generation: files, names, descriptions, and what the Verilog may contain."""
+
 import json
 import os
 import re

@@ -1,4 +1,7 @@
 # amaranth: UnusedElaboratable=no
+# SPDX-License-Identifier: BSD-2-Clause
+"""Every unit of the registry against its golden reference."""
+
 import numpy as np
 import pytest
 from amaranth import ResetInserter, Signal

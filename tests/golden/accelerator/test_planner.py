@@ -1,3 +1,6 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Golden plans: every product once and in order, within the buffers."""
+
 from collections import Counter
 
 import numpy as np

@@ -1,4 +1,7 @@
 # amaranth: UnusedElaboratable=no
+# SPDX-License-Identifier: BSD-2-Clause
+"""The accelerator against golden and rational arithmetic: all configurations, stalls, resets."""
+
 import numpy as np
 import pytest
 from amaranth.hdl import Fragment, ResetInserter, Signal
@@ -84,7 +87,7 @@ def test_tiny_against_golden():
         assert sum(product.rows for product in products) > 200
     run([*directed()], component, stalls=0.2)
 
-    # Whatever fills up the last transfer of a ragged tile is ignored.
+    # Records that fill the last transfer of a partial tile are ignored.
     commands = [command(2, 40, 33, w=normal(np.random.default_rng(4), "weight", 33, 40),
                         a=normal(np.random.default_rng(5), "activation", 2, 40))]
     inputs, outputs = streams(config, commands, execute(config, commands))

@@ -1,4 +1,7 @@
 # amaranth: UnusedElaboratable=no
+# SPDX-License-Identifier: BSD-2-Clause
+"""The activation buffer: order of products, kept results, sums in flight, timing."""
+
 from collections import deque
 
 import numpy as np

@@ -1,4 +1,7 @@
 # amaranth: UnusedElaboratable=no
+# SPDX-License-Identifier: BSD-2-Clause
+"""Loops of plans: order of steps, first and last rounds, timing."""
+
 import numpy as np
 import pytest
 

@@ -1,4 +1,7 @@
 # amaranth: UnusedElaboratable=no
+# SPDX-License-Identifier: BSD-2-Clause
+"""The output buffer: sums, results, partial tiles, timing."""
+
 from collections import deque
 
 import numpy as np

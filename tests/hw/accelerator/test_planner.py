@@ -1,4 +1,7 @@
 # amaranth: UnusedElaboratable=no
+# SPDX-License-Identifier: BSD-2-Clause
+"""Plans and statuses of commands against golden, and wrong configurations."""
+
 import numpy as np
 import pytest
 

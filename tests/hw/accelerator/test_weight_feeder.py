@@ -1,4 +1,7 @@
 # amaranth: UnusedElaboratable=no
+# SPDX-License-Identifier: BSD-2-Clause
+"""The weight buffer: partial tiles, weights ahead of their plan, timing."""
+
 import numpy as np
 import pytest
 
@@ -8,7 +11,7 @@ from hw.accelerator.weight_feeder import WeightFeeder
 from tests.hw.accelerator.test_loop_nest import CONFIG, PLANS, plan, stack, steps
 from tests.support.testbench import simulate
 
-RAGGED = [each | {"columns": 1 + i % 4} for i, each in enumerate(PLANS)]
+PARTIAL = [each | {"columns": 1 + i % 4} for i, each in enumerate(PLANS)]
 
 
 def transfers(rng, count):
@@ -27,12 +30,12 @@ def wanted(plans):
 
 @pytest.mark.parametrize("stalls", [0, 0.5])
 def test_tiles_are_filled_up(stalls):
-    needed = wanted(RAGGED)
+    needed = wanted(PARTIAL)
     assert {*needed} == {0, 1, 2}
     taken = sum(columns > 0 for columns in needed)
     given = transfers(np.random.default_rng(0), taken)
     times = {}
-    found = sim.run(WeightFeeder(CONFIG), {"i_plan": stack(RAGGED), "i": given},
+    found = sim.run(WeightFeeder(CONFIG), {"i_plan": stack(PARTIAL), "i": given},
                     outputs={"o": len(needed)}, stalls=stalls, times=times)["o"]
     assert len(times["i"]) == taken
     source = iter(range(taken))

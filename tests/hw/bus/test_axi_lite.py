@@ -1,4 +1,7 @@
 # amaranth: UnusedElaboratable=no
+# SPDX-License-Identifier: BSD-2-Clause
+"""Registers on AXI4-Lite: the bus, the registers, the C header, and products by register."""
+
 import json
 import re
 import shutil

@@ -1,4 +1,7 @@
 # amaranth: UnusedElaboratable=no
+# SPDX-License-Identifier: BSD-2-Clause
+"""AXI wrappers: names, descriptions, and lockstep through the wrapper."""
+
 import json
 import re
 import shutil

@@ -1,3 +1,6 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Emitted Verilog in other simulators against golden."""
+
 import numpy as np
 import pytest
 
