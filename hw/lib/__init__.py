@@ -5,7 +5,7 @@ from .buffer import Bank, Buffer
 from .formats import PlainRecord, Record
 from .pipeline import Control, Register, Stages
 from .skid_buffer import SkidBuffer
-from .stream import Handshake, chain, fork, gate, join
+from .stream import Handshake, chain, fork, gate, join, link
 from .stream_queue import StreamQueue
 from .stream_register import StreamRegister
 
@@ -25,4 +25,5 @@ __all__ = [
     "fork",
     "gate",
     "join",
+    "link",
 ]

@@ -1,7 +1,16 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Adds scaled group sums to float32 values: group sums as floats, and a rounding adder."""
+"""Adds scaled group sums to float32 values, with one rounding (specification section 7).
 
-from types import SimpleNamespace
+`Normalizer` makes a float of a group's integer sum and its two scale codes. `TermAdder` adds that
+float, the term, to a float32 in five steps, each a function here: order, align, add, normalize,
+round.
+
+The adder has one path. Adders with a near and a far path keep two cases apart: in the near path,
+an effective subtraction of operands whose exponents differ by at most one, many leading bits may
+cancel, but alignment moves by at most one place; in the far path alignment moves by any number of
+places, but normalization by at most one. Here both cases pass one shifter for the alignment and
+one for the normalization.
+"""
 
 from amaranth import *
 from amaranth.lib import data, wiring
@@ -29,105 +38,194 @@ PlainSum = group_sum(14)
 """With a group sum of MXFP4 in units of 1/4: at most 32 * 144 = 4608 < 2**13 in magnitude."""
 
 Scale = data.StructLayout({"exponent": 9, "nan": 1})
-"""Sum of a group's two scale codes, and whether either is NaN."""
+"""Sum of a group's two scale codes, at most 510 < 2**9, and whether either is NaN."""
 
 
 def term_layout(metadata):
     """Layout of a group sum as a float, with or without metadata."""
     return data.StructLayout({
-        # The leading one is in the top bit; only zero has none.
+        # As wide as a group sum's magnitude. The leading one is in the top bit; only zero has none.
         "significand": 18 if metadata else 13,
         "negative": 1,
-        # Of that bit, biased as in float32. It is 17 - zeros places above 2**(Xw + Xx - 260):
-        # Xw + Xx - 116 - zeros is in -133..394, NaN scales included. Without metadata it is
-        # 12 - zeros places above 2**(Xw + Xx - 256), which is within.
+        # Exponent of the top bit, biased as in float32. With z leading zeros in the magnitude, that
+        # bit is worth 2**(17 - z) units of 2**(Xw + Xx - 260): the field is Xw + Xx - 116 - z, from
+        # -133 to 394 with the NaN scales. Without metadata it is 2**(12 - z) units of
+        # 2**(Xw + Xx - 256): the field is Xw + Xx - 117 - z, within that range.
         "exponent": signed(10),
         "nan": 1,
     })
 
 
 _MANTISSA = 24
-"""Bits of a float32 significand."""
+"""Bits of a float32 significand, with the leading one."""
 
 _GUARD = 3
-"""Bits kept below it, the last of them sticky: a difference of operands more than one place apart
-loses at most one leading bit, after which a guard and a sticky bit are left."""
+"""Bits kept below the significand, the last of them sticky.
+
+A difference of operands more than one place apart loses at most one leading bit, so that a guard
+bit and a sticky bit are left."""
 
 _LOWER = 10
-"""Bits of a sum that are added as soon as the operands are aligned."""
+"""Bits of the sum that are added before the register behind the alignment."""
 
 _COARSE = 3
-"""A sum is normalized by multiples of 2**3 places first."""
+"""The coarse normalization moves by multiples of 2**3 places, the fine one by less than that."""
 
 _HALF = 12
-"""Bits of the lower half of a mantissa."""
+"""Bits of the lower half of a mantissa, which is incremented apart from the upper half."""
+
+_ALIGNMENT = 5
+"""Bits of the alignment shift. 2**5 = 32 places are more than the 27 bits of an operand."""
+
+_WIDTH = _MANTISSA + _GUARD
+"""Bits of an aligned operand."""
+
+_Ordered = data.StructLayout({
+    # Significand of the operand with the larger exponent.
+    "larger": _MANTISSA,
+    # Significand of the other operand, with one place below.
+    "smaller": _MANTISSA + 1,
+    "larger_negative": 1,
+    "smaller_negative": 1,
+    # Biased exponent of the larger operand, 1 to 394: subnormals have 1.
+    "exponent": 9,
+    # The result is NaN.
+    "nan": 1,
+    # Places to move the smaller operand down by.
+    "alignment_shift": _ALIGNMENT,
+    # The smaller operand is below all places that are kept: it counts as a sticky bit.
+    "below_window": 1,
+})
+"""Operands in the order of their exponents."""
+
+_Aligned = data.StructLayout({
+    # Sum of the operands' lower bits, with its carry.
+    "lower_sum": _LOWER + 1,
+    # Upper bits of the operands. The smaller one is inverted in an effective subtraction, so that
+    # it has a sign.
+    "larger": _WIDTH - _LOWER,
+    "smaller": signed(_WIDTH + 1 - _LOWER),
+    # Sign of the larger operand.
+    "negative": 1,
+    "exponent": 9,
+    "nan": 1,
+})
+"""Operands with the same unit in the last place, their lower bits added."""
+
+_Total = data.StructLayout({
+    # The larger operand plus or minus the smaller one: one bit more than the operands have for the
+    # carry, and one for the sign of a difference below zero.
+    "total": signed(_WIDTH + 2),
+    "negative": 1,
+    "exponent": 9,
+    "nan": 1,
+})
+"""The sum, relative to the sign of the larger operand."""
+
+_Coarse = data.StructLayout({
+    # The total without its sign: d, or -1 - d of a difference d below zero.
+    "magnitude": _WIDTH + 1,
+    "inverted": 1,
+    # It has been moved up by so many times 2**3 places: 0 to 3, as all 28 bits may be zero.
+    "coarse_shift": 5 - _COARSE,
+    # The exponent allows all further shifts.
+    "unlimited": 1,
+    # Sign of the result.
+    "negative": 1,
+    "exponent": 9,
+    "nan": 1,
+})
+"""The sum with its leading one in the top eight bits, or as near to them as exponent 1 allows."""
+
+_Normalized = data.StructLayout({
+    # Without the leading one.
+    "mantissa": _MANTISSA - 1,
+    # 0 if the sum is subnormal, at most 395.
+    "exponent": 9,
+    "round_up": 1,
+    # All bits of the mantissa's lower half are set: a carry passes it.
+    "carry_passes": 1,
+    "negative": 1,
+    "nan": 1,
+})
+"""The sum with its leading one in the top bit, and whether to round it up."""
+
+
+def _bundle(layout, **values):
+    """Values as a view of a layout, which names them in this order."""
+    assert [*values] == [name for name, _ in layout]
+    assert [len(value) for value in values.values()] == [field.width for _, field in layout]
+    return data.View(layout, Cat(values.values()))
 
 
 def scale_sum(activation_scale, weight_scale):
-    """Both scale codes as a `Scale`."""
+    """Adds both scale codes of a group, as a `Scale`."""
     nan = (activation_scale == SCALE_NAN) | (weight_scale == SCALE_NAN)
     return data.View(Scale, Cat(activation_scale + weight_scale, nan))
 
 
-def _normalize(m, value, stages, *, free=None, limit=None, fill=None):
-    """Moves a value's leading one towards its top bit, by powers of two of places.
+def _normalize(m, value, stages, *, unlimited=None, limit=None, fill=None):
+    """Shifts a value up until its leading one is in the top bit, by powers of two of places.
 
     Parameters
     ----------
     m : Module
     value : Value
     stages : range
-        Exponents of the powers. From all stages of a value, which may be done in several steps, its
-        leading one comes to the top; zero moves as far as it may.
-    free : Value, optional
-        Whether the limit has a power of two that no stage before has used.
+        Exponents of the powers. The leading one gets to the top if all powers below the value's
+        width are tried, the largest first, in one call or in several; zero moves as far as it may.
+    unlimited : Value, optional
+        Whether earlier stages have left a power of two of the limit unused.
     limit : Value, optional
-        The most places to move in all stages together.
+        The most places to shift by in all stages together.
     fill : Value, optional
         Bit that comes in from below; 0 if not given.
 
     Returns
     -------
-    moved : Value
+    normalized : Value
         As wide as ``value``.
-    places : Value
-        Whether it moved, for each of the stages, the smallest first.
-    free : Value
+    shift : Value
+        The places that it was shifted by: the sum of ``2**stage`` over its bits, the bit of the
+        first stage lowest.
+    unlimited : Value
     """
-    # The largest power of two first. A limit has one that it lacks to spare for all smaller ones
-    # as soon as one of its own was not used.
+    # The largest power of two first. Once one power of the limit was not used, that one is more
+    # than all smaller powers together: the limit does not bind any more.
     fill = C(0, 1) if fill is None else fill
-    places = []
+    shifts = []
     for stage in reversed(stages):
-        before, before_free = value, free
-        value = Signal(len(before), name=f"moved{stage}")
-        move = Signal(name=f"move{stage}")
-        may = 1 if limit is None else before_free | limit[stage]
+        before, before_unlimited = value, unlimited
+        value = Signal(len(before), name=f"normalized{stage}")
+        shift = Signal(name=f"shift{stage}")
+        allowed = 1 if limit is None else before_unlimited | limit[stage]
         m.d.comb += [
-            move.eq(~before[-(1 << stage):].any() & may),
-            value.eq(Mux(move, Cat(fill.replicate(1 << stage), before), before)),
+            shift.eq(~before[-(1 << stage):].any() & allowed),
+            value.eq(Mux(shift, Cat(fill.replicate(1 << stage), before), before)),
         ]
-        places.insert(0, move)
+        shifts.insert(0, shift)
         if limit is not None:
-            free = Signal(name=f"free{stage}")
-            m.d.comb += free.eq(before_free | (limit[stage] & ~move))
-    return value, Cat(places), free
+            unlimited = Signal(name=f"unlimited{stage}")
+            m.d.comb += unlimited.eq(before_unlimited | (limit[stage] & ~shift))
+    return value, Cat(shifts), unlimited
 
 
-class Normalize(wiring.Component):
-    """A group sum as a float, with its leading one in the top bit.
+class Normalizer(wiring.Component):
+    """Makes a float of a group sum, with its leading one in the top bit. Nothing is rounded.
 
     Latency 1, or 2 if ``fine``.
 
     Parameters
     ----------
     metadata : bool
+        Whether the sum is one of operands with metadata.
     fine : bool
+        Whether there is a register inside, for 1 GHz.
 
     Members
     -------
     sum : In(signed(19))
-        Without metadata ``In(signed(14))``.
+        In units of 1/64; without metadata ``In(signed(14))``, in units of 1/4.
     scale : In(Scale)
     enable : In(latency)
         Moves each stage.
@@ -156,13 +254,14 @@ class Normalize(wiring.Component):
         negative = self.sum < 0
         m.d.comb += magnitude.eq(Mux(negative, -self.sum, self.sum))
         most = (bits - 1).bit_length()
-        moved, high, _ = _normalize(m, magnitude, range(most - 1, most))
+        coarse, high, _ = _normalize(m, magnitude, range(most - 1, most))
         scale = self.scale
         if self.fine:
-            held = stages.cut("moved", value=moved, places=high, negative=negative, scale=scale)
-            moved, high, negative, scale = held.value, held.places, held.negative, held.scale
-        significand, low, _ = _normalize(m, moved, range(most - 1))
+            held = stages.cut("coarse", value=coarse, shift=high, negative=negative, scale=scale)
+            coarse, high, negative, scale = held.value, held.shift, held.negative, held.scale
+        significand, low, _ = _normalize(m, coarse, range(most - 1))
 
+        # The shift is the count of leading zeros.
         term = Signal(self.o.shape())
         m.d.comb += [
             term.significand.eq(significand),
@@ -170,28 +269,32 @@ class Normalize(wiring.Component):
             term.exponent.eq(scale.exponent - (self.unit - (bits - 1) - 127) - Cat(low, high)),
             term.nan.eq(scale.nan),
         ]
-        m.d.comb += self.o.eq(stages.cut("normalized", term=term).term)
+        m.d.comb += self.o.eq(stages.hold("normalized", term))
 
         return m
 
 
 class TermAdder(wiring.Component):
-    """Adds a term to a float32, rounded once; corners as in `GroupAccumulator`.
+    """Adds a term to a float32 and rounds once; corner cases are those of `GroupAccumulator`.
 
     Latency 2, or 6 if ``fine``.
 
     Parameters
     ----------
     metadata : bool
+        Whether the term is one of operands with metadata.
     fine : bool
+        Whether there is a register behind each step, for 1 GHz.
 
     Members
     -------
     term : In(term_layout(metadata))
     acc : In(32)
+        Float32 bits.
     enable : In(latency)
         Moves each stage.
     o : Out(32)
+        Float32 bits.
     """
 
     def __init__(self, *, metadata, fine):
@@ -208,31 +311,21 @@ class TermAdder(wiring.Component):
         m = Module()
         stages = Stages(m, self.enable)
 
-        def cut(stage, values):
-            return stages.cut(stage, **vars(values))
+        def hold_fine(name, values):
+            return stages.hold(name, values) if self.fine else values
 
-        def cut_fine(stage, values):
-            return cut(stage, values) if self.fine else values
-
-        ordered = cut_fine("ordered", _order(m, self.term, self.acc))
-        total = cut("total", _add(m, cut_fine("aligned", _align(m, ordered))))
-        settled = cut_fine("settled", _settle(m, cut_fine("moved", _move(m, total))))
-        m.d.comb += self.o.eq(stages.cut("result", o=_round(m, settled)).o)
+        ordered = hold_fine("ordered", _order(m, self.term, self.acc))
+        aligned = hold_fine("aligned", _align(m, ordered))
+        total = stages.hold("total", _add(m, aligned))
+        coarse = hold_fine("coarse", _normalize_coarse(m, total))
+        normalized = hold_fine("normalized", _normalize_fine(m, coarse))
+        m.d.comb += self.o.eq(stages.hold("result", _round(m, normalized)))
 
         return m
 
 
 def _order(m, term, acc):
-    """Orders a term and the float32 it is added to by exponent.
-
-    Returns
-    -------
-    SimpleNamespace
-        ``large`` and ``small``, the significands, the small one with a place below;
-        ``large_negative``, ``small_negative``; ``exponent`` of the large one, 1 to 394; ``nan``;
-        ``amount`` of places to move the small one by, or ``far`` if they are too many.
-    """
-    significand = term.significand
+    """Orders a term and the float32 it is added to by exponent, as `_Ordered`."""
     acc_biased = acc[23:31]
     acc_special = acc_biased.all()
     acc_exponent = Signal(8)
@@ -243,167 +336,159 @@ def _order(m, term, acc):
         acc_significand.eq(Cat(acc[:23], acc_biased.any())),
     ]
 
-    # Whichever has the larger exponent stays. A term below exponent 1 meets an accumulator
-    # of at least that, so it is denormalized here and never comes up again: results below
-    # the normal range are already in units of 2**-149.
+    # The operand with the larger exponent stays. A term below exponent 1 meets an accumulator of at
+    # least that, so it is denormalized in the alignment and never comes up again: results below the
+    # normal range are already in units of 2**-149.
+    #
+    # Exponents are 1 to 255 and -133 to 394, so their difference is -393 to 388. Amaranth counts
+    # eleven bits for the difference of eight unsigned and ten signed bits.
     distance = Signal(signed(11))
-    swap = Signal()
-    term_aligned = Cat(C(0, _MANTISSA - len(significand)), significand)
-    amount = Signal(11)
-    large = Signal(_MANTISSA)
-    small = Signal(_MANTISSA + 1)
-    large_negative = Signal()
-    small_negative = Signal()
+    term_larger = Signal()
+    term_significand = Cat(C(0, _MANTISSA - len(term.significand)), term.significand)
+    places = Signal(11)
+    larger = Signal(_MANTISSA)
+    smaller = Signal(_MANTISSA + 1)
+    larger_negative = Signal()
+    smaller_negative = Signal()
     exponent = Signal(9)
     nan = Signal()
-    far = Signal()
+    below_window = Signal()
     m.d.comb += [
         distance.eq(acc_exponent - term.exponent),
-        # An infinite accumulator stays, with its sign, however large the term. Nor does it
-        # move for zero, whose exponent means nothing.
-        swap.eq((distance < 0) & significand[-1] & ~acc_special),
-        # The complement is one less than the negative, so the accumulator is moved one place
-        # beforehand.
-        amount.eq(distance ^ swap.replicate(11)),
-        small.eq(Mux(swap, acc_significand, term_aligned << 1)),
-        large.eq(Mux(swap, term_aligned, acc_significand)),
-        large_negative.eq(Mux(swap, term.negative, acc[31])),
-        small_negative.eq(Mux(swap, acc[31], term.negative)),
-        exponent.eq(Mux(swap, term.exponent, acc_exponent)),
+        # An infinite accumulator stays, with its sign, however large the term. Nor does the
+        # accumulator move for a zero term, whose exponent means nothing.
+        term_larger.eq((distance < 0) & term.significand[-1] & ~acc_special),
+        # A distance below zero is not negated but inverted, which gives one place less: the
+        # accumulator is one place lower than a term from the start.
+        places.eq(distance ^ term_larger.replicate(11)),
+        smaller.eq(Mux(term_larger, acc_significand, term_significand << 1)),
+        larger.eq(Mux(term_larger, term_significand, acc_significand)),
+        larger_negative.eq(Mux(term_larger, term.negative, acc[31])),
+        smaller_negative.eq(Mux(term_larger, acc[31], term.negative)),
+        exponent.eq(Mux(term_larger, term.exponent, acc_exponent)),
         nan.eq(term.nan | (acc_special & acc[:23].any())),
 
-        # From 32 places on, nothing is left of 27 bits but the sticky one. Nor may anything
+        # From 32 places on, nothing is left of 27 bits but the sticky one. Nor may more than that
         # be left beside an infinite accumulator: a term of its exponent could turn its sign.
-        far.eq(amount[5:].any() | acc_special),
+        below_window.eq(places[_ALIGNMENT:].any() | acc_special),
     ]
-    return SimpleNamespace(large=large, small=small, large_negative=large_negative,
-                           small_negative=small_negative, exponent=exponent, nan=nan,
-                           amount=amount[:5], far=far)
+    return _bundle(_Ordered, larger=larger, smaller=smaller, larger_negative=larger_negative,
+                   smaller_negative=smaller_negative, exponent=exponent, nan=nan,
+                   alignment_shift=places[:_ALIGNMENT], below_window=below_window)
 
 
 def _align(m, i):
-    """Moves the smaller operand to where the larger one is, and begins to add.
-
-    Returns
-    -------
-    SimpleNamespace
-        ``lower``, the lower bits' sum with its carry; ``large`` and ``small``, the operands' upper
-        bits, the small ones with their sign relative to the large one, inverted if negative;
-        ``negative``, ``exponent`` of the large one; ``nan``.
-    """
-    lost = C(0, 1)
-    shifted = i.small << (_GUARD - 1)
-    for place in reversed(range(5)):
-        value, shift = shifted, i.amount[place]
-        shifted = Signal(_MANTISSA + _GUARD, name=f"shifted{place}")
-        some = Signal(name=f"lost{place}")
+    """Moves the smaller operand to where the larger one is, and begins to add, as `_Aligned`."""
+    sticky = C(0, 1)
+    shifted = i.smaller << (_GUARD - 1)
+    for stage in reversed(range(_ALIGNMENT)):
+        before, before_sticky, shift = shifted, sticky, i.alignment_shift[stage]
+        shifted = Signal(_WIDTH, name=f"shifted{stage}")
+        sticky = Signal(name=f"sticky{stage}")
         m.d.comb += [
-            shifted.eq(Mux(shift, value >> (1 << place), value)),
-            some.eq(lost | (shift & value[: 1 << place].any())),
+            shifted.eq(Mux(shift, before >> (1 << stage), before)),
+            sticky.eq(before_sticky | (shift & before[: 1 << stage].any())),
         ]
-        lost = some
-    subtract = Signal()
-    large = Signal(_MANTISSA + _GUARD)
-    # Sticky bit last, and a bit for the sign.
-    small = Signal(signed(_MANTISSA + _GUARD + 1))
+    effective_subtraction = Signal()
+    larger = Signal(_WIDTH)
+    # The sticky bit is in the last place. A bit above is the sign of the inverted operand.
+    smaller = Signal(signed(_WIDTH + 1))
     m.d.comb += [
-        subtract.eq(i.large_negative ^ i.small_negative),
-        large.eq(i.large << _GUARD),
-        small.eq(Mux(i.far, i.small.any(), shifted | lost) ^ subtract.replicate(len(small))),
+        effective_subtraction.eq(i.larger_negative ^ i.smaller_negative),
+        larger.eq(i.larger << _GUARD),
+        smaller.eq(Mux(i.below_window, i.smaller.any(), shifted | sticky)
+                   ^ effective_subtraction.replicate(len(smaller))),
     ]
-    return SimpleNamespace(
-        # The inverted operand's one comes in as a carry.
-        lower=carry_skip_add(m, Cat(large[:_LOWER], C(0, 1)), Cat(small[:_LOWER], C(0, 1)),
-                  carry=subtract, name="lower_sum"),
-        large=large[_LOWER:], small=small[_LOWER:].as_signed(), negative=i.large_negative,
-        exponent=i.exponent, nan=i.nan)
+    # The one that completes the negation comes in as a carry. Both operands get a zero above, where
+    # the sum's carry comes out.
+    lower_sum = carry_skip_add(m, Cat(larger[:_LOWER], C(0, 1)), Cat(smaller[:_LOWER], C(0, 1)),
+                               carry=effective_subtraction, name="lower_sum")
+    return _bundle(_Aligned, lower_sum=lower_sum, larger=larger[_LOWER:], smaller=smaller[_LOWER:],
+                   negative=i.larger_negative, exponent=i.exponent, nan=i.nan)
 
 
 def _add(m, i):
-    """Adds the upper bits of aligned operands.
-
-    Returns
-    -------
-    SimpleNamespace
-        ``total``, signed, of the large operand and, with its sign relative to that, the small one;
-        ``negative``, ``exponent`` of the large one; ``nan``.
-    """
-    # One bit for the carry and one that tells a difference below zero.
-    total = Signal(signed(_MANTISSA + _GUARD + 2))
-    m.d.comb += total.eq(Cat(i.lower[:-1], carry_skip_add(
-        m, Cat(i.large, C(0, 2)), Cat(i.small, i.small[-1]), carry=i.lower[-1],
-        name="upper_total")))
-    return SimpleNamespace(total=total, negative=i.negative, exponent=i.exponent, nan=i.nan)
+    """Adds the upper bits of aligned operands, as `_Total`."""
+    total = Signal(signed(_WIDTH + 2))
+    # The larger operand gets two zeros above, the smaller one a copy of its sign.
+    upper = carry_skip_add(m, Cat(i.larger, C(0, 2)), Cat(i.smaller, i.smaller[-1]),
+                           carry=i.lower_sum[-1], name="upper_sum")
+    m.d.comb += total.eq(Cat(i.lower_sum[:-1], upper))
+    return _bundle(_Total, total=total, negative=i.negative, exponent=i.exponent, nan=i.nan)
 
 
-def _move(m, i):
-    """Moves a sum's leading one to its top eight bits, or as far as to exponent 1.
-
-    Returns
-    -------
-    SimpleNamespace
-        ``magnitude`` or, of a difference d below zero, ``inverted`` -1 - d; the multiples of eight
-        ``places`` that it was moved by, and whether it is ``free`` to move further; ``negative``,
-        ``exponent``, ``nan``.
-    """
-    width = _MANTISSA + _GUARD + 1
+def _normalize_coarse(m, i):
+    """Shifts a sum's leading one into the top eight bits, but not below exponent 1: `_Coarse`."""
     inverted = i.total[-1]
-    magnitude = Signal(width)
-    # Equal magnitudes cancel to +0. Zeros of equal sign are not negative: a group's zero never is.
+    magnitude = Signal(_WIDTH + 1)
     negative = Signal()
     m.d.comb += [
-        magnitude.eq(i.total[:-1] ^ inverted.replicate(width)),
+        magnitude.eq(i.total[:-1] ^ inverted.replicate(_WIDTH + 1)),
+        # Equal magnitudes cancel to +0. Zeros of equal sign are not negative: a group's zero never
+        # is.
         negative.eq((i.negative ^ inverted) & i.total.any()),
     ]
-    moved, places, free = _normalize(m, magnitude, range(_COARSE, 5), free=i.exponent[5:].any(),
-                                     limit=i.exponent, fill=inverted)
-    return SimpleNamespace(magnitude=moved, inverted=inverted, places=places, free=free,
-                           negative=negative, exponent=i.exponent, nan=i.nan)
+    # The top bit's exponent is one above the operands'. As many places further down as the
+    # operands' exponent says, bits have exponent 1, so that is the limit; from 2**5 on it allows
+    # anything.
+    normalized, coarse_shift, unlimited = _normalize(
+        m, magnitude, range(_COARSE, 5), unlimited=i.exponent[5:].any(), limit=i.exponent,
+        fill=inverted)
+    return _bundle(_Coarse, magnitude=normalized, inverted=inverted, coarse_shift=coarse_shift,
+                   unlimited=unlimited, negative=negative, exponent=i.exponent, nan=i.nan)
 
 
-def _settle(m, i):
-    """Normalizes, and tells whether to round up.
+def _normalize_fine(m, i):
+    """Shifts a sum's leading one to the top bit and decides the rounding, as `_Normalized`.
 
-    Returns
-    -------
-    SimpleNamespace
-        ``mantissa`` without the leading one, ``exponent``; ``up``, whether to round up, and
-        ``passes``, whether a carry passes the lower half of the mantissa; ``negative``, ``nan``.
+    The leading one is not shifted below exponent 1: the result is subnormal then.
     """
-    # The leading one goes to the top bit, whose exponent is one above the operands', but
-    # no further than down to exponent 1.
-    normalized, places, _ = _normalize(m, i.magnitude, range(_COARSE), free=i.free,
-                                       limit=i.exponent, fill=i.inverted)
+    normalized, fine_shift, _ = _normalize(m, i.magnitude, range(_COARSE), unlimited=i.unlimited,
+                                           limit=i.exponent, fill=i.inverted)
 
-    # guard sticky last | up
-    #   0      -     -  | 0
+    # Of 28 bits the upper 24 are kept. Rounding to nearest, ties to even, of the magnitude:
+    # guard sticky odd | up
+    #   0      0     -  | 0  exact
+    #   0      1     -  | 0  below one half
     #   1      0     0  | 0  tie, even already
     #   1      0     1  | 1  tie, to even
-    #   1      1     -  | 1
-    # A difference d below zero, rounded, is its upper bits d' and up; -d' - up is the inverted bits
-    # and 1 - up.
+    #   1      1     -  | 1  above one half
+    # An inverted sum is ~d, with d < 0 and ones shifted in. Its bits inverted again are those of d,
+    # for which the table decides: the rounded value is d' + up, where d' are the upper bits. Its
+    # magnitude is -d' - up = ~d' + (1 - up), so the kept bits ~d' go up where d' does not.
     last = len(normalized) - _MANTISSA
     low = normalized[: last + 1] ^ i.inverted.replicate(last + 1)
-    up = Signal()
-    passes = Signal()
+    guard, sticky, odd = low[last - 1], low[: last - 1].any(), low[last]
+    round_up = Signal()
+    carry_passes = Signal()
     exponent = Signal(9)
     m.d.comb += [
-        up.eq((low[last - 1] & (low[: last - 1].any() | low[last])) ^ i.inverted),
-        passes.eq(normalized[last : last + _HALF].all()),
-        exponent.eq(Mux(normalized[-1], i.exponent + 1 - Cat(places, i.places), 0)),
+        round_up.eq((guard & (sticky | odd)) ^ i.inverted),
+        carry_passes.eq(normalized[last : last + _HALF].all()),
+        # The top bit's exponent is one above that of the operands, less the shift: at most 395. A
+        # sum without a one in the top bit is subnormal.
+        exponent.eq(Mux(normalized[-1], i.exponent + 1 - Cat(fine_shift, i.coarse_shift), 0)),
     ]
-    return SimpleNamespace(mantissa=normalized[last:-1], exponent=exponent, up=up, passes=passes,
-                           negative=i.negative, nan=i.nan)
+    return _bundle(_Normalized, mantissa=normalized[last:-1], exponent=exponent, round_up=round_up,
+                   carry_passes=carry_passes, negative=i.negative, nan=i.nan)
 
 
 def _round(m, i):
-    """Rounds to nearest even and packs a float32."""
+    """Rounds a normalized sum and packs it as a float32, 32 bits."""
     o = Signal(32, name="rounded")
-    # A carry out of the mantissa runs into the exponent, also from the largest subnormal into the
-    # smallest normal, and from the largest normal to where infinity is.
-    lower = carry_skip_increment(m, i.mantissa[:_HALF], i.up, name="lower")
-    upper = carry_skip_increment(m, Cat(i.mantissa[_HALF:], i.exponent[:8]), i.up & i.passes,
-                                 name="upper")
+    # exponent  mantissa  round_up | result
+    #     0     not 2**23 - 1  -   | subnormal or zero
+    #     0     2**23 - 1      0   | the largest subnormal
+    #     0     2**23 - 1      1   | the carry makes exponent 1: the smallest normal number
+    #  1..253       -          -   | normal; a carry makes the exponent one larger
+    #    254    not 2**23 - 1  -   | normal
+    #    254    2**23 - 1      0   | the largest normal number
+    #    254    2**23 - 1      1   | the carry makes exponent 255, mantissa 0: infinity
+    #  255..        -          -   | infinity
+    # One increment over mantissa and exponent does all rows but the last.
+    lower = carry_skip_increment(m, i.mantissa[:_HALF], i.round_up, name="lower")
+    upper = carry_skip_increment(m, Cat(i.mantissa[_HALF:], i.exponent[:8]),
+                                 i.round_up & i.carry_passes, name="upper")
     with m.If(i.nan):
         m.d.comb += o.eq(FLOAT32_NAN)
     with m.Elif(i.exponent >= 255):

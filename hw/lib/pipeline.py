@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Pipelines whose data have no handshake of their own."""
+"""Registers of pipelines, and the handshake that moves them."""
 
 from types import SimpleNamespace
 
@@ -7,19 +7,32 @@ from amaranth import *
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from .stream import Handshake
+
 
 def check_depth(depth, offered):
-    """Raises ValueError unless a unit's parameter ``depth`` is one of those offered."""
+    """Checks a unit's parameter ``depth``.
+
+    Parameters
+    ----------
+    depth : int
+    offered : tuple of int, at least two
+
+    Raises
+    ------
+    ValueError
+        If ``depth`` is not one of those offered.
+    """
     if type(depth) is not int or depth not in offered:
         allowed = f"{', '.join(map(str, offered[:-1]))} or {offered[-1]}"
         raise ValueError(f"Pipeline depth must be {allowed}, not {depth!r}")
 
 
 class Register(wiring.Component):
-    """Holds a payload: ``o`` takes ``i`` with ``enable``. Latency 1.
+    """Holds a payload: ``o`` takes ``i`` at clock edges at which ``enable`` is set. Latency 1.
 
-    A module of its own: synthesis of the Verilog cannot take the logic before it for resets of
-    some of its bits, and it keeps its name.
+    It is a module of its own for two reasons. Synthesis of the Verilog cannot take the logic in
+    front of the register for resets of some of its bits, and the register keeps its name.
 
     Parameters
     ----------
@@ -30,6 +43,7 @@ class Register(wiring.Component):
     i : In(shape)
     enable : In(1)
     o : Out(shape)
+        Undefined until the first payload was taken.
     """
 
     latency = 1
@@ -49,7 +63,7 @@ class Register(wiring.Component):
 
 
 class Stages:
-    """The registers of a pipeline, one stage after the other.
+    """Adds the registers of a pipeline to a module, one stage after the other.
 
     Parameters
     ----------
@@ -62,13 +76,41 @@ class Stages:
         self.m = m
         self.enables = list(enable)
 
+    def hold(self, stage, value):
+        """Holds one value in the next stage's register.
+
+        Parameters
+        ----------
+        stage : str
+            Name of the register.
+        value : Value or View
+
+        Returns
+        -------
+        Value or View
+            The value of the cycle before, of the same shape.
+        """
+        register = Register(value.shape())
+        self.m.submodules[stage] = register
+        self.m.d.comb += [
+            register.enable.eq(self.enables.pop(0)),
+            register.i.eq(value),
+        ]
+        return register.o
+
     def cut(self, stage, **values):
-        """Holds values in the next stage's register, which has this name.
+        """Holds several values in the next stage's register.
+
+        Parameters
+        ----------
+        stage : str
+            Name of the register.
+        **values : Value or View
 
         Returns
         -------
         SimpleNamespace
-            The values of the stage before.
+            The values of the cycle before.
         """
         shapes = {name: value.shape() for name, value in values.items()}
         register = Register(data.StructLayout(shapes))
@@ -79,21 +121,30 @@ class Stages:
         ]
         return SimpleNamespace(**{name: register.o[name] for name in values})
 
+    def delay(self, name, value, stages):
+        """Holds one value in so many stages' registers, ``name0``, ``name1`` and so on."""
+        for stage in range(stages):
+            value = self.hold(f"{name}{stage}", value)
+        return value
+
 
 class Control(wiring.Component):
-    """Moves the stages of a pipeline: a stage takes what is before it if it is empty or moves on.
+    """Moves the stages of a pipeline whose data are apart.
 
-    One transfer per cycle; bubbles close while stalled. ``i_ready`` depends combinationally on
-    ``o_ready``.
+    A stage takes the data before it if it is empty or its own data move on. One transfer per cycle;
+    bubbles close while the output is stalled. ``i.ready`` depends combinationally on ``o.ready``.
+    Latency ``stages``.
 
     Parameters
     ----------
-    stages : int
+    stages : int, at least 1
 
     Members
     -------
-    i_valid, i_ready, o_valid, o_ready : In(1), Out(1), Out(1), In(1)
-        As of a stream's.
+    i : In(Handshake)
+        Of the data that enter the first stage.
+    o : Out(Handshake)
+        Of the data in the last stage.
     enable : Out(stages)
         Moves each stage's registers, first stage in the least significant bit.
     """
@@ -101,10 +152,8 @@ class Control(wiring.Component):
     def __init__(self, stages):
         self.latency = stages
         super().__init__({
-            "i_valid": In(1),
-            "i_ready": Out(1),
-            "o_valid": Out(1),
-            "o_ready": In(1),
+            "i": In(Handshake),
+            "o": Out(Handshake),
             "enable": Out(stages),
         })
 
@@ -114,14 +163,14 @@ class Control(wiring.Component):
         valid = [Signal(name=f"valid{stage}") for stage in range(self.latency)]
         enable = [Signal(name=f"enable{stage}") for stage in range(self.latency)]
         for stage in range(self.latency):
-            before = valid[stage - 1] if stage else self.i_valid
-            after = enable[stage + 1] if stage + 1 < self.latency else self.o_ready
+            before = valid[stage - 1] if stage else self.i.valid
+            after = enable[stage + 1] if stage + 1 < self.latency else self.o.ready
             m.d.comb += enable[stage].eq(~valid[stage] | after)
             with m.If(enable[stage]):
                 m.d.sync += valid[stage].eq(before)
         m.d.comb += [
-            self.i_ready.eq(enable[0]),
-            self.o_valid.eq(valid[-1]),
+            self.i.ready.eq(enable[0]),
+            self.o.valid.eq(valid[-1]),
             self.enable.eq(Cat(enable)),
         ]
 

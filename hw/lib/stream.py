@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Handshakes between streams: forks, joins, gates and chains (specification section 16).
+"""Handshakes between streams: links, forks, joins and chains (specification section 16).
 
-`fork`, `join` and `gate` connect handshakes only; their caller connects the payloads. All are
-combinational. A transfer happens on all of the streams in the same cycle or on none, so nothing
-is lost, repeated or reordered. A stream is anything with a ``valid`` and a ``ready``.
+`link`, `fork`, `join` and `gate` connect handshakes only; their caller connects the payloads. They
+are combinational. A transfer happens on all of their streams in the same cycle or on none, so
+nothing is lost, repeated or reordered. A stream is anything with a ``valid`` and a ``ready``.
 """
 
 from functools import reduce
@@ -14,6 +14,18 @@ from amaranth.lib.wiring import Out
 
 Handshake = wiring.Signature({"valid": Out(1), "ready": wiring.In(1)})
 """A stream without a payload."""
+
+
+def link(m, source, sink):
+    """Gives each transfer of one stream to another stream.
+
+    Parameters
+    ----------
+    m : Module
+    source : stream, taken from
+    sink : stream, given to
+    """
+    m.d.comb += [sink.valid.eq(source.valid), source.ready.eq(sink.ready)]
 
 
 def fork(m, source, sinks):

@@ -3,9 +3,10 @@ from amaranth import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..lib.float_adder import GroupSum, Normalize, PlainSum, TermAdder, scale_sum
+from ..lib.float_adder import GroupSum, Normalizer, PlainSum, TermAdder, scale_sum
 from ..lib.formats import check_metadata
 from ..lib.pipeline import Control, Stages, check_depth
+from ..lib.stream import link
 
 
 class GroupAccumulator(wiring.Component):
@@ -55,20 +56,16 @@ class GroupAccumulator(wiring.Component):
 
         fine = self.latency == 8
         m.submodules.control = control = Control(self.latency)
-        m.submodules.normalize = normalize = Normalize(metadata=self.has_metadata, fine=fine)
+        m.submodules.normalize = normalize = Normalizer(metadata=self.has_metadata, fine=fine)
         m.submodules.add = add = TermAdder(metadata=self.has_metadata, fine=fine)
-        before, after = control.enable[: normalize.latency], control.enable[normalize.latency:]
-        i = self.i.payload
-        acc = i.acc
-        beside = Stages(m, before)
-        for stage in range(normalize.latency):
-            acc = beside.cut(f"acc{stage}", acc=acc).acc
-        m.d.comb += [
-            control.i_valid.eq(self.i.valid),
-            self.i.ready.eq(control.i_ready),
-            self.o.valid.eq(control.o_valid),
-            control.o_ready.eq(self.o.ready),
+        link(m, self.i, control.i)
+        link(m, control.o, self.o)
 
+        # The float32 waits until the term is normalized.
+        i = self.i.payload
+        before, after = control.enable[: normalize.latency], control.enable[normalize.latency:]
+        acc = Stages(m, before).delay("acc", i.acc, normalize.latency)
+        m.d.comb += [
             normalize.sum.eq(i.sum),
             normalize.scale.eq(scale_sum(i.activation_scale, i.weight_scale)),
             normalize.enable.eq(before),

@@ -5,6 +5,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..lib.float_adder import GroupSum
 from ..lib.formats import SUBGROUP, SUBGROUPS, Record
+from ..lib.stream import link
 from ..lib.stream_register import StreamRegister
 from .group_accumulator import GroupAccumulator
 from .pe_tile import PETile
@@ -42,9 +43,8 @@ class GroupMac(wiring.Component):
         m.submodules.summed = summed = StreamRegister(GroupSum)
         m.submodules.accumulator = accumulator = GroupAccumulator()
         activation, weight = self.i.payload.activation, self.i.payload.weight
+        link(m, self.i, rest.i)
         m.d.comb += [
-            rest.i.valid.eq(self.i.valid),
-            self.i.ready.eq(rest.i.ready),
             rest.i.payload.activation_scale.eq(activation.scale),
             rest.i.payload.weight_scale.eq(weight.scale),
             rest.i.payload.acc.eq(self.i.payload.acc),
@@ -67,9 +67,8 @@ class GroupMac(wiring.Component):
             ]
             tiles.append(tile)
 
+        link(m, rest.o, summed.i)
         m.d.comb += [
-            summed.i.valid.eq(rest.o.valid),
-            rest.o.ready.eq(summed.i.ready),
             # At most 131712 < 2**18 in magnitude: 19 bits with sign.
             summed.i.payload.sum.eq(sum(tile.sum for tile in tiles)),
             summed.i.payload.activation_scale.eq(rest.o.payload.activation_scale),

@@ -3,9 +3,10 @@ from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..lib.float_adder import Normalize, TermAdder, scale_sum
+from ..lib.float_adder import Normalizer, TermAdder, scale_sum
 from ..lib.formats import SUBGROUP, SUBGROUPS, PlainRecord, Record, check_metadata, decode_e2m1
 from ..lib.pipeline import Control, Stages, check_depth
+from ..lib.stream import gate, join, link
 from ..lib.stream_register import StreamRegister
 from .group_dot import GroupDot, PlainRow, Row
 from .top1_decode import Top1Decode
@@ -96,9 +97,8 @@ class MacArray(wiring.Component):
         m.submodules.row = row = StreamRegister(data.StructLayout({"row": layout, "last": 1}))
         record = self.i_activation.payload.record
         staged = row.i.payload
+        link(m, self.i_activation, row.i)
         m.d.comb += [
-            row.i.valid.eq(self.i_activation.valid),
-            self.i_activation.ready.eq(row.i.ready),
             staged.last.eq(self.i_activation.payload.last),
             staged.row.scale.eq(record.scale),
         ]
@@ -143,16 +143,10 @@ class MacArray(wiring.Component):
         # join the new sum and its rounding.
         m.submodules.multiply = multiply = Control(self.acc_latency - 1)
         m.submodules.add = add = Control(self.latency - self.acc_latency)
-        m.d.comb += [
-            multiply.i_valid.eq(row.o.valid & present),
-            row.o.ready.eq(present & multiply.i_ready),
-            consumed.eq(row.o.valid & row.o.ready & row.o.payload.last),
-            add.i_valid.eq(multiply.o_valid & self.i_acc.valid),
-            multiply.o_ready.eq(add.i_ready & self.i_acc.valid),
-            self.i_acc.ready.eq(add.i_ready & multiply.o_valid),
-            self.o.valid.eq(add.o_valid),
-            add.o_ready.eq(self.o.ready),
-        ]
+        gate(m, row.o, multiply.i, present)
+        join(m, [multiply.o, self.i_acc], add.i)
+        link(m, add.o, self.o)
+        m.d.comb += consumed.eq(row.o.valid & row.o.ready & row.o.payload.last)
         for n in range(self.columns):
             m.submodules[f"column{n}"] = column = _Column(metadata=self.has_metadata,
                                                           fine=self.latency > 5)
@@ -195,7 +189,7 @@ class _Column(wiring.Component):
 
     def __init__(self, *, metadata, fine):
         self.dot = GroupDot(metadata=metadata, fine=fine)
-        self.normalize = Normalize(metadata=metadata, fine=fine)
+        self.normalize = Normalizer(metadata=metadata, fine=fine)
         self.add = TermAdder(metadata=metadata, fine=fine)
         self.latency = self.dot.latency + self.normalize.latency + self.add.latency
         super().__init__({
@@ -221,18 +215,17 @@ class _Column(wiring.Component):
         m.submodules.dot = dot = self.dot
         m.submodules.normalize = normalize = self.normalize
         m.submodules.add = add = self.add
-        scale = scale_sum(self.row.scale, stationary.scale)
-        beside = Stages(m, self.enable)
-        for stage in range(dot.latency):
-            scale = beside.cut(f"scale{stage}", scale=scale).scale
         enables = iter(self.enable)
         for part in (dot, normalize, add):
             m.d.comb += part.enable.eq(Cat(next(enables) for _ in range(part.latency)))
+
+        # The scales wait until the group's sum is there.
+        scale = scale_sum(self.row.scale, stationary.scale)
         m.d.comb += [
             dot.row.eq(self.row),
             dot.weight.eq(stationary),
             normalize.sum.eq(dot.sum),
-            normalize.scale.eq(scale),
+            normalize.scale.eq(Stages(m, self.enable).delay("scale", scale, dot.latency)),
             add.term.eq(normalize.o),
             add.acc.eq(self.acc),
             self.o.eq(add.o),

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
-from amaranth import Module, Signal, signed
+from amaranth import C, Module, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 import sim
 from hw.lib.pipeline import Control, Register, Stages, check_depth
+from hw.lib.stream import link
 from tests.support.compare import check
 from tests.support.testbench import simulate
 
@@ -23,15 +24,13 @@ class Delay(wiring.Component):
         m = Module()
 
         m.submodules.control = control = Control(self.latency)
+        link(m, self.i, control.i)
+        link(m, control.o, self.o)
         stages = Stages(m, control.enable)
         pair = self.i.payload
         for stage in range(self.latency):
             pair = stages.cut(f"stage{stage}", high=pair.high, low=pair.low)
         m.d.comb += [
-            control.i_valid.eq(self.i.valid),
-            self.i.ready.eq(control.i_ready),
-            self.o.valid.eq(control.o_valid),
-            control.o_ready.eq(self.o.ready),
             self.o.payload.low.eq(pair.low),
             self.o.payload.high.eq(pair.high),
         ]
@@ -69,13 +68,13 @@ def test_every_stage_moves_if_it_is_empty_or_the_next_one_moves(count):
         given = taken = 0
         for _ in range(300):
             i_valid, o_ready = rng.integers(0, 2, 2).tolist()
-            ctx.set(control.i_valid, i_valid)
-            ctx.set(control.o_ready, o_ready)
+            ctx.set(control.i.valid, i_valid)
+            ctx.set(control.o.ready, o_ready)
             # Empty, or some stage behind is, or what the last one holds is taken: in this cycle.
             moves = [o_ready or None in held[stage:] for stage in range(count)]
             assert ctx.get(control.enable) == sum(bool(m) << s for s, m in enumerate(moves))
-            assert ctx.get(control.i_ready) == bool(moves[0])
-            assert ctx.get(control.o_valid) == (held[-1] is not None)
+            assert ctx.get(control.i.ready) == bool(moves[0])
+            assert ctx.get(control.o.valid) == (held[-1] is not None)
             seen.add((i_valid, o_ready, *(transfer is not None for transfer in held)))
             if o_ready and held[-1] is not None:
                 assert held[-1] == taken
@@ -96,15 +95,15 @@ def test_ready_passes_a_full_pipeline_in_the_same_cycle():
     control = Control(3)
 
     async def bench(ctx):
-        ctx.set(control.i_valid, 1)
+        ctx.set(control.i.valid, 1)
         for _ in range(3):
-            assert ctx.get(control.i_ready)
+            assert ctx.get(control.i.ready)
             await ctx.tick()
-        assert not ctx.get(control.i_ready)
-        ctx.set(control.o_ready, 1)
-        assert (ctx.get(control.i_ready), ctx.get(control.enable)) == (1, 0b111)
-        ctx.set(control.o_ready, 0)
-        assert (ctx.get(control.i_ready), ctx.get(control.enable)) == (0, 0)
+        assert not ctx.get(control.i.ready)
+        ctx.set(control.o.ready, 1)
+        assert (ctx.get(control.i.ready), ctx.get(control.enable)) == (1, 0b111)
+        ctx.set(control.o.ready, 0)
+        assert (ctx.get(control.i.ready), ctx.get(control.enable)) == (0, 0)
 
     simulate(control, bench)
 
@@ -153,13 +152,25 @@ def test_register_takes_with_enable_only():
     simulate(register, bench)
 
 
-def test_stages_take_their_enables_in_order():
+def cut_stages(stages, value):
+    values = [value]
+    for stage in range(3):
+        values.append(stages.cut(f"stage{stage}", value=values[-1]).value)
+    return values[1:]
+
+
+def hold_stages(stages, value):
+    values = [value]
+    for stage in range(3):
+        values.append(stages.hold(f"stage{stage}", values[-1]))
+    return values[1:]
+
+
+@pytest.mark.parametrize("register", [cut_stages, hold_stages])
+def test_stages_take_their_enables_in_order(register):
     m = Module()
     enable, value = Signal(3), Signal(signed(8))
-    stages = Stages(m, enable)
-    held = [value]
-    for stage in range(3):
-        held.append(stages.cut(f"stage{stage}", value=held[-1]).value)
+    held = register(Stages(m, enable), value)
 
     async def bench(ctx):
         expected = [0, 0, 0]
@@ -169,7 +180,27 @@ def test_stages_take_their_enables_in_order():
             expected = [new if enables >> stage & 1 else old for stage, (new, old) in
                         enumerate(zip([-number, *expected], expected, strict=False))]
             await ctx.tick()
-            assert [ctx.get(register) for register in held[1:]] == expected
+            assert [ctx.get(register) for register in held] == expected
+
+    simulate(m, bench)
+
+
+@pytest.mark.parametrize("stages", [0, 1, 4])
+def test_delay(stages):
+    m = Module()
+    pair = Signal(PAIR)
+    delayed = Stages(m, C(0b1111, 4)).delay("pair", pair, stages)
+    assert delayed.shape() == PAIR
+    # The simulator wants a clock.
+    m.d.sync += Signal().eq(0)
+
+    async def bench(ctx):
+        for number in range(10):
+            ctx.set(pair, {"low": number % 8, "high": -number})
+            if number >= stages:
+                before = number - stages
+                assert (ctx.get(delayed.low), ctx.get(delayed.high)) == (before % 8, -before)
+            await ctx.tick()
 
     simulate(m, bench)
 

@@ -8,7 +8,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 import sim
-from hw.lib.stream import Handshake, chain, fork, gate, join
+from hw.lib.stream import Handshake, chain, fork, gate, join, link
 from hw.lib.stream_register import StreamRegister
 from tests.support.compare import check
 from tests.support.testbench import simulate
@@ -65,7 +65,7 @@ class Gated(wiring.Component):
     i: In(stream.Signature(8))
     o: Out(stream.Signature(8))
 
-    latency = 2
+    latency = 1
 
     def elaborate(self, platform):
         m = Module()
@@ -152,6 +152,7 @@ class _Handshakes(wiring.Component):
 
 
 @pytest.mark.parametrize("connect, sources, sinks", [
+    (lambda m, i, o: link(m, i[0], o[0]), 1, 1),
     *((lambda m, i, o: fork(m, i[0], o), 1, n) for n in (2, 3)),
     *((lambda m, i, o: join(m, i, o[0]), n, 1) for n in (2, 3)),
 ])
