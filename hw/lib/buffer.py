@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""Memories with banks, read as a stream."""
+
 from amaranth import *
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -6,14 +8,14 @@ from amaranth.utils import exact_log2
 
 
 class Buffer(wiring.Component):
-    """Memory with one write port and one read port that is a stream.
+    """Stores rows: a memory with a write port, and a read port that is a stream.
 
     An address on ``i`` gives its row on ``o`` with latency 1, one per cycle; a row is held while
-    ``o`` is stalled. A row written is read from the next cycle on; one that is written in the
-    cycle in which it is read, or was never written, reads as anything.
+    ``o`` is stalled. A row can be read from the cycle after it was written on. A row that is
+    written in the cycle in which it is read, or that was never written, is undefined.
 
-    The rows lie in banks, each a `Bank` of its own: adjacent addresses in different ones. Only the
-    bank in question is enabled.
+    The rows lie in banks, each a `Bank`; adjacent addresses are in different banks. A read or a
+    write enables one bank only.
 
     Parameters
     ----------
@@ -29,7 +31,7 @@ class Buffer(wiring.Component):
     write : In(1)
     address : In(range(depth))
     row : In(shape)
-        Written at ``address`` with ``write``.
+        Goes to ``address`` at clock edges at which ``write`` is set.
     i : In(stream.Signature(range(depth)))
         Addresses to read.
     o : Out(stream.Signature(shape))
@@ -69,8 +71,8 @@ class Buffer(wiring.Component):
         read = Signal()
         m.d.comb += read.eq(self.i.ready & self.i.valid)
 
-        # Banks hold equally many rows, so a bank's number is the upper part of an address only if
-        # that is a power of two: the lower bits choose the bank.
+        # The lower bits of an address choose the bank, as the rows of a bank need not be a power of
+        # two.
         bits = exact_log2(self.banks)
         chosen = Signal(bits, reset_less=True)
         with m.If(read):
@@ -93,10 +95,10 @@ class Buffer(wiring.Component):
 
 
 class Bank(wiring.Component):
-    """A memory alone, as a module of its own, so that a macro can take its place.
+    """Holds a memory and nothing else, so that a macro can take its place.
 
-    A read takes one cycle; without ``read``, the row read last stays. Writing and reading a row
-    in the same cycle reads anything.
+    Latency 1 from ``read_address`` to ``read_row``. Without ``read`` the row that was read last
+    stays. A row that is written in the cycle in which it is read is undefined.
 
     Parameters
     ----------

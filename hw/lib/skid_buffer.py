@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""A buffer that breaks the path of a stream's ready."""
+
 from amaranth import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 
 class SkidBuffer(wiring.Component):
-    """Parts the ready of a stream from what is before it.
+    """Breaks the combinational path from ``o.ready`` to ``i.ready`` of a stream.
 
-    Latency 0, one payload per cycle. ``i.ready`` depends on a register alone: a payload that
-    cannot go on is held here.
+    ``i.ready`` depends on a register only: a payload that cannot leave at once is held. Latency 0,
+    or more while stalled; one payload per cycle.
 
     Parameters
     ----------

@@ -1,28 +1,30 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""A queue of a few payloads in registers."""
+
 from amaranth import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 
 class StreamQueue(wiring.Component):
-    """Holds a few payloads of a stream in registers, and tells how many.
+    """Holds a few payloads of a stream in registers, and tells how many it holds.
 
-    Latency 1, one payload per cycle. Nothing depends combinationally on an input, so a full queue
-    accepts again in the cycle after it gave a payload.
+    Latency 1; one payload per cycle. No output depends combinationally on an input, so a full queue
+    accepts again in the cycle after a payload has left.
 
     Parameters
     ----------
     shape : ShapeLike
         Shape of the payload.
     depth : int, power of two, at least 2
-        Payloads that it holds.
+        The most payloads that it holds.
 
     Members
     -------
     i : In(stream.Signature(shape))
     o : Out(stream.Signature(shape))
     level : Out(range(depth + 1))
-        Payloads in it.
+        Payloads that it holds now.
 
     Raises
     ------
@@ -56,7 +58,7 @@ class StreamQueue(wiring.Component):
         ]
         m.d.sync += self.level.eq(self.level + put - take)
 
-        # Places in turn; the depth is a power of two, so both positions wrap by themselves.
+        # Places are used in turn. Both positions wrap by themselves: the depth is a power of two.
         first = Signal(range(self.depth))
         free = Signal(range(self.depth))
         m.d.sync += [first.eq(first + take), free.eq(free + put)]

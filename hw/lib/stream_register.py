@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""A register of a stream."""
+
 from amaranth import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -7,9 +9,9 @@ from amaranth.lib.wiring import In, Out
 class StreamRegister(wiring.Component):
     """Holds one payload of a stream: one pipeline stage.
 
-    Accepts whenever it is empty or being emptied, so a chain of them moves one payload per cycle
-    and closes its bubbles while stalled. Latency 1. ``i.ready`` depends combinationally on
-    ``o.ready``.
+    It accepts a payload whenever it is empty or its own payload leaves, so a chain of registers
+    moves one payload per cycle and closes its bubbles while stalled. Latency 1. ``i.ready``
+    depends combinationally on ``o.ready``; `SkidBuffer` breaks that path.
 
     Parameters
     ----------

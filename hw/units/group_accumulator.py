@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""Accumulation of group sums in float32."""
+
 from amaranth import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -12,22 +14,23 @@ from ..lib.stream import link
 class GroupAccumulator(wiring.Component):
     """Adds a scaled group sum to a float32: acc + G * 2**(Xw + Xx - 260), rounded once.
 
-    Rounds to nearest, ties to even, with gradual underflow and overflow to infinity. An exact
-    zero is +0; an infinite ``acc`` stays; a NaN scale or ``acc`` gives 0x7FC00000. Latency
-    ``depth``, one sum per cycle. Specification section 7.
+    It rounds to nearest, ties to even, with gradual underflow and overflow to infinity. An exact
+    zero is +0; an infinite ``acc`` stays; a NaN scale or a NaN ``acc`` gives 0x7FC00000. Latency
+    ``depth``; one sum per cycle. Specification section 7.
 
     Parameters
     ----------
     metadata : bool
-        Whether the sum is one of operands with metadata. Without, it is narrower, in units of 1/4:
-        acc + G * 2**(Xw + Xx - 256).
+        Whether the sum is one of operands with metadata. Otherwise it is narrower and in units of
+        1/4: acc + G * 2**(Xw + Xx - 256).
     depth : int
         Pipeline registers: 3 for 500 MHz in a 45 nm library, 8 for 1 GHz.
 
     Members
     -------
     i : In(stream.Signature(GroupSum))
-        Without metadata ``PlainSum``.
+        The sum, its scales and the float32 bits that it is added to. Without metadata its payload
+        is a ``PlainSum``.
     o : Out(stream.Signature(32))
         Float32 bits.
 

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""Dot product of a group, for a column of the array."""
+
 from amaranth import *
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -16,7 +18,7 @@ Row = data.StructLayout({
     "refinements": data.ArrayLayout(Refinement, SUBGROUPS),
     "scale": 8,
 })
-"""An activation group with its codes and top-1s decoded, which all columns share."""
+"""An activation group with its codes and top-1s decoded. All columns share it."""
 
 PlainRow = data.StructLayout({"operands": data.ArrayLayout(_Operands, SUBGROUPS), "scale": 8})
 """The same without metadata."""
@@ -26,15 +28,18 @@ _LOWEST = 7
 
 
 class GroupDot(wiring.Component):
-    """Dot product of an activation and a weight group without their scales: an exact integer.
+    """Computes the dot product of an activation group and a weight group without their scales.
 
-    Latency 1, or 4 if ``fine``, 3 without metadata; one group per cycle in which it is enabled.
-    Specification section 7.
+    The result is an exact integer; nothing is rounded. Latency 1; if ``fine`` 4, or 3 without
+    metadata. One group per cycle in which all stages are enabled. Specification section 7.
 
     Parameters
     ----------
     metadata : bool
+        Whether operands have metadata.
     fine : bool
+        Whether there are registers for 1 GHz: behind the subgroups' trees, behind their sums and,
+        with metadata, behind the lowest places of the group's sum.
 
     Members
     -------
@@ -43,8 +48,8 @@ class GroupDot(wiring.Component):
     enable : In(latency)
         Moves each stage.
     sum : Out(signed(19))
-        Units of 1/64, at most 131712 in magnitude; without metadata ``Out(signed(14))``, units of
-        1/4, at most 4608.
+        In units of 1/64, at most 4 * 32928 = 131712 < 2**18 in magnitude. Without metadata
+        ``Out(signed(14))``, in units of 1/4, at most 32 * 144 = 4608 < 2**13.
     """
 
     def __init__(self, *, metadata, fine):
@@ -119,13 +124,14 @@ class GroupDot(wiring.Component):
         return m
 
     def _add(self, m, dots, factors):
-        """Two numbers whose sum is that of the subgroups' dot products times their factors."""
+        """Adds the subgroups' dot products times their factors down to two rows."""
         if factors is None:
-            # Signs counted the other way round make each dot product 2**11 larger, 2**13 in all.
+            # With its sign bit inverted each dot product counts 2**11 too much, 2**13 in all. The
+            # sum is modulo 2**14, where 2**13 more takes that away.
             rows = [(0, Cat(dot[:11], ~dot[11]), 0) for dot in dots]
             return compress(m, [*rows, (13, C(1, 1), 0)], width=14, name="sum")
-        # Each base is 2**16 larger and each addend 2**14: 5 * 2**16 in all, which 2**17 + 2**16
-        # completes to 2**19.
+        # With their signs inverted each base counts 2**16 too much and each addend 2**14:
+        # 5 * 2**16 in all. The sum is modulo 2**19 = 8 * 2**16, so 3 * 2**16 more takes that away.
         bases, addends = [], []
         for j, dot in enumerate(dots):
             base = Signal(signed(17), name=f"base{j}")
@@ -138,10 +144,10 @@ class GroupDot(wiring.Component):
 
 
 def _rows(metadata, fine):
-    """Two numbers that add up, modulo their width, to a subgroup's dot product.
+    """Layout of two rows that add up, modulo their width, to a subgroup's dot product.
 
-    In a fine pipeline it is the one of the codes, in units of 1/4; the refinement, in units of
-    1/16, is apart.
+    In a fine pipeline that is the dot product of the codes, in units of 1/4; the refinement, in
+    units of 1/16, is apart.
     """
     width = 14 if metadata and not fine else 12
     return data.StructLayout({"low": width, "high": width,
@@ -149,8 +155,8 @@ def _rows(metadata, fine):
 
 
 def _refined(m, rows, *, name):
-    """Two numbers that add up, modulo 2**14, to a dot product with its refinement."""
-    # Quarters above two places that have nothing but the refinement.
+    """Adds a dot product and its refinement down to two rows, modulo 2**14."""
+    # The dot product is in quarters. Only the refinement has the two places below.
     refinement = Signal(signed(12), name=name)
     m.d.comb += refinement.eq(rows.refinement[2:].as_signed())
     low, high = compress(m, [(0, rows.low, 0), (0, rows.high, 0), (0, refinement, 0)], width=12,
@@ -159,17 +165,18 @@ def _refined(m, rows, *, name):
 
 
 class _Subgroup(wiring.Component):
-    """Refined dot product of a subgroup, without the weights' factor: combinational.
+    """Computes the refined dot product of a subgroup, without the weights' factor. Combinational.
 
     Parameters
     ----------
     metadata, fine : bool
+        Those of `GroupDot`.
 
     Members
     -------
     activations : In(data.ArrayLayout(DecodedE2M1, 8))
     lane, refinement, weights
-        As of `PETile`.
+        Those of `PETile`.
     rows : Out(_rows(metadata, fine))
     """
 

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""Dot product and accumulation of one group: one column, for streams of records."""
+
 from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -18,14 +20,16 @@ _Rest = data.StructLayout({"activation_scale": 8, "weight_scale": 8, "acc": 32})
 
 
 class GroupMac(wiring.Component):
-    """Dot product of two group records, added to a float32: one column of the array.
+    """Multiplies two group records and adds their dot product to a float32.
 
-    Exact inside the group, rounded once on accumulation; corners as in `GroupAccumulator`.
-    Latency 5, one group per cycle. Specification section 7.
+    It does what one column of `MacArray` does, with all operands of a group on one stream. The dot
+    product is exact inside the group and rounded once, on accumulation; corner cases are those of
+    `GroupAccumulator`. Latency 5; one group per cycle. Specification section 7.
 
     Members
     -------
     i : In(stream.Signature(GroupOperands))
+        Both records and the float32 bits.
     o : Out(stream.Signature(32))
         Float32 bits.
     """
@@ -38,7 +42,8 @@ class GroupMac(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        # The tiles' pipeline moves with the register beside it, which holds what they do not.
+        # The tiles hold their dot products while a register beside them holds scales and float32:
+        # its ``i.ready`` moves both.
         m.submodules.rest = rest = StreamRegister(_Rest)
         m.submodules.summed = summed = StreamRegister(GroupSum)
         m.submodules.accumulator = accumulator = GroupAccumulator()
@@ -69,7 +74,7 @@ class GroupMac(wiring.Component):
 
         link(m, rest.o, summed.i)
         m.d.comb += [
-            # At most 131712 < 2**18 in magnitude: 19 bits with sign.
+            # Four sums of 17 bits: at most 4 * 32928 = 131712 < 2**18 in magnitude, 19 bits.
             summed.i.payload.sum.eq(sum(tile.sum for tile in tiles)),
             summed.i.payload.activation_scale.eq(rest.o.payload.activation_scale),
             summed.i.payload.weight_scale.eq(rest.o.payload.weight_scale),

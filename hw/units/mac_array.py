@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""The weight-stationary array of columns."""
+
 from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -12,24 +14,25 @@ from .group_dot import GroupDot, PlainRow, Row
 from .top1_decode import Top1Decode
 
 Activation = data.StructLayout({"record": Record, "last": 1})
-"""An activation's group record, and whether it is the last that meets the present weights."""
+"""A group record of activations, and whether it is the last that meets the present weights."""
 
 PlainActivation = data.StructLayout({"record": PlainRecord, "last": 1})
 """The same without metadata."""
 
 
 class MacArray(wiring.Component):
-    """Weight-stationary array: one activation group times a tile of weights, every cycle.
+    """Multiplies activation groups by a stationary tile of weights, one group per cycle.
 
-    A tile is one weight record per column, loaded several at a time. It stays until the
-    activation marked ``last``; the next tile is loaded meanwhile and takes over in the same
-    cycle, so that no cycle is lost if it is complete by then. Each column adds its dot product
-    to an accumulator that comes in on ``i_acc`` and leaves on ``o``, in the order of the
-    activations: exact inside the group, rounded once, corners as in `GroupAccumulator`.
-    Specification sections 7 and 8.
+    A tile is one weight record per column, ``weight_width`` records per transfer. It stays until
+    the activation marked ``last``. Meanwhile the next tile is loaded; if it is complete by then,
+    it takes over in the same cycle and no cycle is lost. Each column adds its dot product to an
+    accumulator that comes in on ``i_acc`` and leaves on ``o``, in the order of the activations.
+    Dot products are exact inside the group and rounded once, on accumulation; corner cases are
+    those of `GroupAccumulator`.
 
-    Latency 5 or 13 from ``i_activation`` to ``o``, as of ``depth``, one group per cycle; ``i_acc``
-    is taken 3 or 7 cycles after its activation.
+    The latency from ``i_activation`` to ``o`` is ``depth``, one less for a depth of 13 without
+    metadata. ``i_acc`` is taken 3 cycles after its activation; at a depth of 13 it is 7 cycles,
+    without metadata 6. Specification sections 7 and 8.
 
     Parameters
     ----------
@@ -38,11 +41,11 @@ class MacArray(wiring.Component):
     weight_width : int
         Weight records per transfer, W; divides ``columns``.
     metadata : bool
-        Whether records have metadata. Without, the array is one of plain MXFP4, for comparison:
-        streams take ``PlainRecord`` and ``PlainActivation``, and nothing refines.
+        Whether records have metadata. Otherwise the array multiplies plain MXFP4, to compare
+        with: payloads are ``PlainRecord`` and ``PlainActivation``, and nothing is refined.
     depth : int
-        Pipeline registers: 5 for 500 MHz in a 45 nm library, 13 for 1 GHz, of which one is
-        superfluous and absent without metadata.
+        Pipeline registers: 5 for 500 MHz in a 45 nm library, 13 for 1 GHz. Without metadata the
+        latter needs, and has, only 12.
 
     Members
     -------
@@ -63,7 +66,7 @@ class MacArray(wiring.Component):
         is not 5 or 13.
     """
 
-    # From an activation to its results, and to the accumulators that it takes, as by default.
+    # From an activation to its results, and to the accumulators that it takes: the defaults.
     latency = 5
     acc_latency = 3
 
@@ -92,7 +95,7 @@ class MacArray(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        # Activations: a subgroup's top-1 is decoded once for all columns.
+        # Activations: codes and top-1s are decoded once for all columns.
         layout = Row if self.has_metadata else PlainRow
         m.submodules.row = row = StreamRegister(data.StructLayout({"row": layout, "last": 1}))
         record = self.i_activation.payload.record
@@ -139,8 +142,8 @@ class MacArray(wiring.Component):
         with m.If(load):
             m.d.sync += position.eq(Mux(load_last, 0, position + 1))
 
-        # All columns move alike: a group's sum, the same as a float, and from where accumulators
-        # join the new sum and its rounding.
+        # All columns move alike. One pipeline makes each group's sum a float; the other one, where
+        # accumulators join, adds and rounds.
         m.submodules.multiply = multiply = Control(self.acc_latency - 1)
         m.submodules.add = add = Control(self.latency - self.acc_latency)
         gate(m, row.o, multiply.i, present)
@@ -164,13 +167,14 @@ class MacArray(wiring.Component):
 
 
 class _Column(wiring.Component):
-    """One column: its weights, their dot product and the accumulator.
+    """Holds the weights of one column, and computes and accumulates its dot products.
 
     Parameters
     ----------
     metadata : bool
+        Whether records have metadata.
     fine : bool
-        Whether there are stages for 1 GHz.
+        Whether there are registers for 1 GHz.
 
     Members
     -------
@@ -183,8 +187,9 @@ class _Column(wiring.Component):
     enable : In(latency)
         Moves each stage.
     acc : In(32)
-        Meets the group that goes into the adder.
+        Float32 bits. It is taken together with the group that enters the adder.
     o : Out(32)
+        Float32 bits.
     """
 
     def __init__(self, *, metadata, fine):

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""The tile for NVFP4, to compare with."""
+
 from amaranth import *
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -8,11 +10,12 @@ from ..lib.formats import NVFP4_GROUP, NVFP4_SCALE_NAN, SUBGROUP, decode_e2m1
 
 
 class Nvfp4PETile(wiring.Component):
-    """Dot product of NVFP4 lanes times both block scales: an exact integer and its exponent.
+    """Computes the dot product of NVFP4 lanes times both block scales.
 
-    The counterpart of `PETile`, for comparison. Nothing is rounded. 16 elements share a scale, so
-    two tiles of 8 lanes have the same scales and each multiplies by them; a tile of 16 lanes,
-    which is a whole group, does so once. Combinational. Specification section 9.
+    It is the counterpart of `PETile`, to compare with. The result is an exact integer and an
+    exponent; nothing is rounded. 16 elements share a scale, so two tiles of 8 lanes have the same
+    scales and each multiplies by them; a tile of 16 lanes, a whole group, does so once.
+    Combinational. Specification section 9.
 
     Parameters
     ----------
@@ -24,9 +27,10 @@ class Nvfp4PETile(wiring.Component):
     activations, weights : In(data.ArrayLayout(4, lanes))
         FP4 codes.
     activation_scale, weight_scale : In(7)
-        E4M3 codes without their sign, which block scales do not have.
+        E4M3 codes without the sign bit: block scales are not negative.
     sum : Out(signed(19))
-        At most 1152 * 15 * 15 = 259200 in magnitude; of 16 lanes ``Out(signed(20))``, twice that.
+        At most 1152 * 15 * 15 = 259200 < 2**18 in magnitude. Of 16 lanes ``Out(signed(20))``, at
+        most twice that.
     shift : Out(5)
         0 to 28: the value is sum * 2**(shift - 20), under both tensor scales.
     nan : Out(1)
@@ -62,8 +66,8 @@ class Nvfp4PETile(wiring.Component):
                                  [decode_e2m1(code) for code in self.activations], words=False)
         dot, _ = dot_product(m, products)
 
-        # A scale is a significand of four bits times 2**(exponent - 9), exponents from 0; code
-        # bits 6:3 are the exponent plus 1, but 0 for subnormals.
+        # A scale is a significand of four bits times 2**(exponent - 9). The exponent is 0 to 14:
+        # bits 6:3 of the code less 1, but 0 for subnormals.
         significands = []
         exponents = []
         for name in ("activation", "weight"):
@@ -74,7 +78,8 @@ class Nvfp4PETile(wiring.Component):
             significands.append(Cat(scale[:3], normal))
             exponents.append(exponent)
 
-        # The scales' product is there before the dot product is: one multiplication waits.
+        # The scales' product, at most 15 * 15 < 2**8, is known before the dot product is: only one
+        # multiplication waits for that.
         factor = Signal(8)
         m.d.comb += [
             factor.eq(significands[0] * significands[1]),

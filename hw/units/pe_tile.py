@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""The tile: dot product of a subgroup of refined activations and scaled weights."""
+
 from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -9,40 +11,38 @@ from ..lib.pipeline import check_depth
 
 
 class PETile(wiring.Component):
-    """Refined dot product of a subgroup, times the weights' subgroup factor: an exact integer.
+    """Computes the dot product of a subgroup: refined activations times scaled weights.
 
-    The activations' refinement comes ready-made from `Top1Decode`, so that it costs one shifted
-    weight here. Nothing is rounded. Specification section 7. Without metadata it is the plain dot
-    product of MXFP4, for comparison.
-
-    Latency ``depth``; one subgroup per cycle in which ``enable`` is set.
+    The result is an exact integer; nothing is rounded. `Top1Decode` finds the refinement, so that
+    it costs one shifted weight here. Without metadata the tile computes the plain dot product of
+    MXFP4, to compare with. Latency ``depth``; one subgroup per cycle in which ``enable`` is set.
+    Specification section 7.
 
     Parameters
     ----------
     depth : int
-        Pipeline registers: 0 is combinational, 1 cuts behind the dot product, 2 also behind the
-        products.
+        Pipeline registers: 0 is combinational, 1 holds the dot product, 2 also the products.
     metadata : bool
-        Whether operands have metadata. Without, there is neither refinement nor factor, nor the
-        ports that bring them.
+        Whether operands have metadata. Otherwise there is no refinement, no factor, and none of
+        their ports.
 
     Members
     -------
     activations : In(Codes)
         FP4 codes.
     lane : In(8)
-        Lane of the activations' top-1, one-hot; with metadata.
+        Lane of the activations' top-1, one-hot. With metadata only.
     refinement : In(Refinement)
-        Added to that activation; with metadata.
+        Added to the activation in that lane. With metadata only.
     weights : In(Codes)
         FP4 codes.
     meta : In(2)
-        Of the weights: factor (4 + meta) / 4; with metadata.
+        Metadata of the weights: their factor is (4 + meta) / 4. With metadata only.
     enable : In(1)
-        Moves the pipeline; absent where depth is 0.
+        Moves the pipeline. With a depth of at least 1 only.
     sum : Out(signed(17))
-        Units of 1/64, at most 32928 in magnitude; without metadata ``Out(signed(12))``, units of
-        1/4, at most 1152.
+        In units of 1/64, at most 4704 * 7 = 32928 < 2**16 in magnitude. Without metadata
+        ``Out(signed(12))``, in units of 1/4, at most 8 * 144 = 1152 < 2**11.
 
     Raises
     ------
@@ -79,7 +79,6 @@ class PETile(wiring.Component):
 
         refinement = refine(m, self.weights, self.lane, self.refinement)
         dot, held = dot_product(m, products, refinement, **pipeline, beside={"factor": self.meta})
-        # At most 4704 * 7 < 2**16 in magnitude.
         base, addend = scale_rows(dot, held["factor"])
         m.d.comb += self.sum.eq(base + addend)
 

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""The tile for operands that both have subgroup factors."""
+
 from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -9,34 +11,33 @@ from ..lib.pipeline import check_depth
 
 
 class SgPETile(wiring.Component):
-    """Dot product of a subgroup, times the factors of both operands: an exact integer.
+    """Computes the dot product of a subgroup whose activations and weights both have factors.
 
-    `PETile` for activations that have a subgroup factor, too (Sg-EM), in place of a refined
-    element. Nothing is rounded. The activations' encodings are those of docs/encodings.md.
-
-    Latency ``depth``; one subgroup per cycle in which ``enable`` is set.
+    It takes activations in Sg-EM, which have a subgroup factor where those of `PETile` have a
+    refined element. The result is an exact integer; nothing is rounded. Latency ``depth``; one
+    subgroup per cycle in which ``enable`` is set. Specification sections 7 and 12.
 
     Parameters
     ----------
     depth : int
-        Pipeline registers: 0 is combinational, 1 cuts behind the dot product.
+        Pipeline registers: 0 is combinational, 1 holds the dot product.
     special : bool
-        Whether the code of -0 is a special value, which a selector of the operand's group
-        chooses: 0 is +5, 1 is -5, 2 is +8 and 3 is -8.
+        Whether code 8, which is -0 in E2M1, stands for a special value. A selector chooses it for
+        an operand's group: 0 is +5, 1 is -5, 2 is +8 and 3 is -8.
 
     Members
     -------
     activations, weights : In(Codes)
         FP4 codes.
     activation_meta, meta : In(2)
-        Of the activations and of the weights: factor (4 + meta) / 4.
+        Metadata of the activations and of the weights: their factors are (4 + meta) / 4.
     activation_special, weight_special : In(2)
-        Selectors; with special values.
+        Selectors. With special values only.
     enable : In(1)
-        Moves the pipeline; absent where depth is 0.
+        Moves the pipeline. With a depth of at least 1 only.
     sum : Out(signed(17))
-        Units of 1/64, at most 56448 in magnitude; with special values ``Out(signed(18))``, at
-        most 100352.
+        In units of 1/64, at most 1152 * 49 = 56448 < 2**16 in magnitude. With special values
+        ``Out(signed(18))``, at most 2048 * 49 = 100352 < 2**17.
 
     Raises
     ------
@@ -59,7 +60,6 @@ class SgPETile(wiring.Component):
             "meta": In(2),
             **({"activation_special": In(2), "weight_special": In(2)} if special else {}),
             **({"enable": In(1)} if depth else {}),
-            # At most 8 * 12 * 12 * 49 < 2**16 or, of special values, 8 * 16 * 16 * 49 < 2**17.
             "sum": Out(signed(18 if special else 17)),
         })
 
@@ -81,8 +81,8 @@ class SgPETile(wiring.Component):
             enable=self.enable if self.latency else None,
             beside={"activation_meta": self.activation_meta, "weight_meta": self.meta})
 
-        # The factors are there before the dot product is, and their product selects: one addition
-        # of three rows is smaller and faster than one factor after the other.
+        # Both factors are known before the dot product is, so their product selects the rows of
+        # one addition. That is smaller and faster than one factor after the other.
         rows = scale_both_rows(m, dot, **factors)
         m.d.comb += self.sum.eq(rows[0] + rows[1] + rows[2])
 
