@@ -8,17 +8,17 @@ from amaranth import *
 
 
 def compress(m, rows, *, width, name, words=True):
-    """Adds rows down to two that have the same sum, without carry propagation.
+    """Adds rows down to two rows that have the same sum, without carry propagation.
 
-    Full adders, column by column: each takes the three bits that arrive first, until at most two
-    are left.
+    The rows go through a tree of full adders, column by column: each adder takes the three bits of
+    its column that arrive first, until at most two bits are left.
 
     Parameters
     ----------
     m : Module
     rows : list of (int, Value, float)
-        The place of a row's lowest bit; the row, unsigned, of which bits beyond ``width`` are
-        dropped; when it arrives, in delays of an exclusive or.
+        The place of a row's lowest bit; the row, unsigned, whose bits beyond ``width`` are dropped;
+        when it arrives, in delays of an exclusive or.
     width : int
         Width of the sums, which are modulo 2**width.
     name : str
@@ -79,7 +79,7 @@ def compress(m, rows, *, width, name, words=True):
 
 @dataclass
 class _Bit:
-    """A bit of a tree: when it arrives, from which level of adders, and where it is."""
+    """A bit of a tree: when it arrives, which level of adders makes it, and where it is."""
 
     arrival: float
     level: int = 0
@@ -88,7 +88,7 @@ class _Bit:
 
 
 def _gather(bits):
-    """Bits as one value, neighbours of the same word together."""
+    """Concatenates bits, neighbours of the same word as one slice."""
     runs = []
     for bit in bits:
         if runs and runs[-1][0] is bit.word and runs[-1][2] == bit.index:
@@ -99,16 +99,16 @@ def _gather(bits):
 
 
 def carry_skip_add(m, a, b, *, carry, name):
-    """Adds two equally wide values and a carry, modulo their width.
+    """Adds two equally wide values and a carry, modulo 2**width.
 
-    Carries skip pairs of bits: smaller and faster, from some 20 bits on, than what synthesis
+    Carries skip pairs of bits. From some 20 bits on that is smaller and faster than what synthesis
     makes of an addition.
 
     Parameters
     ----------
     m : Module
     a, b : Value
-        Bits; signs are not looked at.
+        Taken as plain bits, whether signed or not.
     carry : Value
         One bit.
     name : str
@@ -145,9 +145,9 @@ def carry_skip_add(m, a, b, *, carry, name):
 
 
 def carry_skip_increment(m, value, by, *, name):
-    """A value plus one bit, modulo its width.
+    """Adds one bit to a value, modulo 2**width.
 
-    Carries skip blocks of four bits. Of an addition synthesis makes a chain that is bit by bit.
+    Carries skip blocks of four bits. Synthesis of an addition makes a chain of single bits.
 
     Parameters
     ----------
@@ -179,12 +179,13 @@ def carry_skip_increment(m, value, by, *, name):
 
 
 def largest(m, values, *, name):
-    """The largest of unsigned values, and all that equal it, by elimination.
+    """Finds the largest of unsigned values, and all that equal it, by elimination.
 
-    From the top bit down, values that lack a bit which another one still in play has drop out;
-    whether any has it is that bit of the largest. Half the area of a tournament of comparisons,
-    which carries values from match to match. Bits are found in pairs: whether any has the lower
-    one is known for both values of the upper one, and does not wait for it.
+    From the top bit down, a value drops out if it lacks a bit that another value still in play has;
+    the largest value has each bit that any value in play has. This takes half the area of a
+    tournament of comparisons, which carries values from match to match. Bits are found in pairs:
+    whether any value has the lower bit is computed for both cases of the upper one, and does not
+    wait for it.
 
     Parameters
     ----------
@@ -195,35 +196,37 @@ def largest(m, values, *, name):
 
     Returns
     -------
-    left : Value
+    is_largest : Value
         A bit per value, set where it is the largest.
     maximum : Value
+        As wide as a value.
     """
     # A signal per bit: bits that depend on each other within one would look like a loop.
     maximum = []
-    before = upper = left = C(1).replicate(len(values))
+    before = upper = is_largest = C(1).replicate(len(values))
     for place in reversed(range(len(values[0]))):
         bits, held, still = (Signal(len(values), name=f"{name}_{part}{place}")
-                             for part in ("bits", "held", "left"))
+                             for part in ("bits", "held", "is_largest"))
         bit = Signal(name=f"{name}{place}")
         lower = len(maximum) % 2
         m.d.comb += [
             bits.eq(Cat(value[place] for value in values)),
-            held.eq(bits & left),
+            held.eq(bits & is_largest),
             bit.eq(Mux(maximum[0], (bits & upper).any(), (bits & before).any()) if lower else
                    held.any()),
-            still.eq(left & ~(bit.replicate(len(values)) & ~bits)),
+            still.eq(is_largest & ~(bit.replicate(len(values)) & ~bits)),
         ]
-        before, upper, left = left, held, still
+        before, upper, is_largest = is_largest, held, still
         maximum.insert(0, bit)
-    return left, Cat(maximum)
+    return is_largest, Cat(maximum)
 
 
 def greater(m, a, b, *, name):
-    """Whether one of two equally wide unsigned values is greater than the other.
+    """Compares two equally wide unsigned values.
 
-    A tree of pairs of bits, greater and not less, of parts that double. A subtraction, which is
-    what synthesis takes for a comparison, has an exclusive or in place of each "not less".
+    Each node of a tree knows of its part of the bits whether ``a`` is greater and whether it is not
+    less; parts double from level to level. A subtraction, which synthesis makes of a comparison,
+    has an exclusive or in place of each "not less".
 
     Parameters
     ----------
