@@ -1,58 +1,56 @@
-"""The golden model's commands: ``python -m golden check``, ``formats`` and others, see --help."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""The golden model's commands.
+
+Each command is a module with a function ``main``, which is imported only when it runs.
+"""
 
 import sys
+from argparse import HelpFormatter
+from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
 
-from .checkpoint import convert
-from .command import Parser
-from .formats import catalogue
-from .formats.check import check, table
-from .formats.minifloats import CODECS
-from .models import calibrate
+from .command import Parser, run
 
-
-def main(arguments=None):
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments and arguments[0] in ("convert", "calibrate"):
-        return {"convert": convert, "calibrate": calibrate}[arguments[0]].main(arguments[1:])
-    parser = Parser(prog="python -m golden", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("check", help="prints the values of all codes and proves that every code "
-                                      "and scale round-trips")
-    commands.add_parser("formats", help="lists the formats that can be compared")
-    commands.add_parser("convert", help="a checkpoint's weights to planes, and back; "
-                                        "see convert --help")
-    commands.add_parser("calibrate", help="a model's best weights for the hardware, as planes; "
-                                          "see calibrate --help")
-    if parser.parse_args(arguments).command == "formats":
-        print(formats())
-        return 0
-
-    for codec in CODECS.values():
-        print(table(codec) + "\n")
-    failed = 0
-    for name, wrong in check().items():
-        failed += bool(wrong)
-        for line in wrong:
-            print(f"error: {line}", file=sys.stderr)
-        codec = CODECS.get(name)
-        exceptions = codec.never_encoded if codec else {}
-        # Those with a sign read alike.
-        text = ", ".join(f"0x{a:02x} as 0x{b:02x}" for a, b in exceptions.items())
-        print(f"{name}: {'FAILED' if wrong else 'ok'}"
-              + (f" (never written, comes back otherwise: {text})" if text else ""))
-    print(f"{failed} of {len(CODECS)} codes and {len(catalogue.FORMATS)} formats failed")
-    return int(failed > 0)
+COMMANDS = {
+    "check": ("formats.check", "print the value of every code and prove that all round-trip"),
+    "formats": ("formats.listing", "list the formats that can be compared"),
+    "convert": ("checkpoint.convert", "convert a checkpoint's weights to planes, and back"),
+    "calibrate": ("models.calibrate", "find a model's best weights for the hardware"),
+    "accuracy": ("models.accuracy", "measure what formats cost a real model"),
+    "smollm2": ("models.smollm2", "make the model data that the package carries"),
+}
+"""By name, the module in `golden` and what the command does."""
 
 
-def formats():
-    """The list of formats as a table."""
-    lines = [f"{'format':<28}{'group':>6}  {'element':<8}{'scale':<7}"
-             f"{'metadata':<13}{'bits per element':>16}"]
-    for form in catalogue.FORMATS.values():
-        metadata = f"{form.metadata_bits} per {form.subgroup}" if form.metadata_bits else ""
-        lines.append(f"{form.name:<28}{form.group:>6}  {form.element.name:<8}"
-                     f"{form.scale.name:<7}{metadata:<13}{form.bits_per_element:>16g}")
-    return "\n".join(lines)
+def parser() -> Parser:
+    """The parser of ``python -m golden``, which knows the names of the commands only."""
+    made = Parser(prog="python -m golden", description="The golden model's commands.",
+                  epilog="python -m golden COMMAND --help describes a command.",
+                  formatter_class=partial(HelpFormatter, max_help_position=16, width=80))
+    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (_, summary) in COMMANDS.items():
+        commands.add_parser(name, help=summary, add_help=False)
+    return made
+
+
+@run
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs ``python -m golden``; returns the exit status.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Words of the command line; by default those of the process.
+    """
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words and words[0] in COMMANDS:
+        name, *words = words
+    else:
+        # Prints the help, or what is wrong, and exits; but for a name after "--".
+        name, words = parser().parse_args(words).command, []
+    module, _ = COMMANDS[name]
+    return import_module(f"golden.{module}").main(words)
 
 
 if __name__ == "__main__":

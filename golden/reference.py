@@ -9,12 +9,14 @@ import numpy as np
 
 from .accelerator.accelerator import accelerator as _accelerator
 from .accelerator.planner import CONFIGS
-from .codec.numbers import FLOATS
+from .codec.numbers import FLOATS, e2m1_integers
 from .codec.quantized import Quantized
-from .formats.nvfp4 import nvfp4_tile, quantize_nvfp4
 from .units.decoder import dequantize, element_integers
 from .units.group_accumulator import accumulate
 from .units.group_mac import group_mac as _group_mac
+from .units.mac_array import mac_array as _mac_array
+from .units.nvfp4_pe_tile import nvfp4_pe_tile as _nvfp4_pe_tile
+from .units.nvfp4_quantizer import quantize_nvfp4
 from .units.pe_tile import pe_tile as _pe_tile
 from .units.pe_tile import plain_pe_tile
 from .units.quantization_engine import quantize_activations
@@ -62,8 +64,8 @@ def nvfp4_quantizer(inputs):
 
 
 def nvfp4_pe_tile(inputs, *, lanes):
-    total, shift, nan = nvfp4_tile(inputs["activations"], inputs["weights"],
-                                   inputs["activation_scale"], inputs["weight_scale"])
+    total, shift, nan = _nvfp4_pe_tile(inputs["activations"], inputs["weights"],
+                                       inputs["activation_scale"], inputs["weight_scale"])
     return {"sum": total, "shift": shift, "nan": nan.astype(np.uint8)}
 
 
@@ -109,20 +111,16 @@ def mac_array(inputs, *, columns, weight_width, metadata, depth=5):
     # Records of one transfer follow each other.
     weights = {name: plane.reshape(-1, *plane.shape[2:])
                for name, plane in inputs["i_weight"].items()}
-    # The tile that each activation meets: one more after each that was the last of its tile.
-    last = activations["last"].astype(np.int64)
-    tiles = np.cumsum(last) - last
     record = activations["record"]
-    scales = weights["scale"].reshape(-1, columns)[tiles]
     if metadata:
-        w = element_integers(_quantized(weights, "weight")).astype(np.int32)
-        x = element_integers(_quantized(record, "activation")).astype(np.int32)
-        total = np.einsum("mk,mnk->mn", x, w.reshape(-1, columns, 32)[tiles])
+        x = element_integers(_quantized(record, "activation"))
+        w = element_integers(_quantized(weights, "weight"))
     else:
-        w = weights["elements"].reshape(-1, columns, 32)[tiles]
-        # In units of 1/4, and then of 1/64.
-        total = 16 * plain_pe_tile(record["elements"][:, None], w)
-    acc = accumulate(inputs["i_acc"].view(np.float32), total, record["scale"][:, None], scales)
+        # In units of 1/8 instead of 1/2.
+        x, w = (4 * e2m1_integers(codes) for codes in (record["elements"], weights["elements"]))
+    acc = _mac_array(x, w.reshape(-1, columns, 32), record["scale"],
+                     weights["scale"].reshape(-1, columns), activations["last"],
+                     inputs["i_acc"].view(np.float32))
     return {"o": acc.view(np.uint32)}
 
 

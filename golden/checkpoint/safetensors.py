@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The safetensors container, read and written strictly and a part of a tensor at a time.
+"""Reads and writes the safetensors container, strictly and a part of a tensor at a time.
 
-Eight bytes of header length, a JSON header, data. Files are read with seek, never mapped.
+A file consists of the header's length in eight bytes, a header in JSON, and data. Files are read
+with seek and never mapped.
 """
 
 import errno
@@ -10,14 +11,16 @@ import math
 import os
 import secrets
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from ..command import Failure
 
 HEADER_MAX = 100_000_000
-"""Bytes of the longest header that is allowed, as in the reference implementation."""
+"""Bytes of the longest header that is allowed; the limit of the reference implementation."""
 
 BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8,
@@ -28,12 +31,12 @@ BITS = {
 
 
 class BadFile(Failure, ValueError):
-    """A file that does not hold what it must; the text is one line for the user."""
+    """A file does not hold what it must hold; the text is one line for the user."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tensor:
-    """Where a tensor lies.
+    """Type, shape and place of a tensor in a file.
 
     Attributes
     ----------
@@ -41,17 +44,19 @@ class Tensor:
         One of `BITS`.
     shape : tuple of int
     start, stop : int
-        Its bytes, counted from the end of the header.
+        Range of its bytes, counted from the end of the header.
     """
 
     dtype: str
-    shape: tuple
+    shape: tuple[int, ...]
     start: int
     stop: int
 
 
 class Reader:
-    """An open file, whose header was checked: tensors fill the data without overlap or hole.
+    """An open file with a checked header: tensors fill the data without overlap or hole.
+
+    It is a context manager, which closes the file.
 
     Parameters
     ----------
@@ -59,6 +64,7 @@ class Reader:
 
     Attributes
     ----------
+    path : Path
     tensors : dict of str to Tensor
         In the order of their data.
     metadata : dict of str to str
@@ -66,12 +72,16 @@ class Reader:
     Raises
     ------
     BadFile
-        If it is no safetensors file.
+        If it is not a safetensors file.
     OSError
         If it cannot be read.
     """
 
-    def __init__(self, path):
+    path: Path
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._file = open(path, "rb")
         try:
@@ -80,10 +90,10 @@ class Reader:
             self._file.close()
             raise
 
-    def __enter__(self):
+    def __enter__(self) -> "Reader":
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         self._file.close()
 
     def _bad(self, text):
@@ -141,8 +151,8 @@ class Reader:
                             f"{dtype} {str(shape)[:60]} apart, not {str(offsets)[:60]}")
         return Tensor(dtype=dtype, shape=tuple(shape), start=offsets[0], stop=offsets[1])
 
-    def read(self, name, start=0, stop=None):
-        """Bytes of a tensor, or those from ``start`` to ``stop`` of them."""
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+        """Reads bytes of a tensor, all or those from ``start`` to ``stop``."""
         tensor = self.tensors[name]
         length = (tensor.stop - tensor.start if stop is None else stop) - start
         self._file.seek(self._data + tensor.start + start)
@@ -153,23 +163,25 @@ class Reader:
 
 
 class Writer:
-    """Writes a file whose tensors' sizes are known, in any order and part by part.
+    """Writes a file of tensors of known sizes, in any order and part by part.
 
-    Tensors are laid out by size of their elements, the largest first, so that all are aligned.
+    Tensors are laid out by the size of their elements, the largest first, so that all are aligned.
 
     Parameters
     ----------
     file : binary file
-        Empty, open for writing.
-    tensors : dict of str to (str, tuple of int)
+        An empty file, open for writing.
+    tensors : mapping of str to (str, tuple of int)
         Dtype and shape by name.
-    metadata : dict of str to str
-        What `finish` writes must not be longer.
+    metadata : mapping of str to str
+        Metadata of the length that `finish` may write at most.
     """
 
-    def __init__(self, file, tensors, metadata):
+    def __init__(self, file: BinaryIO, tensors: Mapping[str, tuple[str, tuple[int, ...]]],
+                 metadata: Mapping[str, str]) -> None:
         self._file = file
-        self._header, end = {}, 0
+        self._header: dict[str, dict[str, Any]] = {}
+        end = 0
         for name, (dtype, shape) in sorted(tensors.items(), key=lambda t: (-BITS[t[1][0]], t[0])):
             size = math.prod(shape) * BITS[dtype] // 8
             self._header[name] = {"dtype": dtype, "shape": list(shape),
@@ -179,8 +191,14 @@ class Writer:
         self._length = -(-len(self._encoded(metadata)) // 8) * 8
         file.truncate(8 + self._length + end)
 
-    def put(self, name, data, offset=0):
-        """Writes bytes of a tensor, from byte ``offset`` of it on."""
+    def put(self, name: str, data: bytes, offset: int = 0) -> None:
+        """Writes bytes of a tensor, from its byte ``offset`` on.
+
+        Raises
+        ------
+        ValueError
+            If they do not lie within the tensor.
+        """
         start, stop = self._header[name]["data_offsets"]
         if not 0 <= offset <= offset + len(data) <= stop - start:
             raise ValueError(f"data of {name!a} must lie within its {stop - start} bytes, "
@@ -188,8 +206,14 @@ class Writer:
         self._file.seek(8 + self._length + start + offset)
         self._file.write(data)
 
-    def finish(self, metadata):
-        """Writes the header."""
+    def finish(self, metadata: Mapping[str, str]) -> None:
+        """Writes the header.
+
+        Raises
+        ------
+        ValueError
+            If the metadata are longer than those that the file was opened with.
+        """
         header = self._encoded(metadata)
         if len(header) > self._length:
             raise ValueError(f"metadata must fit the {self._length} bytes of header left for them")
@@ -205,26 +229,35 @@ class Writer:
 
 
 @contextmanager
-def replacing(*paths):
-    """New files that take the place of ``paths`` at the end, or leave no trace after an error.
+def replacing(*paths: str | os.PathLike[str]) -> Iterator[list[BinaryIO]]:
+    """Opens new files that take the place of others at the end, or leave no trace after an error.
 
-    Each is written under another name in the same folder, brought to the disk and renamed.
+    Each is written under another name in the same folder, flushed to the disk and renamed.
+
+    Parameters
+    ----------
+    *paths : path-like
+
+    Yields
+    ------
+    list of binary files
+        Open for writing, in the order of ``paths``.
     """
-    files = []
+    files: list[BinaryIO] = []
     try:
         for path in map(Path, paths):
-            # What could not be replaced at the end, after others were.
+            # A folder could not be replaced at the end, after other files were.
             if path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-            # Not of `tempfile`, whose files only their owner may read.
+            # `tempfile` would make files that only their owner may read.
             files.append(open(path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp"), "xb"))
         yield files
         for file in files:
             file.flush()
             os.fsync(file.fileno())
             file.close()
-        for file, path in zip(files, paths, strict=True):
-            os.replace(file.name, path)
+        for file, place in zip(files, paths, strict=True):
+            os.replace(file.name, place)
     except BaseException:
         for file in files:
             with suppress(OSError):

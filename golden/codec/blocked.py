@@ -1,18 +1,21 @@
-"""The codec at speed: blocks that fit the cache, a compiled kernel or NumPy, threads.
+# SPDX-License-Identifier: BSD-2-Clause
+"""The fast codec: it works in blocks that fit the cache, with the compiled kernel or NumPy.
 
-What it computes is defined, and easier to read, in `quantization_engine.definition`,
+The results are, bit for bit, those of `quantization_engine.definition`,
 `weight_encoder.definition`, `encodings.definition`, `sg_special.definition` and
-`decoder.definition`; all bits are the same. Here magnitudes stay in float32: they are scaled by a
-power of two, so that only such far below every decision point are rounded, and compared with the
-decision points, whose products with the factors are exact.
+`decoder.definition`, which are easier to read. Here magnitudes stay in float32. They are scaled by
+a power of two, so that only magnitudes far below every decision point are rounded. They are then
+compared with the decision points, whose products with the factors are exact.
 """
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
+from typing import Any
 
 import numpy as np
 
 from . import kernel
+from .arrays import BoolArray, Float32Array, FloatArray, UInt8Array
 from .numbers import (
     FLOAT32_NAN,
     MANTISSA_LIMITS,
@@ -27,20 +30,22 @@ from .numbers import (
     special_scale_codes,
     split_scales,
 )
+from .quantized import Quantized
 
 BLOCK = 2**16
-"""Elements that one thread works on at a time in NumPy: what comes between fits the cache."""
+"""Elements that a thread works on at a time in NumPy: intermediate results fit the cache."""
 
 COMPILED_BLOCK = 2**20
-"""The most that the kernel, which keeps nothing between, gets at a time: calls cost nothing."""
+"""Elements that the kernel gets at a time at most: it has no intermediate results."""
 
 COMPILED_FROM = 2**16
-"""Elements from which on a tensor is worth loading, or compiling, the kernel."""
+"""Smallest tensor for which the kernel is loaded, or compiled."""
 
 DECISION_POINTS = [(0.25, np.greater, 1), (0.75, np.greater_equal, 1), (1.25, np.greater, 1),
                    (1.75, np.greater_equal, 1), (2.5, np.greater, 2), (3.5, np.greater_equal, 2),
                    (5.0, np.greater, 4)]
-"""Where E2M1 codes begin, how ties go to the even one, and the step in units of 1/2."""
+"""Where each E2M1 code begins, the comparison by which ties go to even codes, and the difference
+of the two codes' values in units of 1/2."""
 
 _PLAIN = np.copysign(e2m1_integers(np.arange(16)) / 2,
                      np.where(np.arange(16) < 8, 1, -1)).astype(np.float32)
@@ -50,23 +55,24 @@ _FACTORED = np.concatenate([_PLAIN * np.float32(1 + k / 4) for k in range(4)])
 _REFINED = e2m3_integers(np.maximum(np.arange(32), 1) - 1).astype(np.float32) / 8
 
 
-def encode(x, group, subgroup, rule, threads, *, encoding, adaptive=False, metadata=True):
-    """Planes of a checked tensor.
+def encode(x: FloatArray, group: int, subgroup: int, rule: str, threads: int, *, encoding: str,
+           adaptive: bool = False, metadata: bool = True) -> dict[str, UInt8Array]:
+    """Encodes a tensor whose arguments were checked.
 
     Parameters
     ----------
     x : array of float32, float16 or bfloat16, shape (..., K)
-    group, subgroup, threads
-        As of `golden.quantize_activations`.
+    group, subgroup, threads : int
+        As in `golden.quantize_activations`.
     rule : str
-        One of `formats.MANTISSA_LIMITS`; where encodings are mixed, that of Sg-EM. Sg-special has
-        its own.
+        One of `numbers.MANTISSA_LIMITS`. In mixed it is the rule of the groups with a factor.
+        Sg-special has its own.
     encoding : str
         "elem-em", "sg-em", "mixed" or "sg-special".
     adaptive : bool
-        Of Sg-EM and Sg-special, as of `golden.quantize_weights`.
+        For Sg-EM and Sg-special, as in `golden.quantize_weights`.
     metadata : bool
-        Of Elem-EM: False leaves the metadata out.
+        For Elem-EM: False leaves the metadata out.
 
     Returns
     -------
@@ -87,7 +93,7 @@ def encode(x, group, subgroup, rule, threads, *, encoding, adaptive=False, metad
     library = _library(x.size)
 
     def work(block):
-        values = np.require(_padded(rows, group, *block), np.float32, "CA").reshape(-1, group)
+        values = np.require(_padded(rows, group, *block), np.float32, ["C", "A"]).reshape(-1, group)
         start = block[0].start * -(-rows.shape[1] // group) + block[1].start
         part = slice(start, start + len(values))
         out = [elements[part], None if extra is None else extra[part], scales[part]]
@@ -100,13 +106,20 @@ def encode(x, group, subgroup, rule, threads, *, encoding, adaptive=False, metad
     return planes
 
 
-def decode(q, threads):
-    """Float32 values of a quantized tensor, of its original shape."""
+def decode(q: Quantized, threads: int) -> Float32Array:
+    """Decodes a quantized tensor to float32 values of its original shape.
+
+    Parameters
+    ----------
+    q : Quantized
+    threads : int
+        As in `golden.dequantize`.
+    """
     values = np.empty(q.shape, np.float32)
     rows = _rows(values, q.group)
     groups = -(-rows.shape[1] // q.group)
     library = _library(values.size)
-    planes = [np.require(plane, None, "CA").reshape(-1, width) for plane, width in [
+    planes = [np.require(plane, None, ["C", "A"]).reshape(-1, width) for plane, width in [
         (q.elements, q.group), (q.metadata, q.group // q.subgroup), (q.scales, 1)]]
 
     def work(block):
@@ -137,7 +150,7 @@ def _address(array):
 
 
 def _rows(x, group):
-    """A tensor as a matrix of rows to be cut into groups: a single row where none is padded."""
+    """A tensor as a matrix whose rows are cut into groups: a single row if none is padded."""
     if x.shape[-1] % group == 0 and x.flags.c_contiguous:
         return x.reshape(1, -1)
     return x.reshape(-1, x.shape[-1])
@@ -160,7 +173,7 @@ def _count(part):
 
 
 def _padded(rows, group, part, groups):
-    """The values of some rows' groups; a ragged tail is filled up with +0."""
+    """The values of some groups of some rows; an incomplete last group is padded with +0."""
     values = rows[part, groups.start * group: groups.stop * group]
     width = _count(groups) * group
     if values.shape[1] == width:
@@ -175,7 +188,7 @@ def _each(work, blocks, threads):
         for block in blocks:
             work(block)
         return
-    # The caller works, too: a thread less to be started.
+    # The calling thread works, too, so that one thread less is started.
     left, lock = iter(blocks), Lock()
 
     def run():
@@ -226,7 +239,7 @@ def _decode(library, encoding, elements, metadata, scales, out):
                           len(out), group, group // metadata.shape[1], _address(out))
 
 
-# How kernel.c numbers them.
+# The numbers by which kernel.c knows the encodings.
 _DECODED = ("elem-em", "sg-em", "sg-special")
 
 
@@ -237,8 +250,8 @@ def _mixed(library, x, subgroup, rule, elements, metadata, scales):
     _encode(library, x, subgroup, "floor", "elem-em", False, *refined)
     zeros = _other_zeros(refined[0], subgroup)
 
-    # Values in units of Sg-EM's scale. In a NaN group they are 0 and u is infinite or NaN, so that
-    # the sum is NaN and above nothing.
+    # Values in units of Sg-threshold's scale. In a NaN group they are 0 and u is infinite or NaN.
+    # The sum is then NaN and not above 0.
     a, b = np.empty_like(x), np.empty_like(x)
     one = np.full((len(scales), 1), 127, np.uint8)
     _decode(library, "sg-em", elements, metadata, one, a)
@@ -277,16 +290,16 @@ def _decode_mixed(library, elements, metadata, scales, out):
 
 
 def _scaled(x, rule):
-    """Scale codes of groups, which are not finite, and the groups with those made zero.
+    """Scale codes of groups, a mask of NaN groups, the groups, and a factor of each.
 
-    The fourth is what magnitudes are multiplied by to be in units of the scale.
+    NaN groups come back as zeros. The factor brings magnitudes to units of the scale.
     """
     largest = (x.view(np.uint32) & np.uint32(0x7FFFFFFF)).max(axis=1)
     bad = largest >= 0x7F800000
     scales = scale_codes(largest, rule)
     if bad.any():
         x = np.where(bad[:, None], np.float32(0), x)
-    # Of finite groups at most 253, so that the inverse is a normal number.
+    # A finite group's code is at most 253, so that the inverse is a normal number.
     return scales, bad, x, (254 - scales << 23).astype(np.uint32).view(np.float32)
 
 
@@ -294,8 +307,22 @@ def _signs(x):
     return (x.view(np.int32) < 0).view(np.uint8) << 3
 
 
-def e2m1_codes(u, step, *, halves=False):
-    """E2M1 codes of magnitudes in units of a step, or twice their values."""
+def e2m1_codes(u: Float32Array, step: Any, *, halves: bool = False) -> UInt8Array:
+    """Rounds magnitudes to E2M1 in units of a step: to nearest, ties to even, saturating.
+
+    Parameters
+    ----------
+    u : float32 array
+        Magnitudes.
+    step : float32 or float32 array
+        Its product with every decision point must be exact.
+    halves : bool
+        Whether the result is twice the codes' values instead of the codes.
+
+    Returns
+    -------
+    uint8 array
+    """
     total = np.zeros(u.shape, np.uint8)
     for point, above, increment in DECISION_POINTS:
         reached = above(u, np.float32(point) * step).view(np.uint8)
@@ -304,10 +331,10 @@ def e2m1_codes(u, step, *, halves=False):
 
 
 def _e2m3(v):
-    """E2M3 codes of magnitudes.
+    """Rounds magnitudes in units of the scale to E2M3 codes.
 
-    A sum with 2**20 times the quantum over 1/8 has whole quanta in its last places, rounded to
-    nearest, ties to even.
+    The sum of a magnitude and a large power of two is rounded to a multiple of E2M3's quantum in
+    that binade, to nearest, ties to even: its last place is that quantum.
     """
     binade = (v >= 2).astype(np.int32) + (v >= 4)
     large = binade + 147 << 23
@@ -331,8 +358,8 @@ def _activations(x, subgroup, rule, elements, metadata, scales):
 
 
 def _top1(codes):
-    """Largest codes without sign of subgroups and their lanes, the lowest ones, as int32."""
-    # Lanes as rows: NumPy is ten times as quick along the first axis as along a short last one.
+    """Subgroups' largest codes without sign, and the lowest lanes that hold them, as int32."""
+    # Lanes are rows: NumPy is ten times as fast along the first axis as along a short last one.
     keys = np.left_shift(codes.T, 5, order="C")
     keys |= 31 - np.arange(len(keys), dtype=np.uint8)[:, None]
     best = keys.max(axis=0).astype(np.int32)
@@ -366,7 +393,7 @@ def _weights(x, subgroup, rule, adaptive, elements, metadata, scales):
 
 
 def _best_factors(u, scale):
-    """Least excess of subgroups at a scale, as `weight_encoder` has it, its factor and step."""
+    """The least excess of subgroups at a scale (see `weight_encoder`), with its factor and step."""
     best = np.full(u.shape[1], np.inf)
     factors = np.zeros(u.shape[1], np.uint8)
     steps = np.zeros(u.shape[1], np.float32)
@@ -428,14 +455,31 @@ def _special(x, subgroup, adaptive, elements, metadata, scales):
     metadata[bad] = 0
 
 
-def takes_special(u, step, magnitude):
-    """Which magnitudes are nearer to a special value of 5 or 8, times a step, than to codes."""
+def takes_special(u: FloatArray, step: Any, magnitude: Any) -> BoolArray:
+    """Tells which magnitudes are nearer to a special value than to every value of E2M1.
+
+    Parameters
+    ----------
+    u : float32 or float64 array
+        Magnitudes.
+    step : float or array
+        Their unit.
+    magnitude : int or array
+        The special value's magnitude, 5 or 8.
+
+    Returns
+    -------
+    bool array
+    """
     return np.where(magnitude == 8, u > 7 * step, (u > np.float32(4.5) * step)
                     & (u < np.float32(5.5) * step))
 
 
 def _special_factors(u, negative, magnitude):
-    """Least excess of subgroups, its factor and step, for a special value and for its negative."""
+    """The least excess of subgroups for a special value and for its negative.
+
+    Each is a tuple of excess, factor and step.
+    """
     found = [(np.full(u.shape[1], np.inf), np.zeros(u.shape[1], np.uint8),
               np.zeros(u.shape[1], np.float32)) for _ in range(2)]
     for k in range(4):
@@ -447,7 +491,7 @@ def _special_factors(u, negative, magnitude):
         excess *= halves * step
         takes = takes_special(u, step, magnitude)
         value = np.float64(magnitude * step)
-        # What a special value makes of it, which is less.
+        # The change of the excess by a special value, which is below 0.
         gain = np.where(takes, value * (value - 2 * u.astype(np.float64)) - excess, 0)
         total, below = excess.sum(axis=0), np.where(negative, gain, 0).sum(axis=0)
         for tried, (best, factors, steps) in zip(

@@ -1,6 +1,9 @@
-/* The codec of specification sections 3 to 6 on runs of whole float32 groups, compiled by
- * golden/codec/kernel.py. Its results are those of golden/units/quantization_engine.py, weight_encoder.py and
- * decoder.py, bit for bit; the definitions are there.
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * Encoders and decoders of specification sections 3 to 6, 10 and 12 for runs of whole float32
+ * groups. golden/codec/kernel.py compiles this file. The results are, bit for bit, those of the
+ * definitions in golden/units/quantization_engine.py, weight_encoder.py and decoder.py and in
+ * golden/formats/encodings.py and sg_special.py.
  *
  * Loops are written for the compiler to vectorize. Sizes are constants wherever they are
  * inlined: see DISPATCH at the end.
@@ -79,8 +82,8 @@ INLINE float e2m1_doubled(uint8_t code)
     return float_of(bits_of(magnitude) | (uint32_t)(code & 8) << 28);
 }
 
-/* E2M3 code of a magnitude. Adding 2**20 times the quantum over 1/8 leaves whole quanta in the
- * last places of the sum, rounded to nearest, ties to even. */
+/* E2M3 code of a magnitude. Its sum with a large power of two is rounded to a multiple of E2M3's
+ * quantum in that binade, to nearest, ties to even: the sum's last place is that quantum. */
 INLINE int32_t e2m3(float v)
 {
     int32_t binade = (v >= 2) + (v >= 4);
@@ -94,7 +97,7 @@ INLINE uint8_t sign_of(float x)
     return bits_of(x) >> 28 & 8;
 }
 
-/* Elem-EM; without `metadata` only elements and scales, which are MXFP4. */
+/* Elem-EM. If `metadata` is null, only elements and scales are written, which are MXFP4. */
 INLINE void activations(const float *x, size_t groups, uint32_t up, uint32_t down,
                         uint8_t *elements, uint8_t *metadata, uint8_t *scales,
                         int group, int subgroup)
@@ -139,10 +142,10 @@ INLINE void activations(const float *x, size_t groups, uint32_t up, uint32_t dow
     }
 }
 
-/* Elements that are worked on at a time: all that is kept of them fits the innermost cache. */
+/* Elements that are worked on at a time: all intermediate results fit the innermost cache. */
 enum { RUN = 512 };
 
-/* Sg-EM of at most RUN elements. */
+/* Encodes at most RUN elements in Sg-EM. */
 INLINE void weights_run(const float *x, int groups, uint32_t up, uint32_t down, int adaptive,
                         uint8_t *elements, uint8_t *metadata, uint8_t *scales,
                         int group, int subgroup)
@@ -234,7 +237,7 @@ INLINE void weights(const float *x, size_t groups, uint32_t up, uint32_t down, i
     }
 }
 
-/* Of Sg-special: the lowest and the highest E8M0 code of a scale. */
+/* The lowest and the highest E8M0 code of a scale in Sg-special. */
 enum { SPECIAL_LOW = 96, SPECIAL_HIGH = 159 };
 
 /* E8M0 code of a group: floor, or one lower where the mantissa is below `limit`. */
@@ -255,7 +258,7 @@ INLINE float at_most_16(float u)
     return u < 16 ? u : 16;
 }
 
-/* Sg-special of at most RUN elements. */
+/* Encodes at most RUN elements in Sg-special. */
 INLINE void special_run(const float *x, int groups, int adaptive, uint8_t *elements,
                         uint8_t *metadata, uint8_t *scales, int group, int subgroup)
 {
@@ -302,7 +305,8 @@ INLINE void special_run(const float *x, int groups, int adaptive, uint8_t *eleme
                     best[sign][n] = INFINITY;
             for (int k = 0; k < 4; k++) {
                 float step = (float)(4 + k) / 4, value = (float)magnitude * step;
-                /* Without special values; what they make of it, all and those below zero. */
+                /* The excess without special values, and its change by them: in total, and by
+                 * those below zero. */
                 double excess[SUBGROUPS] = {0}, gain[SUBGROUPS] = {0}, below[SUBGROUPS] = {0};
                 for (int i = 0; i < subgroup; i++)
                     for (int n = 0; n < all; n++) {
@@ -375,10 +379,10 @@ INLINE void special(const float *x, size_t groups, int adaptive, uint8_t *elemen
     }
 }
 
-/* How groups are read, by the numbers of golden/codec/blocked.py. */
+/* The encodings that groups are decoded by, numbered as in golden/codec/blocked.py. */
 enum { ELEM_EM, SG_EM, SG_SPECIAL };
 
-/* Float32 values of groups. */
+/* Decodes groups to float32 values. */
 INLINE void decode(int encoding, const uint8_t *elements, const uint8_t *metadata,
                    const uint8_t *scales, size_t groups, float *values, int group, int subgroup)
 {

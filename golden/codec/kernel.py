@@ -1,4 +1,6 @@
-"""The compiled part of the codec: compiles kernel.c once for each machine and keeps it."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""The compiled part of the codec: compiles kernel.c once for each machine and keeps the library.
+"""
 
 import ctypes
 import hashlib
@@ -14,8 +16,8 @@ from importlib import resources
 from pathlib import Path
 
 
-def folder():
-    """Folder of what was built: ``$M2XFP_CACHE_DIR``, or m2xfp-rtl in the user's cache."""
+def folder() -> Path:
+    """The cache folder: ``$M2XFP_CACHE_DIR``, or m2xfp-rtl in the user's cache folder."""
     if chosen := os.environ.get("M2XFP_CACHE_DIR"):
         return Path(chosen)
     if sys.platform == "win32":
@@ -27,19 +29,37 @@ def folder():
     return Path(base) / "m2xfp-rtl"
 
 
-def load():
-    """The compiled kernel, a `ctypes.CDLL`, or None where there is no C compiler or none works.
+def load() -> ctypes.CDLL | None:
+    """Loads the compiled kernel, and compiles it first if need be.
 
-    NumPy computes the same without it. ``M2XFP_NUMPY`` with any text in the environment keeps to
-    NumPy.
+    Without the kernel NumPy computes the same.
+
+    Returns
+    -------
+    ctypes.CDLL or None
+        None if no C compiler works, or if the environment variable ``M2XFP_NUMPY`` is not empty.
     """
     return None if os.environ.get("M2XFP_NUMPY") else _load()
 
 
-def compiler(variable="CC", names=("cc", "gcc", "clang")):
-    """Command of a compiler as a list, or None: the environment variable's or one of the names."""
+def compiler(variable: str = "CC", names: tuple[str, ...] = ("cc", "gcc", "clang")
+             ) -> list[str] | None:
+    """Finds a compiler.
+
+    Parameters
+    ----------
+    variable : str
+        Environment variable that may hold a command.
+    names : tuple of str
+        Programs to look for if it does not.
+
+    Returns
+    -------
+    list of str or None
+        The command's words, or None if there is no compiler.
+    """
     for command in (os.environ.get(variable, ""), *names):
-        # A text with an open quote is no command.
+        # A text with an open quote is not a command.
         try:
             words = shlex.split(command)
         except ValueError:
@@ -62,8 +82,8 @@ def _load():
     source = resources.files(__package__).joinpath("kernel.c").read_bytes()
     for options in (_NATIVE, []):
         words = [*command, *_FLAGS, *options]
-        # What the compiler defines tells its version, the system and, with -march=native, this
-        # machine's instructions.
+        # The compiler's predefined macros tell its version, the system and, with -march=native,
+        # this machine's instructions.
         defined = _run([*command, *options, "-dM", "-E", "-x", "c", os.devnull])
         if defined is None:
             continue
@@ -73,7 +93,7 @@ def _load():
             if path.exists() or _build(words, source, path):
                 return _declared(path)
         except (OSError, AttributeError):
-            # The folder cannot be written, or what lies there is no such library: once more.
+            # The folder cannot be written, or the file is not such a library: once more.
             with suppress(OSError):
                 path.unlink(missing_ok=True)
                 if _build(words, source, path):
@@ -95,13 +115,13 @@ def _build(command, source, path):
 
 
 def _run(command):
-    """What a command prints, or None if it fails."""
+    """Returns the output of a command, or None if it fails."""
     process = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     return None if process.returncode else process.stdout
 
 
 def _declared(path):
-    """The library at a path, with its functions' types."""
+    """Loads the library and declares the types of its functions."""
     library = ctypes.CDLL(str(path))
     pointer, size, number, bits = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int,
                                    ctypes.c_uint32)

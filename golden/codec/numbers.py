@@ -1,7 +1,22 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """Number formats: codes, rounding and scale rules (specification sections 1 and 5)."""
+
+from typing import Any
 
 import ml_dtypes
 import numpy as np
+from numpy.typing import ArrayLike
+
+from .arrays import (
+    BoolArray,
+    Float32Array,
+    Float64Array,
+    FloatArray,
+    Int8Array,
+    Int32Array,
+    UInt8Array,
+    UInt32Array,
+)
 
 GROUPS = (16, 32)
 """Offered group sizes."""
@@ -20,10 +35,10 @@ FLOAT_TYPES = tuple(np.dtype(t) for t in (np.float32, np.float16, ml_dtypes.bflo
 """Input types; each is exact in float32."""
 
 FLOATS = {dtype.name: dtype for dtype in FLOAT_TYPES}
-"""The same by name."""
+"""Input types by name."""
 
 RULES = ("floor", "ceil", "rtn1", "rtn2")
-"""Scale rules of specification section 5."""
+"""Scale rules (specification section 5)."""
 
 
 def _first_mantissa_above(m):
@@ -39,26 +54,33 @@ MANTISSA_LIMITS = {
     "ceil": (0x400001, 0),
     "rtn1": (0x800000, THREE_HALVES_OVER_SQRT2),
     "rtn2": (SQRT2, 0),
-    # Sg-threshold's own: below 1.375 the factors reach the largest magnitude from one lower.
+    # Sg-threshold's own (section 10): below a significand of 1.375, the factors reach the largest
+    # magnitude under the next lower scale.
     "threshold": (0x800000, 0x300000),
 }
-"""By rule, the float32 mantissa field from which on the scale's exponent is one higher, and that
-below which it is one lower."""
+"""By rule, two limits of the float32 mantissa field of a group's largest magnitude.
 
+From the first limit on, the scale's exponent is one higher; below the second, it is one lower.
+"""
 
 SPECIALS = (5, -5, 8, -8)
-"""What code 8 stands for in Sg-special, by the two low bits of a group's scale byte."""
+"""Values of code 8 in Sg-special, by the two lower bits of a scale byte (section 12)."""
 
 SPECIAL_LIMITS = {5: 0x300000, 8: 0x700000}
-"""By its magnitude, the float32 mantissa field of the largest magnitude below which the scale is
-one lower than that of "floor": 1.375 and 1.875."""
+"""By the special value's magnitude, a limit of the float32 mantissa field.
+
+Where the field of a group's largest magnitude is below the limit (a significand of 1.375 or 1.875),
+the scale is one lower than that of "floor".
+"""
 
 SPECIAL_SCALES = (96, 159)
 """Lowest and highest E8M0 code of a scale in Sg-special, whose exponent has six bits."""
 
 
-def split_scales(scales):
-    """What scale bytes of Sg-special hold: an exponent in six bits, and a selector below.
+def split_scales(scales: UInt8Array) -> tuple[UInt8Array, Int8Array]:
+    """Splits scale bytes of Sg-special into scales and special values (specification section 12).
+
+    The six upper bits hold the exponent, the two lower bits select the special value.
 
     Parameters
     ----------
@@ -67,23 +89,23 @@ def split_scales(scales):
     Returns
     -------
     codes : uint8 array
-        E8M0 codes, 255 of a NaN group.
+        E8M0 codes; 255 in a NaN group.
     specials : int8 array
-        Twice what code 8 stands for.
+        Twice the value of code 8.
     """
     codes = np.where(scales == SCALE_NAN, SCALE_NAN, SPECIAL_SCALES[0] + (scales >> 2))
     return codes.astype(np.uint8), np.array(SPECIALS, np.int8)[scales & 3] * np.int8(2)
 
 
-def special_scale_codes(magnitude_bits, limit):
-    """E8M0 codes of groups' scales in Sg-special.
+def special_scale_codes(magnitude_bits: UInt32Array, limit: int) -> Int32Array:
+    """E8M0 codes of groups' scales in Sg-special (specification section 12).
 
     Parameters
     ----------
     magnitude_bits : uint32 array
         Bits of each group's largest float32 magnitude, finite.
     limit : int
-        Below this mantissa field the code is one lower than that of "floor".
+        Where the mantissa field is below this limit, the code is one lower than that of "floor".
 
     Returns
     -------
@@ -94,21 +116,42 @@ def special_scale_codes(magnitude_bits, limit):
     return np.clip(codes - ((magnitude_bits & 0x7FFFFF) < limit), *SPECIAL_SCALES)
 
 
-def e2m1_integers(codes):
-    """Twice the value of E2M1 codes, signed: int8 in -12..12."""
+def e2m1_integers(codes: ArrayLike) -> Int8Array:
+    """Values of E2M1 codes in units of 1/2, as integers from -12 to 12.
+
+    Parameters
+    ----------
+    codes : uint8 array
+        Codes 0 to 15; bit 3 is the sign.
+
+    Returns
+    -------
+    int8 array
+        A code of -0 gives 0.
+    """
     magnitudes = np.array([0, 1, 2, 3, 4, 6, 8, 12], np.int8)
     codes = np.asarray(codes)
     return np.where(codes & 8, -magnitudes[codes & 7], magnitudes[codes & 7])
 
 
-def e2m3_integers(codes):
-    """Eight times the value of E2M3 magnitude codes 0..31: int8 in 0..60."""
+def e2m3_integers(codes: ArrayLike) -> Int8Array:
+    """Values of E2M3 codes in units of 1/8, as integers from 0 to 60.
+
+    Parameters
+    ----------
+    codes : uint8 array
+        Codes without sign, 0 to 31.
+
+    Returns
+    -------
+    int8 array
+    """
     codes = np.asarray(codes).astype(np.int8)
     exponents = codes >> 3
     return np.where(exponents == 0, codes, (8 + (codes & 7)) << np.maximum(exponents - 1, 0))
 
 
-def round_magnitude(v, mantissa):
+def round_magnitude(v: Float64Array, mantissa: int) -> UInt8Array:
     """Rounds magnitudes to E2M1 or E2M3 codes: to nearest, ties to even, saturating.
 
     Parameters
@@ -129,8 +172,8 @@ def round_magnitude(v, mantissa):
     return np.minimum(code, 2 ** (mantissa + 2) - 1).astype(np.uint8)
 
 
-def scale_codes(magnitude_bits, rule):
-    """E8M0 scale codes of groups under a scale rule.
+def scale_codes(magnitude_bits: UInt32Array, rule: str) -> Int32Array:
+    """E8M0 scale codes of groups under a scale rule (specification section 5).
 
     Parameters
     ----------
@@ -148,12 +191,12 @@ def scale_codes(magnitude_bits, rule):
     mantissa = magnitude_bits & 0x7FFFFF
     up, down = MANTISSA_LIMITS[rule]
     offset = np.where(mantissa >= up, 1, np.where(mantissa < down, -1, 0))
-    # A subnormal's exponent field is 0: whatever its offset, it clamps to code 0, as it must.
+    # A subnormal's exponent field is 0, so that its code is 0 under every offset, as it must be.
     return np.clip(exponent - 2 + offset, 0, SCALE_MAX)
 
 
-def check_sizes(group, subgroup):
-    """Raises ValueError, naming the argument, unless both sizes are offered and fit."""
+def check_sizes(group: int, subgroup: int) -> None:
+    """Raises ValueError, which names the argument, unless both sizes are offered and fit."""
     if group not in GROUPS:
         raise ValueError(f"group must be one of {GROUPS}, not {group!r}")
     if subgroup not in SUBGROUPS:
@@ -162,16 +205,31 @@ def check_sizes(group, subgroup):
         raise ValueError(f"subgroup must divide group {group}, not {subgroup!r}")
 
 
-def check_threads(threads):
-    """Raises TypeError or ValueError unless it is a number of threads."""
+def check_threads(threads: int) -> None:
+    """Raises TypeError unless ``threads`` is an integer, and ValueError unless it is positive."""
     if not isinstance(threads, (int, np.integer)):
         raise TypeError(f"threads must be an integer, not {type(threads).__name__}")
     if threads < 1:
         raise ValueError(f"threads must be at least 1, not {threads}")
 
 
-def check_tensor(x, name):
-    """Raises TypeError or ValueError, naming the argument, unless a tensor can be quantized."""
+def check_tensor(x: Any, name: str) -> None:
+    """Checks an argument that is to be quantized.
+
+    Parameters
+    ----------
+    x : object
+        The argument.
+    name : str
+        Its name, for errors.
+
+    Raises
+    ------
+    TypeError
+        If it is not an array of float32, float16 or bfloat16.
+    ValueError
+        If it has no axis or no element.
+    """
     dtype = getattr(x, "dtype", None)
     if not isinstance(x, np.ndarray) or dtype not in FLOAT_TYPES:
         offered = ", ".join(t.name for t in FLOAT_TYPES)
@@ -182,17 +240,17 @@ def check_tensor(x, name):
                          f"not shape {x.shape}")
 
 
-def groups_of(x, name, group):
-    """Checks a tensor and cuts it into groups along its last axis.
+def groups_of(x: FloatArray, name: str, group: int) -> Float32Array:
+    """Checks a tensor and divides it into groups along its last axis.
 
     Parameters
     ----------
     x : array of float32, float16 or bfloat16, shape (..., K)
-        Tensor; the other two types are widened to float32, which is exact.
+        The tensor. Conversion to float32 is exact.
     name : str
         The argument's name, for errors.
     group : int
-        Elements per group; a ragged tail is padded with +0.
+        Elements per group; an incomplete last group is padded with +0.
 
     Returns
     -------
@@ -210,3 +268,17 @@ def groups_of(x, name, group):
     padded = np.zeros((*x.shape[:-1], x.shape[-1] + tail), np.float32)
     padded[..., : x.shape[-1]] = x
     return padded.reshape(*x.shape[:-1], -1, group)
+
+
+def finite_groups(groups: Float32Array) -> BoolArray:
+    """Tells which groups hold neither NaN nor an infinity.
+
+    Parameters
+    ----------
+    groups : float32 array, shape (..., group)
+
+    Returns
+    -------
+    bool array, shape (...)
+    """
+    return (groups.view(np.uint32) & 0x7FFFFFFF).max(axis=-1) < 0x7F800000

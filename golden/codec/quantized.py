@@ -1,20 +1,51 @@
-"""The quantized tensor and its storage (specification section 2)."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Quantized tensors, and how those in M2XFP lie in memory (specification section 13)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
+from .arrays import UInt8Array
 from .numbers import check_sizes
 
 KINDS = ("activation", "weight")
+"""Sides of a product."""
 
 ENCODINGS = {"activation": ("elem-em", "sg-em", "mixed", "sg-special"),
              "weight": ("sg-em", "sg-special")}
-"""What metadata may mean, by kind; the first is the default."""
+"""Meanings that metadata may have, by kind; the first is the default."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Quantized:
+class Blocks:
+    """A tensor of codes in groups along the last axis, each group under a scale.
+
+    This is the form of a tensor in any format; `Quantized` is that of M2XFP.
+
+    Attributes
+    ----------
+    elements : uint8 array, shape (..., Kpad)
+        One code per byte.
+    scales : uint8 array, shape (..., Kpad / group)
+        Code of each group's scale.
+    shape : tuple of int
+        Shape (..., K) of the tensor before K was padded to whole groups.
+    metadata : uint8 array, shape (..., Kpad / subgroup), optional
+        Metadata of each subgroup.
+    tensor_scale : float32 or float32 array of shape (..., 1), optional
+        Factor of every value, or of every value of a row.
+    """
+
+    elements: UInt8Array
+    scales: UInt8Array
+    shape: tuple[int, ...]
+    metadata: UInt8Array | None = None
+    tensor_scale: np.float32 | NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Quantized(Blocks):
     """A tensor in M2XFP: FP4 codes, metadata and scales, in groups along the last axis.
 
     Attributes
@@ -27,37 +58,36 @@ class Quantized:
         Two metadata bits of each subgroup.
     scales : uint8 array, shape (..., Kpad / group)
         E8M0 scale code of each group; 255 is NaN. In Sg-special the six upper bits are the E8M0
-        code less 96, and the two lower ones select the special value.
+        code less 96, and the two lower bits select the special value.
     shape : tuple of int
         Shape (..., K) of the tensor before K was padded to whole groups.
     group, subgroup : int
         Elements per group and per subgroup.
     encoding : str, optional
-        What the metadata mean: "elem-em", the refinement of a subgroup's largest element
-        (specification section 3), the default of activations; "sg-em", the factor of a subgroup
-        (section 4), the default of weights; "mixed", the first in groups that have code 8, -0,
-        in an element that is not its subgroup's top-1, and the second in all others; or
-        "sg-special", a factor, while code 8 is a special value (docs/encodings.md).
+        Meaning of the metadata. The default is "elem-em" for activations and "sg-em" for weights.
+
+        - "elem-em": the refinement of each subgroup's largest element (specification section 3).
+        - "sg-em": the factor of each subgroup (section 4).
+        - "mixed": a choice of these two per group, which a code of -0 marks (section 11).
+        - "sg-special": the factor of each subgroup, and code 8 is a special value (section 12).
 
     Raises
     ------
     TypeError
         If a plane is not a uint8 array.
     ValueError
-        If ``kind``, ``encoding`` or a size is not offered, or the planes do not fit ``shape``, or
+        If ``kind``, ``encoding`` or a size is not offered, or if the planes do not fit ``shape`` or
         hold values above 15 (elements) or 3 (metadata).
     """
 
     kind: str
-    elements: np.ndarray
-    metadata: np.ndarray
-    scales: np.ndarray
-    shape: tuple
+    metadata: UInt8Array = field()
     group: int = 32
     subgroup: int = 8
     encoding: str | None = None
+    tensor_scale: None = field(default=None, init=False, repr=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"kind must be one of {KINDS}, not {self.kind!r}")
         offered = ENCODINGS[self.kind]
@@ -84,23 +114,24 @@ class Quantized:
             if plane.max() > limit:
                 raise ValueError(f"{name} must be at most {limit}, not {plane.max()}")
 
-    def pack(self):
-        """The three planes as they lie in memory.
+    def pack(self) -> tuple[bytes, bytes, bytes]:
+        """Packs the three planes as they lie in memory (specification section 13.1).
 
         Returns
         -------
         elements, metadata, scales : bytes
-            Row by row, each row contiguous along K and filled to a whole byte: two elements per
-            byte and four metadata per byte, the first in the least significant bits, and one
-            scale per byte.
+            Rows follow each other. Each row is contiguous along K and filled up to a whole byte.
+            A byte holds two elements, four metadata or one scale; the first code is in the least
+            significant bits.
         """
         return (_pack(self.elements, 4).tobytes(), _pack(self.metadata, 2).tobytes(),
                 self.scales.tobytes())
 
     @classmethod
-    def unpack(cls, elements, metadata, scales, *, kind, shape, group=32, subgroup=8,
-               encoding=None):
-        """Reads what `pack` wrote.
+    def unpack(cls, elements: bytes, metadata: bytes, scales: bytes, *, kind: str,
+               shape: tuple[int, ...], group: int = 32, subgroup: int = 8,
+               encoding: str | None = None) -> "Quantized":
+        """Makes a tensor from the planes that `pack` gave.
 
         Parameters
         ----------
@@ -113,7 +144,11 @@ class Quantized:
         group, subgroup : int
             Elements per group and per subgroup.
         encoding : str, optional
-            As of the class; the planes do not tell.
+            As in the class; the planes do not tell it.
+
+        Returns
+        -------
+        Quantized
 
         Raises
         ------
@@ -139,14 +174,15 @@ class Quantized:
                    metadata=read("metadata", metadata, 2, groups * group // subgroup),
                    scales=read("scales", scales, 8, groups))
 
-    def records(self):
-        """Group records, as the RTL's streams carry them.
+    def records(self) -> UInt8Array:
+        """Packs each group into a record, as streams carry it (specification section 13.3).
 
         Returns
         -------
         uint8 array, shape (..., groups, record bytes)
-            Little-endian: elements, then metadata, then scale; 18 bytes at the default sizes.
-            Where the fields do not fill the last byte (subgroups of 16 or 32), zeros do.
+            Elements, then metadata, then the scale, from the least significant bit of the first
+            byte on; 18 bytes at the default sizes. Where the fields do not fill the last byte
+            (subgroups of 16 or 32), its upper bits are 0.
         """
         groups = (*self.scales.shape, -1)
         fields = [(self.elements.reshape(groups), 4), (self.metadata.reshape(groups), 2),
@@ -155,8 +191,26 @@ class Quantized:
                            axis=-1, bitorder="little")
 
 
-def check_quantized(q, name, kind=None, encoding=None):
-    """Raises TypeError or ValueError unless ``q`` is a Quantized (of that kind and encoding)."""
+def check_quantized(q: object, name: str, kind: str | None = None,
+                    encoding: str | None = None) -> None:
+    """Checks an argument that must be a `Quantized`.
+
+    Parameters
+    ----------
+    q : object
+        The argument.
+    name : str
+        Its name, for errors.
+    kind, encoding : str, optional
+        The kind and the encoding that it must have.
+
+    Raises
+    ------
+    TypeError
+        If it is not a Quantized.
+    ValueError
+        If it has another kind or encoding.
+    """
     if not isinstance(q, Quantized):
         raise TypeError(f"{name} must be a Quantized, not {type(q).__name__}")
     if kind is not None and q.kind != kind:
@@ -183,7 +237,7 @@ _BLOCK = 2**16
 
 
 def _pack(codes, width):
-    """Codes of a byte each, as many to a byte as it holds; rows are filled up."""
+    """Packs codes of ``width`` bits, 8 / ``width`` to a byte; fills up each row."""
     count = 8 // width
     if count == 1:
         return codes
@@ -198,13 +252,13 @@ def _pack(codes, width):
         joined = part.copy()
         for i in range(1, count):
             joined |= part >> (8 - width) * i
-        # The other bytes are cut off.
+        # The upper bytes of each word are cut off.
         packed[start: start + _BLOCK] = joined
     return packed.reshape(*codes.shape[:-1], -1)
 
 
 def _unpack(plane, width, length):
-    """The first codes of each row of what `_pack` gave."""
+    """Reads the first ``length`` codes of each row from bytes that `_pack` gave."""
     count = 8 // width
     if count == 1:
         return plane.copy()

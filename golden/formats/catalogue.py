@@ -1,16 +1,18 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """Formats that M2XFP is compared with, and its own design space, through one interface.
 
-`FORMATS` lists them. Each cuts the last axis into groups, whose tail is padded with +0, and rounds
-every element once: to nearest, ties to the even code (HiF4: away from zero, RaZeR: to its special
-value), saturating at the largest magnitude. Float32 subnormals are exact. A group that holds NaN or
-an infinity becomes a NaN group: its scale is the code of NaN, all else 0. An all-zero group has
-scale code 0. The sign of a zero is kept by elements with a sign bit, but not by RaZeR, M2XFP mixed
-and Sg-special; under an E3M3, E4M3 or E5M3 scale of 0 all elements are +0. Values read back rounded
-once to float32, where what is beyond its range reads as an infinity.
+`FORMATS` lists them. Each format divides the last axis into groups; the axis is padded with +0 to
+whole groups. Each element is rounded once: to nearest, ties to the even code, saturating at the
+largest magnitude. HiF4 rounds ties away from zero; RaZeR rounds those beside its special value to
+it. Float32 subnormals are exact. A group that holds NaN or an infinity becomes a NaN group: its
+scale is the code of NaN, all its other codes are 0. An all-zero group has scale code 0. Elements
+with a sign bit keep the sign of a zero, except in RaZeR, M2XFP mixed and Sg-special, and under an
+E3M3, E4M3 or E5M3 scale of 0, where all elements are +0. Decoded values are rounded once to
+float32; those beyond its range become infinities.
 
-Where a paper leaves a choice open that changes results, the format's own docstring says which and
-what was taken: `sg_ee`, `elem_em` (top-2), `mxfp4_plus`, `float_scales.razer_weights` and
-`float_scales.m2_nvfp4` (adaptive).
+Some papers leave open a choice that changes results. The format's docstring then names the choice
+and what this project took: `sg_ee`, `elem_em` (top-2), `mxfp4_plus`, `razer.razer_weights` and
+`m2_nvfp4.m2_nvfp4` (adaptive).
 """
 
 from functools import partial
@@ -18,30 +20,34 @@ from functools import partial
 import numpy as np
 
 from ..codec.numbers import SCALE_MAX, SPECIALS, groups_of
+from ..codec.quantized import Blocks
 from ..units.decoder import dequantize
 from ..units.quantization_engine import quantize_activations, scaled_magnitudes
 from ..units.weight_encoder import quantize_weights
-from . import float_scales
+from . import m2_nvfp4, nvfp4, razer
 from .design_space import SUBGROUPS, elem_em, sg_ee, sg_em
-from .format import Blocks, Format, assemble, scaled_values
+from .format import Format, assemble, scaled_values
 from .hif4 import HIF4
 from .minifloats import E0M3, E2M1, E2M3, E3M2, E4M3, E5M2, E6M0, E8M0, INT8, S1P1, S1P3
 from .mxfp4 import quantize_mxfp4
 
 
 def _quantize_mx(x, *, codec, emax):
-    """MX by the OCP specification: the scale puts the largest magnitude into the last binade."""
+    """MX as OCP defines it: under the scale the largest magnitude lies in the uppermost binade."""
     groups, scales, bad = _floor_scales(x, 32, emax)
     v = np.copysign(scaled_magnitudes(groups, scales, bad), groups)
     return assemble(x, codec.encode(v), scales, bad, E8M0.nan)
 
 
 def _floor_scales(x, group, emax):
-    """Groups, their E8M0 codes floor(log2(amax)) - emax + 127, at least 0, and which are NaN."""
+    """Groups, their scale codes and a mask of NaN groups.
+
+    The codes are floor(log2(amax)) - emax + 127, but at least 0.
+    """
     groups = groups_of(x, "x", group)
     largest = (groups.view(np.uint32) & 0x7FFFFFFF).max(axis=-1)
     exponent = (largest >> 23).astype(np.int32)
-    # A subnormal's field is 0, as is its scale.
+    # A subnormal's exponent field is 0, and so is its scale code.
     return groups, np.clip(exponent - emax, 0, SCALE_MAX), largest >= 0x7F800000
 
 
@@ -76,8 +82,8 @@ def _dequantize_smx(q, *, codec):
 def _smx(name, codec):
     """Shared microexponents (arXiv 2302.08007; specification section 9).
 
-    The scale is 2**floor(log2(amax)). The bit of a pair halves its scale where both elements,
-    before they are rounded, lie below the group's scale.
+    The scale is 2**floor(log2(amax)). The bit of a pair halves its scale if both elements, before
+    rounding, are below the group's scale in magnitude.
     """
     return Format(name=name, group=16, subgroup=2, metadata_bits=1, element=codec, scale=E8M0,
                   quantize=partial(_quantize_smx, codec=codec),
@@ -102,17 +108,17 @@ def _dequantize_mxfp4_plus(q):
     return scaled_values(q, values, E8M0.decode(q.scales))
 
 
-def mxfp4_plus():
+def mxfp4_plus() -> Format:
     """MXFP4+ (arXiv 2510.14557): MXFP4 whose largest element has three bits of mantissa.
 
-    A group of MXFP4 has, by its scale, the largest magnitude in the uppermost binade. That element,
-    the first if several are, is named by an index of 8 bits, so that its exponent bits are free for
-    the mantissa: 4, 4.5 and so on to 7.5 times the scale (E0M3), to nearest, ties to even,
-    saturating. The others are those of MXFP4.
+    MXFP4's scale has a group's largest magnitude in the uppermost binade. An index of 8 bits names
+    the element; it is the first one if several are largest. The element's exponent bits are then
+    free for the mantissa: it is 4, 4.5 and so on to 7.5 times the scale (E0M3), rounded to nearest,
+    ties to even, saturating. The other elements are those of MXFP4.
 
-    What is known to this project leaves open what becomes of a group whose scale is clamped to
-    2**-127, so that its largest magnitude is below the binade, as zero is. Here the index, which
-    needs 5 of its bits, is then 32, as any above 31 would do: no element is extended.
+    The sources leave open the case of a scale that is clamped to 2**-127. The largest magnitude is
+    then below the uppermost binade; it may be zero. Here the index, which needs 5 bits, is then 32,
+    and no element is extended. Any index above 31 would do.
 
     Returns
     -------
@@ -132,7 +138,7 @@ def _m2xfp(name, quantize, *, element=E2M1, scale=E8M0, **options):
 
 
 def _m2xfp_mixed():
-    # Refined elements, each beside 1 and zeros; these groups are read as Elem-EM's.
+    # Refined elements, each beside 1 and zeros. These groups are decoded as Elem-EM.
     refined = [v for v in E2M3.values[: E2M3.count] if 4 <= v <= 7]
     return _m2xfp("M2XFP mixed", partial(quantize_activations, encoding="mixed"),
                   zero_signs=False,
@@ -140,9 +146,9 @@ def _m2xfp_mixed():
 
 
 def _m2xfp_special(name, quantize):
-    # Under every scale; -8 lacks the highest one, where its byte is NaN's.
+    # Values that every scale offers. -8 lacks the highest scale, whose byte is NaN's.
     specials = [s for s in SPECIALS if s != -8]
-    return _m2xfp(name, partial(quantize, encoding="sg-special"), element=float_scales.RAZER,
+    return _m2xfp(name, partial(quantize, encoding="sg-special"), element=razer.RAZER,
                   scale=E6M0, zero_signs=False,
                   special_groups=np.stack([np.resize([s, *E2M1.values[:8]], 32)
                                            for s in specials]))
@@ -166,12 +172,15 @@ FORMATS = {f.name: f for f in (
     _mx("MXINT8", INT8, 0),
     _smx("SMX4", S1P1),
     _smx("SMX6", S1P3),
-    *float_scales.FORMATS,
+    *nvfp4.FORMATS, *razer.FORMATS, *m2_nvfp4.FORMATS,
     HIF4,
     *(elem_em(n, top=top, adaptive=adaptive)
       for top in (1, 2) for adaptive in (False, True) for n in SUBGROUPS),
     *(sg(n, bits=bits, adaptive=adaptive) for sg in (sg_em, sg_ee)
       for bits in (2, 1) for adaptive in (True, False) for n in SUBGROUPS),
 )}
-"""All formats by name. M2XFP's are the codec itself; the last ones are the design space around it,
-in which it is Elem-EM-8, Sg-EM-8 adaptive and Sg-EM-8 fixed."""
+"""All formats by name.
+
+M2XFP's formats are the codec itself. The last ones are the design space around it, in which M2XFP
+is Elem-EM-8, Sg-EM-8 adaptive and Sg-EM-8 fixed.
+"""

@@ -1,18 +1,56 @@
-"""Value tables of all codes, and a proof that every code and every scale round-trips."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Checks that every code and every scale of the formats round-trips, ``python -m golden check``.
+
+The command also prints the value of every code.
+"""
 
 import re
+import sys
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
 
 from ..codec.numbers import e2m1_integers, e2m3_integers, round_magnitude
+from ..command import Parser, run
+from ..units.nvfp4_quantizer import E4M3_VALUES
 from . import catalogue
-from .minifloats import CODECS, E2M1, E2M3, UE4M3
-from .nvfp4 import E4M3_VALUES
+from .format import Format
+from .minifloats import CODECS, E2M1, E2M3, UE4M3, Codec
 
 
-def table(codec):
-    """The values of all codes of a codec, those without sign if the others only have one more."""
+@run
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns 1 if a check failed, else 0."""
+    parser().parse_args(arguments)
+    for codec in CODECS.values():
+        print(table(codec) + "\n")
+    failed = 0
+    for name, wrong in check().items():
+        failed += bool(wrong)
+        for line in wrong:
+            print(f"error: {line}", file=sys.stderr)
+        exceptions = CODECS[name].never_encoded if name in CODECS else {}
+        # Those with a sign read alike.
+        text = ", ".join(f"0x{a:02x} as 0x{b:02x}" for a, b in exceptions.items())
+        print(f"{name}: {'FAILED' if wrong else 'ok'}"
+              + (f" (never written, comes back otherwise: {text})" if text else ""))
+    print(f"{failed} of {len(CODECS)} codes and {len(catalogue.FORMATS)} formats failed")
+    return int(failed > 0)
+
+
+def parser() -> Parser:
+    """The command's parser."""
+    return Parser(prog="python -m golden check",
+                  description="Prints the value of every code, and proves that every code and "
+                              "every scale of every format round-trips.")
+
+
+def table(codec: Codec) -> str:
+    """The values of a codec's codes as text.
+
+    Codes with a sign bit that is set are left out: they have the same magnitudes.
+    """
     codes = np.arange(len(codec.values) // (1 + (codec.sign == "bit")))
     if codec.name == "E8M0":
         cells = ["NaN" if c == codec.nan else f"2^{c - 127}" for c in codes]
@@ -31,8 +69,8 @@ def table(codec):
     return "\n".join(lines)
 
 
-def check_codec(codec):
-    """What is wrong with a codec: values, round trips, ties and corners.
+def check_codec(codec: Codec) -> list[str]:
+    """Checks a codec's values, round trips, ties and corners.
 
     Parameters
     ----------
@@ -77,7 +115,7 @@ def _differences(codec, v, expected):
 
 
 def _value(codec, code):
-    """A code's value by its fields, which the tables are not made of."""
+    """A code's value, worked out from its fields and not from the codec's table."""
     name = codec.name
     if codec.sign == "two":
         signed = code - (code >> codec.bits - 1 << codec.bits)
@@ -113,8 +151,14 @@ def _value(codec, code):
     return -float(value) if negative else float(value)
 
 
-def check_codec_of_m2xfp():
-    """Where the tables above differ from those that the M2XFP codec and NVFP4 use, as lines."""
+def check_codec_of_m2xfp() -> list[str]:
+    """Compares the codecs with the tables and the rounding that M2XFP's codec and NVFP4 use.
+
+    Returns
+    -------
+    list of str
+        One line per difference, empty if there is none.
+    """
     wrong = []
     for codec, values in (E2M1, e2m1_integers(np.arange(8)) / 2), (
             E2M3, e2m3_integers(np.arange(32)) / 8), (UE4M3, E4M3_VALUES):
@@ -128,12 +172,12 @@ def check_codec_of_m2xfp():
     return wrong
 
 
-def check_format(form):
-    """Which representable values a format changes.
+def check_format(form: Format) -> list[str]:
+    """Checks that a format gives back the values that it can represent.
 
-    Every element code is put beside the largest element, under every scale that is not 0 and leaves
-    it within float32; the group must then read back as itself, and so must groups of special
-    values. IF4's integers are not tried: times 6/7 they are no float32.
+    Every element code stands beside the largest element, under every scale that is not 0 and under
+    which the largest element is within float32. The group must read back as itself, and so must
+    groups of special values. IF4's integers are not tried: times 6/7 they are no float32.
 
     Parameters
     ----------
@@ -164,13 +208,13 @@ def check_format(form):
     return [f"{form.name} changes values under scale {s:g}" for s in scales[differ].tolist()]
 
 
-def check():
-    """All checks.
+def check() -> dict[str, list[str]]:
+    """Runs all checks.
 
     Returns
     -------
     dict of str to list of str
-        What is wrong, by code or format.
+        What is wrong, by the name of the codec or format.
     """
     results = {codec.name: check_codec(codec) for codec in CODECS.values()}
     results["M2XFP's codec"] = check_codec_of_m2xfp()

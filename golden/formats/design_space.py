@@ -1,10 +1,16 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """The design space around M2XFP: E2M1 under a power of two, with metadata per subgroup."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ..codec.arrays import Float32Array, Float64Array, UInt8Array
 from ..codec.numbers import SCALE_MAX, e2m1_integers, e2m3_integers, groups_of, round_magnitude
+from ..codec.quantized import Blocks
 from ..units.quantization_engine import check_rule, group_scales, scaled_magnitudes
 from ..units.top1 import top1
 from .format import Format, assemble, scaled_values
@@ -15,7 +21,7 @@ SUBGROUPS = (2, 4, 8, 16, 32)
 
 
 def _start(x, subgroup, rule):
-    """Groups of 32, scale codes by a rule, which are NaN, and magnitudes in units of the scale."""
+    """Groups of 32, their scale codes, a mask of NaN groups, and magnitudes in scales."""
     check_rule(rule)
     groups = groups_of(x, "x", 32)
     scales, bad = group_scales(groups, rule)
@@ -23,22 +29,23 @@ def _start(x, subgroup, rule):
     return groups, scales, bad, u
 
 
-def check_subgroup(subgroup, group):
+def check_subgroup(subgroup: int, group: int) -> None:
+    """Raises ValueError unless a subgroup size is offered and divides the group."""
     sizes = tuple(n for n in SUBGROUPS if n <= group)
     if subgroup not in sizes:
         raise ValueError(f"subgroup must be one of {sizes}, not {subgroup!r}")
 
 
 def _best_scale(start, adaptive, encode):
-    """Codes, metadata and scales of groups by ``encode``: the least squared error over scales.
+    """Encodes groups under the scale of the least squared error: codes, metadata and scales.
 
-    ``encode`` takes a scale relative to the first one and gives codes (..., subgroups, subgroup),
-    metadata (..., subgroups) and the squared error less what all scales share (...), exact.
+    ``encode`` takes a scale in units of the first one. It returns codes (..., subgroups, subgroup),
+    metadata (..., subgroups) and the squared error less a term that all scales share (...), exact.
     """
     codes, metadata, least = encode(1.0)
     scales = start
     if adaptive:
-        # Of equal errors, the lowest scale's.
+        # Ties go to the lowest scale.
         for bias, wins in (-1, np.less_equal), (1, np.less):
             other = encode(2.0**bias)
             better = wins(other[2], least) & (start + bias >= 0) & (start + bias <= SCALE_MAX)
@@ -50,16 +57,31 @@ def _best_scale(start, adaptive, encode):
 
 
 def _largest(codes, count):
-    """Lanes of the largest E2M1 codes of subgroups, from the largest; ties: the lowest lane."""
+    """Lanes of the ``count`` largest E2M1 codes of subgroups, in descending order.
+
+    Ties go to the lowest lane.
+    """
     if count == 1:
         return top1(codes)[..., None]
     return np.argsort(7 - (codes & 7), axis=-1, kind="stable")[..., :count]
 
 
-def refine(v, top=1):
-    """Elem-EM of subgroups of magnitudes in units of their scale: codes and metadata.
+def refine(v: Float64Array, top: int = 1) -> tuple[UInt8Array, UInt8Array]:
+    """Encodes subgroups in Elem-EM.
 
-    The metadata of the largest of the ``top`` refined elements are the lowest two bits.
+    Parameters
+    ----------
+    v : float64 array, shape (..., subgroup)
+        Magnitudes in units of their scale.
+    top : int
+        Number of refined elements.
+
+    Returns
+    -------
+    codes : uint8 array, shape (..., subgroup)
+        Without signs.
+    metadata : uint8 array, shape (...)
+        Two bits per refined element; the largest element has the lowest two.
     """
     codes = round_magnitude(v, 1)
     lanes = _largest(codes, top)
@@ -69,8 +91,8 @@ def refine(v, top=1):
     return codes, (each << 2 * np.arange(top)).sum(axis=-1).astype(np.uint8)
 
 
-def refined(codes, metadata, top=1):
-    """Magnitudes of Elem-EM subgroups in units of the scale, float64."""
+def refined(codes: UInt8Array, metadata: UInt8Array, top: int = 1) -> Float64Array:
+    """Decodes what `refine` gave to magnitudes in units of the scale."""
     magnitudes = np.abs(e2m1_integers(codes)) / 2
     lanes = _largest(codes, top)
     each = metadata[..., None] >> 2 * np.arange(top) & 3
@@ -79,8 +101,8 @@ def refined(codes, metadata, top=1):
     return magnitudes
 
 
-def signed(groups, codes):
-    """E2M1 codes of groups, with the elements' own signs."""
+def signed(groups: Float32Array, codes: NDArray[Any]) -> NDArray[Any]:
+    """Gives E2M1 codes the signs of their groups' elements."""
     return codes.reshape(groups.shape) | np.signbit(groups).astype(np.uint8) << 3
 
 
@@ -90,14 +112,33 @@ def _quantize_elem_em(x, *, subgroup, top, adaptive, rule="floor"):
     def encode(scale):
         codes, metadata = refine(u / scale, top)
         q = refined(codes, metadata, top) * scale
-        # Exact: terms are 0 or, as u is then above 2**-5, multiples of 2**-31 and below 2**9.
+        # Exact: a term is 0, or u is above 2**-5 and the term a multiple of 2**-31 below 2**9.
         return codes, metadata, np.sum(q * (q - 2 * u), axis=(-2, -1))
 
     codes, metadata, scales = _best_scale(start, adaptive, encode)
     return assemble(x, signed(groups, codes), scales, bad, E8M0.nan, metadata=metadata)
 
 
-def dequantize_elem_em(q, *, subgroup, decode_scales, top=1):
+def dequantize_elem_em(q: Blocks, *, subgroup: int,
+                       decode_scales: Callable[[Blocks], Float64Array], top: int = 1
+                       ) -> Float32Array:
+    """Decodes a tensor in Elem-EM; each value is rounded once to float32.
+
+    Parameters
+    ----------
+    q : Blocks
+    subgroup : int
+        Elements per subgroup.
+    decode_scales : callable
+        Gives the values of the groups' scales.
+    top : int
+        Number of refined elements per subgroup.
+
+    Returns
+    -------
+    float32 array, shape ``q.shape``
+    """
+    assert q.metadata is not None
     codes = q.elements.reshape(*q.metadata.shape, subgroup)
     values = np.copysign(refined(codes, q.metadata, top), np.where(codes & 8, -1.0, 1.0))
     return scaled_values(q, values, decode_scales(q))
@@ -107,27 +148,33 @@ def _e8m0_scales(q):
     return E8M0.decode(q.scales)
 
 
-def elem_em(subgroup=8, *, top=1, adaptive=False):
+def elem_em(subgroup: int = 8, *, top: int = 1, adaptive: bool = False) -> Format:
     """Elem-EM (specification section 3) with other subgroups, and with two refined elements.
 
     The paper leaves open how top-2's metadata are divided and which element is the second. Here
-    either element has two bits, with the meaning of top-1's, the first's below the second's. The
-    first is that of top-1, the second the same of the others: a decoder finds both by their codes.
-    One bit for each is not offered, as nothing says which two of four refinements it would name.
+    each of the two elements has two bits, which mean what top-1's bits mean; the first element has
+    the lower two. The first element is that of top-1. The second is the largest of the others, by
+    the same rule, so that a decoder finds both by their codes. One bit per element is not offered:
+    nothing says which two of the four refinements it would select.
 
     Parameters
     ----------
     subgroup : int
         One of `SUBGROUPS`.
     top : int
-        Elements of a subgroup that are refined, 1 or 2; each takes two metadata bits.
+        Number of refined elements per subgroup, 1 or 2; each takes two metadata bits.
     adaptive : bool
-        The encoder also tries the next lower and the next higher scale and takes that of the
-        least squared error after refinement, compared exactly; ties go to the lowest scale.
+        Whether the encoder also tries the next lower and the next higher scale. It takes the scale
+        of the least squared error after refinement, compared exactly; ties go to the lowest scale.
 
     Returns
     -------
     Format
+
+    Raises
+    ------
+    ValueError
+        If an argument is not offered.
     """
     check_subgroup(subgroup, 32)
     if top not in (1, 2):
@@ -149,8 +196,8 @@ def _quantize_sg(x, *, subgroup, factors, adaptive, rule="floor"):
         metadata = np.zeros(u.shape[:-1], np.uint8)
         least = np.full(u.shape[:-1], np.inf)
         for k, factor in enumerate(factors):
-            # Exact, as in the weight encoder: under the smallest step, 1/16, terms are 0 or, as u
-            # is then above 2**-6, multiples of 2**-33, and below 2**10.
+            # Exact, as in the weight encoder. Under the smallest step, 1/16, a term is 0, or u is
+            # above 2**-6 and the term a multiple of 2**-33 below 2**10.
             step = scale * factor
             candidate = round_magnitude(u / step, 1)
             q = e2m1_integers(candidate) * (step / 2)
@@ -165,7 +212,25 @@ def _quantize_sg(x, *, subgroup, factors, adaptive, rule="floor"):
     return assemble(x, signed(groups, codes), scales, bad, E8M0.nan, metadata=metadata)
 
 
-def dequantize_sg(q, *, subgroup, factors, decode_scales):
+def dequantize_sg(q: Blocks, *, subgroup: int, factors: tuple[float, ...],
+                  decode_scales: Callable[[Blocks], Float64Array]) -> Float32Array:
+    """Decodes a tensor whose metadata select factors; each value is rounded once to float32.
+
+    Parameters
+    ----------
+    q : Blocks
+    subgroup : int
+        Elements per subgroup.
+    factors : tuple of float
+        Factors by metadata.
+    decode_scales : callable
+        Gives the values of the groups' scales.
+
+    Returns
+    -------
+    float32 array, shape ``q.shape``
+    """
+    assert q.metadata is not None
     values = E2M1.decode(q.elements) * np.array(factors)[q.metadata].repeat(subgroup, axis=-1)
     return scaled_values(q, values, decode_scales(q))
 
@@ -188,10 +253,10 @@ def _check_bits(bits):
 
 
 SG_EM_FACTORS = (1, 1.25, 1.5, 1.75)
-"""Factors of a subgroup's scale in Sg-EM, by its metadata."""
+"""Factors in Sg-EM by metadata."""
 
 
-def sg_em(subgroup=8, *, bits=2, adaptive=True):
+def sg_em(subgroup: int = 8, *, bits: int = 2, adaptive: bool = True) -> Format:
     """Sg-EM (specification section 4) with other subgroups.
 
     Parameters
@@ -199,38 +264,48 @@ def sg_em(subgroup=8, *, bits=2, adaptive=True):
     subgroup : int
         One of `SUBGROUPS`.
     bits : int
-        Metadata bits: with 1, the factors are 1 and 1.5.
+        Metadata bits per subgroup, 1 or 2; with 1, the factors are 1 and 1.5.
     adaptive : bool
-        Whether the encoder tries three scales, or is of fixed mode.
+        Whether the encoder tries three scales.
 
     Returns
     -------
     Format
+
+    Raises
+    ------
+    ValueError
+        If an argument is not offered.
     """
     _check_bits(bits)
     return _sg("Sg-EM", SG_EM_FACTORS[::4 // 2**bits], subgroup=subgroup, adaptive=adaptive)
 
 
-def sg_ee(subgroup=8, *, bits=2, adaptive=True):
-    """Sg-EE: metadata are an extra exponent of a subgroup's scale, of factors down to 1/2 or 1/8.
+def sg_ee(subgroup: int = 8, *, bits: int = 2, adaptive: bool = True) -> Format:
+    """Sg-EE: metadata are an extra exponent of a subgroup's scale; factors go down to 1/2 or 1/8.
 
-    The paper leaves open whether it raises or lowers the scale. Here metadata ``k`` lower it by
-    ``k`` binades, as SMX does, and cannot raise it: a group's scale already holds its largest
+    The paper leaves open whether the exponent raises or lowers the scale. Here metadata ``k`` lower
+    it by ``k`` binades, as SMX does. They cannot raise it: a group's scale already fits its largest
     element. A lowered scale may lie below E8M0's lowest. The encoder takes the ``k`` of the least
-    squared error, the lowest on a tie.
+    squared error; ties go to the lowest ``k``.
 
     Parameters
     ----------
     subgroup : int
         One of `SUBGROUPS`.
     bits : int
-        Metadata bits: with 1, the scale can be halved.
+        Metadata bits per subgroup, 1 or 2; with 1, the scale can be halved.
     adaptive : bool
-        Whether the encoder tries three scales of the group as Sg-EM does, or one.
+        Whether the encoder tries three scales of the group, as Sg-EM does.
 
     Returns
     -------
     Format
+
+    Raises
+    ------
+    ValueError
+        If an argument is not offered.
     """
     _check_bits(bits)
     return _sg("Sg-EE", tuple(2.0**-k for k in range(2**bits)), subgroup=subgroup,

@@ -1,10 +1,14 @@
-"""Other encodings of activations, step by step: a subgroup factor, or what is better of both."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Definitions of the encodings of activations with factors (specification sections 4 and 10 to 12).
+"""
 
 from dataclasses import replace
 
 import numpy as np
 
+from ..codec.arrays import FloatArray
 from ..codec.numbers import groups_of
+from ..codec.quantized import Quantized
 from ..units import quantization_engine, weight_encoder
 from ..units.decoder import element_integers, other_zeros
 from ..units.quantization_engine import assemble, group_scales, scaled_magnitudes
@@ -12,10 +16,11 @@ from ..units.weight_encoder import best_factors
 from . import sg_special
 
 
-def definition(x, *, encoding, group=32, subgroup=8, rule="floor"):
-    """All encoders of `quantize_activations` but "elem-em", step by step: the same bits.
+def definition(x: FloatArray, *, encoding: str, group: int = 32, subgroup: int = 8,
+               rule: str = "floor") -> Quantized:
+    """Encodes whole tensors of activations step by step, in any encoding but Elem-EM.
 
-    Parameters are checked there.
+    `quantize_activations` gives the same bits faster; it also checks the parameters.
     """
     if encoding == "sg-em":
         q = weight_encoder.definition(x, group=group, subgroup=subgroup, rule=rule)
@@ -29,21 +34,21 @@ def definition(x, *, encoding, group=32, subgroup=8, rule="floor"):
     groups = groups_of(x, "x", group)
     scales, bad = group_scales(groups, "threshold")
     u = scaled_magnitudes(groups, scales, bad).reshape(*scales.shape, -1, subgroup)
-    # Below 11, so that the bounds that make the comparison exact hold all the same.
+    # u is below 11, so that the bounds that make the comparison exact hold here, too.
     codes, factors, _ = best_factors(u, 1.0)
     return assemble("activation", x.shape, groups, codes, factors, scales, bad, subgroup,
                     encoding="sg-em")
 
 
 def _mixed(x, group, subgroup):
-    """Sg-threshold, and Elem-EM in groups where that has the lower squared error and a mark.
+    """Sg-threshold, or Elem-EM in groups where it has the lower squared error and can be marked.
 
-    The errors' difference is the sum of (a - b) * (a + b - 2 * u) over the elements, a and b their
-    values in either encoding and u what they were. An element adds to it only where a or b is not
-    0. In eighths of Sg-threshold's scale, which is that of Elem-EM or half of it, a and b are
-    integers below 2**7, and u is then above 1/2, so with its 24 bits a multiple of 2**-24. So all
-    terms and partial sums are multiples of 2**-23 below 2**20 in magnitude: exact in float64,
-    whatever the order.
+    The difference of the errors is the sum of (a - b) * (a + b - 2 * u) over the elements; a and b
+    are their values in the two encodings, u the values before. An element adds to it only if a or b
+    is not 0. The unit is an eighth of Sg-threshold's scale, which is Elem-EM's scale or half of it.
+    In this unit a and b are integers below 2**7, and u is above 1/2, so that with its 24 bits it is
+    a multiple of 2**-24. All terms and partial sums are multiples of 2**-23 and below 2**20 in
+    magnitude, and exact in float64 in any order.
     """
     factored = definition(x, encoding="sg-threshold", group=group, subgroup=subgroup)
     refined = quantization_engine.definition(x, group=group, subgroup=subgroup)

@@ -1,37 +1,17 @@
-"""What formats of groups under a scale have in common."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""The interface of all formats, and arithmetic that they share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ..codec.arrays import BoolArray, Float32Array, Float64Array, FloatArray
 from ..codec.numbers import FLOAT32_NAN
+from ..codec.quantized import Blocks
 from .minifloats import Codec
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Blocks:
-    """A tensor in one of the formats.
-
-    Attributes
-    ----------
-    elements : uint8 array, shape (..., Kpad)
-        One code per byte.
-    scales : uint8 array, shape (..., Kpad / group)
-        Code of each group's scale.
-    shape : tuple of int
-        Shape (..., K) before K was padded to whole groups.
-    metadata : uint8 array, shape (..., Kpad / subgroup), optional
-        Metadata of each subgroup.
-    tensor_scale : float32, optional
-        Multiplies every value.
-    """
-
-    elements: np.ndarray
-    scales: np.ndarray
-    shape: tuple
-    metadata: np.ndarray | None = None
-    tensor_scale: np.float32 | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,58 +24,59 @@ class Format:
     group : int
         Elements per scale.
     element : Codec
-        Codes of elements. IF4 has INT4, too, MXFP4+ E0M3, RaZeR and Sg-special other special
-        values.
+        Codes of elements. IF4 also has INT4, MXFP4+ also E0M3; RaZeR and Sg-special have further
+        special values.
     scale : Codec
-        Codes of scales, each stored in 8 bits; in what is left some select a special value.
-    quantize : callable
-        Encodes an array of float32, float16 or bfloat16 of shape (..., K). Options: ``rule`` where
-        E2M1 is under E8M0 (specification section 5), but for MXFP4+, ``tensor_scale``, a float32,
-        where there is one; MXFP4 and M2XFP have those of the codec, whose other sizes take other
+        Codes of scales. Each is stored in 8 bits; some formats select a special value in spare
         bits.
+    quantize : callable
+        Encodes an array of float32, float16 or bfloat16 of shape (..., K) as `Blocks`. It takes
+        ``rule`` where E2M1 is under E8M0 (specification section 5) except in MXFP4+, and
+        ``tensor_scale``, a float32, where there is a tensor scale. MXFP4 and M2XFP take the options
+        of the codec; with other sizes they have other bits per element than is said here.
     dequantize : callable
-        Decodes what ``quantize`` gave, to float32.
+        Decodes such `Blocks` to a float32 array.
     subgroup : int, optional
-        Elements per metadata.
+        Elements per subgroup.
     metadata_bits : int
         Bits of metadata per subgroup.
     tensor_scale : bool
         Whether there is a float32 scale per tensor, which does not count as bits per element.
     shared_exponents : int
-        Binades by which metadata can raise elements, for which the scale makes room.
+        Binades by which metadata can raise elements. The scale leaves room for them.
     zero_signs : bool
-        Whether zeros keep the sign that their codes have.
+        Whether zeros keep their sign.
     special_groups : float64 array, shape (count, group), optional
-        Groups, in units of the scale, that have values beside those of ``element``.
+        Groups, in units of the scale, with values that ``element`` does not have.
     """
 
     name: str
     group: int
     element: Codec
     scale: Codec
-    quantize: Callable
-    dequantize: Callable
+    quantize: Callable[..., Any]
+    dequantize: Callable[..., Float32Array]
     subgroup: int | None = None
     metadata_bits: int = 0
     tensor_scale: bool = False
     shared_exponents: int = 0
     zero_signs: bool = True
-    special_groups: np.ndarray | None = None
+    special_groups: Float64Array | None = None
 
     @property
-    def bits_per_element(self):
-        """Bits of a group's record per element."""
+    def bits_per_element(self) -> float:
+        """Bits of a group's record over its elements."""
         metadata = self.metadata_bits / self.subgroup if self.subgroup else 0
         return self.element.bits + 8 / self.group + metadata
 
-    def round_trip(self, x, **options):
-        """Values of a tensor after quantization.
+    def round_trip(self, x: FloatArray, **options: Any) -> Float32Array:
+        """Quantizes and dequantizes a tensor.
 
         Parameters
         ----------
         x : array of float32, float16 or bfloat16, shape (..., K)
         **options
-            Of ``quantize``.
+            Options of ``quantize``.
 
         Returns
         -------
@@ -105,8 +86,25 @@ class Format:
         return self.dequantize(self.quantize(x, **options))
 
 
-def assemble(x, codes, scales, bad, nan, *, metadata=None, tensor_scale=None):
-    """Blanks NaN groups and flattens the planes of groups to rows along K."""
+def assemble(x: FloatArray, codes: NDArray[Any], scales: NDArray[Any], bad: BoolArray,
+             nan: Any, *, metadata: NDArray[Any] | None = None,
+             tensor_scale: np.float32 | None = None) -> Blocks:
+    """Clears NaN groups and flattens the planes of groups to rows along K.
+
+    Parameters
+    ----------
+    x : array, shape (..., K)
+        The tensor that was encoded.
+    codes : int array, shape (..., groups, group)
+        Elements.
+    scales : int array, shape (..., groups)
+    bad : bool array, shape (..., groups)
+        Which groups are NaN.
+    nan : int
+        The scale's code of NaN.
+    metadata : int array, shape (..., groups, subgroups), optional
+    tensor_scale : float32, optional
+    """
     def plane(p):
         p = np.where(bad[..., None], 0, p.reshape(*bad.shape, -1))
         return p.astype(np.uint8).reshape(*x.shape[:-1], -1)
@@ -116,10 +114,21 @@ def assemble(x, codes, scales, bad, nan, *, metadata=None, tensor_scale=None):
                   metadata=None if metadata is None else plane(metadata))
 
 
-def scaled_values(q, values, scales):
-    """Elements' values times their groups' scales, both float64, as float32 of the original shape.
+def scaled_values(q: Blocks, values: Float64Array, scales: Float64Array) -> Float32Array:
+    """Multiplies elements by their groups' scales.
 
-    The product is exact. A NaN scale makes its group NaN.
+    Parameters
+    ----------
+    q : Blocks
+    values : float64 array, shape of ``q.elements``
+        Values of elements in units of the scale.
+    scales : float64 array, shape of ``q.scales``
+        A NaN makes its group NaN.
+
+    Returns
+    -------
+    float32 array, shape ``q.shape``
+        Each product is exact in float64 and rounded once.
     """
     scales = scales.repeat(q.elements.shape[-1] // q.scales.shape[-1], axis=-1)
     with np.errstate(over="ignore", invalid="ignore"):

@@ -1,13 +1,17 @@
-"""Codes of small numbers, for elements and for scales: tables, encoding and decoding."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Codes of elements and scales: tables of their values, encoding and decoding."""
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from ..codec.arrays import Float64Array, Int64Array, IntArray, UInt8Array
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Codec:
-    """A set of codes of a few bits and what they mean.
+    """A set of codes of a few bits, and their values.
 
     Attributes
     ----------
@@ -15,44 +19,48 @@ class Codec:
     bits : int
         Width of a code.
     sign : str
-        "bit": the uppermost bit is the sign, so that there is a -0; "two": two's complement;
-        "none": no negative values.
+        "bit": the uppermost bit is the sign, so that there is a -0. "two": two's complement.
+        "none": there are no negative values.
     values : float64 array, shape (2**bits,)
         Value of every code.
     count : int
-        Finite magnitudes: their codes are 0 to ``count - 1``.
+        Number of finite magnitudes. Their codes are 0 to ``count - 1``.
     nan : int, optional
-        Code of NaN that is encoded: the quiet one, if several.
+        The code that NaN is encoded as; the quiet one if there are several.
     """
 
     name: str
     bits: int
     sign: str
-    values: np.ndarray
+    values: Float64Array
     count: int
     nan: int | None = None
 
     @property
-    def largest(self):
-        """Largest finite value that is encoded."""
+    def largest(self) -> float:
+        """The largest finite value."""
         return float(self.values[self.count - 1])
 
     @property
-    def never_encoded(self):
-        """What `encode` gives for codes that it does not give back, by code.
+    def never_encoded(self) -> dict[int, int]:
+        """Codes that `encode` never gives, and by each the code that its value is encoded as.
 
-        Those are the further codes of NaN, and the lowest two's complement, which has no
+        These are further codes of NaN, and the lowest code of two's complement, whose value has no
         counterpart above zero.
         """
-        others = {int(c): self.nan for c in np.flatnonzero(np.isnan(self.values)) if c != self.nan}
+        others = {}
+        if self.nan is not None:
+            others = {int(c): self.nan for c in np.flatnonzero(np.isnan(self.values))
+                      if c != self.nan}
         if self.sign == "two":
             others[self.count] = self.count + 1
         return others
 
-    def encode(self, v):
-        """Nearest codes: ties to the even one, saturating at the largest finite magnitude.
+    def encode(self, v: ArrayLike) -> UInt8Array:
+        """Rounds values to codes: to nearest, ties to the even code.
 
-        An infinity has a code of its own where there is one (E5M2), and else saturates.
+        Values saturate at the largest finite magnitude. An infinity has a code of its own in E5M2;
+        elsewhere it saturates, too.
 
         Parameters
         ----------
@@ -65,7 +73,7 @@ class Codec:
         Raises
         ------
         ValueError
-            If a value has no code: NaN where there is none, a negative one without sign.
+            If a value has no code: NaN, or a negative value.
         """
         v = np.asarray(v, np.float64)
         negative = np.signbit(v) & ~np.isnan(v)
@@ -86,17 +94,17 @@ class Codec:
             codes = np.where(nan, self.nan, codes)
         return codes.astype(np.uint8)
 
-    def magnitude_codes(self, v):
-        """Codes without sign of magnitudes, int64."""
+    def magnitude_codes(self, v: Float64Array) -> Int64Array:
+        """Rounds magnitudes to codes without sign."""
         values = self.values[: self.count]
-        # A sum of neighbours has one bit more than they: exact.
+        # A sum of neighbours has one bit more than they have: it is exact.
         points = (values[:-1] + values[1:]) / 2
-        # Between points both searches give the code. At a point they give its two codes.
+        # Between two points both searches give the code. At a point they give its two codes.
         below = np.searchsorted(points, v, "left")
         return np.where(below & 1, np.searchsorted(points, v, "right"), below)
 
-    def decode(self, codes):
-        """Values of codes, float64."""
+    def decode(self, codes: IntArray) -> Float64Array:
+        """Values of codes."""
         return self.values[codes]
 
 
@@ -140,10 +148,10 @@ E4M3 = _minifloat("E4M3", 4, 3, sign="bit", bias=7, count=0x7F)
 E5M2 = _minifloat("E5M2", 5, 2, sign="bit", bias=15, count=0x7C, infinity=True)
 E0M3 = Codec(name="E0M3", bits=4, sign="bit", count=8,
              values=np.concatenate([E2M3.values[24:32], E2M3.values[56:]]))
-"""The uppermost binade of E2M3, without zero: the exponent is implied."""
+"""The uppermost binade of E2M3. There is no zero; the exponent is implied."""
 INT4 = _integer(4, 0)
 INT8 = _integer(8, 6)
-"""As in MXINT8, with six bits behind the point."""
+"""MXINT8's elements, with six bits behind the point."""
 S1P1 = _fixed(1)
 S1P2 = _fixed(2)
 S1P3 = _fixed(3)
@@ -159,9 +167,9 @@ UE5M3 = _minifloat("UE5M3", 5, 3, sign="none", bias=15, count=0xFF)
 E6M2 = Codec(name="E6M2", bits=8, sign="none", count=255, nan=255,
              values=np.append(np.ldexp(1 + np.arange(255) % 4 / 4, np.arange(255) // 4 - 48),
                               np.nan))
-"""Without zero and subnormals."""
+"""HiF4's scales, without zero and subnormals."""
 
 CODECS = {codec.name: codec
           for codec in (E2M1, E2M3, E3M2, E4M3, E5M2, E0M3, INT4, INT8, S1P1, S1P2, S1P3, E8M0,
                         E6M0, UE3M3, UE4M3, UE5M3, E6M2)}
-"""All by name."""
+"""All codecs by name."""

@@ -1,57 +1,46 @@
-"""NVFP4, for comparison: groups of 16 under an E4M3 scale, tensors under a float32 one."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""NVFP4 and its variants: groups of 16 under a floating-point scale, tensors under a float32 one.
 
-from dataclasses import dataclass
+NVFP4 itself is encoded by its unit's reference, `golden.units.nvfp4_quantizer`.
+"""
+
+from functools import partial
+from typing import Any
 
 import numpy as np
 
+from ..codec import blocked
+from ..codec.arrays import Float32Array, FloatArray
 from ..codec.numbers import FLOAT32_NAN, e2m1_integers, groups_of
-from ..units.pe_tile import plain_pe_tile
-
-GROUP = 16
-"""Elements per block scale."""
-
-SCALE_MAX = 0x7E
-"""E4M3 code of 448, the largest scale."""
-
-SCALE_NAN = 0x7F
-
-TENSOR_SCALE_MIN = np.float32(2.0**-115)
-"""Smallest tensor scale: under it every float32 subnormal rounds to 0, whatever its group."""
-
-E4M3_VALUES = np.array([m / 512 if e == 0 else (8 + m) / 8 * 2.0 ** (e - 7)
-                        for e in range(16) for m in range(8)][: SCALE_MAX + 1])
-"""Values of the E4M3 codes without sign."""
-
-_E2M1_VALUES = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class QuantizedNvfp4:
-    """A tensor in NVFP4, in groups along the last axis.
-
-    Attributes
-    ----------
-    elements : uint8 array, shape (..., Kpad)
-        FP4 codes, one per byte.
-    scales : uint8 array, shape (..., Kpad / 16)
-        E4M3 code of each group's scale, sign 0; 0x7F is NaN.
-    tensor_scale : float32
-        Multiplies every value.
-    shape : tuple of int
-        Shape (..., K) before K was padded to whole groups.
-    """
-
-    elements: np.ndarray
-    scales: np.ndarray
-    tensor_scale: np.float32
-    shape: tuple
+from ..codec.quantized import Blocks
+from ..units.nvfp4_quantizer import (
+    E4M3_VALUES,
+    GROUP,
+    SCALE_MAX,
+    SCALE_NAN,
+    TENSOR_SCALE_MIN,
+    quantize_nvfp4,
+)
+from .design_space import signed
+from .float_scale import (
+    chosen,
+    e2m1_doubled,
+    group_scales,
+    least_error,
+    neighbours,
+    over,
+    scale_integers,
+    scaled,
+)
+from .format import Format, assemble, scaled_values
+from .minifloats import E2M1, INT4, UE4M3, UE5M3, Codec
 
 
-def tensor_scale_of(x):
+def tensor_scale_of(x: FloatArray) -> np.float32:
     """A tensor's scale: its largest magnitude / (6 * 448), rounded to float32.
 
-    So the largest block scale is about 448. At least `TENSOR_SCALE_MIN`; NaN and infinities do
-    not count, as their groups have no scale.
+    The largest block scale is then about 448. NaN and infinities do not count, because their groups
+    have no scale.
 
     Parameters
     ----------
@@ -60,83 +49,20 @@ def tensor_scale_of(x):
     Returns
     -------
     float32
+        At least `golden.units.nvfp4_quantizer.TENSOR_SCALE_MIN`.
     """
     groups = groups_of(x, "x", GROUP)
     largest = np.abs(groups).max(initial=0, where=np.isfinite(groups))
     return max(np.float32(np.float64(largest) / (6 * 448)), TENSOR_SCALE_MIN)
 
 
-def quantize_nvfp4(x, tensor_scale):
-    """Quantizes a tensor to NVFP4 under a given tensor scale.
-
-    A group's scale s is its largest magnitude / (6 * tensor_scale), rounded once to E4M3: to
-    nearest, ties to even, subnormals included, at most 448. Elements are x / (s * tensor_scale),
-    rounded once to E2M1: to nearest, ties to even, saturating at 6, with the sign of x. Where s is
-    0, every element is +0. A group that holds NaN or an infinity has scale 0x7F and elements +0,
-    and so has every group under a tensor scale that is not one.
-
-    Nothing is divided and no quotient rounded: magnitudes are compared with products of the
-    decision points, which are exact.
+def dequantize_nvfp4(q: Blocks) -> Float32Array:
+    """Decodes a tensor in NVFP4; each value is rounded once to float32.
 
     Parameters
     ----------
-    x : array of float32, float16 or bfloat16, shape (..., K)
-        Groups lie along the last axis, whose tail is padded with +0.
-    tensor_scale : float32 or float32 array
-        For all of ``x``, or of shape (..., 1). Finite and at least `TENSOR_SCALE_MIN`, else it is
-        no scale.
-
-    Returns
-    -------
-    QuantizedNvfp4
-
-    Raises
-    ------
-    TypeError
-        If ``x`` is not an array of a supported type, or ``tensor_scale`` not float32.
-    ValueError
-        If ``x`` is empty.
-    """
-    groups = groups_of(x, "x", GROUP)
-    if getattr(tensor_scale, "dtype", None) != np.float32:
-        raise TypeError("tensor_scale must be float32, not "
-                        f"{getattr(tensor_scale, 'dtype', type(tensor_scale).__name__)}")
-    usable = np.isfinite(tensor_scale) & (tensor_scale >= TENSOR_SCALE_MIN)
-    bad = ~np.isfinite(groups).all(axis=-1) | ~usable
-    magnitudes = np.where(bad[..., None], 0, np.abs(groups)).astype(np.float64)
-    # Float64 is exact: decision points have at most 5 significant bits, 6 times that 7, a scale 4.
-    unit = np.where(usable, tensor_scale, 1).astype(np.float64)
-
-    # Six times a scale's decision point is the group's largest magnitude where s changes.
-    midpoints = (E4M3_VALUES[:-1] + E4M3_VALUES[1:]) / 2
-    scales = _round(magnitudes.max(axis=-1), 6 * unit[..., None] * midpoints)
-    decisions = (_E2M1_VALUES[:-1] + _E2M1_VALUES[1:]) / 2
-    step = (E4M3_VALUES[scales] * unit)[..., None, None]
-    codes = _round(magnitudes, step * decisions)
-
-    elements = np.where(scales[..., None] == 0, 0,
-                        codes | np.signbit(groups).astype(np.uint8) << 3)
-    return QuantizedNvfp4(elements=elements.astype(np.uint8).reshape(*x.shape[:-1], -1),
-                          scales=np.where(bad, SCALE_NAN, scales).astype(np.uint8),
-                          tensor_scale=tensor_scale, shape=x.shape)
-
-
-def _round(magnitudes, points):
-    """Codes of magnitudes by the points between codes, along the last axis; ties to even codes."""
-    codes = np.zeros(magnitudes.shape, np.uint8)
-    for i in range(points.shape[-1]):
-        # At a point the even one of its two codes holds: the upper one, where the lower is odd.
-        reached = np.greater_equal if i % 2 else np.greater
-        codes += reached(magnitudes, points[..., i])
-    return codes
-
-
-def dequantize_nvfp4(q):
-    """Values of a tensor in NVFP4, each rounded once to float32.
-
-    Parameters
-    ----------
-    q : QuantizedNvfp4
+    q : Blocks
+        As `golden.units.nvfp4_quantizer.quantize_nvfp4` returns it.
 
     Returns
     -------
@@ -144,7 +70,7 @@ def dequantize_nvfp4(q):
     """
     scales = q.scales.repeat(GROUP, axis=-1)
     factors = E4M3_VALUES[np.minimum(scales, SCALE_MAX)] / 2 * np.float64(q.tensor_scale)
-    # -0 stays: the integers do not have it.
+    # The integers have no -0; its sign comes from the code.
     values = np.copysign(e2m1_integers(q.elements) * factors, np.where(q.elements & 8, -1, 1))
     with np.errstate(over="ignore"):
         values = values.astype(np.float32)
@@ -152,27 +78,137 @@ def dequantize_nvfp4(q):
     return values[..., : q.shape[-1]]
 
 
-def nvfp4_tile(activations, weights, activation_scale, weight_scale):
-    """Dot products of NVFP4 codes with their block scales, exact.
+def _quantize_nvfp4(x, *, tensor_scale=None):
+    return quantize_nvfp4(x, tensor_scale_of(x) if tensor_scale is None else tensor_scale)
 
-    Parameters
-    ----------
-    activations, weights : uint8 array, shape (..., count)
-        FP4 codes.
-    activation_scale, weight_scale : uint8 array, shape (...)
-        E4M3 codes without sign.
 
-    Returns
-    -------
-    sum : int32 array, shape (...)
-    shift : uint8 array, shape (...)
-        The value is sum * 2**(shift - 20).
-    nan : bool array, shape (...)
-        Whether a scale is NaN. The others are then what 480 instead of it gives.
+def _quantize_one_scale(x, *, element, scale, tensor_scale=None):
+    """Groups under one scale: the largest magnitude over the element's largest value."""
+    top = element.largest
+    groups, v, bad, tensor_scale, t = scaled(x, tensor_scale, top * scale.largest)
+    scales, steps = group_scales(v, t, scale, top)
+    codes = element.encode(np.copysign(over(v, steps), groups))
+    return assemble(x, np.where(steps == 0, 0, codes), scales, bad, scale.nan,
+                    tensor_scale=tensor_scale)
+
+
+def _quantize_ue5m3(x):
+    return _quantize_one_scale(x, element=E2M1, scale=UE5M3, tensor_scale=np.float32(1))
+
+
+def _dequantize_one_scale(q, *, element, scale):
+    return scaled_values(q, element.decode(q.elements),
+                         scale.decode(q.scales) * float(q.tensor_scale))
+
+
+def _quantize_four_over_six(x, *, tensor_scale=None):
+    """NVFP4 whose groups have the largest magnitude at 6 or at 4 (arXiv 2512.02010).
+
+    The scale of the lower squared error wins; 6 wins a tie. The tensor scale is that of 6 * 256, so
+    that 1.5 times the largest scale has a code.
     """
-    significand, exponent = zip(*(
-        (np.where(scale < 8, scale, 8 | scale & 7).astype(np.int32), np.maximum(scale >> 3, 1) - 1)
-        for scale in map(np.asarray, (activation_scale, weight_scale))), strict=True)
-    total = plain_pe_tile(activations, weights) * significand[0] * significand[1]
-    nan = (activation_scale == SCALE_NAN) | (weight_scale == SCALE_NAN)
-    return total, (exponent[0] + exponent[1]).astype(np.uint8), nan
+    groups, v, bad, tensor_scale, t = scaled(x, tensor_scale, 6 * 256)
+    tried = []
+    for top in (6, 4):
+        scales, steps = group_scales(v, t, UE4M3, top)
+        tried.append((scales, E2M1.magnitude_codes(over(v, steps))))
+    scales, codes = map(np.stack, zip(*tried, strict=True))
+    values = e2m1_doubled(codes) * scale_integers(scales)[..., None]
+    four = least_error(v, t, values, 2 * 512) == 1
+    scales = np.where(four, scales[1], scales[0])
+    elements = signed(groups, np.where(four[..., None], codes[1], codes[0]))
+    return assemble(x, np.where(scales[..., None] == 0, 0, elements), scales, bad, UE4M3.nan,
+                    tensor_scale=tensor_scale)
+
+
+def _quantize_if4(x, *, tensor_scale=None):
+    """NVFP4 whose groups are E2M1 or integers times 6/7, by the lower squared error.
+
+    Both have the largest magnitude at 6 and share a scale. The scale's sign bit selects integers,
+    -7 to 7 in two's complement. E2M1 wins ties.
+    """
+    groups, v, bad, tensor_scale, t = scaled(x, tensor_scale, 6 * UE4M3.largest)
+    scales, steps = group_scales(v, t, UE4M3, 6)
+    # 7 * v and 6 * t are exact.
+    codes = np.stack([E2M1.magnitude_codes(over(v, steps)),
+                      INT4.magnitude_codes(over(7 * v, 6 * steps))])
+    values = np.stack([7 * e2m1_doubled(codes[0]), 12 * codes[1]])
+    values *= scale_integers(scales)[..., None]
+    integer = least_error(v, t, values, 14 * 512) == 1
+    elements = np.where(integer[..., None],
+                        np.where(np.signbit(groups), -codes[1], codes[1]) & 15,
+                        signed(groups, codes[0]))
+    return assemble(x, np.where(steps == 0, 0, elements), scales | integer << 7, bad, UE4M3.nan,
+                    tensor_scale=tensor_scale)
+
+
+def _dequantize_if4(q):
+    integer = (q.scales >> 7).astype(bool).repeat(GROUP, axis=-1)
+    values = np.where(integer, 6 * INT4.decode(q.elements), E2M1.decode(q.elements))
+    # A quotient by 7 of 34 bits is never so close to a tie of float32 that float64 would hide it.
+    scales = UE4M3.decode(q.scales & 127)
+    values = values * (scales * float(q.tensor_scale)).repeat(GROUP, axis=-1)
+    return scaled_values(q, np.where(integer, values / 7, values),
+                         np.where(np.isnan(scales), np.nan, 1.0))
+
+
+def _quantize_searched(x, *, tensor_scale=None):
+    """NVFP4 whose groups take the best of nine scales, by the least squared error.
+
+    The scales are NVFP4's and those of the four codes below and above it. Errors are compared
+    exactly. Ties go to the scale that is nearest to NVFP4's, and then to the lower one. The tensor
+    scale is that of NVFP4.
+    """
+    groups, v, bad, tensor_scale, t = scaled(x, tensor_scale, 6 * UE4M3.largest)
+    start, _ = group_scales(v, t, UE4M3, 6)
+    scales = neighbours(start, (0, -1, 1, -2, 2, -3, 3, -4, 4))
+    near = _near_least(v, t, scales)
+    best = near.argmax(axis=0)
+    undecided = near.sum(axis=0) > 1
+    v_undecided, tried = v[undecided], scales[:, undecided]
+    codes = E2M1.magnitude_codes(over(v_undecided, (UE4M3.decode(tried) * t)[..., None]))
+    best[undecided] = least_error(
+        v_undecided, t, e2m1_doubled(codes) * scale_integers(tried)[..., None], 2 * 512)
+    scales = chosen(scales, best)
+    steps = (UE4M3.decode(scales) * t)[..., None]
+    elements = signed(groups, E2M1.magnitude_codes(over(v, steps)))
+    return assemble(x, np.where(steps == 0, 0, elements), scales, bad, UE4M3.nan,
+                    tensor_scale=tensor_scale)
+
+
+def _near_least(v, t, scales):
+    """Tells in float32 which scales (count, ...) may have the least squared error; at least one."""
+    # In units of the first scale, or of the smallest one if that is 0. A magnitude whose square is
+    # too large for float32 gives no number, and then every scale may be the best.
+    unit = UE4M3.decode(np.maximum(scales[0], 1))
+    with np.errstate(over="ignore", invalid="ignore"):
+        # Element i of all groups side by side in row i.
+        u = (v / (unit * t)[..., None]).astype(np.float32).reshape(-1, v.shape[-1]).T.copy()
+        errors = np.empty((len(scales), u.shape[1]), np.float32)
+        for tried, error in zip(UE4M3.decode(scales) / unit, errors, strict=True):
+            step = tried.reshape(-1).astype(np.float32)
+            values = blocked.e2m1_codes(u, step, halves=True) * (step / 2)
+            error[...] = np.square(values - u).sum(axis=0)
+        # Above the sum of the roundings of values, of differences and of 16 squares.
+        slack = np.square(u).sum(axis=0) * np.float32(2.0**-18)
+        far = errors - slack > (errors + slack).min(axis=0)
+    return ~far.reshape(scales.shape)
+
+
+def _format(name: str, quantize: Any, *, element: Codec = E2M1, scale: Codec = UE4M3,
+            tensor_scale: bool = True, dequantize: Any = None) -> Format:
+    return Format(name=name, group=GROUP, element=element, scale=scale,
+                  tensor_scale=tensor_scale, quantize=quantize,
+                  dequantize=dequantize or partial(_dequantize_one_scale, element=element,
+                                                   scale=scale))
+
+
+FORMATS = (
+    _format("NVFP4", _quantize_nvfp4, dequantize=dequantize_nvfp4),
+    _format("NVFP4 searched", _quantize_searched),
+    _format("NVFP4 four-over-six", _quantize_four_over_six),
+    _format("NVFP4-UE5M3", _quantize_ue5m3, scale=UE5M3, tensor_scale=False),
+    _format("NVINT4", partial(_quantize_one_scale, element=INT4, scale=UE4M3), element=INT4),
+    _format("IF4", _quantize_if4, dequantize=_dequantize_if4),
+)
+"""NVFP4 and its variants."""

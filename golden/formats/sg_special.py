@@ -1,13 +1,16 @@
-"""Sg-special, step by step: a factor for each subgroup, and a special value in the place of -0."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Definition of Sg-special: a factor per subgroup, a special value for -0 (section 12)."""
 
 import numpy as np
 
+from ..codec.arrays import FloatArray
 from ..codec.numbers import (
     SCALE_NAN,
     SPECIAL_LIMITS,
     SPECIAL_SCALES,
     SPECIALS,
     e2m1_integers,
+    finite_groups,
     groups_of,
     round_magnitude,
     special_scale_codes,
@@ -15,13 +18,15 @@ from ..codec.numbers import (
 from ..codec.quantized import Quantized
 
 
-def definition(x, *, kind, adaptive, group=32, subgroup=8):
-    """What `quantize_activations` and, adaptive or not, `quantize_weights` give in Sg-special.
+def definition(x: FloatArray, *, kind: str, adaptive: bool, group: int = 32, subgroup: int = 8
+               ) -> Quantized:
+    """Encodes whole tensors in Sg-special step by step, as specification section 12 defines it.
 
-    Parameters are checked there. ``docs/encodings.md`` defines it.
+    `quantize_activations` and, adaptive or not, `quantize_weights` give the same bits faster; they
+    also check the parameters.
     """
     groups = groups_of(x, "x", group)
-    finite = np.isfinite(groups).all(axis=-1)
+    finite = finite_groups(groups)
     groups = np.where(finite[..., None], groups, np.float32(0))
     largest = np.abs(groups).max(axis=-1).view(np.uint32)
     lowest, floor = special_scale_codes(largest, 0x800000), special_scale_codes(largest, 0)
@@ -33,7 +38,7 @@ def definition(x, *, kind, adaptive, group=32, subgroup=8):
     metadata = np.zeros(shape, np.uint8)
     for magnitude, limit in SPECIAL_LIMITS.items():
         for code in (lowest, floor) if adaptive else (special_scale_codes(largest, limit),):
-            # What is above 16 counts as 16: a scale that is as high as it gets.
+            # Under the highest scale magnitudes may be above 16. They count as 16.
             u = np.minimum(np.ldexp(np.abs(groups).astype(np.float64), 127 - code[..., None]), 16)
             v = np.copysign(u, groups).reshape(*shape, subgroup)
             for special in (magnitude, -magnitude):
@@ -60,9 +65,9 @@ def definition(x, *, kind, adaptive, group=32, subgroup=8):
 def _best_factors(v, special):
     """Best codes and factors of subgroups (..., subgroup), and the groups' excess.
 
-    The excess is that of `weight_encoder.best_factors`, and as exact: values q are multiples of 1/8
-    up to 14, and where one is not 0, v is above 1/4, so with its 24 bits a multiple of 2**-25, and
-    at most 16. All terms are multiples of 2**-28, and partial sums below 2**14.
+    The excess is that of `weight_encoder.best_factors`, and it is exact, too. Values q are
+    multiples of 1/8 up to 14. Where q is not 0, v is above 1/4 and at most 16, and with its 24 bits
+    a multiple of 2**-25. All terms are multiples of 2**-28, and partial sums are below 2**14.
     """
     u = np.abs(v)
     best = np.full(v.shape[:-1], np.inf)
@@ -70,7 +75,8 @@ def _best_factors(v, special):
     factors = np.zeros(v.shape[:-1], np.uint8)
     for k in range(4):
         step = (4 + k) / 4
-        # Nearer to the special value than to its neighbours, 4 and 6, or 6; at a tie to these.
+        # Nearer to the special value than to its neighbours: 4 and 6 for 5, or 6 for 8. A tie goes
+        # to the neighbour.
         low, high = (4.5, 5.5) if abs(special) == 5 else (7, np.inf)
         takes = (u > low * step) & (u < high * step) & (np.signbit(v) == (special < 0))
         code = round_magnitude(u / step, 1)
@@ -78,7 +84,7 @@ def _best_factors(v, special):
         excess = np.sum(q * (q - 2 * u), axis=-1)
         better = excess < best
         best = np.where(better, excess, best)
-        # A zero has no sign.
+        # Zeros have no sign.
         code = np.where(takes, 8, code | (np.signbit(v) & (code > 0)).astype(np.uint8) << 3)
         codes = np.where(better[..., None], code, codes)
         factors = np.where(better, np.uint8(k), factors)

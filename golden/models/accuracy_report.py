@@ -1,7 +1,12 @@
-"""Figures of `golden.models.accuracy` as tables and drawings."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Tables and drawings of the figures of `golden.models.accuracy`."""
 
 import re
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
+from pathlib import Path
+from typing import Any
 
 from ..formats.catalogue import FORMATS
 
@@ -11,8 +16,8 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = "osD^v<>phPX*"
 
 
-def what(options):
-    """What runs, on what, as two lines."""
+def what(options: Namespace) -> str:
+    """Describes the model, its text and the quantized operands in two lines."""
     text = (f"{options.sequences} x {options.length} tokens" if options.model == "smollm2"
             else f"{options.sequences} articles of at most {options.length} tokens")
     attention = "; K and V as weights, Q and P as activations" if options.kv else ""
@@ -21,15 +26,15 @@ def what(options):
             f"all linear layers of the blocks: weights and activations{attention}")
 
 
-def tables(rows, options):
-    """Texts: what was run, losses, and errors by kind of layer.
+def tables(rows: Sequence[Mapping[str, Any]], options: Namespace) -> Iterator[str]:
+    """Writes a description, a table of losses, and a table of errors by kind of layer.
 
     Parameters
     ----------
-    rows : list of dict
-        As of `golden.models.accuracy.summary`.
+    rows : sequence of dict
+        What `golden.models.accuracy.summary` returns.
     options : argparse.Namespace
-        Of the command line.
+        Options of the command.
 
     Yields
     ------
@@ -39,7 +44,7 @@ def tables(rows, options):
 
     language = options.model == "smollm2"
     digits = 3 if language else 4
-    columns = {"format": lambda row: row["format"]}
+    columns: dict[str, Any] = {"format": lambda row: row["format"]}
     columns["bits"] = lambda row: "/".join(f"{b:g}" for b in dict.fromkeys(row["bits"]))
     if language:
         columns["perplexity"] = lambda row: f"{row['perplexity']:.2f}"
@@ -71,8 +76,8 @@ def _short(kind):
     return re.sub(r"^(self_attn|mlp|attention\.self)\.|(_proj|\.dense)$", "", kind)
 
 
-def table(head, rows):
-    """Lines of columns, the first one to the left."""
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Aligns cells in columns: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     return "\n".join("  ".join(
         cell.rjust(width) if i else cell.ljust(width)
@@ -80,15 +85,15 @@ def table(head, rows):
         for row in (head, *rows))
 
 
-def draw(path, rows, options):
-    """Draws the share of MXFP4's loss that formats remove as bars, NVFP4's across.
+def draw(path: Path, rows: Sequence[Mapping[str, Any]], options: Namespace) -> None:
+    """Draws the share of MXFP4's loss that each format removes as bars, with a line at NVFP4's.
 
     Parameters
     ----------
-    path : path
-        PNG or SVG.
+    path : Path
+        File to write, PNG or SVG.
     rows, options
-        As of `tables`.
+        As in `tables`.
     """
     from matplotlib.patheffects import withStroke
 
@@ -130,22 +135,22 @@ def _plain(axes, grid):
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def front(errors, operand):
-    """Formats than which none has a smaller error with as many bits, or fewer.
+def front(errors: Mapping[str, Sequence[float]], operand: int) -> list[str]:
+    """Finds the Pareto front: no other format has a smaller error with as many bits or fewer.
 
     Parameters
     ----------
-    errors : dict of str to sequence of float
-        By format, of weights and of activations.
+    errors : mapping of str to sequence of float
+        By format, the errors of weights and of activations.
     operand : int
-        Which of the two.
+        0 for weights, 1 for activations.
 
     Returns
     -------
     list of str
-        By rising bits.
+        Formats in ascending order of bits.
     """
-    found = []
+    found: list[str] = []
     for name in sorted(errors, key=lambda name: (_bits(name), errors[name][operand])):
         if not found or errors[name][operand] < errors[found[-1]][operand]:
             found.append(name)
@@ -156,13 +161,13 @@ def _bits(name):
     return FORMATS[name].bits_per_element
 
 
-def pareto_table(errors):
-    """Errors by format; a star is on the front of bits and error.
+def pareto_table(errors: Mapping[str, Sequence[float]]) -> str:
+    """Errors by format as a table; a star marks those on the Pareto front.
 
     Parameters
     ----------
-    errors : dict of str to sequence of float
-        As of `front`.
+    errors : mapping of str to sequence of float
+        As in `front`.
 
     Returns
     -------
@@ -175,20 +180,20 @@ def pareto_table(errors):
         for name, of in sorted(errors.items(), key=lambda item: (_bits(item[0]), item[1]))])
 
 
-def draw_pareto(path, errors, *, title):
-    """Draws errors over bits per element: families of the design space and their front.
+def draw_pareto(path: Path, errors: Mapping[str, Sequence[float]], *, title: str) -> None:
+    """Draws errors over bits per element: families of the design space and their Pareto front.
 
     Parameters
     ----------
-    path : path
-        PNG or SVG.
-    errors : dict of str to sequence of float
-        As of `front`.
+    path : Path
+        File to write, PNG or SVG.
+    errors : mapping of str to sequence of float
+        As in `front`.
     title : str
     """
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    families = {}
+    families: dict[str, list[str]] = {}
     for name in errors:
         if parts := re.fullmatch(r"(Elem-EM|Sg-E[EM])-\d+(.*)", name):
             families.setdefault(parts[1] + parts[2], []).append(name)
@@ -225,7 +230,7 @@ def draw_pareto(path, errors, *, title):
 
 
 def _label(figure, axes, points):
-    """Writes names to the right of points, higher where one would cover another."""
+    """Writes names to the right of points, and higher where one would cover another."""
     from matplotlib.patheffects import withStroke
 
     figure.draw_without_rendering()

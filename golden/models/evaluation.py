@@ -1,35 +1,40 @@
-"""What quantized operands cost a real model: its losses, embeddings and layers' outputs.
+# SPDX-License-Identifier: BSD-2-Clause
+"""Evaluates models with quantized operands: losses, embeddings and errors of layers' outputs.
 
-All linear layers of the blocks multiply quantized weights and activations; embeddings, norms and
-the head are left as they are. A weight is quantized once. Activations are quantized as they come,
-along the axis that the product sums over. Where a format has a scale per tensor, that of a weight
-is the weight's and that of activations the one of all tokens that run together, which are one
-sequence: as from a calibration that knew it.
+All linear layers of the blocks multiply quantized weights and activations. Embeddings, norms and
+the head stay as they are. Each weight is quantized once. Activations are quantized when the network
+runs, along the axis that the product sums over. Some formats have a scale per tensor: a weight has
+its own, and activations have one for all tokens that run together, which are one sequence. This is
+the result of a perfect calibration.
 
-With the cache, attention multiplies quantized operands, too: keys and values in the weights'
-format, queries and probabilities in that of the activations. A value's groups lie along the
-sequence, as its product sums over that.
+With ``kv`` attention multiplies quantized operands, too: keys and values in the weights' format,
+queries and probabilities in the activations' format. A value's groups lie along the sequence,
+because its product sums over the sequence.
 """
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import golden
 
+from ..codec.arrays import Float32Array, Int64Array
 from ..formats.catalogue import FORMATS
 from ..formats.format import Format
-from .pretrained import captured, quantized, quantized_attention
+from .hooks import captured, quantized, quantized_attention
+from .pretrained import Model
 
 PIECE = 2**17
-"""Elements that are quantized at a time: what comes between nearly fits the cache."""
+"""Elements that are quantized at a time: intermediate results nearly fit the cache."""
 
 TOKENS = 256
-"""Tokens whose logits are held at a time."""
+"""Tokens whose logits are in memory at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +45,7 @@ class Scheme:
     ----------
     name : str
     weights, activations : Format or None
-        None leaves them as they are.
+        With None the operand is not quantized.
     """
 
     name: str
@@ -48,7 +53,7 @@ class Scheme:
     activations: Format | None
 
     @property
-    def bits(self):
+    def bits(self) -> tuple[float, ...]:
         """Bits per element of weights and of activations."""
         return tuple(32 if f is None else f.bits_per_element
                      for f in (self.weights, self.activations))
@@ -61,20 +66,21 @@ _PAIRS = {
     "Elem-EM": ("M2XFP activations", "M2XFP activations"),
     "Sg-special": ("M2XFP Sg-special weights", "M2XFP Sg-special"),
 }
-"""Names of weights' and activations' formats."""
+"""By name, the formats of weights and activations."""
 
 FLOAT = Scheme(name="float", weights=None, activations=None)
+"""The scheme of the model as it is."""
 
 
-def scheme(name):
-    """A scheme by name.
+def scheme(name: str) -> Scheme:
+    """Finds a scheme by name.
 
     Parameters
     ----------
     name : str
-        "M2XFP", "M2XFP fixed" (its weights), "Sg-EM", "Elem-EM" or "Sg-special" (both operands),
-        the name of one of `golden.formats.catalogue.FORMATS` for both, or two of them as
-        "WEIGHTS/ACTIVATIONS", where "float" leaves one as it is.
+        "M2XFP", "M2XFP fixed" (fixed weights), "Sg-EM", "Elem-EM" or "Sg-special" (both operands);
+        a name in `golden.formats.catalogue.FORMATS` for both operands; or two such names as
+        "WEIGHTS/ACTIVATIONS". "float" leaves an operand as it is.
 
     Returns
     -------
@@ -86,20 +92,20 @@ def scheme(name):
         If there is no such format.
     """
     pair = _PAIRS.get(name) or (name.split("/") if "/" in name else (name, name))
-    known = {"float": None} | FORMATS
+    known: dict[str, Format | None] = {"float": None, **FORMATS}
     if len(pair) != 2 or not all(part in known for part in pair):
         raise ValueError(f"format must be {', '.join(_PAIRS)}, one that `python -m golden formats` "
                          f"lists, or two as WEIGHTS/ACTIVATIONS, not {name!r}")
     return Scheme(name=name, weights=known[pair[0]], activations=known[pair[1]])
 
 
-def round_trip(f, x, *, threads=1):
-    """Values of a tensor in a format, as of ``f.round_trip``, in pieces that threads share.
+def round_trip(f: Format | None, x: Float32Array, *, threads: int = 1) -> Float32Array:
+    """Quantizes and dequantizes a tensor as ``f.round_trip`` does, in pieces that threads share.
 
     Parameters
     ----------
     f : Format or None
-        None returns ``x``.
+        With None the result is ``x``.
     x : array of float32, shape (..., K)
     threads : int
         At least 1.
@@ -125,21 +131,17 @@ def round_trip(f, x, *, threads=1):
     return values.reshape(x.shape)
 
 
-def tensor_scale(f, x):
-    """The scale that a format with one per tensor takes for a tensor.
+def tensor_scale(f: Format, x: Float32Array) -> np.float32:
+    """The scale that a format with a scale per tensor has for a tensor.
 
-    It depends on the largest finite magnitude alone.
-
-    Returns
-    -------
-    float32
+    It depends only on the largest finite magnitude.
     """
-    largest = np.abs(x).max(initial=np.float32(0), where=np.isfinite(x))
+    largest: np.float32 = np.abs(x).max(initial=np.float32(0), where=np.isfinite(x))
     return f.quantize(np.full(1, largest)).tensor_scale
 
 
 class Evaluation:
-    """A model under one scheme after the other.
+    """Runs a model under one scheme after the other.
 
     Parameters
     ----------
@@ -148,21 +150,22 @@ class Evaluation:
         Whether attention multiplies quantized operands, too.
     """
 
-    def __init__(self, model, *, kv=False):
+    def __init__(self, model: Model, *, kv: bool = False) -> None:
         import torch
 
-        self.torch = torch
+        self.torch: Any = torch
         self.model = model
         self.kv = kv
         self.threads = torch.get_num_threads()
-        # A language model's blocks lie in its network's `model`; an encoder is nothing else.
+        # A language model has its blocks in the network's `model`; an encoder has only blocks.
         self.base = getattr(model.network, "model", model.network)
-        self.scheme, self.weights = FLOAT, {}
-        # Of the unquantized model: last hidden states by sequence, as logits are 85 times larger.
-        self.hidden = {}
+        self.scheme = FLOAT
+        self.weights: dict[str, Float32Array] = {}
+        # The unquantized model's last hidden states by sequence. Logits would be 85 times larger.
+        self.hidden: dict[bytes, Any] = {}
 
-    def select(self, scheme):
-        """Quantizes the weights in a scheme's format, once."""
+    def select(self, scheme: Scheme) -> None:
+        """Selects a scheme and quantizes the weights in its format."""
         if scheme != self.scheme:
             self.weights.clear()
             for name, linear in self.model.linears.items():
@@ -178,7 +181,7 @@ class Evaluation:
         return round_trip(f, x, threads=self.threads)
 
     def _run(self, run):
-        """What the quantized network gives."""
+        """Calls a function while the network is quantized, and returns its result."""
         with ExitStack() as stack:
             stack.enter_context(self.torch.inference_mode())
             if self.scheme != FLOAT:
@@ -189,19 +192,19 @@ class Evaluation:
                     stack.enter_context(quantized_attention(self.model.network, self._attention))
             return run()
 
-    def losses(self, scheme, tokens):
+    def losses(self, scheme: Scheme, tokens: Int64Array) -> dict[str, float]:
         """Losses of a language model on a sequence.
 
         Parameters
         ----------
         scheme : Scheme
-        tokens : ndarray of int64, shape (length,)
+        tokens : int64 array, shape (length,)
 
         Returns
         -------
         dict of str to float
-            "nll": mean negative log-likelihood of every token but the first, in nats. "kl": mean
-            Kullback-Leibler divergence of the unquantized model's predictions from these.
+            "nll": mean negative log-likelihood of all tokens but the first, in nats. "kl": mean
+            Kullback-Leibler divergence from the unquantized model's predictions, in nats.
         """
         ids = self.torch.from_numpy(tokens)
         expected = self._float_hidden(tokens)
@@ -232,13 +235,13 @@ class Evaluation:
                 self.hidden[key] = self._hidden(self.torch.from_numpy(tokens))
         return self.hidden[key]
 
-    def embeddings(self, scheme, texts, *, length):
-        """Embeddings of texts: means over their tokens, of length 1.
+    def embeddings(self, scheme: Scheme, texts: Sequence[str], *, length: int) -> Float32Array:
+        """Embeddings of texts: means over their tokens, scaled to length 1.
 
         Parameters
         ----------
         scheme : Scheme
-        texts : list of str
+        texts : sequence of str
         length : int
             Tokens after which a text is cut.
 
@@ -252,28 +255,29 @@ class Evaluation:
         found = np.stack([state.mean(0).numpy() for state in states])
         return found / np.linalg.norm(found, axis=-1, keepdims=True)
 
-    def encode(self, text, length):
-        """A text as the network's inputs, a batch of one, cut after some tokens."""
+    def encode(self, text: str, length: int) -> Any:
+        """Makes inputs of the network, a batch of one, from the first tokens of a text."""
         return self.model.tokenizer(text, truncation=True, max_length=length, return_tensors="pt")
 
-    def inputs(self, tokens):
-        """Tokens as the network's inputs, a batch of one."""
+    def inputs(self, tokens: Int64Array) -> dict[str, Any]:
+        """Makes inputs of the network, a batch of one, from tokens."""
         return {"input_ids": self.torch.from_numpy(tokens)[None]}
 
-    def layers(self, scheme, inputs):
-        """Relative squared errors of every layer with the inputs that the unquantized model has.
+    def layers(self, scheme: Scheme, inputs: Sequence[Mapping[str, Any]]
+               ) -> dict[str, dict[str, float]]:
+        """Relative squared errors of every layer, given the unquantized model's inputs.
 
         Parameters
         ----------
         scheme : Scheme
-        inputs : list of dict of str to torch.Tensor
-            Of the network, a batch of one each.
+        inputs : sequence of mapping of str to torch.Tensor
+            Inputs of the network, a batch of one each.
 
         Returns
         -------
         dict of str to dict of str to float
-            By layer: "weights", "activations" and "outputs", the sums of squared errors over the
-            sums of squares.
+            By layer, the sums of squared errors over the sums of squares of its "weights",
+            "activations" and "outputs".
         """
         self.select(scheme)
         weights = {name: linear.weight.detach().numpy()
@@ -282,7 +286,7 @@ class Evaluation:
 
         def see(name, x):
             nonlocal last
-            # Layers that take the same tensor quantize it once.
+            # A tensor that several layers take is quantized once.
             if last[0] is None or not np.shares_memory(last[0], x):
                 last = x, self._activations(name, x)
             outputs = (self._product(*pair) for pair in (
@@ -297,23 +301,26 @@ class Evaluation:
                 squares(self.weights[name], weights[name]), *totals[name].tolist())),
             strict=True)) for name in weights}
 
-    def samples(self, inputs, *, rows):
-        """Evenly spaced rows of all weights and of all that goes into the linear layers.
+    def samples(self, inputs: Mapping[str, Any], *, rows: int
+                ) -> tuple[list[tuple[Float32Array, np.float32]],
+                           list[tuple[Float32Array, np.float32]]]:
+        """Takes evenly spaced rows of all weights and of all inputs of linear layers.
 
         Parameters
         ----------
-        inputs : dict of str to torch.Tensor
-            Of the network, a batch of one.
+        inputs : mapping of str to torch.Tensor
+            Inputs of the network, a batch of one.
         rows : int
-            At most so many of each tensor.
+            Rows of each tensor, at most.
 
         Returns
         -------
         weights, activations : list of (float32 array of shape (rows, K), float32)
-            The second is the largest magnitude of the whole tensor.
+            Rows, and the largest magnitude of the whole tensor.
         """
         def sample(x):
-            # The middle of each part: the first token, unlike all others, would count too much.
+            # From the middle of each part. The first token differs from all others and would count
+            # too much.
             count = min(rows, len(x))
             return x[(2 * np.arange(count) + 1) * len(x) // (2 * count)], np.abs(x).max()
 
@@ -334,14 +341,14 @@ class Evaluation:
         return (self.torch.from_numpy(x) @ self.torch.from_numpy(weight).T).numpy()
 
 
-def sample_error(f, samples):
-    """Mean over tensors of a format's relative squared error on some of their rows.
+def sample_error(f: Format, samples: Sequence[tuple[Float32Array, np.float32]]) -> float:
+    """Relative squared error of a format on rows of tensors; the mean over the tensors.
 
     Parameters
     ----------
     f : Format
-    samples : list of (float32 array, float32)
-        As of `Evaluation.samples`.
+    samples : sequence of (float32 array, float32)
+        As `Evaluation.samples` returns them.
 
     Returns
     -------
@@ -349,25 +356,21 @@ def sample_error(f, samples):
     """
     ratios = []
     for rows, largest in samples:
-        options = {"tensor_scale": tensor_scale(f, largest)} if f.tensor_scale else {}
+        options = {"tensor_scale": tensor_scale(f, np.asarray(largest))} if f.tensor_scale else {}
         squared, total = squares(f.round_trip(rows, **options), rows)
         ratios.append(squared / total)
     return float(np.mean(ratios))
 
 
-def squares(values, reference):
-    """Sums of squared errors and of squares, in float64."""
-    return tuple(float(np.square(a, dtype=np.float64).sum())
-                 for a in (np.subtract(values, reference), reference))
+def squares(values: Float32Array, reference: Float32Array) -> tuple[float, float]:
+    """Sums of the squared errors of values and of the reference's squares, in float64."""
+    error, square = (float(np.square(a, dtype=np.float64).sum())
+                     for a in (np.subtract(values, reference), reference))
+    return error, square
 
 
-def code():
-    """Digest of the golden model's code, which decides the figures, but for that which shows them.
-
-    Returns
-    -------
-    str
-    """
+def code() -> str:
+    """Digest of the golden model's code, except of the module that only shows figures."""
     total = hashlib.sha256()
     root = Path(golden.__file__).parent
     for file in sorted([*root.rglob("*.py"), *root.rglob("*.c")]):

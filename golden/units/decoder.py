@@ -1,10 +1,12 @@
-"""Decoder (specification sections 3 and 4)."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Reference of the decoder (specification sections 3, 4, 11 and 12)."""
 
 from dataclasses import replace
 
 import numpy as np
 
 from ..codec import blocked
+from ..codec.arrays import BoolArray, Float32Array, Int16Array, UInt8Array
 from ..codec.numbers import (
     FLOAT32_NAN,
     SCALE_NAN,
@@ -13,12 +15,12 @@ from ..codec.numbers import (
     e2m3_integers,
     split_scales,
 )
-from ..codec.quantized import check_quantized
+from ..codec.quantized import Quantized, check_quantized
 from .top1 import top1
 
 
-def scale_codes(q):
-    """E8M0 codes of the groups' scales.
+def scale_codes(q: Quantized) -> UInt8Array:
+    """E8M0 codes of the groups' scales, also those of Sg-special.
 
     Parameters
     ----------
@@ -31,8 +33,8 @@ def scale_codes(q):
     return split_scales(q.scales)[0] if q.encoding == "sg-special" else q.scales
 
 
-def element_integers(q):
-    """Elements in units of 1/8 of the group's scale, exact.
+def element_integers(q: Quantized) -> Int16Array:
+    """Values of elements in units of 1/8 of the group's scale, exact.
 
     Parameters
     ----------
@@ -41,8 +43,8 @@ def element_integers(q):
     Returns
     -------
     int16 array, shape (..., Kpad)
-        Refined elements of Elem-EM, -56..56, or those of Sg-EM times their subgroup's factor,
-        -84..84, with special values -112..112.
+        Elem-EM gives -56 to 56; the largest element of a subgroup is refined. Sg-EM gives -84 to
+        84, and Sg-special -112 to 112; elements are multiplied by their subgroup's factor.
     """
     if q.encoding == "mixed":
         refined, factored = (element_integers(replace(q, encoding=encoding))
@@ -58,7 +60,7 @@ def element_integers(q):
         count = q.group // q.subgroup
         plain = np.where(elements == 8, specials.repeat(count, axis=-1)[..., None], plain)
     if q.encoding in ("sg-em", "sg-special"):
-        # (2 * value) * (4 + k), so in units of 1/2 * 1/4.
+        # The product of 2 * value and 4 + k has units of 1/2 * 1/4.
         integers = plain * (4 + q.metadata[..., None].astype(np.int16))
     else:
         lane = top1(elements)[..., None]
@@ -70,35 +72,46 @@ def element_integers(q):
     return integers.reshape(q.elements.shape)
 
 
-def other_zeros(q):
-    """Which elements are 0 and not their subgroup's top-1: a bool array, shape (..., Kpad)."""
+def other_zeros(q: Quantized) -> BoolArray:
+    """Tells which elements are 0 and not their subgroup's top-1.
+
+    Code 8 in such an element marks a group of Elem-EM in mixed (specification section 11).
+
+    Parameters
+    ----------
+    q : Quantized
+
+    Returns
+    -------
+    bool array, shape (..., Kpad)
+    """
     elements = q.elements.reshape(*q.metadata.shape, q.subgroup)
     top = np.arange(q.subgroup) == top1(elements)[..., None]
     return ((elements & 7 == 0) & ~top).reshape(q.elements.shape)
 
 
-def dequantize(q, *, threads=1):
-    """Decodes a quantized tensor, exactly.
+def dequantize(q: Quantized, *, threads: int = 1) -> Float32Array:
+    """Decodes a quantized tensor to float32, exactly.
 
-    Float32 holds every value, down to its subnormals, but those beyond its range, which read as
-    infinities. A negative zero code reads as -0, but as +0 where encodings are mixed, and in
-    Sg-special as the group's special value; a NaN group reads as NaN (0x7FC00000).
+    Every value is a float32 number, subnormals included, unless it is beyond float32's range and
+    becomes an infinity. Code 8 gives -0 in Elem-EM and Sg-EM, +0 in mixed, and the group's special
+    value in Sg-special. A NaN group gives NaN (0x7FC00000).
 
     Parameters
     ----------
     q : Quantized
     threads : int
-        Threads that share the work, at least 1; the result does not depend on it.
+        Threads that share the work, at least 1. The result does not depend on it.
 
     Returns
     -------
-    float32 array
-        Of the original shape: the padding is cut off.
+    float32 array, shape ``q.shape``
+        Without the padding.
 
     Raises
     ------
     TypeError
-        If ``q`` is not a Quantized, or ``threads`` no integer.
+        If ``q`` is not a Quantized, or ``threads`` is not an integer.
     ValueError
         If ``threads`` is below 1.
     """
@@ -107,8 +120,8 @@ def dequantize(q, *, threads=1):
     return blocked.decode(q, threads)
 
 
-def definition(q):
-    """The decoder as the specification has it; `dequantize` gives the same at speed."""
+def definition(q: Quantized) -> Float32Array:
+    """The decoder as the specification defines it; `dequantize` gives the same bits faster."""
     scales = scale_codes(q).repeat(q.group, axis=-1)
     integers = element_integers(q)
     with np.errstate(over="ignore"):

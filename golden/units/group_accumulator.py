@@ -1,10 +1,18 @@
-import numpy as np
+# SPDX-License-Identifier: BSD-2-Clause
+"""Reference of the group accumulator (specification section 7)."""
 
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..codec.arrays import Float32Array
 from ..codec.numbers import FLOAT32_NAN, SCALE_NAN
 
 
-def accumulate(acc, total, activation_scale, weight_scale):
+def accumulate(acc: ArrayLike, total: ArrayLike, activation_scale: ArrayLike,
+               weight_scale: ArrayLike) -> Float32Array:
     """Adds group sums to float32 accumulators with one rounding (specification section 7).
+
+    Shapes broadcast.
 
     Parameters
     ----------
@@ -19,15 +27,15 @@ def accumulate(acc, total, activation_scale, weight_scale):
     -------
     float32 array
         acc + G * 2**(Xw + Xx - 260), rounded once to nearest, ties to even, with gradual
-        underflow and overflow to infinity. NaN is 0x7FC00000. Shapes broadcast.
+        underflow and overflow to infinity. NaN is 0x7FC00000.
     """
     exponent = np.asarray(activation_scale, np.int32) + np.asarray(weight_scale, np.int32) - 260
     term = np.ldexp(np.asarray(total, np.float64), exponent)
 
-    # Both are exact in float64. Where their sum is not, its rounding to 53 bits cannot turn a
-    # value into a tie of float32: that takes fewer than 2 * 24 + 2 bits (Figueroa, "When is double
-    # rounding innocuous?", 1995), and under gradual underflow a term near a tie, with its 19
-    # bits, lies too far from it.
+    # Accumulator and term are exact in float64. Their sum may be rounded to 53 bits, but this
+    # cannot turn it into a tie of float32: that takes fewer than 2 * 24 + 2 bits (Figueroa, "When
+    # is double rounding innocuous?", 1995). Under gradual underflow a term of 19 bits near a tie
+    # lies too far from it.
     with np.errstate(invalid="ignore", over="ignore"):
         result = (np.asarray(acc, np.float32).astype(np.float64) + term).astype(np.float32)
 

@@ -1,28 +1,31 @@
-"""Dot products of groups and the matrix product (specification section 7)."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Reference of a group's multiply-accumulate, and the matrix product (specification section 7)."""
 
 from dataclasses import replace
 
 import numpy as np
 
+from ..codec.arrays import Float32Array
 from ..codec.numbers import SCALE_NAN
-from ..codec.quantized import check_quantized
+from ..codec.quantized import Quantized, check_quantized
 from .decoder import dequantize, element_integers, scale_codes
 from .group_accumulator import accumulate
+from .group_dot import group_dot
 
 
-def matmul(a, w):
+def matmul(a: Quantized, w: Quantized) -> Float32Array:
     """Matrix product of quantized activations and weights, as the hardware computes it.
 
-    Exact inside a group; one fused float32 rounding per group, groups in ascending order of K,
-    starting from +0.
+    The accumulator starts from +0. Groups are added in ascending order of K. Sums within a group
+    are exact; each group is added with one rounding to float32 (`accumulate`).
 
     Parameters
     ----------
     a : Quantized
-        Activations of shape (M, K), of any encoding. With a factor on both sides group sums are up
-        to 225792 in magnitude, still below 2**18, with special values 401408, below 2**19.
+        Activations of shape (M, K), in any encoding. With factors on both sides group sums are at
+        most 225792 in magnitude, below 2**18; with special values 401408, below 2**19.
     w : Quantized
-        Weights of shape (N, K), of either encoding.
+        Weights of shape (N, K), in either encoding.
 
     Returns
     -------
@@ -45,12 +48,12 @@ def matmul(a, w):
         raise ValueError(f"w must have a's group of {a.group}, not {w.group}")
 
     # Within these bounds a group's products and partial sums, which have at most 19 bits, are
-    # normal float32 numbers, so that float32 matrix products of decoded groups are exact, and its
-    # one rounding is that of a float32 addition. Zeros do no harm at any scale.
+    # normal float32 numbers. Float32 matrix products of decoded groups are then exact, and the one
+    # rounding is that of a float32 addition. Zeros do no harm at any scale.
     x, (x_low, x_high) = _decoded(a)
     y, (y_low, y_high) = _decoded(w)
     plain = (x_low + y_low >= 134) & (x_high + y_high <= 368) & (x_high <= 250) & (y_high <= 250)
-    integers = None if plain.all() else [element_integers(q).astype(np.float32) for q in (a, w)]
+    integers = [] if plain.all() else [element_integers(q).astype(np.float32) for q in (a, w)]
     scales = [scale_codes(q) for q in (a, w)]
 
     result = np.zeros((len(x), len(y)), np.float32)
@@ -78,7 +81,7 @@ _TILE = 256
 def _decoded(q):
     """Decoded values with their padding, and each group of columns' range of scales.
 
-    Scales of groups that are all zeros do not count. That of NaN exceeds all bounds.
+    Scales of groups that are all zeros do not count. The code of NaN exceeds all bounds.
     """
     values = dequantize(replace(q, shape=q.elements.shape))
     used = (values.reshape(*q.scales.shape, q.group) != 0).any(-1)
@@ -87,8 +90,8 @@ def _decoded(q):
                     scales.max(0, initial=0, where=used))
 
 
-def definition(a, w):
-    """The product as the specification has it; `matmul` gives the same at speed."""
+def definition(a: Quantized, w: Quantized) -> Float32Array:
+    """The product as the specification defines it; `matmul` gives the same bits faster."""
     # No partial sum exceeds 32 * 112 * 112 < 2**24: float32 matrix products of these integers
     # are exact.
     x = element_integers(a).astype(np.float32).reshape(*a.scales.shape, a.group)
@@ -100,8 +103,8 @@ def definition(a, w):
     return acc
 
 
-def group_mac(a, w, acc):
-    """One group step for pairs of records.
+def group_mac(a: Quantized, w: Quantized, acc: Float32Array) -> Float32Array:
+    """Adds the dot products of pairs of records to accumulators.
 
     Parameters
     ----------
@@ -114,5 +117,4 @@ def group_mac(a, w, acc):
     -------
     float32 array, shape (n,)
     """
-    total = (element_integers(a).astype(np.int32) * element_integers(w)).sum(-1)
-    return accumulate(acc, total, scale_codes(a)[:, 0], scale_codes(w)[:, 0])
+    return accumulate(acc, group_dot(a, w), scale_codes(a)[:, 0], scale_codes(w)[:, 0])

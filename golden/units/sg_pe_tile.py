@@ -1,26 +1,31 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Reference of the PE tile for factors on both sides (specification sections 4 and 12)."""
+
 import numpy as np
 
+from ..codec.arrays import Int32Array, UInt8Array
 from ..codec.numbers import SPECIALS, e2m1_integers
 
 
-def sg_pe_tile(activations, weights, activation_metadata, weight_metadata, *,
-               activation_special=None, weight_special=None):
-    """Dot products of subgroups times the factors of both operands: exact integers.
+def sg_pe_tile(activations: UInt8Array, weights: UInt8Array, activation_metadata: UInt8Array,
+               weight_metadata: UInt8Array, *, activation_special: UInt8Array | None = None,
+               weight_special: UInt8Array | None = None) -> Int32Array:
+    """Dot products of subgroups, times the factors of both operands, exact.
 
     Parameters
     ----------
     activations, weights : uint8 array, shape (..., subgroup)
         FP4 codes.
     activation_metadata, weight_metadata : uint8 array, shape (...)
-        Two metadata bits k each: the factor is (4 + k) / 4.
+        Metadata k, 0 to 3: the factor is (4 + k) / 4.
     activation_special, weight_special : uint8 array, shape (...), optional
-        Selectors of the special value that the code of -0 stands for: 0 is +5, 1 is -5, 2 is +8
-        and 3 is -8. Without, it is -0.
+        Selectors of the special value that code 8 stands for: 0 for +5, 1 for -5, 2 for +8 and 3
+        for -8. Without selectors, code 8 is -0.
 
     Returns
     -------
     int32 array, shape (...)
-        In units of 1/64. Of 8 elements at most 56448 in magnitude, or 100352 with special values.
+        In units of 1/64; of 8 elements at most 56448 in magnitude, or 100352 with special values.
     """
     x = _halves(activations, activation_special)
     w = _halves(weights, weight_special)
@@ -29,7 +34,7 @@ def sg_pe_tile(activations, weights, activation_metadata, weight_metadata, *,
 
 
 def _halves(codes, special):
-    """Twice the values of codes."""
+    """Values of codes in units of 1/2."""
     values = e2m1_integers(codes).astype(np.int32)
     if special is None:
         return values

@@ -1,9 +1,13 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Reference of the decoding of a subgroup's largest element (specification sections 3 and 7)."""
+
 import numpy as np
 
+from ..codec.arrays import BoolArray, UInt8Array
 from .top1 import top1
 
-# Refinement 8 * (X' - X) of the top-1 by its magnitude code and metadata (specification
-# section 7), worked out from section 3: E2M3 code max(4c + meta, 1) - 1 against code 4c.
+# Refinement 8 * (X' - X) of the top-1 by its magnitude code c and its metadata (specification
+# section 7). Section 3 gives the refined value: that of E2M3 code max(4c + meta, 1) - 1.
 DELTAS = np.array([
     [0, 0, 1, 2],    # 0:   0,     0,    0.125, 0.25
     [-1, 0, 1, 2],   # 0.5: 0.375, 0.5,  0.625, 0.75
@@ -16,26 +20,27 @@ DELTAS = np.array([
 ], np.int8)
 
 
-def top1_decode(codes, metadata):
-    """The top-1 of subgroups and its refinement, as a signed shift.
+def top1_decode(codes: UInt8Array, metadata: UInt8Array
+                ) -> tuple[UInt8Array, UInt8Array, BoolArray, BoolArray]:
+    """Selects the top-1 of subgroups and decodes its refinement to a signed power of two.
 
     Parameters
     ----------
     codes : uint8 array, shape (..., subgroup)
         FP4 codes.
     metadata : uint8 array, shape (...)
-        Metadata bits.
+        Metadata, 0 to 3.
 
     Returns
     -------
     lane : uint8 array, shape (...)
         Lane of the top-1.
-    shift : uint8 array
-        Exponent of the refinement in units of 1/8, 0..3; 0 where it is zero.
-    negative : bool array
-        Whether the refinement, with the element's sign, is below zero; False where it is zero.
-    zero : bool array
-        Whether there is nothing to refine.
+    shift : uint8 array, shape (...)
+        Exponent of the refinement in units of 1/8, 0 to 3; 0 where the refinement is zero.
+    negative : bool array, shape (...)
+        Whether the refinement, with the element's sign, is below zero.
+    zero : bool array, shape (...)
+        Whether the refinement is zero.
     """
     codes = np.asarray(codes)
     lane = top1(codes)

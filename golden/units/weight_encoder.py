@@ -1,8 +1,13 @@
-"""Weight encoder: Sg-EM with adaptive shared scale (specification section 4), and Sg-special."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Reference of the weight encoder: Sg-EM with an adaptive scale (specification section 4).
+
+`quantize_weights` also offers Sg-special.
+"""
 
 import numpy as np
 
 from ..codec import blocked
+from ..codec.arrays import Float64Array, FloatArray, UInt8Array
 from ..codec.numbers import (
     SCALE_MAX,
     check_sizes,
@@ -22,36 +27,37 @@ from .quantization_engine import (
 )
 
 
-def quantize_weights(w, *, group=32, subgroup=8, rule="floor", adaptive=True, encoding="sg-em",
-                     threads=1):
-    """Quantizes weights to M2XFP (Sg-EM): the least squared error over factors and scales.
+def quantize_weights(w: FloatArray, *, group: int = 32, subgroup: int = 8, rule: str = "floor",
+                     adaptive: bool = True, encoding: str = "sg-em", threads: int = 1) -> Quantized:
+    """Quantizes weights to M2XFP with the least squared error over factors and scales.
 
-    Every subgroup takes the factor 1, 1.25, 1.5 or 1.75 and, if adaptive, every group one of
-    three neighbouring scales; ties go to the lowest factor and then the lowest scale. Errors
-    are compared exactly. Elements are rounded to nearest, ties to even. A group that holds NaN
-    or an infinity becomes a NaN group: scale 255, all else 0.
+    Every subgroup has a factor of 1, 1.25, 1.5 or 1.75. If adaptive, the encoder tries three
+    neighbouring scales for every group. Ties go to the lowest factor, and then to the lowest scale.
+    Errors are compared exactly. Elements are rounded to nearest, ties to even. A group that holds
+    NaN or an infinity becomes a NaN group: its scale is 255, all its other codes are 0.
 
-    Sg-special, which the hardware does not read, also has a special value in the place of -0, and
-    takes the best of four; see `quantize_activations`. Adaptive, it tries two scales, that of the
-    floor rule and the next lower one.
+    In Sg-special (specification section 12) code 8 is a special value instead of -0, and the
+    encoder also takes the best of four special values; see `quantize_activations`. If adaptive, it
+    tries two scales: that of "floor" and the next lower one. The decoder and the PE tile with
+    factors on both sides read Sg-special; the array and the accelerator do not.
 
     Parameters
     ----------
     w : array of float32, float16 or bfloat16, shape (..., K)
-        Weights; groups lie along the last axis, whose tail is padded with +0.
+        Weights. Groups lie along the last axis, which is padded with +0 to whole groups.
     group : int
         Elements per scale: 16 or 32.
     subgroup : int
         Elements per two metadata bits: 4, 8, 16 or 32, dividing ``group``.
     rule : str
-        Rule of the starting scale: "floor", "ceil", "rtn1" or "rtn2" (section 5). Sg-special takes
+        Rule of the first scale: "floor", "ceil", "rtn1" or "rtn2" (section 5). Sg-special takes
         only the default.
     adaptive : bool
-        Also try the next lower and the next higher scale.
+        Whether the encoder also tries the next lower and the next higher scale.
     encoding : str
         "sg-em" or "sg-special".
     threads : int
-        Threads that share the work, at least 1; the result does not depend on it.
+        Threads that share the work, at least 1. The result does not depend on it.
 
     Returns
     -------
@@ -61,7 +67,7 @@ def quantize_weights(w, *, group=32, subgroup=8, rule="floor", adaptive=True, en
     Raises
     ------
     TypeError
-        If ``w`` is not an array of a supported type, or ``threads`` no integer.
+        If ``w`` is not an array of a supported type, or ``threads`` is not an integer.
     ValueError
         If ``w`` is empty, or a size, the rule, the encoding or the number of threads is not
         offered.
@@ -79,10 +85,11 @@ def quantize_weights(w, *, group=32, subgroup=8, rule="floor", adaptive=True, en
                      encoding=encoding, **planes)
 
 
-def definition(w, *, group=32, subgroup=8, rule="floor", adaptive=True):
-    """The encoder as the specification has it, step by step, for whole tensors at once.
+def definition(w: FloatArray, *, group: int = 32, subgroup: int = 8, rule: str = "floor",
+               adaptive: bool = True) -> Quantized:
+    """Encodes whole tensors in Sg-EM step by step, as the specification defines it.
 
-    `quantize_weights` gives the same at speed. Parameters are checked there.
+    `quantize_weights` gives the same bits faster; it also checks the parameters.
     """
     groups = groups_of(w, "w", group)
     start, bad = group_scales(groups, rule)
@@ -104,21 +111,37 @@ def definition(w, *, group=32, subgroup=8, rule="floor", adaptive=True):
     return assemble("weight", w.shape, groups, codes, metadata, scales, bad, subgroup)
 
 
-def best_factors(u, scale):
-    """Best codes and factors of subgroups (..., subgroup) at a scale, and the groups' excess.
+def best_factors(u: Float64Array, scale: float) -> tuple[UInt8Array, UInt8Array, Float64Array]:
+    """Finds the factors of least squared error at a scale.
 
-    The excess is the squared error less the sum of ``u**2``, which all candidates share: the
-    sum of q * (q - 2 * u) over the elements' values q. An element adds to it only where q is
-    not 0, hence u >= 1/8; there u is a multiple of 2**-26 and q of 2**-4, so that every term
-    and every partial sum is a multiple of 2**-29 below 2**15 in magnitude: exact in float64,
-    whatever the order. Errors are therefore compared exactly.
+    The excess is the squared error less the sum of ``u**2``, which all candidates share: the sum of
+    q * (q - 2 * u) over the elements' values q. An element adds to it only if q is not 0, and then
+    u is at least 1/8. There u is a multiple of 2**-26 and q of 2**-4, so that every term and every
+    partial sum is a multiple of 2**-29 and below 2**15 in magnitude. It is exact in float64 in any
+    order, so that errors are compared exactly.
+
+    Parameters
+    ----------
+    u : float64 array, shape (..., subgroups, subgroup)
+        Magnitudes in units of the group's first scale.
+    scale : float
+        The scale in the same units.
+
+    Returns
+    -------
+    codes : uint8 array, shape (..., subgroups, subgroup)
+        Without signs.
+    factors : uint8 array, shape (..., subgroups)
+        Metadata, 0 to 3; the lowest on a tie.
+    excess : float64 array, shape (...)
+        Of whole groups.
     """
     best = np.full(u.shape[:-1], np.inf)
     codes = np.zeros(u.shape, np.uint8)
     factors = np.zeros(u.shape[:-1], np.uint8)
     for k in range(4):
-        # The quotient's rounding decides nothing: at a tie the quotient is exact, and elsewhere
-        # the 24 bits of u keep it 2**-24 away.
+        # The rounding of the quotient changes no code: at a tie the quotient is exact, and
+        # elsewhere the 24 bits of u keep it 2**-24 away from every tie.
         step = scale * (4 + k) / 4
         candidate = round_magnitude(u / step, 1)
         q = e2m1_integers(candidate) * (step / 2)

@@ -17,10 +17,11 @@ from amaranth import Shape
 
 from golden import quantize_activations, quantize_weights, stimuli
 from golden.codec.numbers import FLOATS
-from golden.formats.nvfp4 import quantize_nvfp4, tensor_scale_of
+from golden.formats.nvfp4 import tensor_scale_of
 from golden.models import smollm2
 from golden.units.decoder import element_integers
 from golden.units.group_accumulator import accumulate
+from golden.units.nvfp4_quantizer import quantize_nvfp4
 from golden.units.pe_tile import plain_pe_tile
 from golden.units.top1_decode import top1_decode
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from golden import __main__ as commands
 from golden.checkpoint.safetensors import BadFile
 from golden.command import Failure, Interrupted, Parser, check_plot, naming, run
 
@@ -115,3 +116,52 @@ def test_check_plot(path, text):
     with pytest.raises(ValueError) as info:
         check_plot(Path(path), "--draw")
     assert str(info.value) == text
+
+
+# The golden model's commands.
+
+
+def test_help_lists_all_commands(capsys):
+    with pytest.raises(SystemExit) as stop:
+        commands.main(["--help"])
+    assert stop.value.code == 0
+    lines = [line.split(None, 1) for line in capsys.readouterr().out.splitlines()
+             if line.startswith("    ")]
+    assert lines == [[name, text] for name, (_, text) in commands.COMMANDS.items()]
+
+
+@pytest.mark.parametrize("name", commands.COMMANDS)
+def test_help_of_a_command(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        commands.main([name, "--help"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: python -m golden {name} [-h]")
+
+
+@pytest.mark.parametrize("name", commands.COMMANDS)
+def test_wrong_options_of_a_command(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        commands.main([name, "--no-such-option"])
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("words", "text"), [
+    ([], "error: the following arguments are required: COMMAND; see --help"),
+    (["chekc"], "error: argument COMMAND: invalid choice: 'chekc' (choose from "),
+])
+def test_unknown_commands(words, text, capsys):
+    with pytest.raises(SystemExit) as stop:
+        commands.main(words)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith(text)
+
+
+def test_commands_are_imported_when_they_run():
+    program = ("import sys, golden.__main__\n"
+               "print([name for name in ('checkpoint', 'formats', 'models') "
+               "if f'golden.{name}' in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True,
+                          text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -74,7 +74,7 @@ E4M3_UNITS = [int(512 * value) for value in
 
 
 def encode_nvfp4(group, tensor_scale):
-    """Elements and scale of a group of NVFP4, of Python floats (`golden.formats.nvfp4`)."""
+    """Elements and scale of a group of NVFP4, of Python floats (`golden.units.nvfp4_quantizer`)."""
     if not (all(map(math.isfinite, group)) and math.isfinite(tensor_scale)
             and tensor_scale >= 2.0**-115):
         return [0] * len(group), 0x7F

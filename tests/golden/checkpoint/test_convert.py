@@ -13,11 +13,12 @@ import safetensors
 from safetensors.numpy import load_file, save_file
 
 from golden import Quantized, dequantize, quantize_weights
-from golden.checkpoint import convert
+from golden.checkpoint import convert, planes, sources
 from golden.checkpoint.safetensors import BITS, Reader, replacing
 from golden.codec.quantized import _pack as pack_codes
 from golden.formats.mxfp4 import mxfp4_round_trip, quantize_mxfp4
-from golden.formats.nvfp4 import dequantize_nvfp4, quantize_nvfp4, tensor_scale_of
+from golden.formats.nvfp4 import dequantize_nvfp4, tensor_scale_of
+from golden.units.nvfp4_quantizer import quantize_nvfp4
 
 E4M3 = ml_dtypes.float8_e4m3fn
 
@@ -82,7 +83,7 @@ def checkpoint(tmp_path):
 def test_planes(checkpoint, tmp_path, arguments, encode, monkeypatch, capsys):
     """Read by another implementation, they are what the encoder gives."""
     # One row at a time.
-    monkeypatch.setattr(convert, "BLOCK", 64)
+    monkeypatch.setattr(sources, "BLOCK", 64)
     path, tensors = checkpoint
     out = tmp_path / "out.safetensors"
     assert run(path, out, "--verify", *arguments) == 0
@@ -130,7 +131,7 @@ def test_plain_mxfp4(checkpoint, tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float32", "source"])
 def test_back(checkpoint, tmp_path, dtype, monkeypatch):
-    monkeypatch.setattr(convert, "BLOCK", 64)
+    monkeypatch.setattr(sources, "BLOCK", 64)
     path, tensors = checkpoint
     out, back = tmp_path / "out.safetensors", tmp_path / "back.safetensors"
     assert run(path, out) == 0
@@ -185,7 +186,7 @@ def test_mxfp4_is_kept(tmp_path, format, capsys):
 def test_lossless_is_found_out(tmp_path, monkeypatch):
     """What was MXFP4's values in bfloat16 is lossless as MXFP4, but one bit makes it not."""
     # The first block is the one that differs.
-    monkeypatch.setattr(convert, "BLOCK", 64)
+    monkeypatch.setattr(sources, "BLOCK", 64)
     w = mxfp4_round_trip(np.random.default_rng(2).standard_normal((2, 64)).astype(np.float32))
     off = w.copy()
     off[0, 5] = np.nextafter(off[0, 5], np.float32(np.inf))
@@ -215,7 +216,7 @@ def swizzled(scales):
 ])
 @pytest.mark.parametrize("convention", ["ModelOpt", "compressed-tensors"])
 def test_nvfp4(tmp_path, rows, layout, options, note, convention, monkeypatch, capsys):
-    monkeypatch.setattr(convert, "BLOCK", 1000)
+    monkeypatch.setattr(sources, "BLOCK", 1000)
     x = np.random.default_rng(3).standard_t(3, (rows, 128)).astype(np.float32)
     x[2, :16] = np.nan
     # A power of two, so that multiplier and divisor are the same.
@@ -260,7 +261,7 @@ def folder(path):
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 @pytest.mark.parametrize("place", [
-    "golden.checkpoint.convert.dequantize", "os.fsync", "os.replace"])
+    "golden.checkpoint.planes.dequantize", "os.fsync", "os.replace"])
 def test_failures_leave_no_trace(checkpoint, tmp_path, error, place, monkeypatch, capsys):
     path, _ = checkpoint
     out = tmp_path / "out.safetensors"
@@ -271,7 +272,7 @@ def test_failures_leave_no_trace(checkpoint, tmp_path, error, place, monkeypatch
 
     def fail(*arguments):
         calls.append(arguments)
-        if place == "golden.checkpoint.convert.dequantize" and len(calls) < 3:
+        if place == "golden.checkpoint.planes.dequantize" and len(calls) < 3:
             return dequantize(*arguments)
         raise error
 
@@ -312,14 +313,14 @@ def test_verify(checkpoint, tmp_path, monkeypatch, capsys):
 
 def test_memory(tmp_path, monkeypatch):
     """That of a block, whatever the tensors' sizes."""
-    monkeypatch.setattr(convert, "BLOCK", 2**15)
+    monkeypatch.setattr(sources, "BLOCK", 2**15)
     monkeypatch.setenv("M2XFP_NUMPY", "1")
     save_file({"a": np.ones((512, 512), np.float32), "b": np.zeros(2**20, np.float32)},
               tmp_path / "in")
     tracemalloc.start()
     try:
         convert.convert(tmp_path / "in", tmp_path / "out", format="mxfp4", verify=True)
-        convert.restore(tmp_path / "out", tmp_path / "back")
+        planes.restore(tmp_path / "out", tmp_path / "back")
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

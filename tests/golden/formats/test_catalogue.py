@@ -13,7 +13,9 @@ import pytest
 from gfloat import RoundMode, decode_float, formats, round_float
 
 from golden import __main__ as command
-from golden.formats import catalogue, check, design_space, float_scales, minifloats
+from golden.formats import catalogue, check, design_space, float_scale, minifloats
+from golden.formats.m2_nvfp4 import m2_nvfp4 as m2_nvfp4_format
+from golden.formats.razer import razer_weights
 from tests.support import oracle
 
 MX = {
@@ -544,7 +546,7 @@ def test_razer():
 
 @pytest.mark.parametrize("outlier", [8, 6.5, 15.5])
 def test_razer_weights(outlier):
-    form = float_scales.razer_weights(outlier)
+    form = razer_weights(outlier)
     x = groups(40, 16, seed=18)
     rng = np.random.default_rng(19)
     # Many on the borders of what the special values take.
@@ -591,7 +593,7 @@ def test_razer_weights_directed():
 def test_m2_nvfp4_adaptive_directed():
     """Neighbouring codes of scales, and none beyond the last."""
     def quantize(*group, kind="Elem-EM"):
-        form = float_scales.m2_nvfp4(kind, 8, adaptive=True)
+        form = m2_nvfp4_format(kind, 8, adaptive=True)
         q, back = first(form, *group, tensor_scale=np.float32(1))
         return q.scales[0], back
 
@@ -737,7 +739,7 @@ def test_smallest_errors_are_exact():
     """The second element decides by 2**-22 beside errors of 2**40."""
     candidates = np.array([[2**20, 1], [2**20, 2]])[:, None]
     for v, best in ((1.5 - 2.0**-23, 0), (1.5, 0), (1.5 + 2.0**-23, 1)):
-        found = float_scales._least_error(np.array([[2.0**21, v]]), np.float64(1), candidates, 1)
+        found = float_scale.least_error(np.array([[2.0**21, v]]), np.float64(1), candidates, 1)
         assert found.tolist() == [best]
 
 
@@ -794,13 +796,13 @@ def test_codes_are_within_their_bits():
     (lambda: design_space.sg_ee(bits=0), "bits must be 1 or 2, not 0"),
     (lambda: design_space.sg_ee(64), r"subgroup must be one of \(2, 4, 8, 16, 32\), not 64"),
     (lambda: design_space.elem_em(top=3), "top must be 1 or 2, not 3"),
-    (lambda: float_scales.razer_weights(6),
+    (lambda: razer_weights(6),
      "outlier must be a multiple of 0.5 from 6.5 to 15.5, not 6"),
-    (lambda: float_scales.razer_weights("8"),
+    (lambda: razer_weights("8"),
      "outlier must be a multiple of 0.5 from 6.5 to 15.5, not '8'"),
-    (lambda: float_scales.m2_nvfp4("Sg-EM", 32),
+    (lambda: m2_nvfp4_format("Sg-EM", 32),
      r"subgroup must be one of \(2, 4, 8, 16\), not 32"),
-    (lambda: float_scales.m2_nvfp4("Sg-EE"), "kind must be 'Elem-EM' or 'Sg-EM', not 'Sg-EE'"),
+    (lambda: m2_nvfp4_format("Sg-EE"), "kind must be 'Elem-EM' or 'Sg-EM', not 'Sg-EE'"),
     (lambda: design_space.elem_em().round_trip(np.ones(3, np.float32), rule="even"),
      r"rule must be one of \('floor', 'ceil', 'rtn1', 'rtn2'\), not 'even'"),
 ])
@@ -851,8 +853,8 @@ def test_check_sees_a_wrong_format():
 
 def test_check_sees_wrong_special_values():
     """Which are in no other group: 8 that reads as 9, and the index of another element."""
-    form = float_scales.razer_weights()
-    other = dataclasses.replace(form, dequantize=float_scales.razer_weights(9).dequantize)
+    form = razer_weights()
+    other = dataclasses.replace(form, dequantize=razer_weights(9).dequantize)
     assert check.check_format(form) == []
     assert len(check.check_format(other)) == 62
     form = catalogue.FORMATS["MXFP4+"]

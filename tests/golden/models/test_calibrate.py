@@ -12,9 +12,10 @@ from golden.checkpoint import convert
 from golden.checkpoint.safetensors import Reader
 from golden.codec.quantized import Quantized
 from golden.formats.catalogue import FORMATS
-from golden.formats.nvfp4 import dequantize_nvfp4, quantize_nvfp4, tensor_scale_of
-from golden.models import calibrate, pretrained
+from golden.formats.nvfp4 import dequantize_nvfp4, tensor_scale_of
+from golden.models import calibrate, calibrate_evaluation, hooks, pretrained
 from golden.models.gptq import gptq, gptq_nvfp4, gptq_razer
+from golden.units.nvfp4_quantizer import quantize_nvfp4
 
 HEADS, GROUPS, HEAD = 6, 2, 8
 PREFIX = "model.layers.0."
@@ -126,13 +127,14 @@ def test_sequences_of_both_ends():
 
 
 def test_losses_table():
-    names = [*calibrate.BEFORE, *calibrate.AFTER_NVFP4, *calibrate.AFTER_RAZER,
-             *calibrate.AFTER, *calibrate.AFTER_SPECIAL]
+    names = [*calibrate_evaluation.BEFORE, *calibrate_evaluation.AFTER_NVFP4,
+             *calibrate_evaluation.AFTER_RAZER, *calibrate_evaluation.AFTER,
+             *calibrate_evaluation.AFTER_SPECIAL]
     found = {name: [(5.0, 1.0), (7.0, 1.0)] for name in names} | {
         "calibrated NVFP4": [(1.0, 0.5), (3.0, 0.6)],
         "calibrated NVFP4, searched": [(0.5, 0.5), (1.5, 0.7)],
         "calibrated M2XFP": [(1.0, 0.5), (2.0, 0.7)]}
-    head, *rows = calibrate.losses_table(found, "words").splitlines()
+    head, *rows = calibrate_evaluation.losses_table(found, "words").splitlines()
     assert head.split()[:2] == ["on", "words"]
     rows, heads, less = rows[: len(names)], rows[len(names) :][:2], rows[len(names) + 2 :]
     cells = {row[:32].strip(): row[32:].replace("+-", "").split() for row in rows}
@@ -145,8 +147,8 @@ def test_losses_table():
         ["less", "calibrated", "NVFP4", "calibrated", "NVFP4,", "searched"], ["loss", "KL"] * 2]
     # Those of the differences, not of the means.
     cells = {row[:32].strip(): row[32:].replace("+-", "").split() for row in less}
-    assert list(cells) == ["calibrated NVFP4, searched", *calibrate.AFTER_RAZER,
-                           *calibrate.AFTER, *calibrate.AFTER_SPECIAL]
+    assert list(cells) == ["calibrated NVFP4, searched", *calibrate_evaluation.AFTER_RAZER,
+                           *calibrate_evaluation.AFTER, *calibrate_evaluation.AFTER_SPECIAL]
     assert cells["calibrated NVFP4, searched"] == [
         "-1.000", "0.500", "0.050", "0.050", *["0.000"] * 4]
     assert cells["calibrated M2XFP"] == [
@@ -292,11 +294,11 @@ def test_evaluation(torch, tmp_path):
     plain = calibrate.calibrate(model, tokens)
     assert plain.nvfp4 == plain.razer == plain.special == {}
     result = calibrate.calibrate(model, tokens, rivals=True)
-    evaluated = calibrate.evaluate(model, result, [tokens, others])
+    evaluated = calibrate_evaluation.evaluate(model, result, [tokens, others])
     assert len(evaluated) == 2
 
     def check(name, quantize, weights=None):
-        with pretrained.quantized(model.linears, activations=quantize, weights=weights), \
+        with hooks.quantized(model.linears, activations=quantize, weights=weights), \
                 torch.inference_mode():
             for found, text, bases in zip(evaluated, (tokens, others), right, strict=True):
                 expected = [loss(model.network, row) - base
@@ -332,7 +334,7 @@ def test_rivals_get_the_same_help(torch, tmp_path):
     def see(name, x):
         seen[name] = seen.get(name, 0) + x.T @ x
 
-    with pretrained.captured(model.linears, see), torch.inference_mode():
+    with hooks.captured(model.linears, see), torch.inference_mode():
         for row in tokens:
             model.network(torch.from_numpy(row[None]))
     result = calibrate.calibrate(model, tokens, scaling=False, rivals=True)

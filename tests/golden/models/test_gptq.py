@@ -8,8 +8,9 @@ import pytest
 
 from golden import dequantize, quantize_weights
 from golden.formats import catalogue
-from golden.formats.nvfp4 import dequantize_nvfp4, quantize_nvfp4, tensor_scale_of
+from golden.formats.nvfp4 import dequantize_nvfp4, tensor_scale_of
 from golden.models.gptq import gptq, gptq_nvfp4, gptq_razer
+from golden.units.nvfp4_quantizer import quantize_nvfp4
 
 
 def hessian_of(rng, k, decay=10):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from golden.models import pretrained
+from golden.models import hooks, pretrained
 from tests.support import networks
 
 FILES = {"a.txt": b"the first", "b.bin": b"the second"}
@@ -167,7 +167,7 @@ def test_block_linears(llama, bert):
 def test_captured(llama):
     linears, seen = pretrained.block_linears(llama), {}
     before = run(llama)
-    with pretrained.captured(linears, lambda name, x: seen.update({name: x.copy()})):
+    with hooks.captured(linears, lambda name, x: seen.update({name: x.copy()})):
         assert np.array_equal(run(llama), before)
     assert list(seen) == list(linears)
     assert {x.shape for x in seen.values()} == {(12, 32), (12, 64)}
@@ -190,21 +190,21 @@ def test_quantized(llama):
         seen.append((name.removeprefix("model.layers."), x.shape))
         return x
 
-    with pretrained.quantized(linears, weights=watched):
+    with hooks.quantized(linears, weights=watched):
         shapes = [(name.removeprefix("model.layers."), tuple(linear.weight.shape))
                   for name, linear in linears.items()]
         assert seen == shapes
         assert np.array_equal(run(llama), before)
         assert len(seen) == 14
     seen.clear()
-    with pretrained.quantized(linears, activations=watched):
+    with hooks.quantized(linears, activations=watched):
         assert np.array_equal(run(llama), before)
     # Once for each tensor.
     assert seen == [(f"{i}.{name}", (12, 64 if name == "mlp.down_proj" else 32))
                     for i in range(2) for name in LLAMA
                     if name not in ("self_attn.k_proj", "self_attn.v_proj", "mlp.up_proj")]
     with pytest.raises(RuntimeError, match="stop"):
-        with pretrained.quantized(linears, weights=lambda name, w: w / 2,
+        with hooks.quantized(linears, weights=lambda name, w: w / 2,
                               activations=lambda name, x: x * 2):
             # Powers of two cancel.
             assert np.array_equal(run(llama), before)
@@ -212,9 +212,9 @@ def test_quantized(llama):
     assert np.array_equal(run(llama), before)
     for name, linear in linears.items():
         assert np.array_equal(linear.weight.detach().numpy(), weights[name])
-    with pretrained.quantized(linears, weights=lambda name, w: w / 2):
+    with hooks.quantized(linears, weights=lambda name, w: w / 2):
         assert not np.array_equal(run(llama), before)
-    with pretrained.quantized(linears, activations=lambda name, x: x * 2):
+    with hooks.quantized(linears, activations=lambda name, x: x * 2):
         assert not np.array_equal(run(llama), before)
 
 
@@ -231,14 +231,14 @@ def test_quantized_attention(name, request):
             assert np.array_equal(np.triu(x, 1) != 0, np.zeros_like(x)) == (name == "llama")
         return x
 
-    with pretrained.quantized_attention(network, watched):
+    with hooks.quantized_attention(network, watched):
         assert np.allclose(run(network), before, rtol=0, atol=1e-4)
     heads = 2 if name == "llama" else 4
     assert sorted(set(seen)) == [("key", (1, heads, 12, 8)), ("probabilities", (1, 4, 12, 12)),
                                  ("query", (1, 4, 12, 8)), ("value", (1, heads, 8, 12))]
     assert len(seen) == 8
     for kind in ("query", "key", "value", "probabilities"):
-        with pretrained.quantized_attention(network,
+        with hooks.quantized_attention(network,
                                         lambda k, x, kind=kind: np.sign(x) if k == kind else x):
             assert not np.allclose(run(network), before, rtol=0, atol=1e-2)
     assert np.array_equal(run(network), before)

@@ -126,9 +126,10 @@ def test_licence_is_whole():
 def run(blocked, *arguments):
     """Runs the module where ``blocked`` cannot be imported."""
     program = (f"import runpy, sys; sys.modules[{blocked!r}] = None; "
-               "runpy.run_module('golden.models.smollm2', run_name='__main__', alter_sys=True)")
-    return subprocess.run([sys.executable, "-c", program, *arguments], cwd=DATA.parents[2],
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True)
+               "runpy.run_module('golden', run_name='__main__', alter_sys=True)")
+    return subprocess.run([sys.executable, "-c", program, "smollm2", *arguments],
+                          cwd=DATA.parents[2], stdin=subprocess.DEVNULL, capture_output=True,
+                          text=True)
 
 
 @pytest.mark.parametrize("package", ["accelerate", "gguf", "torch", "transformers"])
@@ -138,7 +139,7 @@ def test_missing_extra(package, tmp_path):
     assert result.returncode == 1
     assert result.stdout == ""
     line, = result.stderr.splitlines()
-    names, _, rest = line.partition(" must be installed to run the model: ")
+    names, _, rest = line.removeprefix("error: ").partition(" must be installed to run the model: ")
     assert package in names.split(", ")
     assert rest == "pip install 'm2xfp-rtl[models]'"
     assert not file.exists()
@@ -147,4 +148,5 @@ def test_missing_extra(package, tmp_path):
 def test_missing_folder(tmp_path):
     result = run("torch", "-o", str(tmp_path / "none" / "mlp.npz"))
     assert result.returncode == 2
-    assert "mlp.npz does not exist" in result.stderr.splitlines()[-1]
+    line, = result.stderr.splitlines()
+    assert line == f"error: --output must lie in a folder that exists, not {tmp_path / 'none'}"

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Where the planes of converted weights lie in a file, and the manifest that describes them.
+
+A tensor NAME becomes the uint8 tensors NAME.elements, NAME.metadata and NAME.scales
+(specification section 13.1). The manifest is JSON under "m2xfp" in the file's metadata.
+"""
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from .safetensors import BadFile, Reader
+from .sources import GROUP, Weight
+
+FORMATS = {"m2xfp": ("elements", "metadata", "scales"), "mxfp4": ("elements", "scales")}
+"""Planes by format."""
+
+SUBGROUP = 8
+"""Elements per two metadata bits."""
+
+KEY = "m2xfp"
+"""Name of the manifest in the file's metadata."""
+
+_BITS = {"elements": 4, "metadata": 2, "scales": 8}
+
+# How planes are decoded, as the manifest states it.
+_ENCODING = {
+    "elements": "E2M1 codes (bit 3 sign, magnitudes 0, 0.5, 1, 1.5, 2, 3, 4, 6), two per byte, "
+                "the element of lower index in bits 3..0",
+    "metadata": "k of each subgroup, four per byte, the subgroup of lower index in the lower bits",
+    "scales": "X of each group, a byte: 2**(X - 127); 255 makes all of the group NaN",
+    "order": "row by row; within a row along the last axis, padded to whole groups; "
+             "rows begin at whole bytes",
+}
+_VALUES = {"m2xfp": "E2M1 * (1 + k / 4) * 2**(X - 127)", "mxfp4": "E2M1 * 2**(X - 127)"}
+
+
+def plane_shape(shape: Sequence[int], plane: str) -> tuple[int, ...]:
+    """Shape in bytes of a plane of a tensor.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Shape (..., K) of the tensor.
+    plane : str
+        "elements", "metadata" or "scales".
+    """
+    groups = -(-shape[-1] // GROUP)
+    length = {"elements": groups * GROUP // 2, "metadata": groups * GROUP // SUBGROUP // 4,
+              "scales": groups}[plane]
+    return (*shape[:-1], length)
+
+
+def layout(source: Path, weights: Sequence[Weight],
+           copied: Mapping[str, tuple[str, tuple[int, ...]]], format: str, rule: str,
+           adaptive: bool) -> tuple[dict[str, tuple[str, tuple[int, ...]]], dict[str, Any]]:
+    """Lays out a converted file.
+
+    Parameters
+    ----------
+    source : Path
+        File that errors name.
+    weights : sequence of Weight
+        Tensors that become planes.
+    copied : mapping of str to (str, tuple of int)
+        Dtypes and shapes of all other tensors, by name.
+    format : str
+        One of `FORMATS`.
+    rule : str
+        Rule of the scales.
+    adaptive : bool
+        Whether neighbouring scales were tried, in M2XFP.
+
+    Returns
+    -------
+    tensors : dict of str to (str, tuple of int)
+        Dtypes and shapes of the tensors in the file, by name.
+    manifest : dict
+        It has the largest size that it can have; digests and errors are filled in later.
+
+    Raises
+    ------
+    BadFile
+        If two tensors would have the same name.
+    """
+    tensors: dict[str, tuple[str, tuple[int, ...]]] = {}
+    described: dict[str, Any] = {}
+
+    def add(name: str, dtype: str, shape: tuple[int, ...]) -> None:
+        if name in tensors:
+            raise BadFile(f"{source}: two tensors would both be written as {name!a}")
+        tensors[name] = dtype, shape
+
+    for weight in weights:
+        if weight.name in described:
+            raise BadFile(f"{source}: two tensors would both be written as {weight.name!a}")
+        planes = {plane: f"{weight.name}.{plane}" for plane in FORMATS[format]}
+        for plane, name in planes.items():
+            add(name, "U8", plane_shape(weight.shape, plane))
+        described[weight.name] = {
+            "shape": list(weight.shape), "source_dtype": weight.dtype, "note": weight.note,
+            "planes": {plane: {"tensor": name, "sha256": "0" * 64}
+                       for plane, name in planes.items()},
+            "values_sha256": "0" * 64, "lossless": False, "relative_squared_error": -1e-300 / 3}
+    for name, (dtype, shape) in copied.items():
+        add(name, dtype, shape)
+    return tensors, {
+        "tool": f"m2xfp-rtl {_version()}", "format": format, "kind": "weight", "group": GROUP,
+        **({"subgroup": SUBGROUP, "adaptive": adaptive} if format == "m2xfp" else {}),
+        "rule": rule, "bits": {plane: _BITS[plane] for plane in FORMATS[format]},
+        "encoding": {name: _ENCODING[name] for name in (*FORMATS[format], "order")},
+        "value": _VALUES[format], "tensors": described, "copied": dict.fromkeys(copied, "0" * 64)}
+
+
+def _version() -> str:
+    try:
+        return metadata.version("m2xfp-rtl")
+    except metadata.PackageNotFoundError:
+        project = Path(__file__).parents[2] / "pyproject.toml"
+        return tomllib.loads(project.read_text())["project"]["version"]
+
+
+def read_manifest(reader: Reader) -> dict[str, Any]:
+    """Reads the manifest of a converted file and checks it against the file's tensors.
+
+    Parameters
+    ----------
+    reader : Reader
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    BadFile
+        If there is no manifest, or if it does not fit the tensors.
+    """
+    if KEY not in reader.metadata:
+        raise BadFile(f"{reader.path} has no manifest, so that it was not converted")
+    try:
+        manifest = json.loads(reader.metadata[KEY])
+        if manifest["format"] not in FORMATS:
+            raise ValueError(f"format {manifest['format']!a}")
+        sizes = manifest["group"], manifest.get("subgroup", SUBGROUP)
+        if sizes != (GROUP, SUBGROUP):
+            raise ValueError(f"groups and subgroups of {sizes}")
+        expected = {}
+        for name, entry in manifest["tensors"].items():
+            shape = tuple(entry["shape"])
+            if not shape or not all(type(n) is int and n >= 1 for n in shape):
+                raise ValueError(f"shape {shape} of {name!a}")
+            if not all(isinstance(entry[key], str) for key in ("values_sha256", "source_dtype")):
+                raise ValueError(f"digest or dtype of {name!a}")
+            for plane in FORMATS[manifest["format"]]:
+                stated = entry["planes"][plane]
+                if stated["tensor"] != f"{name}.{plane}" or not isinstance(stated["sha256"], str):
+                    raise ValueError(f"{plane} of {name!a}")
+                expected[stated["tensor"]] = "U8", plane_shape(shape, plane)
+        for name, _ in manifest["copied"].items():
+            tensor = reader.tensors[name]
+            expected[name] = tensor.dtype, tensor.shape
+        found = {name: (t.dtype, t.shape) for name, t in reader.tensors.items()}
+        if expected != found:
+            wrong = next(name for name in expected | found
+                         if expected.get(name) != found.get(name))
+            raise ValueError(f"tensor {wrong!a}")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BadFile(f"{reader.path} has a manifest that does not fit it: "
+                      f"{type(error).__name__}, {str(error)[:100]!a}") from None
+    return manifest
