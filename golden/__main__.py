@@ -5,9 +5,8 @@ Each command is a module with a function ``main``, which is imported only when i
 """
 
 import sys
-from argparse import HelpFormatter
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from functools import partial
 from importlib import import_module
 
 from .command import Parser, run
@@ -25,12 +24,13 @@ COMMANDS = {
 
 def parser() -> Parser:
     """The parser of ``python -m golden``, which knows the names of the commands only."""
-    made = Parser(prog="python -m golden", description="The golden model's commands.",
-                  epilog="python -m golden COMMAND --help describes a command.",
-                  formatter_class=partial(HelpFormatter, max_help_position=16, width=80))
-    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (_, summary) in COMMANDS.items():
-        commands.add_parser(name, help=summary, add_help=False)
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
+    made = Parser(prog="python -m golden", formatter_class=RawDescriptionHelpFormatter,
+                  usage="%(prog)s [-h] COMMAND ...", description="The golden model's commands.",
+                  epilog="\n".join(["commands:", *lines, "",
+                                    "python -m golden COMMAND --help describes a command."]))
+    made.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="see below")
     return made
 
 

@@ -125,9 +125,9 @@ def test_help_lists_all_commands(capsys):
     with pytest.raises(SystemExit) as stop:
         commands.main(["--help"])
     assert stop.value.code == 0
-    lines = [line.split(None, 1) for line in capsys.readouterr().out.splitlines()
-             if line.startswith("    ")]
-    assert lines == [[name, text] for name, (_, text) in commands.COMMANDS.items()]
+    listed = capsys.readouterr().out.split("\ncommands:\n")[1].split("\n\n")[0]
+    assert [line.split(None, 1) for line in listed.splitlines()] == [
+        [name, text] for name, (_, text) in commands.COMMANDS.items()]
 
 
 @pytest.mark.parametrize("name", commands.COMMANDS)
