@@ -37,6 +37,11 @@ def test_length():
     assert len(README.splitlines()) <= 220
 
 
+def test_every_unit_has_a_figure():
+    figures = (ROOT / "docs" / "synthesis.md").read_text().split("## The recipe")[0]
+    assert re.findall(r"^\| `(\w+)`", figures, re.M) == list(registry.UNITS)
+
+
 def test_examples_run():
     examples = re.findall(r"```python\n(.*?)```", README, re.S)
     assert len(examples) == 2

@@ -38,7 +38,6 @@ from sphinx.util.nodes import make_refnode
 
 from hw import registry
 
-
 SMALLEST = 0.68
 """Part of its own width to which a picture shrinks; on narrower pages it scrolls."""
 

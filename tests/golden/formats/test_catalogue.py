@@ -888,8 +888,8 @@ def test_formats_command(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + len(catalogue.FORMATS)
     assert lines[1].split() == ["MXFP4", "32", "E2M1", "E8M0", "4.25"]
-    readme = (Path(__file__).parents[3] / "README.md").read_text()
-    shown = readme.split("    python -m golden formats\n")[1].split("```text\n")[1].split("```")[0]
+    page = (Path(__file__).parents[3] / "docs" / "formats.md").read_text()
+    shown = page.split("    python -m golden formats\n")[1].split("```text\n")[1].split("```")[0]
     # All but the design space.
     assert shown.splitlines() == [line for line in lines if not re.match("Elem-EM|Sg-E", line)]
 

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The README and the pages of prose: links resolve, examples run and give what they say."""
+
+import ctypes
+import doctest
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from golden.accelerator.planner import CONFIGS, Config, plan
+
+ROOT = Path(__file__).parents[2]
+PAGES = {str(path.relative_to(ROOT)): path.read_text()
+         for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+DRIVING = PAGES["docs/driving.md"]
+
+
+def prose(text):
+    """A page without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+
+
+def anchors(text):
+    """Anchors of a page's headings, as GitHub and myst-parser make them."""
+    headings = re.findall(r"^#+ +(.*)$", prose(text), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken(name, text):
+    """Relative links of a page that lead nowhere."""
+    wrong = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(text)):
+        file, _, anchor = target.partition("#")
+        if re.match(r"[a-z]+:", target):
+            continue
+        path = (ROOT / name).parent / file if file else ROOT / name
+        if not path.is_file() or anchor and anchor not in anchors(path.read_text()):
+            wrong.append(target)
+    return wrong
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_resolve(name):
+    assert broken(name, PAGES[name]) == []
+
+
+def test_broken_links_are_found():
+    text = "[a](LICENSE) [b](#there) [c](#not-there) [d](no/such.md) [e](https://e.org)\n# There\n"
+    assert broken("README.md", text) == ["#there", "#not-there", "no/such.md"]
+    assert anchors("## The `order`, of it\n```\n# no heading\n```\n") == {"the-order-of-it"}
+
+
+def test_the_readme_links_to_every_page():
+    linked = set(re.findall(r"\]\((docs/[^)/#]+\.md)\)", PAGES["README.md"]))
+    through_others = {"docs/accuracy-tables.md", "docs/calibration-tables.md"}
+    site = {"docs/index.md", "docs/contributing.md", "docs/changelog.md"}
+    assert linked >= PAGES.keys() - {"README.md"} - through_others - site
+    for name in through_others:
+        assert f"({Path(name).name})" in PAGES[name.replace("-tables", "")]
+
+
+def test_the_readme_is_short():
+    assert len(PAGES["README.md"].splitlines()) <= 220
+
+
+# Examples: sessions must print what they show, others must run.
+
+SESSIONS = ["docs/getting-started.md"]
+PROGRAMS = ["docs/adding-a-format.md", "docs/driving.md", "docs/formats.md"]
+
+
+def blocks(name, language="python"):
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGES[name], re.M | re.S)
+
+
+def test_all_pages_with_examples_are_tried():
+    # Its blocks are pieces of files, which exist only for who follows the page.
+    pieces = {"docs/adding-a-unit.md"}
+    # The README's own run in tests/test_readme.py.
+    assert {name for name in PAGES if blocks(name)} == {
+        "README.md", "docs/encodings.md", *SESSIONS, *PROGRAMS, *pieces}
+
+
+@pytest.mark.parametrize("name", SESSIONS)
+def test_sessions_print_what_they_show(name):
+    sessions = [block for block in blocks(name) if block.startswith(">>> ")]
+    examples = doctest.DocTestParser().get_doctest("\n\n".join(sessions), {}, name, name, 0)
+    result = doctest.DocTestRunner(verbose=False).run(examples)
+    assert result.attempted > 15
+    assert result.failed == 0
+
+
+def test_getting_started_reads_the_description(tmp_path, monkeypatch):
+    from hw import generate
+
+    monkeypatch.chdir(tmp_path)
+    assert generate.main(["quantization_engine", "-o", "build/tutorial"]) == 0
+    page = "docs/getting-started.md"
+    script, = (block for block in blocks(page) if "import json" in block)
+    printed = subprocess.run([sys.executable, "-c", script], check=True, text=True,
+                             capture_output=True).stdout
+    assert printed in blocks(page, "text")
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_programs_run(name):
+    programs = [block for block in blocks(name) if block.startswith("import ")]
+    assert programs
+    for program in programs:
+        subprocess.run([sys.executable, "-W", "error", "-c", program], cwd=ROOT, check=True,
+                       capture_output=True)
+
+
+def test_errors_on_normal_values():
+    """The table of the encodings' errors is what the program above it prints."""
+    program, = blocks("docs/encodings.md")
+    printed = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, text=True,
+                             capture_output=True).stdout
+    table = PAGES["docs/encodings.md"].split(program)[1].split("| format | error |")[1]
+    shown = re.findall(r"^\| .* \| (\.\d{5}) \|$", table.split("\n\n")[0], re.M)
+    computed = re.findall(r"0(\.\d{5})$", printed, re.M)
+    assert len(computed) == 9 and sorted(shown) == sorted(computed)
+
+
+# Driving the accelerator.
+
+def table(head):
+    """Rows of the table of the page whose first cells are these."""
+    text = DRIVING.split(f"| {head} |")[1].split("\n\n")[0]
+    return [[cell.strip(" `") for cell in line.strip("|").split("|")]
+            for line in text.split("\n")[2:]]
+
+
+def test_worked_example_of_driving():
+    program, = blocks("docs/driving.md")
+    names = {}
+    exec(program, names)
+    divided = plan(CONFIGS["lite"], 3, 40, 6)
+
+    rows = table("transfer | row | group | payload")
+    assert [row[3] for row in rows] == names["activations"]
+    assert [[int(row[1]), int(row[2])] for row in rows] \
+        == np.transpose(divided.activation_order()).tolist()
+
+    rows = table("transfer | tile | group | row of W | payload")
+    assert [row[4] for row in rows] == names["weights"]
+    order = np.transpose(divided.weight_order()).tolist()
+    assert [[int(row[1]), int(row[2])] for row in rows] \
+        == [pair for pair in order for _ in range(4 if pair[0] == 0 else 2)]
+    assert [int(row[3]) for row in rows] == [0, 1, 2, 3, 4, 5] * 2
+
+    rows = table("transfer | row | tile | values | `last`")
+    assert [[float(v) for v in row[3].split(",")] for row in rows] == names["rows"].tolist()
+    assert [[int(row[1]), int(row[2])] for row in rows] \
+        == np.transpose(divided.result_order()).tolist()
+    assert [int(row[4]) for row in rows] == names["outputs"]["o"]["last"].tolist()
+    assert names["outputs"]["o_status"].tolist() == [0]
+    for number, (row, *_) in enumerate(rows):
+        assert int(row) == number
+
+
+@pytest.fixture(scope="module")
+def c_order(tmp_path_factory):
+    """The page's C function as a function of Python."""
+    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    if compiler is None:
+        pytest.skip("there is no C compiler")
+    folder = tmp_path_factory.mktemp("driving")
+    source, = (block for block in blocks("docs/driving.md", "c") if "m2xfp_order" in block
+               and "#include" in block)
+    (folder / "order.c").write_text(source.replace("static void", "void"))
+    subprocess.run([compiler, "-std=c99", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC",
+                    "-o", str(folder / "order.so"), str(folder / "order.c")], check=True)
+    function = ctypes.CDLL(str(folder / "order.so")).m2xfp_order
+    callback = ctypes.CFUNCTYPE(None, ctypes.c_uint32, ctypes.c_uint32)
+
+    def order(config, m, k, n):
+        given = [], [], []
+        calls = [callback(lambda *pair, to=to: to.append(pair)) for to in given]
+        sizes = (ctypes.c_uint32 * 4)(config.columns, config.weight_width, config.activations,
+                                      config.rows)
+        function(sizes, *(ctypes.c_uint32(size) for size in (m, k, n)), *calls)
+        return given
+
+    return order
+
+
+CASES = np.random.default_rng(0).integers(1, (90, 1200, 200), (40, 3)).tolist()
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_order_in_c(config, c_order):
+    config, resident = CONFIGS[config], set()
+    for m, k, n in [(1, 1, 1), (3, 40, 6), (300, 64, 40), (40, 32 * 70, 70), *CASES]:
+        divided = plan(config, m, k, n)
+        resident.add(divided.resident)
+        weights, activations, results = c_order(config, m, k, n)
+        assert activations == list(zip(*map(np.ndarray.tolist, divided.activation_order()),
+                                       strict=True))
+        assert results == list(zip(*map(np.ndarray.tolist, divided.result_order()), strict=True))
+        expected = []
+        for tile, group in np.transpose(divided.weight_order()).tolist():
+            count = divided.last_transfers if tile == divided.tiles - 1 else divided.transfers
+            expected += [(tile * config.columns + c, group)
+                         for c in range(count * config.weight_width)]
+        assert weights == expected
+    if config == CONFIGS["tiny"]:
+        assert resident == {True, False}
+
+
+def test_kept_example_of_driving():
+    """Transfers of the pair of commands, from the plans."""
+    tiny = CONFIGS["tiny"]
+    assert isinstance(tiny, Config)
+    up, down = plan(tiny, 3, 40, 40), plan(tiny, 3, 40, 6)
+    rows = table("command | `i_activation` | `i_weight` | `o` | `o_status`")
+    transfers = [p.groups * ((p.tiles - 1) * p.transfers + p.last_transfers) for p in (up, down)]
+    assert [row[2].split(" ")[0] for row in rows] == [str(count) for count in transfers]
+    assert rows[0][1] == f"{len(up.activation_order()[0])} records"
+    assert rows[1][3] == f"{len(down.result_order()[0])} rows"
