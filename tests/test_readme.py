@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import unit_tables
 
+from hw import registry
 from hw.lib import formats
 
 ROOT = Path(__file__).parents[1]

@@ -111,7 +111,8 @@ def _members(name, *chosen):
     for port, member in component.signature.members.items():
         stream = member.is_signature
         shape = member.signature.members["payload"].shape if stream else member.shape
-        found[port] = (("in" if member.flow == wiring.In else "out") + ",\N{NO-BREAK SPACE}stream" * stream,
+        direction = "in" if member.flow == wiring.In else "out"
+        found[port] = (direction + ",\N{NO-BREAK SPACE}stream" * stream,
                        str(Shape.cast(shape).width), payload(shape))
     return found
 
