@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """The commands of `sim`, and the main job's options."""
 
 import re

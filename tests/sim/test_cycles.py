@@ -1,3 +1,6 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The closed form of cycles against the RTL, and the command that prints it."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """The command that runs a real MLP through the accelerator."""
 
 import numpy as np

@@ -1,4 +1,5 @@
-"""Components that only tests of the bench need."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Components for tests of the simulation."""
 
 from amaranth import Module, Signal
 from amaranth.lib import stream, wiring
@@ -8,7 +9,7 @@ from hw.lib.stream_register import StreamRegister
 
 
 class Sums(wiring.Component):
-    """Sums of as many bytes as each length says, with a copy of every byte.
+    """Adds as many bytes as each length says, and copies every byte.
 
     A length of 15 raises an alarm besides. Lengths and bytes may have different rates, as may the
     three outputs.

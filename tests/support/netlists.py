@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """A small library and netlists of it, and OpenSTA."""
 
 import json

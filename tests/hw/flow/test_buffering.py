@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """Buffers for nets with many readers."""
 
 import pytest

@@ -1,4 +1,5 @@
-"""What is mapped by itself, on made-up modules."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Partition: which modules are mapped by themselves, on made-up modules."""
 
 import pytest
 

@@ -1,4 +1,5 @@
 # amaranth: UnusedElaboratable=no
+# SPDX-License-Identifier: BSD-2-Clause
 """Power: cases worked out by hand, gate simulation against slower ones, and OpenSTA."""
 
 import functools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """Liberty files and static timing: cases worked out by hand, and agreement with OpenSTA."""
 
 import re

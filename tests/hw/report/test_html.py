@@ -1,5 +1,6 @@
 # amaranth: UnusedElaboratable=no
-"""The page of all figures: what is on it, what it needs, and where areas come from."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""The page of all figures: its contents, its independence, its errors, and areas of submodules."""
 
 import dataclasses
 import functools
@@ -22,12 +23,12 @@ from hw.report.sweep import Point
 
 once = functools.cache(find_library)
 
-# Nothing on the page may need escaping less than this.
+# The page must escape each of these characters.
 NASTY = "<b>&\"'"
 
 
 def figures(point, power):
-    """What measuring gives, made up: the areas are different for all points."""
+    """A made-up result of a measurement; points differ in their areas."""
     chosen = registry.parameters(point.unit, point.settings)
     unit = registry.UNITS[point.unit]
     area = 1000.0 + 10 * len(point.label) + 3 * len(point.unit)
@@ -54,7 +55,7 @@ def figures(point, power):
 
 
 def make_up(folder, monkeypatch):
-    """No unit is synthesized; the points that will be asked for, with power and without."""
+    """Replaces synthesis; returns the points that the command asks for, with and without power."""
     asked = {True: [], False: []}
 
     def run(points, library, *, power=False):

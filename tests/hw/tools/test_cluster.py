@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """Sweeps on a Dask cluster of two processes."""
 
 import os

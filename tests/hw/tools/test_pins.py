@@ -1,3 +1,6 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The versions that figures were made with: read from the project, compared with the installed."""
+
 import tomllib
 from importlib import metadata
 
