@@ -274,7 +274,7 @@ def test_other_mapper(tmp_path, capsys):
         assert "amap" not in timed
         printed = capsys.readouterr().out
         assert f" {unit['area_um2']:.0f} " in printed
-        assert ("Areas are of ABC's amap" in printed) == bool(options)
+        assert ("The areas come from ABC's amap" in printed) == bool(options)
         units.append(unit)
     plain, other = units
     assert other["area_um2"] < plain["area_um2"]

@@ -441,7 +441,7 @@ def test_command(tmp_path, capsys):
                 "switching", "internal", "flip_flops", "clock", "leakage", "total")),
             f"{figures['energy_fj']:.0f}", f"{figures['energy_fj']:.1f}", "output"]
     checked = measured["real"]["checked"] + measured["random"]["checked"]
-    assert f"\n{checked} outputs equal the golden model's." in out
+    assert f"\n{checked} outputs were compared with the golden model's, and all are equal." in out
     for left_out in ("wires", "clock tree", "glitches", "memories"):
         assert left_out in out
 
@@ -473,7 +473,7 @@ def test_comparison():
     # Of an operation, so it does not matter how many units do it.
     assert [line.split()[-4:] for line in lines[2:4]] == [["1.000", "1.00", "20.0", "1.00"],
                                                           ["1.000", "1.00", "25.0", "1.25"]]
-    assert ("\n200 outputs equal the golden model's."
+    assert ("\n200 outputs were compared with the golden model's, and all are equal."
             in text_tables.comparison(rows, results, "format"))
 
 
