@@ -1,7 +1,9 @@
-"""Speed and memory of the codec against PyTorch: ``python -m benchmarks.codec``.
+# SPDX-License-Identifier: BSD-2-Clause
+"""Compares speed and memory of the codec with PyTorch: ``python -m benchmarks.codec``.
 
-The same algorithms are written for PyTorch as a researcher would, in operations on whole tensors.
-Runs of all engines alternate and medians count. CPU-seconds are those of one thread.
+The PyTorch engine has the same algorithms, written as a researcher would write them, in operations
+on whole tensors. Runs of all engines alternate, and the figures are medians. CPU-seconds are those
+of one thread.
 """
 
 import ctypes
@@ -20,14 +22,16 @@ from tqdm import tqdm
 
 from golden import Quantized, dequantize, matmul, quantize_activations, quantize_weights
 from golden.codec import blocked, kernel
-from golden.command import Parser
+from golden.command import Parser, check_folder, run
 from golden.formats.mxfp4 import quantize_mxfp4
 
 THREADED = ("MXFP4", "activations", "weights", "decode activations", "decode weights")
 """Operations that take a number of threads."""
 
 
+@run
 def main(arguments=None):
+    """Runs the command; returns 1 if the engines' results differ, else 0."""
     parser = Parser(prog="python -m benchmarks.codec", description=__doc__)
     parser.add_argument("--size", default="4096x4096", metavar="RxK",
                         help="rows and columns of the tensor (default: 4096x4096)")
@@ -46,8 +50,8 @@ def main(arguments=None):
     for name in ("threads", "runs"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1, not {getattr(options, name)}")
-    if options.json and not options.json.parent.is_dir():
-        parser.error(f"--json must lie in a folder that exists, not {options.json.parent}")
+    if options.json:
+        check_folder(options.json, "--json")
 
     # The matrix products' own threads would count as CPU-seconds. NumPy reads this when it loads.
     if os.environ.get("OPENBLAS_NUM_THREADS") != "1":
@@ -100,7 +104,8 @@ class Golden:
         self.numpy = numpy
 
     def prepare(self, x, activations, weights, few, some):
-        """Operations by name, called with a number of threads; `some` and `few` are multiplied."""
+        """Operations by name; each takes a number of threads. `matmul` multiplies `few` and `some`.
+        """
         planes = weights.pack()
         return {
             "MXFP4": lambda threads: quantize_mxfp4(x, threads=threads),
@@ -115,7 +120,7 @@ class Golden:
         }
 
     def enter(self):
-        """Makes what follows use this engine."""
+        """Makes later calls use this engine."""
         os.environ["M2XFP_NUMPY"] = "1" if self.numpy else ""
 
 
@@ -261,7 +266,7 @@ class Torch:
 
 
 def measure(engines, x, runs, threads):
-    """Figures by operation and engine, and in how many values the engines' results differ."""
+    """Figures by operation and engine, and the numbers of values in which engines differ."""
     operands = (x, quantize_activations(x), quantize_weights(x),
                 quantize_activations(x[: len(x) // 16]), quantize_weights(x[: len(x) // 4]))
     prepared = {name: engine.prepare(*operands) for name, engine in engines.items()}
@@ -300,7 +305,7 @@ def measure(engines, x, runs, threads):
 
 
 def _first_runs(engines, calls):
-    """One run each: its peak of memory, and in how many values its results differ."""
+    """Runs each engine once: its peak memory, and the number of values that differ."""
     figures, differing, expected = {}, {}, None
     for name, engine in engines.items():
         engine.enter()
@@ -315,7 +320,7 @@ def _first_runs(engines, calls):
 
 
 def _flat(plane):
-    """Bits of a plane of a result, so that NaN and -0 compare too."""
+    """Bits of a plane, so that NaN and -0 are compared, too."""
     if isinstance(plane, bytes):
         return np.frombuffer(plane, np.uint8)
     array = np.asarray(plane)
@@ -323,7 +328,7 @@ def _flat(plane):
 
 
 def _timed(call, threads):
-    """CPU and wall seconds."""
+    """CPU and wall seconds of a call."""
     cpu, wall = time.process_time(), time.perf_counter()
     result = call(threads)
     taken = time.process_time() - cpu, time.perf_counter() - wall
@@ -332,10 +337,13 @@ def _timed(call, threads):
 
 
 def peak(call):
-    """Result of a call, and the bytes that it took at its peak beyond that; None but on Linux."""
+    """Result of a call, and its peak memory in bytes beyond the result.
+
+    The memory is None on systems other than Linux.
+    """
     try:
         gc.collect()
-        # What was freed would hide what is taken from it.
+        # Memory that the allocator holds would hide allocations from it.
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
         before = _status("VmRSS")
@@ -353,7 +361,7 @@ def _status(field):
 
 
 def tables(results, engines, options):
-    """Texts of what was measured, and of the comparison with PyTorch."""
+    """Yields the figures and the comparison with PyTorch as texts."""
     names = list(engines)
     given = int(np.prod([int(n) for n in options.size.split("x")])) * 4
 
@@ -385,7 +393,7 @@ def tables(results, engines, options):
 
 
 def wrong(differing):
-    """What engines must not differ in, as texts."""
+    """Yields a text for each difference between engines that must not be."""
     for operation, names in differing.items():
         for name, count in names.items():
             if count and not (name == "torch" and operation == "weights"):

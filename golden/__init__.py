@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """Exact NumPy model of M2XFP, a 4-bit microscaling format with two metadata bits per subgroup."""
 
 from .codec.quantized import Quantized

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """The golden reference of every unit, on that unit's ports.
 
 Each function takes a mapping of the unit's input ports to arrays with one row per transfer

@@ -1,7 +1,8 @@
-"""Random stimuli for every unit, weighted towards the places where arithmetic goes wrong.
+# SPDX-License-Identifier: BSD-2-Clause
+"""Random stimuli for every unit, with more weight on cases where arithmetic goes wrong.
 
-Each function takes a generator, a number of transfers and the unit's parameters and returns the
-unit's input ports as `golden.reference` takes them.
+Each function takes a generator, a number of transfers and the unit's parameters. It returns the
+unit's input ports in the form that `golden.reference` takes.
 """
 
 import numpy as np
@@ -138,7 +139,7 @@ def group_mac(rng, count):
 
 
 def scale_codes(rng, count):
-    """Scale codes: mostly moderate, often extreme, sometimes NaN."""
+    """Makes scale codes: mostly moderate, often extreme, sometimes NaN."""
     moderate = rng.integers(100, 150, count, np.uint8)
     extreme = rng.choice(np.array([0, 1, 2, 3, 64, 190, 251, 252, 253, 254], np.uint8), count)
     anything = rng.integers(0, 256, count, np.uint8)
@@ -147,7 +148,7 @@ def scale_codes(rng, count):
 
 
 def records(rng, count):
-    """Group records: random codes, some sparse, some of the largest magnitude."""
+    """Makes group records: random codes, some sparse, some of the largest magnitude."""
     elements = rng.integers(0, 16, (count, 32), np.uint8)
     elements[rng.random((count, 32)) < rng.choice([0, 0.5, 0.95], (count, 1))] &= 8
     metadata = rng.integers(0, 4, (count, 4), np.uint8)
@@ -159,9 +160,9 @@ def records(rng, count):
 
 
 def accumulators(rng, total, activation_scale, weight_scale):
-    """Float32 bits of accumulators near the magnitude of the term that is added, where it exists.
+    """Makes float32 bits of accumulators near the magnitude of the term that is added.
 
-    A third cancels most of the term, some are zeros, infinities, NaN or random bits.
+    A third of them cancel most of the term. Some are zeros, infinities, NaN or random bits.
     """
     count = len(total)
     exponent = activation_scale.astype(np.int32) + weight_scale.astype(np.int32) - 260
@@ -180,7 +181,7 @@ def accumulators(rng, total, activation_scale, weight_scale):
 
 
 def groups(rng, count):
-    """Float32 groups of 32: heavy tails at all scales, ties, zeros, subnormals, NaN and Inf."""
+    """Makes float32 groups of 32: heavy tails at all scales, ties, zeros, subnormals, NaN, Inf."""
     kind = rng.random((count, 1))
     exponent = np.select([kind < 0.4, kind < 0.6, kind < 0.7],
                          [rng.integers(-10, 10, (count, 1)),

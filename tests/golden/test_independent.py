@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """Formats against torchao, fouroversix and TOSA's reference model, where those are installed.
 
 Last compared with torchao 0.18.0, fouroversix 1.0.5 and tosa-tools 2026.8.0, on torch 2.13.0:

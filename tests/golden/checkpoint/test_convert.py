@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """Checkpoints to planes and back, and the container."""
 
 import json

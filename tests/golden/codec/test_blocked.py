@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """The codec at speed gives the bits of its definitions, compiled or not."""
 
 import ctypes

@@ -1,3 +1,6 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Codes, rounding and scale rules against gfloat, ml_dtypes and exact arithmetic."""
+
 from fractions import Fraction
 
 import ml_dtypes

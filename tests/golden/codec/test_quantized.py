@@ -1,3 +1,6 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Quantized tensors: their checks, planes and records."""
+
 import dataclasses
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """Formats for comparison, against gfloat, ml_dtypes and fractions that share nothing with them."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """Activations with a subgroup factor, and mixed ones, against rational arithmetic."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """Sg-special, a factor and a special value in the place of -0, against rational arithmetic."""
 
 import dataclasses

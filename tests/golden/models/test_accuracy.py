@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """The command that runs real models, on small ones; statistics and tables on made-up figures."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """Channel scales change nothing but the numbers that are rounded; the command, on small models."""
 
 import json
@@ -8,8 +9,8 @@ import pytest
 
 from golden import __main__ as command
 from golden import dequantize, quantize_activations, quantize_weights
-from golden.checkpoint import convert
-from golden.checkpoint.safetensors import Reader
+from golden.checkpoint import planes
+from golden.checkpoint.safetensors import BadFile, Reader
 from golden.codec.quantized import Quantized
 from golden.formats.catalogue import FORMATS
 from golden.formats.nvfp4 import dequantize_nvfp4, tensor_scale_of
@@ -161,21 +162,21 @@ def test_planes_are_written_as_convert_does(tmp_path):
     q = gptq(w, np.cov(rng.standard_normal((70, 90))))
     norm = rng.standard_normal(70).astype(np.float32)
     path = tmp_path / "out.safetensors"
-    manifest = convert.write(path, {"a.weight": (w, q)}, {"norm.weight": norm}, note="calibrated")
-    assert convert.check(path) == (manifest, [])
+    manifest = planes.write(path, {"a.weight": (w, q)}, {"norm.weight": norm}, note="calibrated")
+    assert planes.check(path) == (manifest, [])
     assert manifest["tensors"]["a.weight"]["note"] == "calibrated"
     with Reader(path) as reader:
-        planes = [reader.read(f"a.weight.{name}") for name in ("elements", "metadata", "scales")]
-        assert Quantized.unpack(*planes, kind="weight", shape=w.shape).pack() == q.pack()
+        parts = [reader.read(f"a.weight.{name}") for name in ("elements", "metadata", "scales")]
+        assert Quantized.unpack(*parts, kind="weight", shape=w.shape).pack() == q.pack()
         assert reader.read("norm.weight") == norm.tobytes()
     other = quantize_weights(w, encoding="sg-special")
     with pytest.raises(ValueError, match="^w must be of encoding 'sg-em', not 'sg-special'$"):
-        convert.write(path, {"w": (w, other)}, {})
+        planes.write(path, {"w": (w, other)}, {})
     error = float(np.sum((dequantize(q).astype(float) - w) ** 2) / np.sum(w.astype(float) ** 2))
     assert manifest["tensors"]["a.weight"]["relative_squared_error"] == pytest.approx(error)
-    with pytest.raises(convert.BadFile, match="two tensors would both be written as 'a.scales'"):
-        convert.write(path, {"a": (w, q)}, {"a.scales": norm})
-    assert convert.check(path) == (manifest, [])
+    with pytest.raises(BadFile, match="two tensors would both be written as 'a.scales'"):
+        planes.write(path, {"a": (w, q)}, {"a.scales": norm})
+    assert planes.check(path) == (manifest, [])
 
 
 @pytest.mark.parametrize("arguments, code, message", [
@@ -374,7 +375,7 @@ def test_command(torch, tmp_path, monkeypatch, capsys):
         assert command.main(arguments) == 0
     printed = capsys.readouterr()
     assert len(printed.out.splitlines()) == 8
-    manifest, differences = convert.check(out)
+    manifest, differences = planes.check(out)
     assert differences == []
     assert len(manifest["tensors"]) == 14
     report = json.loads((tmp_path / "out.safetensors.calibration.json").read_text())
@@ -389,7 +390,7 @@ def test_command(torch, tmp_path, monkeypatch, capsys):
     for name in folder.iterdir():
         if name.name.startswith("tokenizer"):
             (restored / name.name).write_bytes(name.read_bytes())
-    convert.restore(out, restored / "model.safetensors")
+    planes.restore(out, restored / "model.safetensors")
     tokens = torch.from_numpy(rng.integers(0, len(WORDS), (2, 30)))
     with torch.inference_mode():
         logits = [calibrate.load(place).network(tokens).logits for place in (folder, restored)]

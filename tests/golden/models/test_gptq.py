@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """Error feedback, against the conditional minimum solved anew for every column."""
 
 from functools import partial

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """Where real models come from, and what is quantized in them."""
 
 import hashlib

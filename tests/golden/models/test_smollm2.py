@@ -1,3 +1,6 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The model data that the package carries, and the command that makes it."""
+
 import hashlib
 import struct
 import subprocess

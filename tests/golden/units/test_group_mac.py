@@ -1,3 +1,6 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The reference of a group's multiply-accumulate, and the matrix product."""
+
 import itertools
 
 import numpy as np

@@ -1,3 +1,6 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The reference of the quantization engine."""
+
 import ml_dtypes
 import numpy as np
 import pytest
