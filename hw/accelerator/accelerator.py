@@ -8,10 +8,10 @@ from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..lib.formats import Record
+from ..lib.formats import Record, values_layout
 from ..lib.stream_register import StreamRegister
 from ..units.mac_array import MacArray
-from ..units.quantization_engine import QuantizationEngine, values_layout
+from ..units.quantization_engine import QuantizationEngine
 from .activation_feeder import ActivationFeeder
 from .config import configuration
 from .loop_nest import LoopNest

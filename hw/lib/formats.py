@@ -1,4 +1,7 @@
-"""The format's constants and payload layouts (specification sections 1 and 2)."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Number formats: constants, payload layouts and decoding of codes. Specification sections 1, 2."""
+
+from dataclasses import dataclass
 
 from amaranth import *
 from amaranth.lib import data
@@ -16,6 +19,50 @@ SCALE_NAN = 255
 
 FLOAT32_NAN = 0x7FC00000
 """The only NaN that leaves any unit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloatFormat:
+    """Field widths of a binary floating-point type. Specification section 1.6.
+
+    Parameters
+    ----------
+    exponent, mantissa : int
+        Bits of the biased exponent and of the mantissa without its leading one.
+    """
+
+    exponent: int
+    mantissa: int
+
+    @property
+    def width(self):
+        """Bits of a value: sign, exponent and mantissa."""
+        return 1 + self.exponent + self.mantissa
+
+
+FLOATS = {
+    "float32": FloatFormat(exponent=8, mantissa=23),
+    "bfloat16": FloatFormat(exponent=8, mantissa=7),
+    "float16": FloatFormat(exponent=5, mantissa=10),
+}
+"""Types of values that encoders take."""
+
+
+def values_layout(input):
+    """Layout of the 32 values of a group.
+
+    Parameters
+    ----------
+    input : str
+        Type of the values, one of `FLOATS`.
+
+    Returns
+    -------
+    data.ArrayLayout
+        Element 0 is in the least significant bits.
+    """
+    return data.ArrayLayout(FLOATS[input].width, GROUP)
+
 
 Codes = data.ArrayLayout(4, SUBGROUP)
 """FP4 (E2M1) codes of a subgroup, element 0 in the least significant bits."""
@@ -37,10 +84,10 @@ NVFP4_SCALE_MAX = 0x7E
 """E4M3 code of 448, the largest scale."""
 
 NVFP4_SCALE_NAN = 0x7F
+"""E4M3 code of NaN."""
 
 Nvfp4Record = data.StructLayout({"elements": data.ArrayLayout(4, NVFP4_GROUP), "scale": 8})
 """A group of NVFP4: 72 bits. The scale is an E4M3 code whose sign bit is 0."""
-
 
 DecodedE2M1 = data.StructLayout({
     "mantissa": 1,
@@ -50,11 +97,11 @@ DecodedE2M1 = data.StructLayout({
     "top": 1,
     "negative": 1,
 })
-"""What multiplies of an FP4 code."""
+"""An FP4 code as a multiplier takes it: mantissa, exponent as a thermometer code, sign."""
 
 
 def decode_e2m1(code):
-    """An FP4 code as a `DecodedE2M1`."""
+    """Decodes an FP4 code to a `DecodedE2M1`."""
     return data.View(DecodedE2M1, Cat(code[0], code[1:3].any(), code[2], code[1:3].all(), code[3]))
 
 
@@ -63,11 +110,11 @@ DecodedSpecial = data.StructLayout({
     # The significand's bit of value 4. ``normal`` is 0 where it is set, ``mantissa`` may be 1.
     "special": 1,
 })
-"""What multiplies of an FP4 code of which 8 is a special value."""
+"""The fields of `DecodedE2M1` where code 8 is a special value. Specification section 12."""
 
 
 def decode_special(m, code, selector, *, name):
-    """An FP4 code of which 8 is a special value, as a `DecodedSpecial`.
+    """Decodes an FP4 code to a `DecodedSpecial`: code 8 is a special value.
 
     Parameters
     ----------
@@ -85,8 +132,8 @@ def decode_special(m, code, selector, *, name):
     decoded = Signal(DecodedSpecial, name=name)
     nonzero = Signal(name=f"{name}_nonzero")
     negative, eight = selector
-    # In halves 5 is 5 << 1 and 8 is 4 << 2: neither is a significand of E2M1, and shifts are as
-    # they were.
+    # In halves 5 is 5 << 1 and 8 is 4 << 2. The shifts are those of E2M1; the significands 5 and 4
+    # are not, and need the bit ``special``.
     m.d.comb += [
         nonzero.eq(code[:3].any()),
         decoded.special.eq(code[3] & ~nonzero),

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""The decoder: one group record to 32 float32 values per cycle."""
+
 from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -14,15 +16,16 @@ from ..lib.formats import (
     e2m1_significand,
 )
 from ..lib.stream_register import StreamRegister
-from .top1 import select_top1
+from ..lib.top1_select import select_top1
 
 
 class Decoder(wiring.Component):
     """Turns group records back into 32 float32 values.
 
-    Exact, subnormals included; a value beyond the range of float32 is an infinity, a negative
-    zero stays one, and a NaN group gives 0x7FC00000 throughout. Latency 1, one group per cycle.
-    Specification sections 3 and 4; docs/encodings.md for Sg-special, which has no negative zero.
+    Nothing is rounded: every value is exact, subnormals included. A value beyond the range of
+    float32 becomes an infinity. A negative zero keeps its sign; Sg-special has none. A NaN group
+    gives 0x7FC00000 in all elements. Latency 1, one group per cycle. Specification sections 3.6,
+    4.1, 6.2, 8.5 and 12.
 
     Parameters
     ----------
@@ -76,7 +79,10 @@ class Decoder(wiring.Component):
             codes = [record.elements[SUBGROUP * j + i] for i in range(SUBGROUP)]
             metadata = record.metadata[j]
             if self.kind == "activation":
-                # The top-1 goes down by one from E2M3 code 4c + metadata, but not below zero.
+                # The top-1 has the E2M3 code 4c + metadata - 1, at least 0.
+                # biased  | refined
+                #   0     | 0: metadata 0 of code 0, which only NaN groups have
+                #   n     | n - 1: 5 bits, at most 30; in eighths at most 56, 6 bits
                 lane, magnitude = select_top1(m, codes)
                 biased = Signal(5, name=f"biased{j}")
                 refined = Signal(5, name=f"refined{j}")
@@ -117,7 +123,9 @@ def _e2m3_eighths(code):
 
 
 class _Float32(wiring.Component):
-    """Float32 of a small integer times a power of two: eighths * 2**(scale - 130). Exact.
+    """Makes the float32 of a small integer times a power of two: eighths * 2**(scale - 130).
+
+    Exact, but for values beyond the range, which become infinities. Combinational.
 
     Members
     -------
@@ -136,9 +144,15 @@ class _Float32(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        # Moved up until bit 6 is set, eighths is 2**6 times a significand in [1, 2), and the
-        # biased exponent is that of the leading one: scale - 130 + 6 - zeros + 127. A code of
-        # eighths is at most 6 zeros away, so only scales below 4 can go under 1.
+        # Moved up until bit 6 is set, eighths is 2**6 times a significand in [1, 2). The biased
+        # exponent is that of the leading one: scale - 130 + 6 - zeros + 127, from -3 to 258, ten
+        # bits with a sign. With at most 6 zeros only scales below 4 give an exponent under 1.
+        # case              | float32
+        # scale is NaN      | the NaN
+        # eighths is 0      | a zero with the sign
+        # exponent >= 255   | an infinity: beyond the range
+        # exponent <= 0     | subnormal, exact: 2**-130 is a multiple of 2**-149
+        # else              | normal, exact: 7 bits of 24
         zeros = Signal(range(7))
         with m.Switch(self.eighths):
             for n in range(7):

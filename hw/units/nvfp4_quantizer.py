@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""A quantizer to NVFP4, for comparison with the encoders of M2XFP."""
+
 from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -44,13 +46,15 @@ class Nvfp4Quantizer(wiring.Component):
     The block scale is largest magnitude / (6 * tensor scale), rounded once to E4M3: to nearest,
     ties to even, subnormals included, at most 448. Elements are value / (scale * tensor scale),
     rounded once to E2M1: to nearest, ties to even, saturating. Where the scale is 0, elements are
-    +0. A group that holds NaN or an infinity has scale 0x7F and elements +0, and so has every group
-    whose tensor scale is not finite and at least 2**-115, from where on subnormal values are 0.
+    +0. A group that holds NaN or an infinity has scale 0x7F and elements +0. A group has these,
+    too, unless its tensor scale is finite, positive and at least 2**-115; under such a scale
+    subnormal values are 0.
 
     The tensor scale is the factor that decoding multiplies by, amax / (6 * 448), as checkpoints
     store it; kernels that divide take its reciprocal instead. Here nothing is divided: magnitudes
-    are compared with exact multiples of the scales, which a group's elements share. Latency 3,
-    one group per cycle. Specification section 9.
+    are compared with exact multiples of the scales, which a group's elements share. The stages are
+    the largest magnitude, the block scale, the elements. Latency 3, one group per cycle.
+    Specification sections 8.16 and 9.2.
 
     Members
     -------
@@ -152,7 +156,12 @@ class Nvfp4Quantizer(wiring.Component):
                 ~greater(m, multiple, dividend, name=f"past{code}") if code & 1 else
                 greater(m, dividend, multiple, name=f"past{code}"))
 
-        # How many are past; all eight carry into the exponent. Its field is at least 0.
+        # The mantissa is how many points are past; all eight carry into the exponent. Its field is
+        # at least 0. With d = divisor, the dividend below the points d, 3 d, 5 d ... 15 d:
+        # point after mantissa  | at the point
+        # 0, 2, 4, 6            | stays: even
+        # 1, 3, 5               | 1 more: 2, 4, 6 are even
+        # 7                     | 1 more: 0 of the next exponent is even
         code = Signal(13)
         upper = Mux(normal, exponent[:9], 0)
         m.d.comb += code.eq(Cat(
@@ -219,10 +228,10 @@ class Nvfp4Quantizer(wiring.Component):
 
 
 class _Compare(wiring.Component):
-    """E2M1 code of a magnitude by comparison with the decision points.
+    """Finds the E2M1 code of a magnitude by comparison with the decision points.
 
-    All seven are powers of two times four multiples, so that four comparisons of mantissas and
-    seven of three-bit exponents do.
+    All seven points are powers of two times four multiples. So four comparisons of mantissas and
+    seven of three-bit exponents are enough. Combinational. Specification section 1.2.
 
     Members
     -------
@@ -252,7 +261,12 @@ class _Compare(wiring.Component):
         mantissa, exponent = self.value[:23], self.value[23:]
         limits = {multiple: getattr(self, f"limit{multiple}") for multiple in _MULTIPLES}
 
-        # Ties at 4 and 5 times a power of two go down, to the even code, at 6 and 7 up.
+        # Decision points in sixteenths of the step, and the code of a tie, which is even:
+        # point         |  4    12    20    28    40    56    80
+        # multiple      |  4     6     5     7     5     7     5
+        # between codes | 0, 1  1, 2  2, 3  3, 4  4, 5  5, 6  6, 7
+        # tie           |  0     2     2     4     4     6     6
+        # So ties at multiples 4 and 5 go down, at 6 and 7 up.
         larger = {multiple: Signal(name=f"larger{multiple}") for multiple in _MULTIPLES}
         for multiple, limit in limits.items():
             up = multiple >= 6
@@ -261,7 +275,7 @@ class _Compare(wiring.Component):
                 Cat(limit.sticky, limit.mantissa) if up else limit.mantissa,
                 name=f"compare{multiple}"))
 
-        # Binades above the least: of no interest beyond those that a limit can be in, 0 to 6.
+        # Binades above the least. Limits are in binades 0 to 6: 2 of a multiple and 4 of its power.
         place = Signal(3)
         below = Signal()
         beyond = Signal()
@@ -279,7 +293,7 @@ class _Compare(wiring.Component):
                     Cat(larger[multiple], place) > Cat(C(0, 1), binade)))),
             ]
 
-        # How many the magnitude is above of.
+        # The code is the number of points that the magnitude is above.
         m.d.comb += self.code.eq(Cat(
             (above[0] & ~above[1]) | (above[2] & ~above[3]) | (above[4] & ~above[5]) | above[6],
             (above[1] & ~above[3]) | above[5],

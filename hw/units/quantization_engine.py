@@ -1,4 +1,20 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""The encoder of activations: 32 values to a group record per cycle.
+
+Ranking: every value is placed by how many binades its exponent is below M, the largest exponent of
+the group. Exponents fall into blocks of four, which share their upper six bits. The first stage
+compares upper bits only; the second one subtracts the two low bits, and the borrow tells the rest.
+Here M has the low bits 01::
+
+    low bits of an exponent  11 10 01 00 | 11 10 01 00 | 11 10 01 00
+    block                     top block  | next block  | third block
+    binades below M                 0  1 |  2  3  4  5 |  6  7  8  9
+    borrow of the low bits          no   | yes  |  no  | yes  |  no
+    of these two makes        in_window: 0 to 3 | below_window: 4 to 7 | neither
+
+"""
+
+from dataclasses import dataclass
 from functools import reduce
 from math import ceil, sqrt
 from operator import or_
@@ -9,6 +25,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..lib.arithmetic import largest
 from ..lib.formats import (
+    FLOATS,
     GROUP,
     SCALE_NAN,
     SUBGROUP,
@@ -17,44 +34,75 @@ from ..lib.formats import (
     PlainRecord,
     Record,
     check_metadata,
+    values_layout,
 )
 from ..lib.stream_register import StreamRegister
-from .top1 import select_top1
+from ..lib.top1_select import select_top1
 
-# Exponent and mantissa bits.
-_FLOATS = {"float32": (8, 23), "bfloat16": (8, 7), "float16": (5, 10)}
 
-# A rule adds to floor's exponent when the largest magnitude's significand reaches a bound (of
-# 2**-23, so that "above 1.5" is the next float32), from a base that is one lower for rtn1.
-_RULES = {
-    "floor": None,
-    "ceil": (0, (1 << 22) + 1),
-    "rtn1": (-1, ceil((1.5 / sqrt(2) - 1) * 2**23)),
-    "rtn2": (0, ceil((sqrt(2) - 1) * 2**23)),
-}
+@dataclass(frozen=True, kw_only=True)
+class ScaleRule:
+    """How a scale follows from the largest magnitude of a group. Specification section 5.
+
+    The scale's exponent is that of ``floor``, plus ``base``, plus 1 if the mantissa of the largest
+    magnitude reaches ``bound``.
+
+    Parameters
+    ----------
+    name : str
+    base : int
+        0, or -1 where the scale may be lower than that of ``floor``.
+    bound : int or None
+        Least 23-bit mantissa field from which 1 is added. None where the mantissa does not matter.
+    """
+
+    name: str
+    base: int = 0
+    bound: int | None = None
+
+    @property
+    def moves_top(self):
+        """Whether the top binade may be another than that of the largest exponent."""
+        return self.bound is not None
+
+    @property
+    def lowers_top(self):
+        """Whether the top binade may be below that of the largest exponent."""
+        return self.base < 0
+
+
+FLOOR = ScaleRule(name="floor")
+# "Above 1.5" is the next float32.
+CEIL = ScaleRule(name="ceil", bound=(1 << 22) + 1)
+RTN1 = ScaleRule(name="rtn1", base=-1, bound=ceil((1.5 / sqrt(2) - 1) * 2**23))
+RTN2 = ScaleRule(name="rtn2", bound=ceil((sqrt(2) - 1) * 2**23))
+
+RULES = {rule.name: rule for rule in (FLOOR, CEIL, RTN1, RTN2)}
+"""Scale rules by name."""
 
 
 def _ranked(metadata, rule):
     """Payload behind the first stage: the largest exponent, and the values relative to it.
 
-    ``equal``, ``close`` and ``far`` are about the upper six bits of an exponent: whether they are
-    those of the largest one, one less (which says nothing where they are equal), two less.
-    ``mantissa`` has upper bits, the first one at the top, and ``rest`` is whether any bit follows
-    them.
+    ``in_top_block``, ``in_next_block`` and ``in_third_block`` say in which block an exponent is,
+    see the module's diagram. ``in_next_block`` means nothing where ``in_top_block`` is set.
+    ``in_third_block`` has only the lanes of `_lanes_below_window`. ``mantissa`` has the upper bits,
+    and ``rest`` is whether any bit follows them.
     """
+    lanes = _lanes_below_window(metadata, rule)
     return data.StructLayout({
         "values": data.ArrayLayout(data.StructLayout({
-            "equal": 1,
-            "close": 1,
+            "in_top_block": 1,
+            "in_next_block": 1,
             "low": 2,
             "normal": 1,
             "mantissa": 5 if metadata else 3,
             "rest": 1,
             "sign": 1,
         }), GROUP),
-        **({"far": len(_deep(metadata, rule))} if _deep(metadata, rule) else {}),
+        **({"in_third_block": len(lanes)} if lanes else {}),
         "maximum": 8,
-        **({"reached": 1} if _RULES[rule] else {}),
+        **({"bound_reached": 1} if rule.moves_top else {}),
     })
 
 
@@ -67,31 +115,29 @@ def _rounded(metadata):
     })
 
 
-def _deep(metadata, rule):
-    """Lanes that matter further than four binades below the largest exponent.
+def _lanes_below_window(metadata, rule):
+    """Lanes of which it matters how far they are below the window, four binades and more below M.
 
-    There codes are 0, and ties go to the lowest lane: a top-1 with code 0 is lane 0. Under rtn1
-    values may be one place nearer to the top than to the largest exponent.
+    There codes are 0, and ties go to the lowest lane: only lane 0 of a subgroup can be a top-1 with
+    code 0. Under a rule that lowers the top, values are up to one place nearer to it than to M, so
+    that all lanes matter.
     """
-    if rule == "rtn1":
+    if rule.lowers_top:
         return [*range(GROUP)]
     return [*range(0, GROUP, SUBGROUP)] if metadata else []
-
-
-def values_layout(input):
-    """Payload of a group's values of a type, as of `QuantizationEngine`."""
-    return data.ArrayLayout(1 + sum(_FLOATS[input]), GROUP)
 
 
 class QuantizationEngine(wiring.Component):
     """Quantizes 32 values to an activation's group record: Elem-EM or plain MXFP4.
 
-    Elements are rounded to nearest, ties to even, saturating; subnormals are exact. A group
-    that holds NaN or an infinity becomes a NaN group: scale 255, all else 0. Specification
-    sections 3, 5 and 6. Without metadata elements and scale are the same, and nothing else is
-    there: MXFP4, for comparison.
+    Elements are rounded to nearest, ties to even, saturating; subnormals are exact. A group that
+    holds NaN or an infinity becomes a NaN group: scale 255, all else 0. Specification sections 3, 5
+    and 6. Without metadata the record is that of MXFP4, for comparison; its elements and scale are
+    the same.
 
-    Latency ``depth``; one group per cycle.
+    Latency ``depth``; one group per cycle. The first stage finds the largest exponent and ranks the
+    others. The second one finds the scale and rounds every element, with the metadata that it would
+    have as the top-1. The third one selects the top-1s.
 
     Parameters
     ----------
@@ -124,14 +170,14 @@ class QuantizationEngine(wiring.Component):
     def __init__(self, *, depth=2, input="float32", rule="floor", metadata=True):
         if type(depth) is not int or depth not in (0, 2, 3):
             raise ValueError(f"Pipeline depth must be 0, 2 or 3, not {depth!r}")
-        if input not in _FLOATS:
-            raise ValueError(f"Input must be one of {', '.join(_FLOATS)}, not {input!r}")
-        if rule not in _RULES:
-            raise ValueError(f"Rule must be one of {', '.join(_RULES)}, not {rule!r}")
+        if input not in FLOATS:
+            raise ValueError(f"Input must be one of {', '.join(FLOATS)}, not {input!r}")
+        if rule not in RULES:
+            raise ValueError(f"Rule must be one of {', '.join(RULES)}, not {rule!r}")
         check_metadata(metadata)
         self.depth = depth
         self.input = input
-        self.rule = rule
+        self.rule = RULES[rule]
         self.has_metadata = metadata
         values, record = values_layout(input), Record if metadata else PlainRecord
         super().__init__({
@@ -170,16 +216,16 @@ class QuantizationEngine(wiring.Component):
         return m
 
     def _rank(self, m, values, ranked):
-        """First stage: the largest exponent, and which exponents are near it."""
+        """First stage: the largest exponent, and the block of each exponent."""
         pairs = [self._unpacked(m, n, value) for n, value in enumerate(values)]
         exponents = [exponent for exponent, _ in pairs]
 
-        equal, close, left, maximum = _near(m, exponents)
-        far = Signal(6)
+        in_top_block, in_next_block, is_largest, maximum = _blocks(m, exponents)
+        third_block = Signal(6)
         large = Signal()
         m.d.comb += [
             ranked.maximum.eq(maximum),
-            far.eq(maximum[2:] - 2),
+            third_block.eq(maximum[2:] - 2),
             large.eq(maximum[3:].any()),
         ]
         reached = []
@@ -187,79 +233,82 @@ class QuantizationEngine(wiring.Component):
             value = ranked["values"][n]
             kept = len(value.mantissa)
             m.d.comb += [
-                value.equal.eq(equal[n]),
-                value.close.eq(close[n]),
+                value.in_top_block.eq(in_top_block[n]),
+                value.in_next_block.eq(in_next_block[n]),
                 value.low.eq(exponent[:2]),
-                # No value near an exponent of 8 or more is subnormal.
+                # No value in the window below an exponent of 8 or more is subnormal.
                 value.normal.eq(exponent[:3].any() | large),
                 value.mantissa.eq(mantissa[-kept:]),
                 value.rest.eq(mantissa[:-kept].any()),
                 value.sign.eq(values[n][-1]),
             ]
-            if _RULES[self.rule] is not None:
-                _, bound = _RULES[self.rule]
-                reached.append(left[n] & (mantissa >= -(-bound >> (23 - len(mantissa)))))
-        # What has all bits of two less is that or one less; or equal, and then not asked, as it has
-        # no borrow. Wrapped around, two less than 0 or 1 is above every exponent there.
-        if deep := _deep(self.has_metadata, self.rule):
-            m.d.comb += ranked.far.eq(Cat(
-                ~close[n] & (exponents[n][2:] | ~far).all() for n in deep))
+            if self.rule.moves_top:
+                # Of a narrower mantissa, the bound rounded up.
+                bound = -(-self.rule.bound >> (23 - len(mantissa)))
+                reached.append(is_largest[n] & (mantissa >= bound))
+        # An exponent with all bits of the third block's number is in that block or above it. The
+        # next block is ruled out here. In the top block the bit is not asked for, as there is no
+        # borrow. If M is in block 0 or 1, the number wraps around, above every exponent there.
+        if lanes := _lanes_below_window(self.has_metadata, self.rule):
+            m.d.comb += ranked.in_third_block.eq(Cat(
+                ~in_next_block[n] & (exponents[n][2:] | ~third_block).all() for n in lanes))
         if reached:
-            m.d.comb += ranked.reached.eq(Cat(reached).any())
+            m.d.comb += ranked.bound_reached.eq(Cat(reached).any())
 
     def _unpacked(self, m, i, value):
-        """Biased exponent as of float32 and mantissa of a value."""
-        exponent_bits, mantissa_bits = _FLOATS[self.input]
-        if exponent_bits == 8:
-            return value[mantissa_bits:-1], value[:mantissa_bits]
+        """A value's exponent with the bias of float32, and its mantissa."""
+        layout = FLOATS[self.input]
+        if layout.exponent == 8:
+            return value[layout.mantissa:-1], value[:layout.mantissa]
         m.submodules[f"widen{i}"] = widen = _Widen()
         m.d.comb += widen.value.eq(value[:-1])
         return widen.exponent, widen.mantissa
 
     def _round(self, m, ranked, rounded):
         """Second stage: the scale, and every element with its metadata."""
-        bad = Signal()
+        nonfinite = Signal()
         reference = Signal(8)
         top = Signal(8)
         maximum = ranked.maximum
         m.d.comb += [
-            bad.eq(maximum.all()),
+            nonfinite.eq(maximum.all()),
             # At least 2: scale code 0.
             reference.eq(Cat(maximum[0] & maximum[1:].any(), maximum[1] | ~maximum[2:].any(),
                              maximum[2:])),
-            rounded.scale.eq(Mux(bad, SCALE_NAN, top - 2)),
+            rounded.scale.eq(Mux(nonfinite, SCALE_NAN, top - 2)),
         ]
         # Where the rule adds 1 to a largest exponent of 1, the scale is 0 all the same.
-        if _RULES[self.rule] is None:
+        if not self.rule.moves_top:
             m.d.comb += top.eq(reference)
         else:
-            base, _ = _RULES[self.rule]
             unclamped = Signal(signed(10))
             m.d.comb += [
-                unclamped.eq(maximum + base + ranked.reached),
-                # At most 255, but in a NaN group, which is blanked.
+                unclamped.eq(maximum + self.rule.base + ranked.bound_reached),
+                # At most 255, except in a NaN group, which is blanked.
                 top.eq(Mux(unclamped < 2, 2, unclamped)),
             ]
 
-        deep = _deep(self.has_metadata, self.rule)
+        lanes = _lanes_below_window(self.has_metadata, self.rule)
         for n, value in enumerate(ranked["values"]):
             m.submodules[f"round{n}"] = element = _Round(
-                ranked=value.shape(), rule=self.rule, deep=n in deep, metadata=self.has_metadata)
+                ranked=value.shape(), rule=self.rule, below_window=n in lanes,
+                metadata=self.has_metadata)
             m.d.comb += [
                 element.value.eq(value),
                 element.reference.eq(reference),
-                element.blank.eq(bad),
+                element.blank.eq(nonfinite),
                 rounded.elements[n].eq(element.element),
             ]
-            if n in deep:
-                m.d.comb += element.far.eq(ranked.far[deep.index(n)])
-            if _RULES[self.rule] is not None:
-                m.d.comb += element.moved.eq(top[0] ^ reference[0])
+            if n in lanes:
+                m.d.comb += element.in_third_block.eq(ranked.in_third_block[lanes.index(n)])
+            if self.rule.moves_top:
+                # They are at most 1 apart.
+                m.d.comb += element.top_shifted.eq(top[0] ^ reference[0])
             if self.has_metadata:
                 m.d.comb += rounded.metadata[n].eq(element.meta)
 
     def _encode(self, m, rounded, record):
-        """Third stage: each subgroup's metadata are its top-1's. Without metadata, nothing."""
+        """Third stage: a subgroup gets the metadata of its top-1. Without metadata, nothing."""
         m.d.comb += [record.elements.eq(rounded.elements), record.scale.eq(rounded.scale)]
         if not self.has_metadata:
             return
@@ -271,8 +320,8 @@ class QuantizationEngine(wiring.Component):
             m.d.comb += record.metadata[j].eq(select.meta)
 
 
-def _near(m, exponents):
-    """The largest of the exponents, and which ones are near it.
+def _blocks(m, exponents):
+    """The largest of the exponents, and which ones are in its block or the next one.
 
     Parameters
     ----------
@@ -282,35 +331,38 @@ def _near(m, exponents):
 
     Returns
     -------
-    equal, close : Value
-        A bit per exponent: whether its upper six bits are those of the largest, and whether they
-        are one less; of those that are equal, ``close`` says nothing.
-    left : Value
+    in_top_block, in_next_block : Value
+        A bit per exponent, see the module's diagram. ``in_next_block`` means nothing for exponents
+        in the top block.
+    is_largest : Value
         A bit per exponent, set where it is the largest.
     maximum : Value
     """
-    left, maximum = largest(m, exponents, name="maximum")
+    is_largest, maximum = largest(m, exponents, name="maximum")
     count = len(exponents)
     bits = [Cat(exponent[place] for exponent in exponents) for place in range(8)]
-    # Nothing is greater than the largest, and what has all bits of a number is not less than it.
-    equal = C(1).replicate(count)
+    # An exponent that has all upper bits of the largest one is in its block, as none is greater.
+    in_top_block = C(1).replicate(count)
     for place in reversed(range(2, 8)):
-        still = Signal(count, name=f"equal{place}")
-        m.d.comb += still.eq(equal & (bits[place] | ~maximum[place].replicate(count)))
-        equal = still
-    # Wrapped around where the largest's upper bits are 0: there all are equal.
-    lower = Signal(6)
-    close = Signal(count)
+        still = Signal(count, name=f"in_top_block{place}")
+        m.d.comb += still.eq(in_top_block & (bits[place] | ~maximum[place].replicate(count)))
+        in_top_block = still
+    # In the same way, one that has all bits of the next block's number is in that block or in the
+    # top one. The number wraps around where the top block is 0: there all are in the top block.
+    next_block = Signal(6)
+    in_next_block = Signal(count)
     m.d.comb += [
-        lower.eq(maximum[2:] - 1),
-        close.eq(~reduce(or_, (~bits[2 + place] & lower[place].replicate(count)
-                               for place in reversed(range(6))))),
+        next_block.eq(maximum[2:] - 1),
+        in_next_block.eq(~reduce(or_, (~bits[2 + place] & next_block[place].replicate(count)
+                                       for place in reversed(range(6))))),
     ]
-    return equal, close, left, maximum
+    return in_top_block, in_next_block, is_largest, maximum
 
 
 class _Widen(wiring.Component):
-    """Float16 magnitude to float32's exponent, with ten bits of mantissa: exact.
+    """Widens a float16 magnitude to float32's exponent, with ten bits of mantissa: exact.
+
+    Combinational.
 
     Members
     -------
@@ -349,14 +401,15 @@ class _Widen(wiring.Component):
 class _Round(wiring.Component):
     """Rounds a value to its element, and finds the metadata that it has if it is the top-1.
 
+    Combinational. Specification sections 1.2, 1.4 and 3.5.
+
     Parameters
     ----------
     ranked : Layout
         Of the value, see `_ranked`.
-    rule : str
-        Scale rule.
-    deep : bool
-        Whether more than four binades matter, see `_deep`.
+    rule : ScaleRule
+    below_window : bool
+        Whether places below the window matter, see `_lanes_below_window`.
     metadata : bool
 
     Members
@@ -364,28 +417,28 @@ class _Round(wiring.Component):
     value : In(ranked)
     reference : In(2)
         Low bits of the largest exponent, which is taken to be at least 2.
-    far : In(1)
-        See `_ranked`; for a value that is deep.
-    moved : In(1)
-        Whether the top binade is not the largest exponent's: above it or, of rtn1, below. Not for
-        the rule floor, under which they are the same.
+    in_third_block : In(1)
+        See `_ranked`; with ``below_window``.
+    top_shifted : In(1)
+        Whether the top binade is one above that of the largest exponent or, under a rule that
+        lowers it, one below. Only with a rule that moves the top.
     blank : In(1)
         Gives 0.
     element : Out(4)
         FP4 code.
     meta : Out(2)
-        With metadata. Of no meaning for code 0 unless the value is deep.
+        With metadata. Means nothing for code 0 without ``below_window``.
     """
 
-    def __init__(self, *, ranked, rule, deep, metadata):
+    def __init__(self, *, ranked, rule, below_window, metadata):
         self.rule = rule
-        self.deep = deep
+        self.below_window = below_window
         self.has_metadata = metadata
         super().__init__({
             "value": In(ranked),
             "reference": In(2),
-            **({"far": In(1)} if deep else {}),
-            **({"moved": In(1)} if _RULES[rule] else {}),
+            **({"in_third_block": In(1)} if below_window else {}),
+            **({"top_shifted": In(1)} if rule.moves_top else {}),
             "blank": In(1),
             "element": Out(4),
             **({"meta": Out(2)} if metadata else {}),
@@ -453,42 +506,47 @@ class _Round(wiring.Component):
         value = self.value
         exponent = Signal(2)
         difference = Signal(3)
-        near = Signal()
-        further = Signal()
+        in_window = Signal()
+        next_below = Signal()
         borrow = difference[2]
         m.d.comb += [
             exponent.eq(value.low | ~value.normal),
             difference.eq(self.reference - exponent),
-            # One that is equal is not above.
-            near.eq((value.equal | (value.close & borrow)) & ~self.blank),
-            further.eq(value.close & ~value.equal & ~self.blank),
+            # In the top block there is no borrow, as no value is above the largest one.
+            in_window.eq((value.in_top_block | (value.in_next_block & borrow)) & ~self.blank),
+            next_below.eq(value.in_next_block & ~value.in_top_block & ~self.blank),
         ]
-        last = 6 if self.deep and self.has_metadata else 4
-        count = last + (2 if self.rule == "rtn1" else 1)
+        last = 6 if self.below_window and self.has_metadata else 4
+        count = last + (2 if self.rule.lowers_top else 1)
         at = [Signal(name=f"at{place}") for place in range(count)]
-        if self.deep:
-            deep = Signal()
-            m.d.comb += deep.eq(Mux(borrow, self.far & ~self.blank, further))
-            further = deep
-        m.d.comb += [place.eq((near if n < 4 else further) & (difference[:2] == n % 4))
+        # Place 4, the first below the window, needs no borrow: its low bits are equal.
+        below_window = next_below
+        if self.below_window:
+            below_window = Signal()
+            m.d.comb += below_window.eq(Mux(borrow, self.in_third_block & ~self.blank, next_below))
+        m.d.comb += [place.eq((in_window if n < 4 else below_window) & (difference[:2] == n % 4))
                      for n, place in enumerate(at)]
-        if self.rule == "floor":
+        if not self.rule.moves_top:
             return at, C(0, 1)
-        saturated = at[0] & self.moved if self.rule == "rtn1" else C(0, 1)
-        moved = at[1:] if self.rule == "rtn1" else [C(0, 1), *at]
+        # Places below the top: one more where it is above the largest exponent, one less where it
+        # is below. Then the values in the largest binade saturate.
+        lowers = self.rule.lowers_top
+        saturated = at[0] & self.top_shifted if lowers else C(0, 1)
+        shifted = at[1:] if lowers else [C(0, 1), *at]
         below_top = [Signal(name=f"below_top{place}") for place in range(last + 1)]
-        m.d.comb += [place.eq(Mux(self.moved, after, before))
-                     for place, after, before in zip(below_top, moved, at, strict=False)]
+        m.d.comb += [place.eq(Mux(self.top_shifted, after, before))
+                     for place, after, before in zip(below_top, shifted, at, strict=False)]
         return below_top, saturated
 
     def _refine(self, m, window, sticky, top, saturated):
         """Metadata: the E2M3 code plus 1, less four times the E2M1 code, clamped to 0..3."""
-        # What the E2M3 code has below the E2M1 code is guard and last, and is rounded: by 1 if
-        # round. That of the E2M1 code takes 4 away.
-        # guard            | meta
-        #   0              | last + round + 1
-        #   1, rounded up  | 2 + last + round - 3, at least 0
-        #   1, not so      | 3, at most: a tie to even, or saturated
+        # Below the E2M1 code the E2M3 code has the bits guard and last, and is rounded up by 1 if
+        # round, which is next & (last | sticky). Where the E2M1 code was rounded up, it has taken 4
+        # away. The clamp (section 3.5) bounds the sum.
+        # guard  E2M1 code   | meta
+        #   0    as it is    | last + round + 1
+        #   1    1 more      | 2 + last + round - 3, at least 0
+        #   1    as it is    | 3, at most: a tie to even, or saturated
         odd, guard, last, next = window
         more = Signal()
         most = Signal()
@@ -498,12 +556,12 @@ class _Round(wiring.Component):
             most.eq(guard & Mux(odd, top, ~Cat(last, next, sticky).any())),
             meta.eq(Cat((last & next) | ~(guard | more) | most, (more & ~guard) | most)
                     | saturated.replicate(2)),
-            self.meta.eq(meta & ~self.blank.replicate(2) if self.deep else meta),
+            self.meta.eq(meta & ~self.blank.replicate(2) if self.below_window else meta),
         ]
 
 
 class _Select(wiring.Component):
-    """Metadata of a subgroup's top-1.
+    """Selects the metadata of a subgroup's top-1. Combinational.
 
     Members
     -------

@@ -1,38 +1,19 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""Top-1 of a subgroup: the element whose magnitude the metadata refine."""
+
 from amaranth import *
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..lib.arithmetic import largest
 from ..lib.formats import SUBGROUP
-
-
-def select_top1(m, codes):
-    """Finds the largest-magnitude FP4 code; ties go to the lowest lane.
-
-    E2M1 magnitudes order like the low three bits of their codes, so nothing is decoded.
-
-    Parameters
-    ----------
-    m : Module
-    codes : list of Value
-        FP4 codes, or their low three bits.
-
-    Returns
-    -------
-    lane : Value
-        One-hot.
-    magnitude : Value
-        Three bits.
-    """
-    left, magnitude = largest(m, [code[:3] for code in codes], name="magnitude")
-    return Cat(left[i] & ~left[:i].any() for i in range(len(codes))), magnitude
+from ..lib.top1_select import select_top1
 
 
 class Top1(wiring.Component):
     """Selects the largest-magnitude FP4 (E2M1) code of a subgroup.
 
-    The sign is ignored; ties go to the lowest lane. Combinational. Specification section 3.
+    The sign is ignored; ties go to the lowest lane. Combinational. Specification sections 3.4 and
+    8.3.
 
     Parameters
     ----------
@@ -48,6 +29,8 @@ class Top1(wiring.Component):
 
     Raises
     ------
+    TypeError
+        If ``lanes`` is not an integer.
     ValueError
         If ``lanes`` is not a power of two of at least 2.
     """

@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""Decoding of an activation subgroup's top-1, for the tiles that multiply it."""
+
 from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..lib.dot_product import Refinement
 from ..lib.formats import SUBGROUP, Codes
-from .top1 import select_top1
+from ..lib.top1_select import select_top1
 
 
 class Top1Decode(wiring.Component):
     """Finds the top-1 of an activation subgroup and what its metadata add to it.
 
     All tiles that share the activations share one of these. Exact: the refinement of an E2M1
-    element to E2M3 is 0 or plus or minus a power of two. Combinational. Specification section 7.
+    element to E2M3 is 0 or plus or minus a power of two, up to 8 eighths, so that its exponent has
+    two bits. Combinational. Specification sections 7.3 and 8.4.
 
     Members
     -------
@@ -43,9 +46,9 @@ class Top1Decode(wiring.Component):
             sign.eq((lane & Cat(self.codes[i][3] for i in range(SUBGROUP))).any()),
         ]
 
-        # Metadata 2 and 3 add one or two quanta of E2M3, which double with every binade; metadata
-        # 0 takes one away, a quantum of the next lower code's binade. Metadata 1 stands for the
-        # plain element, and so does 0 where there is nothing below. Shifts by code:
+        # Metadata 2 and 3 add one or two quanta of E2M3, which double with every binade. Metadata 0
+        # takes one away, a quantum of the next lower code's binade. Metadata 1 stands for the plain
+        # element; so does 0 of element 0, as nothing is below it. Shifts by metadata and element:
         #        0   0.5  1   1.5  2   3   4   6
         # 0      -   0    0   0    0   1   1   2
         # 2      0   0    0   0    1   1   2   2

@@ -9,9 +9,16 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..lib.arithmetic import carry_skip_add, compress, greater, largest
-from ..lib.formats import GROUP, SCALE_NAN, SUBGROUP, SUBGROUPS, Record, e2m1_significand
+from ..lib.formats import (
+    GROUP,
+    SCALE_NAN,
+    SUBGROUP,
+    SUBGROUPS,
+    Record,
+    e2m1_significand,
+    values_layout,
+)
 from ..lib.pipeline import Register
-from .quantization_engine import values_layout
 
 ENCODINGS = "sg-em", "sg-threshold"
 
@@ -114,10 +121,10 @@ class WeightEncoder(wiring.Component):
         self.encoding = encoding
         self.adaptive = encoding == "sg-em"
         self.scales = 3 if self.adaptive else 1
-        # The stage that the last token that tries must have reached for writing to begin: in Sg-EM
-        # the one behind the choice of the scale. In Sg-threshold the last factor is known three
-        # stages later, and needed three cycles after the first one.
-        self._decided = 6 if self.adaptive else 1
+        # Writing begins two cycles after the last token that tries is in this stage. In Sg-EM it is
+        # the stage that chooses the scale. In Sg-threshold the last factor is known when that token
+        # leaves stage 4, and read in the cycle after, by the fourth token that writes.
+        self._awaited = 5 if self.adaptive else 0
         super().__init__({
             "i": In(stream.Signature(values_layout("float32"))),
             "o": Out(stream.Signature(Record)),
@@ -128,8 +135,8 @@ class WeightEncoder(wiring.Component):
         """Cycles per group."""
         measure, settle, write = SUBGROUPS, 1, SUBGROUPS
         tries = self.scales * SUBGROUPS * _FACTORS
-        # The last token is taken when it is in stage 1.
-        return measure + settle + tries + self._decided + write + 1
+        # The values are taken when the last token is in stage 1.
+        return measure + settle + tries + self._awaited + 1 + write + 1
 
     @property
     def latency(self):
@@ -140,7 +147,7 @@ class WeightEncoder(wiring.Component):
 
         m.submodules.sequencer = sequencer = _Sequencer(scales=self.scales)
         tokens = [Signal(_Token, name="token0")]
-        for stage in range(1, 7 if self.adaptive else 5):
+        for stage in range(1, 6 if self.adaptive else 5):
             m.submodules[f"token{stage}"] = register = _TokenRegister()
             m.d.comb += register.i.eq(tokens[-1])
             tokens.append(register.o)
@@ -148,12 +155,14 @@ class WeightEncoder(wiring.Component):
         # The values are taken, and the record is whole, with the last token that writes.
         full = Signal()
         last = Signal()
-        decided = tokens[self._decided]
+        decided = Signal()
+        awaited = tokens[self._awaited]
+        m.d.sync += decided.eq(awaited.work.tries & _last_of_scale(awaited)
+                               & (awaited.scale == self.scales - 1))
         m.d.comb += [
             last.eq(tokens[1].work.writes & tokens[1].subgroup[-1]),
             sequencer.begins.eq(self.i.valid & (~full | self.o.ready) & ~last),
-            sequencer.decided.eq(decided.work.tries & _last_of_scale(decided)
-                                 & (decided.scale == self.scales - 1)),
+            sequencer.decided.eq(decided),
             self.i.ready.eq(last),
             self.o.valid.eq(full),
         ]
@@ -167,7 +176,7 @@ class WeightEncoder(wiring.Component):
         with m.If(sequencer.token.work.writes):
             m.d.comb += tokens[0].factor.eq(self._best_factor(sequencer.token, factors))
 
-        reference, nonfinite, places = self._place(m, tokens[0], sequencer.decided, choice)
+        reference, nonfinite, places = self._place(m, tokens[0], decided, choice)
         negative, *lanes = self._round(m, tokens[1], places)
         excess = self._sum(m, tokens[2], *lanes)
         self._choose(m, tokens[3:], reference, excess, factors, choice)
@@ -201,7 +210,7 @@ class WeightEncoder(wiring.Component):
 
         Returns
         -------
-        reference, nonfinite, places : Signal
+        reference, nonfinite, places : Value
             Exponent of 8 times the scale, which is that of U's top bit and 3 more than the scale's
             code; whether the group has NaN or infinities; a place per lane.
         """
@@ -213,7 +222,8 @@ class WeightEncoder(wiring.Component):
         # lower, so that the reference is that exponent, and at least 2; if it is 2, the lowest
         # scale does not exist. In Sg-threshold the reference is one more where the significand is
         # at least 1.375, and at least 3.
-        reference = Signal(9, reset_less=True)
+        m.submodules.hold_reference = hold = Register(9)
+        reference = hold.o
         nonfinite = Signal(reset_less=True)
         ranks, before, least = exponents, reference[:8], 2
         if not self.adaptive:
@@ -236,12 +246,13 @@ class WeightEncoder(wiring.Component):
                 m.d.comb += added.eq(1)
         else:
             m.d.comb += added.eq(token.work.settles & reached)
-        with m.If(token.work.measures):
-            m.d.sync += reference.eq(maximum[-8:])
-            if not self.adaptive:
+        m.d.comb += [
+            hold.enable.eq(1),
+            hold.i.eq(Mux(token.work.measures, maximum[-8:], reference + added)),
+        ]
+        if not self.adaptive:
+            with m.If(token.work.measures):
                 m.d.sync += reached.eq(maximum[0])
-        with m.Else():
-            m.d.sync += reference.eq(reference + added)
         with m.If(token.work.settles):
             m.d.sync += nonfinite.eq(reference[:8].all())
 
@@ -392,7 +403,8 @@ class WeightEncoder(wiring.Component):
             Of stages 3, 4 and 5.
         """
         before, token = tokens[:2]
-        # The first factor of a subgroup replaces the best one of the subgroup before.
+        # The first factor of a subgroup replaces the best one of the subgroup before. It is found a
+        # stage early, as what follows is long.
         first = Signal(reset_less=True)
         m.d.sync += first.eq(before.factor == 0)
         # A gain is at most the sum of squares, in units of 2**-27. In Sg-EM that is a group's 32,
@@ -419,29 +431,34 @@ class WeightEncoder(wiring.Component):
         parts = compress(m, rows, width=width, name="gain")
         m.d.comb += gained.eq(carry_skip_add(m, *parts, carry=C(0, 1), name="gained_sum"))
         better = Signal()
-        best_factor = Signal(2)
-        m.d.comb += [
-            better.eq(first | greater(m, gained, lead, name="more")),
-            best_factor.eq(Mux(better, token.factor, lead_factor)),
-        ]
+        m.d.comb += better.eq(first | greater(m, gained, lead, name="more"))
         with m.If(better):
             m.d.sync += [lead.eq(gained), lead_factor.eq(token.factor)]
 
-        # With the last factor of a subgroup its best one is known, and moves in from above.
-        found = factors if not self.adaptive else Signal.like(factors, name="scale_factors")
-        with m.If(token.work.tries & (token.factor == _FACTORS - 1)):
-            m.d.sync += found.eq(Cat(found.as_value()[2:], best_factor))
         if self.adaptive:
-            self._choose_scale(m, tokens[2], reference, lead, found, factors, choice)
+            self._choose_scale(m, tokens[2], reference, lead, lead_factor, factors, choice)
+            return
+        # With the last factor of a subgroup its best one is known, and moves in from above.
+        last = Signal()
+        best_factor = Signal(2)
+        m.d.sync += last.eq(before.work.tries & (before.factor == _FACTORS - 1))
+        m.d.comb += best_factor.eq(Mux(better, token.factor, lead_factor))
+        with m.If(last):
+            m.d.sync += factors.eq(Cat(factors.as_value()[2:], best_factor))
 
-    def _choose_scale(self, m, token, reference, lead, scale_factors, factors, choice):
+    def _choose_scale(self, m, token, reference, lead, lead_factor, factors, choice):
         """Stage 5, in Sg-EM: whether a scale gains more than those before it.
 
         Parameters
         ----------
-        lead, scale_factors : Signal
-            Gain of the token's scale, with its last token, and its best factors.
+        lead, lead_factor : Signal
+            The best factor of the token's subgroup, and what the scale gains with it.
         """
+        # The best factors of a scale, but that of subgroup 3: they move in from above.
+        tried = Signal(data.ArrayLayout(2, SUBGROUPS - 1), reset_less=True)
+        with m.If(token.work.tries & (token.factor == _FACTORS - 1)):
+            m.d.sync += tried.eq(Cat(tried.as_value()[2:], lead_factor))
+
         # Under the next scale the unit of gains is four times as large. What the best one has below
         # that unit does not matter: it is beaten by no sum that it would not be beaten by with it.
         m.submodules.best = best = Register(len(lead) - 2)
@@ -455,7 +472,7 @@ class WeightEncoder(wiring.Component):
             best.i.eq(Mux(take, lead, best.o) >> 2),
         ]
         with m.If(best.enable & take):
-            m.d.sync += [factors.eq(scale_factors), choice.eq(token.scale)]
+            m.d.sync += [factors.eq(Cat(tried, lead_factor)), choice.eq(token.scale)]
 
 
 class _Sequencer(wiring.Component):

@@ -238,6 +238,40 @@ def test_handshake(encoding):
     simulate(ResetInserter(reset)(unit), bench)
 
 
+@ENCODINGS
+def test_reset_within_a_group(encoding):
+    """Wherever a group is, after a reset the next one is encoded as if it were the first."""
+    unit = WeightEncoder(encoding=encoding)
+    reset = Signal()
+    x = np.random.default_rng(6).standard_normal(32).astype(np.float32)
+    wanted = {field: rows[0].tolist() for field, rows in expected(x[None], encoding).items()}
+
+    async def bench(ctx):
+        ctx.set(unit.o.ready, 1)
+        ctx.set(unit.i.valid, 1)
+        # In measuring, trying, waiting, writing and in the last cycle.
+        for cycles in (2, 9, unit.cycles - 6, unit.cycles - 3, unit.cycles - 1):
+            for n, value in enumerate(-x[::-1]):
+                ctx.set(unit.i.payload[n], int(value.view(np.uint32)))
+            await ctx.tick().repeat(cycles)
+            ctx.set(reset, 1)
+            await ctx.tick()
+            ctx.set(reset, 0)
+            for n, value in enumerate(x):
+                ctx.set(unit.i.payload[n], int(value.view(np.uint32)))
+            for cycle in range(unit.cycles):
+                assert not ctx.get(unit.o.valid)
+                assert ctx.get(unit.i.ready) == (cycle == unit.cycles - 1)
+                await ctx.tick()
+            assert ctx.get(unit.o.valid)
+            record = unit.o.payload
+            assert [ctx.get(record.elements[n]) for n in range(32)] == wanted["elements"]
+            assert [ctx.get(record.metadata[j]) for j in range(4)] == wanted["metadata"]
+            assert ctx.get(record.scale) == wanted["scale"]
+
+    simulate(ResetInserter(reset)(unit), bench)
+
+
 @pytest.mark.parametrize("encoding", ["mixed", "sg-special", None, 1])
 def test_wrong_encoding(encoding):
     with pytest.raises(ValueError) as raised:
