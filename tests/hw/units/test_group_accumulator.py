@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 from itertools import product
 
 import numpy as np

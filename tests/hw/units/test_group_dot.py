@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 # amaranth: UnusedElaboratable=no
 import numpy as np
 import pytest

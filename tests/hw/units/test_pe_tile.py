@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 # amaranth: UnusedElaboratable=no
 from itertools import product
 
