@@ -1,5 +1,5 @@
-# SPDX-License-Identifier: BSD-2-Clause
 # amaranth: UnusedElaboratable=no
+# SPDX-License-Identifier: BSD-2-Clause
 import re
 
 import numpy as np

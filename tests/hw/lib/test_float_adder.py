@@ -1,5 +1,5 @@
-# SPDX-License-Identifier: BSD-2-Clause
 # amaranth: UnusedElaboratable=no
+# SPDX-License-Identifier: BSD-2-Clause
 from itertools import product
 
 import pytest
