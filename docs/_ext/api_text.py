@@ -48,7 +48,9 @@ def markdown(package):
         left = [key for key, value in vars(inner).items() if not key.startswith("_")
                 and key not in given and getattr(value, "__module__", None) == name]
         if left:
-            lines += ["", f"## `{name}`", "", *_automodule(name, {*given, *above})]
+            # A heading that is no section: sections would come before what is above them.
+            lines += ["", f"```{{rubric}} `{name}`", ":heading-level: 2", "```", "",
+                      *_automodule(name, {*given, *above})]
     return "\n".join(lines)
 
 

@@ -30,8 +30,10 @@ import command_text
 import unit_blocks
 import unit_tables
 import unit_waves
+from amaranth.lib import wiring
 from docutils import nodes
 from docutils.parsers.rst import directives
+from sphinx import addnodes
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
@@ -197,6 +199,24 @@ def _file(app, node, contnode):
     return make_refnode(app.builder, node["refdoc"], page, "", contnode)
 
 
+def _signature(app, what, name, thing, options, signature, returns):
+    """The parameters of a component, which its metaclass hides."""
+    if what != "class" or not issubclass(thing, wiring.Component):
+        return None
+    if thing.__init__ is wiring.Component.__init__:
+        return "()", returns
+    _, *parameters = inspect.signature(thing.__init__).parameters.values()
+    return str(inspect.Signature(parameters)), returns
+
+
+def _dashes(app, doctree):
+    """Dashes between a parameter and what is said of it."""
+    for content in doctree.findall(addnodes.desc_content):
+        for text in list(content.findall(nodes.Text)):
+            if text.startswith(" -- "):
+                text.parent.replace(text, nodes.Text(" \N{EN DASH} " + text[len(" -- "):]))
+
+
 def _escape(app, what, name, thing, options, lines):
     api_text.escape_all(lines)
 
@@ -219,6 +239,8 @@ def setup(app):
     app.setup_extension("sphinx.ext.autodoc")
     # Before napoleon, whose own markup stays.
     app.connect("autodoc-process-docstring", _escape, priority=400)
+    app.connect("autodoc-process-signature", _signature)
+    app.connect("doctree-read", _dashes)
     app.connect("missing-reference", _resolve)
     app.connect("builder-inited", _every_unit_has_a_page)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
