@@ -169,9 +169,7 @@ class Api(SphinxDirective):
 
 
 def _resolve(app, env, node, contnode):
-    """Finds names without their module, and files of the tree that pages link to."""
-    if node.get("reftype") == "myst":
-        return _file(app, node, contnode)
+    """Finds a name without its module, if only one thing has it."""
     if node.get("refdomain") != "py" or node.get("reftype") not in ("obj", "class", "exc"):
         return None
     objects = env.domains["py"].objects
@@ -186,17 +184,27 @@ def _resolve(app, env, node, contnode):
                         matches[0])
 
 
-def _file(app, node, contnode):
-    """A file of the tree is a page where the site includes it, and else plain text."""
-    target = node["reftarget"].partition("#")[0]
-    found = (Path(app.srcdir).parent / target).resolve()
-    if not target or not found.exists():
-        return None
-    page = {"CHANGELOG.md": "changelog", "CONTRIBUTING.md": "contributing",
-            "README.md": "index"}.get(found.name if found.parent == unit_tables.ROOT else "")
-    if page is None:
-        return contnode
-    return make_refnode(app.builder, node["refdoc"], page, "", contnode)
+TOP_LEVEL = {"changelog": "CHANGELOG.md", "contributing": "CONTRIBUTING.md"}
+"""Pages whose text is a file of the tree's top level."""
+
+
+def _top_level(app, docname, source):
+    """Reads a page from the top level; its links go to pages, or else are code."""
+    if docname not in TOP_LEVEL:
+        return
+    path = unit_tables.ROOT / TOP_LEVEL[docname]
+    app.env.note_dependency(str(path))
+    pages = {name: f"{page}.md" for page, name in TOP_LEVEL.items()} | {"README.md": "index.md"}
+
+    def link(match):
+        text, target = match.groups()
+        if re.match(r"\w+:|#", target):
+            return match[0]
+        if target in pages or target.startswith("docs/") and ".md" in target:
+            return f"[{text}]({pages.get(target, target.removeprefix('docs/'))})"
+        return text if text.startswith("`") else f"`{target}`"
+
+    source[0] = re.sub(r"\[([^\]]+)\]\(([^)\s]+)\)", link, path.read_text(encoding="utf-8"))
 
 
 def _signature(app, what, name, thing, options, signature, returns):
@@ -242,5 +250,6 @@ def setup(app):
     app.connect("autodoc-process-signature", _signature)
     app.connect("doctree-read", _dashes)
     app.connect("missing-reference", _resolve)
+    app.connect("source-read", _top_level)
     app.connect("builder-inited", _every_unit_has_a_page)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -23,15 +23,14 @@ def programs():
 
 
 def test_every_command_is_described():
-    described = {" ".join(words) for words in DESCRIBED}
-    assert len(programs()) > 7
-    assert programs() - described == set()
+    described = {command_text.parser(*words).prog for words in DESCRIBED}
+    assert len(described) == len(DESCRIBED)
+    assert {f"python -m {name}" for name in programs()} == described
 
 
 @pytest.mark.parametrize("words", DESCRIBED, ids=" ".join)
 def test_description_has_every_option(words):
     parser = command_text.parser(*words)
-    assert parser.prog == f"python -m {' '.join(words)}"
     text = command_text.markdown(parser)
     assert text.startswith(f"### `{parser.prog}`\n")
     for option in options(parser):

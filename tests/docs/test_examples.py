@@ -37,8 +37,9 @@ for text in eval(sys.stdin.read()):
 
 
 def run(texts, folder):
-    return subprocess.run([sys.executable, "-W", "error", "-c", RUN], input=repr(texts), text=True,
-                          cwd=folder, capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    return subprocess.run([sys.executable, "-W", "error", "-c", RUN], input=repr(texts),
+                          text=True, cwd=folder, capture_output=True,
+                          env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 
 @pytest.mark.parametrize("page", [page for page, text in PAGES.items() if examples(text)])
