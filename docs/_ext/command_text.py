@@ -5,6 +5,7 @@ all subcommands of the same parser.
 
 import argparse
 import importlib
+import inspect
 import re
 from unittest import mock
 
@@ -36,7 +37,8 @@ def parser(module, *arguments):
     try:
         with mock.patch.object(argparse.ArgumentParser, "parse_args", stop), \
                 mock.patch.object(argparse.ArgumentParser, "parse_known_args", stop):
-            found.main(list(arguments))
+            takes = inspect.signature(found.main).parameters
+            found.main(*[list(arguments)] if takes else [])
     except _Made as made:
         return made.args[0]
     raise ValueError(f"{module} must make a parser")
