@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """The examples run as they are printed, and can fail."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """An installed wheel works outside the checkout."""
 
 import os

@@ -30,7 +30,8 @@ def test_python(path):
 
 @pytest.mark.parametrize("path", files(".c", ".cpp", ".h"))
 def test_c(path):
-    assert path.read_text(encoding="utf-8").startswith((f"// {LICENCE}\n", f"/* {LICENCE} */\n"))
+    assert path.read_text(encoding="utf-8").splitlines()[0] in (
+        f"// {LICENCE}", f"/* {LICENCE} */", f"/* {LICENCE}")
 
 
 def test_all_folders_have_files():

@@ -1,4 +1,5 @@
 # amaranth: UnusedElaboratable=no
+# SPDX-License-Identifier: BSD-2-Clause
 """The specification agrees with the code: tables, examples, numbers of sections, references."""
 
 import doctest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """The order of the storeys: a room imports only from the storeys below it."""
 
 import pytest

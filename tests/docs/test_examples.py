@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """The Python examples of the pages run; `tests/test_specification.py` has the specification's.
 
 A page's examples run in their order, each with what those before it have made.

@@ -1,4 +1,5 @@
 # amaranth: UnusedElaboratable=no
+# SPDX-License-Identifier: BSD-2-Clause
 """The pages of the units, and the tables and pictures that are made for them."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """Comparison of components with expected outputs, bit by bit."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """Which files of the project import which, read from their sources."""
 
 import ast

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """Networks that nobody trained, as small as they come, for tests of what runs real ones."""
 
 from types import SimpleNamespace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """Slow, exact references, written from the specification alone and sharing nothing with `golden`.
 
 One group at a time, in Python integers and fractions. Magnitudes are integers in units of 2**-160,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """Testbenches on Amaranth's simulator."""
 
 from amaranth.sim import Simulator

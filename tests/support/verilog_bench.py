@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """Runs emitted Verilog against vectors in simulators other than Amaranth's.
 
 One program holds the self-checking benches of all units. Each reads its vectors from files when it

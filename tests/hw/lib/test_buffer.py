@@ -1,5 +1,7 @@
 # amaranth: UnusedElaboratable=no
 # SPDX-License-Identifier: BSD-2-Clause
+"""Buffers: what is written is read, in every engine; their Verilog and its proof."""
+
 import re
 
 import numpy as np

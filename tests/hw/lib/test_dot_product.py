@@ -1,5 +1,7 @@
 # amaranth: UnusedElaboratable=no
 # SPDX-License-Identifier: BSD-2-Clause
+"""Products, sums, refinements and factors of the dot product, exhaustively where that is small."""
+
 from itertools import product
 
 import numpy as np

@@ -1,5 +1,7 @@
 # amaranth: UnusedElaboratable=no
 # SPDX-License-Identifier: BSD-2-Clause
+"""The rounding and normalization of the float adder against exact integers."""
+
 from itertools import product
 
 import pytest

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""Pipelines of a chosen depth: order, rate, stalls, bubbles, enables."""
+
 import numpy as np
 import pytest
 from amaranth import C, Module, Signal, signed

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""The skid buffer: nothing lost, repeated or reordered; its handshake."""
+
 import numpy as np
 import pytest
 from amaranth import Module

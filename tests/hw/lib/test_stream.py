@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""Forks, joins and gates of handshakes: nothing lost, repeated or reordered."""
+
 import itertools
 
 import numpy as np

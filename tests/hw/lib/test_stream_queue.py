@@ -1,5 +1,7 @@
 # amaranth: UnusedElaboratable=no
 # SPDX-License-Identifier: BSD-2-Clause
+"""The stream queue: order, level, handshake, wrong depths."""
+
 import numpy as np
 import pytest
 from amaranth import Module

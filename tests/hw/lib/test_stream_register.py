@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""The stream register: full rate, held payloads, reset."""
+
 import numpy as np
 import pytest
 from amaranth import Module, ResetInserter, Signal, signed

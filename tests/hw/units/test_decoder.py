@@ -1,3 +1,6 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The decoder against golden: every code under every kind of scale."""
+
 from itertools import product
 
 import numpy as np

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""The accumulator against golden: ties, cancellation, subnormals, overflow, special values."""
+
 from itertools import product
 
 import numpy as np

@@ -1,5 +1,7 @@
 # amaranth: UnusedElaboratable=no
 # SPDX-License-Identifier: BSD-2-Clause
+"""A row of tiles against golden: sums of a group with and without metadata."""
+
 import numpy as np
 import pytest
 

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
+"""The column of the array against golden: products, special values, sparse groups."""
+
 import numpy as np
 import pytest
 

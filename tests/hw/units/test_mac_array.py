@@ -1,5 +1,7 @@
 # amaranth: UnusedElaboratable=no
 # SPDX-License-Identifier: BSD-2-Clause
+"""The array against golden: tiles of weights, order, stalls, reset in flight."""
+
 import numpy as np
 import pytest
 from amaranth.hdl import Fragment, ResetInserter, Signal

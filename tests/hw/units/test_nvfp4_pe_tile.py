@@ -1,5 +1,7 @@
 # amaranth: UnusedElaboratable=no
 # SPDX-License-Identifier: BSD-2-Clause
+"""The tile of NVFP4 against golden: all scales, all codes."""
+
 from itertools import product
 
 import numpy as np

@@ -1,4 +1,7 @@
 # amaranth: UnusedElaboratable=no
+# SPDX-License-Identifier: BSD-2-Clause
+"""The quantizer of NVFP4 against golden: scales, ties, saturation, special values."""
+
 import numpy as np
 import pytest
 

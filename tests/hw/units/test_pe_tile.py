@@ -1,5 +1,7 @@
 # amaranth: UnusedElaboratable=no
 # SPDX-License-Identifier: BSD-2-Clause
+"""The tile of Elem-EM against golden: every product, every refinement, every depth."""
+
 from itertools import product
 
 import numpy as np

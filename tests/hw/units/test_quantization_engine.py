@@ -1,3 +1,6 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The quantization engine against golden: rules, input types, ties, subnormals, special values."""
+
 from functools import cache
 
 import numpy as np

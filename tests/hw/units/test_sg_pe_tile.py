@@ -1,5 +1,7 @@
 # amaranth: UnusedElaboratable=no
 # SPDX-License-Identifier: BSD-2-Clause
+"""The tile with factors on both sides against golden, with and without special values."""
+
 from fractions import Fraction
 from itertools import product
 

@@ -1,3 +1,6 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The top-1 against golden: ties, signs, all pairs of codes."""
+
 from itertools import combinations
 
 import numpy as np

@@ -1,3 +1,6 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The decoded top-1 against golden: every code with every metadata."""
+
 from itertools import combinations, product
 
 import numpy as np

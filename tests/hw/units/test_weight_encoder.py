@@ -1,4 +1,7 @@
 # amaranth: UnusedElaboratable=no
+# SPDX-License-Identifier: BSD-2-Clause
+"""The weight encoder against golden: factors, scales, what one bit decides, resets in a group."""
+
 from functools import cache
 
 import numpy as np
