@@ -23,8 +23,6 @@ from .verilog.axi_wrapper import wrap
 from .verilog.emit import ports_of, verilog, versions
 from .verilog.equivalence import prove
 
-OFFERED = registry.UNITS | registry.ASSEMBLIES
-
 
 @command.run
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -45,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.list:
         print(listing())
         return
-    units = registry.select(options.units or registry.UNITS, options.set, units=OFFERED)
+    units = registry.select(options.units or registry.UNITS, options.set, units=registry.offered())
     yosys.prepare()
     for name in units:
         try:
@@ -59,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def listing() -> str:
     """The units with their parameters, offered values and defaults, as text."""
     lines = []
-    for name, unit in OFFERED.items():
+    for name, unit in registry.offered().items():
         lines.append(f"{name}: {unit.summary}")
         for parameter, values in unit.parameters.items():
             default, *others = map(str, values)
@@ -100,11 +98,11 @@ def generate(name: str, settings: Sequence[str] = (), directory: str | Path = "b
     OSError
         If the files cannot be written.
     """
-    parameters = registry.parameters(name, settings, units=OFFERED)
-    component = registry.build(name, settings, units=OFFERED)
+    parameters = registry.parameters(name, settings, units=registry.offered())
+    component = registry.build(name, settings, units=registry.offered())
     text = verilog(component, name, parameters)
     if proof:
-        prove(registry.build(name, settings, units=OFFERED), name, text)
+        prove(registry.build(name, settings, units=registry.offered()), name, text)
     description = describe(component, name, text, parameters)
     files = {f"{name}.v": text, f"{name}.json": None}
     if axi:
@@ -149,7 +147,7 @@ def describe(component: wiring.Component, name: str, text: str,
     clocked = re.search(r"^  input clk;$", text, re.M) is not None
     return {
         "unit": name,
-        "summary": OFFERED[name].summary if name in OFFERED else None,
+        "summary": (unit := registry.offered().get(name)) and unit.summary,
         "parameters": {key: value if isinstance(value, int) else str(value)
                        for key, value in (parameters or {}).items()},
         "latency": component.latency,

@@ -187,6 +187,17 @@ ASSEMBLIES = {
 }
 
 
+def offered():
+    """Units and assemblies by name: all that can be generated.
+
+    Returns
+    -------
+    dict of str to Unit or Assembly
+        Also those that a program of its own has put into `UNITS`.
+    """
+    return UNITS | ASSEMBLIES
+
+
 def parameters(name, settings=(), *, units=UNITS):
     """Parameters of a unit: the defaults, overridden by settings.
 
@@ -211,16 +222,16 @@ def parameters(name, settings=(), *, units=UNITS):
     """
     if name not in units:
         raise ValueError(f"Unit must be one of {', '.join(units)}, not {name!r}")
-    offered = units[name].parameters
-    chosen = {parameter: values[0] for parameter, values in offered.items()}
+    choices = units[name].parameters
+    chosen = {parameter: values[0] for parameter, values in choices.items()}
     for setting in settings:
         parameter, equals, text = setting.partition("=")
         if not equals:
             raise ValueError(f"Setting must be of the form parameter=value, not {setting!r}")
-        if parameter not in offered:
-            allowed = ", ".join(offered) or "none"
+        if parameter not in choices:
+            allowed = ", ".join(choices) or "none"
             raise ValueError(f"Parameter of {name} must be one of: {allowed}, not {parameter!r}")
-        values = {str(value): value for value in offered[parameter]}
+        values = {str(value): value for value in choices[parameter]}
         if text not in values:
             raise ValueError(f"{name}'s {parameter} must be one of {', '.join(values)}, "
                              f"not {text!r}")

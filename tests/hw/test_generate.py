@@ -422,7 +422,7 @@ def test_complaints_are_one_line(arguments, complaint, tmp_path):
 def test_list():
     result = run("--list")
     assert result.returncode == 0
-    for name, unit in generate.OFFERED.items():
+    for name, unit in registry.offered().items():
         assert f"{name}: {unit.summary}\n" in result.stdout
         for parameter, values in unit.parameters.items():
             assert f"    {parameter}={values[0]} (default)" in result.stdout
