@@ -1,20 +1,28 @@
-"""The main job, ``python -m hw``: Verilog of every unit, real data in lockstep, area and timing."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""The main job, ``python -m hw``: Verilog of every unit, real data in lockstep, area and timing.
 
+All parts run side by side. On a machine's first run Yosys compiles itself for a minute; meanwhile
+the units are elaborated and the quantization engine, which needs no Yosys, runs in lockstep.
+"""
+
+import multiprocessing
 import sys
+import threading
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
-
-from tqdm import tqdm
 
 from golden.command import Parser
 
 from . import generate, synth
+from .flow.liberty import find_library
 from .registry import UNITS
 from .tools import yosys
 
 
 def main(arguments=None):
+    """Command line; see ``--help``. Returns the exit status."""
     parser = Parser(
-        prog="python -m hw", description=__doc__,
+        prog="python -m hw", description=__doc__.partition("\n")[0],
         epilog="See also python -m hw.generate, python -m hw.synth and python -m sim.")
     parser.add_argument("-o", default="build", metavar="DIR", help="folder for all output")
     parser.add_argument("--vcd", type=Path, metavar="FILE",
@@ -22,22 +30,72 @@ def main(arguments=None):
                              "name before the ending")
     options = parser.parse_args(arguments)
     try:
-        yosys.prepare()
-        print(f"Verilog and descriptions in {options.o}/")
-        for name in tqdm(UNITS, desc="generate", unit="unit", disable=None, leave=False):
-            generate.generate(name, directory=options.o)
-        print(f"  {', '.join(UNITS)}\n")
-
-        # Here, because simulation rests on the units and not the other way round.
-        from golden.models import smollm2
-        from sim.__main__ import report_lockstep
-        status = report_lockstep(smollm2.load(), tokens=32, rows=16, vcd=options.vcd)
-
-        print("\nArea and timing")
-        return synth.main(["--json", str(Path(options.o) / "synth.json")]) or status
+        library = find_library()
+        Path(options.o).mkdir(parents=True, exist_ok=True)
+        return _all(Path(options.o), options.vcd, library)
     except (OSError, ValueError, yosys.ToolError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def _all(directory, vcd, library):
+    context = multiprocessing.get_context("spawn")
+    prepared = context.Event()
+    yosys.wait_for(prepared)
+    preparation = _in_background(_prepare, prepared)
+    print(f"Verilog and descriptions in {directory}/\n  {', '.join(UNITS)}\n", flush=True)
+    lockstep = _in_background(_lockstep, vcd)
+    missing = [name for name in UNITS if not generate.write_kept(name, directory)]
+    # The largest first. Each process may have to wait for Yosys when it has elaborated a unit.
+    missing.sort(key=lambda name: not UNITS[name].hierarchical)
+    with ProcessPoolExecutor(3, context, yosys.wait_for, [prepared]) as pool:
+        emission = {name: pool.submit(generate.generate_and_keep, name, directory)
+                    for name in missing}
+
+        def ready(name):
+            preparation.result()
+            if name in emission:
+                emission[name].result()
+
+        def before():
+            lockstep.result()
+            print("\nArea and timing", flush=True)
+
+        try:
+            synth.report({name: (name, (), False, False) for name in UNITS}, library,
+                         directory / "synth.json", ready=ready, before=before)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return lockstep.result()
+
+
+def _in_background(function, *arguments):
+    """A future of what a function gives in a thread that ends with the process."""
+    future = Future()
+
+    def run():
+        try:
+            future.set_result(function(*arguments))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def _prepare(prepared):
+    try:
+        yosys.prepare()
+    finally:
+        prepared.set()
+
+
+def _lockstep(vcd):
+    # Here, because simulation rests on the units and not the other way round.
+    from golden.models import smollm2
+    from sim.__main__ import report_lockstep
+    return report_lockstep(smollm2.load(), tokens=32, rows=16, vcd=vcd)
 
 
 if __name__ == "__main__":

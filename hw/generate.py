@@ -16,7 +16,8 @@ from amaranth.lib import data, stream, wiring
 from golden import command
 
 from . import registry
-from .tools import yosys
+from .flow import emitted
+from .tools import cache, yosys
 from .tools.errors import ToolError
 from .tools.files import write
 from .verilog.axi_wrapper import wrap
@@ -117,6 +118,31 @@ def generate(name: str, settings: Sequence[str] = (), directory: str | Path = "b
     for file, content in files.items():
         write(directory / file, content)
     return tuple(directory / file for file in files)
+
+
+def generate_and_keep(name: str, directory: Path) -> None:
+    """Writes a unit's files as `generate` does and keeps them in the user's cache."""
+    paths = generate(name, directory=directory)
+    files = {path.name: path.read_text(encoding="utf-8") for path in paths}
+    cache.store(_kept(name), json.dumps(files))
+    emitted.keep(name, files[f"{name}.v"])
+
+
+def write_kept(name: str, directory: Path) -> bool:
+    """Writes a unit's files as `generate_and_keep` kept them; False where it did not."""
+    if (text := cache.read(_kept(name))) is None:
+        return False
+    files = json.loads(text)
+    for file, content in files.items():
+        write(directory / file, content)
+    emitted.keep(name, files[f"{name}.v"])
+    return True
+
+
+def _kept(name: str) -> Path:
+    """Where the cache has a unit's files; they depend on all sources here and on the tools."""
+    sources = emitted.sources(emitted.files("hw/**/*.py"))
+    return cache.folder() / cache.digest("files", name, str(versions()), *sources) / "files.json"
 
 
 def describe(component: wiring.Component, name: str, text: str,

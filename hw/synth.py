@@ -2,8 +2,8 @@
 """Area, timing and power of the units with open tools: ``python -m hw.synth --help``."""
 
 import json
-import os
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -82,11 +82,8 @@ def main(arguments=None):
         library = find_library(options.library)
         options.json.parent.mkdir(parents=True, exist_ok=True)
         yosys.prepare()
-        units = _synthesize_all({name: (name, options.set, options.flatten, options.amap)
-                                 for name in names}, library, inspect)
-        results = {"units": units, **measurement.describe(library, amap=options.amap)}
-        write(options.json, json.dumps(results, indent=2) + "\n")
-        print(text_tables.power_table(results) if options.power else text_tables.table(results))
+        jobs = {name: (name, options.set, options.flatten, options.amap) for name in names}
+        report(jobs, library, options.json, inspect=inspect, fresh=options.fresh)
     except (ValueError, ToolError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -121,29 +118,85 @@ def _compare(options, inspect):
     library = find_library(options.library)
     options.json.parent.mkdir(parents=True, exist_ok=True)
     yosys.prepare()
-    results = {"units": _synthesize_all(jobs, library, inspect), **measurement.describe(library)}
+    units = _synthesize_all(jobs, library, inspect=inspect, fresh=options.fresh)
+    results = {"units": units, **measurement.describe(library)}
     write(options.json, json.dumps(results, indent=2) + "\n")
     print(text_tables.comparison(rows, results, title))
     return 0
 
 
-def _synthesize_all(units, library, inspect=None):
-    """What `hw.flow.measurement.measure` gives, by label.
+def report(jobs, library, path, *, inspect=None, fresh=False, ready=None, before=None):
+    """Prints the figures of units, each line as soon as it is known, and writes all as JSON.
 
-    `units` has names, settings, whether to flatten and whether to map with ``amap``.
+    Parameters
+    ----------
+    jobs : dict of str to tuple
+        By label: name, settings, whether to flatten and whether to map with ``amap``.
+    library : Library
+    path : Path
+        Of the JSON file.
+    inspect : callable, optional
+        What `hw.flow.power.inspector` gives, for a table of power.
+    fresh : bool
+        Whether to measure again what the cache has.
+    ready : callable, optional
+        Called with a unit's name before it is measured; may wait.
+    before : callable, optional
+        Called before anything is printed; may wait.
+
+    Raises
+    ------
+    ToolError
+        If Yosys fails.
+    OSError
+        If the file cannot be written.
     """
-    # Yosys runs as processes of its own, so threads are enough to keep all cores busy.
-    results = {}
-    with progress("synth", "unit", len(units)) as step, ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = {pool.submit(measurement.measure, name, settings, library, flatten=flatten,
-                            amap=amap, inspect=inspect): label
-                for label, (name, settings, flatten, amap) in units.items()}
+    def show(label, unit):
+        if label == next(iter(jobs)):
+            if before:
+                before()
+            print("\n".join(text_tables.head(jobs)))
+        print(text_tables.line(label, unit, jobs), flush=True)
+
+    units = _synthesize_all(jobs, library, inspect=inspect, fresh=fresh, ready=ready,
+                            show=None if inspect else show)
+    amap = any(amap for *_, amap in jobs.values())
+    results = {"units": units, **measurement.describe(library, amap=amap)}
+    write(path, json.dumps(results, indent=2) + "\n")
+    print(text_tables.power_table(results) if inspect else text_tables.notes(results))
+
+
+def _synthesize_all(units, library, *, inspect=None, fresh=False, show=None, ready=None):
+    """What `hw.report.sweep.figures` gives, by label.
+
+    `units` has names, settings, whether to flatten and whether to map with ``amap``. `show` is
+    called with label and figures, in the order of the units, as soon as they are known; `ready`
+    with the name before a unit is measured.
+    """
+    def measure(name, settings, flatten, amap):
+        if ready:
+            ready(name)
+        return sweep.figures(name, settings, library, flatten=flatten, amap=amap,
+                             inspect=inspect, fresh=forgotten)
+
+    # Yosys runs as processes of its own and as many as there are cores, so threads may wait.
+    results, forgotten, shown = {}, set() if fresh else None, 0
+    with progress("synth", "unit", len(units)) as step, ThreadPoolExecutor(32) as pool:
+        jobs = {pool.submit(measure, *unit): label for label, unit in units.items()}
         try:
             for done in as_completed(jobs):
                 results[jobs[done]] = done.result()
                 step(jobs[done])
+                while show and shown < len(units) and (label := [*units][shown]) in results:
+                    with step.aside():
+                        show(label, results[label])
+                    shown += 1
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            # A job may be about to start Yosys.
+            while any(job.running() for job in jobs):
+                yosys.stop()
+                time.sleep(0.1)
             raise
     return {label: results[label] for label in units}
 

@@ -146,17 +146,16 @@ def report_lockstep(data: smollm2.Slice, *, tokens: int, rows: int, stalls: floa
             bars[unit] = tqdm(total=total, desc=unit, unit="group", disable=None, leave=False)
         bars[unit].update(received - bars[unit].n)
 
+    def report(unit, transfers, wrong):
+        if unit in bars:
+            bars.pop(unit).close()
+        what = "groups" if unit == "quantization_engine" else "group dot products"
+        print(f"  {unit}: {transfers} {what}, {wrong} mismatches against golden", flush=True)
+
     result = lockstep(activations, weights, stalls=stalls, seed=seed, engine=engine,
-                      progress=progress,
+                      progress=progress, report=report,
                       vcd=[_vcd_of(vcd, unit) for unit in ("quantization_engine", "group_mac")]
                       if vcd else None)
-    for bar in bars.values():
-        bar.close()
-
-    print(f"  quantization_engine: {result.groups} groups, "
-          f"{result.group_mismatches} mismatches against golden")
-    print(f"  group_mac: {result.products} group dot products, "
-          f"{result.product_mismatches} mismatches against golden")
     print("  squared error over float's squares   activations   weights   output")
     for name, errors in result.errors.items():
         x, w, y = errors

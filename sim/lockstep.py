@@ -41,7 +41,8 @@ class Lockstep:
 
 def lockstep(activations: np.ndarray, weights: np.ndarray, *, stalls: float = 0.0, seed: int = 0,
              engine: str = "auto", vcd: Sequence[Any] | None = None,
-             progress: Callable[[str, int, int], Any] | None = None) -> Lockstep:
+             progress: Callable[[str, int, int], Any] | None = None,
+             report: Callable[[str, int, int], Any] | None = None) -> Lockstep:
     """Runs a linear layer through the quantization engine and the dot-product unit.
 
     Every result is compared with golden's.
@@ -56,6 +57,9 @@ def lockstep(activations: np.ndarray, weights: np.ndarray, *, stalls: float = 0.
         Waveform files of the two units.
     progress : callable, optional
         Called with a unit's name, its transfers so far and their total.
+    report : callable, optional
+        Called with a unit's name, its transfers and how many of them differ, as soon as they are
+        known.
 
     Returns
     -------
@@ -70,6 +74,8 @@ def lockstep(activations: np.ndarray, weights: np.ndarray, *, stalls: float = 0.
                   vcd=files[0],
                   progress=_for_unit(progress, "quantization_engine", len(groups)))
     group_mismatches = mismatches(outputs["o"], _flat(records))
+    report = report or (lambda unit, transfers, wrong: None)
+    report("quantization_engine", len(groups), int(group_mismatches.sum()))
 
     # The dot products take the engine's records. The accumulator of each step is golden's result of
     # the step before; as long as no step differs, it is also the unit's own result.
@@ -79,6 +85,7 @@ def lockstep(activations: np.ndarray, weights: np.ndarray, *, stalls: float = 0.
                   vcd=files[1],
                   progress=_for_unit(progress, "group_mac", len(expected)))
     product_mismatches = mismatches(outputs["o"], expected)
+    report("group_mac", len(expected), int(product_mismatches.sum()))
 
     product = matmul(quantized, weight)
     last = expected.reshape(-1, *product.shape)[-1]

@@ -4,12 +4,21 @@
 import json
 import re
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
 
-from ..tools import yosys
+from ..tools import cache, yosys
 from ..tools.yosys import ToolError
-from ..verilog.emit import verilog
+from ..verilog.emit import hierarchy, verilog
 from . import timing
 from .partition import partition
+
+# Yosys numbers what has no name and sorts netlists by name. All numbers have equally many digits
+# from here on, so that the order does not depend on what a run did before.
+START = "autoidx 1000000\n"
+BEGIN = "# start.il: autoidx 1000000\nread_rtlil start.il\n"
 
 # What is measured is the Verilog that is delivered. `proc` comes before all else: `opt` before it
 # would delete logic.
@@ -59,37 +68,174 @@ def netlists(name, component, library, *, hierarchical=False):
     return modules
 
 
-def map_twice(name, text, kept, memories, library, *, amap=False):
+def map_twice(name, text, kept, memories, library, *, amap=False, fresh=None):
     """Maps Verilog for area and for delay.
+
+    Every module that is kept, and the top, is mapped in a run of its own, with those it holds as
+    black boxes. What a run gives depends on nothing but its module, so it is kept in the user's
+    cache: a module that stands in several units is mapped once.
 
     Parameters
     ----------
     name : str
         Of the top module.
     text : str
+        Verilog as `hw.verilog.emit.verilog` emits it.
     kept, memories : collection of str
-        As of `common_script`.
+        As in `common_script`.
     library : Library
     amap : bool
         Whether area is that of ABC's ``amap``, which takes less of it than what Yosys runs.
+    fresh : set of Path, optional
+        As in `hw.tools.cache.forget`.
 
     Returns
     -------
     area, timed : dict
         Modules of Yosys' ``write_json``, flat.
+
+    Raises
+    ------
+    ToolError
+        If Yosys fails.
     """
-    inputs = {"unit.v": text, "cells.lib": library.path, "drive.txt": _drive(library)}
-    _, files = yosys.run(script(name, kept, memories, amap=amap), inputs=inputs,
-                         outputs=["area.json", "timed.json"])
-    return tuple(json.loads(text)["modules"][name] for text in files.values())
+    alone = [module for module in kept if module not in memories]
+    parts = [Part.of(text, module, {*alone, *memories}) for module in (name, *alone)]
+    if not alone:
+        mapped = parts[0].mapped(library, amap, fresh=fresh)
+        return tuple(json.loads(mapped[f"{goal}.json"]) for goal in GOALS)
+    with ThreadPoolExecutor(len(parts)) as pool:
+        jobs = [pool.submit(part.mapped, library, amap, fresh=fresh, urgent=True) for part in parts]
+        mapped = [job.result() for job in jobs]
+        stubs = "".join(stub(text, memory) for memory in memories)
+        return tuple(pool.map(lambda goal: _link(name, goal, parts, mapped, stubs), GOALS))
+
+
+GOALS = "area", "timed"
+
+
+def _link(name, goal, parts, mapped, stubs):
+    """The flat netlist of a unit from those of its parts."""
+    inputs = {f"part{i}.il": part.named(files[f"{goal}.il"])
+              for i, (part, files) in enumerate(zip(parts, mapped, strict=True))}
+    _, files = yosys.run(link_script(name, len(parts)), inputs={**inputs, "memories.v": stubs},
+                         outputs=["flat.json"], urgent=True)
+    return json.loads(files["flat.json"])["modules"][name]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A module that is mapped in a run of its own.
+
+    Attributes
+    ----------
+    text : str
+        Verilog of the module and all that becomes part of it, black boxes as modules without
+        contents. Modules are numbered as they are met, the part's own first, so that equal parts
+        of different units have equal texts.
+    names : tuple of str
+        The modules' names in the unit, by number.
+    boxes : tuple of int
+        Numbers of those that are black boxes.
+    """
+
+    text: str
+    names: tuple
+    boxes: tuple
+
+    @classmethod
+    def of(cls, text, module, closed):
+        """The part that begins at a module and ends at those that are closed."""
+        bodies, children = hierarchy(text)
+        names = {module: None}
+        for name in (queue := [module]):
+            if name == module or name not in closed:
+                found = [child for child in children[name] if child not in names]
+                names |= dict.fromkeys(found)
+                queue += dict.fromkeys(found)
+        numbers = {name: f"part{i}" for i, name in enumerate(names)}
+
+        def number(match):
+            return f"{match[1]}{numbers.get(match[2], match[2])}{match[3]}"
+
+        boxes = tuple(i for i, name in enumerate(names) if i and name in closed)
+        texts = [stub(text, name) if i in boxes else "module " + bodies[name]
+                 for i, name in enumerate(names)]
+        plain = re.sub(r"^`line .*\n", "", "".join(texts), flags=re.M)
+        plain = re.sub(r"^(module )(\w+)(\()", number, plain, flags=re.M)
+        plain = re.sub(r"^(  )(\w+)( \S+ +\($)", number, plain, flags=re.M)
+        return cls(plain, tuple(names), boxes)
+
+    def mapped(self, library, amap=False, *, fresh=None, urgent=False):
+        """Netlists by file name, as RTLIL and as JSON, from the cache or mapped now."""
+        commands = script("part0", (), [f"part{i}" for i in self.boxes], amap=amap)
+        inputs = {"start.il": START, "unit.v": self.text, "drive.txt": _drive(library)}
+        path = cache.folder() / cache.digest(
+            "part", commands, *inputs.values(), library.sha256, yosys.version(),
+            metadata.version("yowasp-runtime"), Path(__file__).read_text(encoding="utf-8"),
+        ) / "netlists.json"
+
+        def build(folder):
+            names = [f"{goal}.{kind}" for goal in GOALS for kind in ("il", "json")]
+            _, files = yosys.run(commands, inputs={**inputs, "cells.lib": library.path},
+                                 outputs=names, urgent=urgent)
+            for goal in GOALS:
+                files[f"{goal}.il"] = _only(files[f"{goal}.il"])
+                files[f"{goal}.json"] = json.dumps(
+                    json.loads(files[f"{goal}.json"])["modules"]["part0"])
+            (folder / path.name).write_text(json.dumps(files), encoding="utf-8")
+
+        cache.forget(path, fresh)
+        if (text := cache.read(path)) is None:
+            try:
+                cache.publish(path, build)
+                text = path.read_text(encoding="utf-8")
+            except OSError as error:
+                raise ToolError(f"cannot keep netlists in {cache.folder()}: {error.strerror}; "
+                                "M2XFP_CACHE_DIR sets another folder") from None
+        return json.loads(text)
+
+    def named(self, text):
+        """RTLIL of the part with the names of the unit's modules."""
+        return re.sub(r"^(module|  cell) \\part(\d+)\b",
+                      lambda match: f"{match[1]} \\{self.names[int(match[2])]}", text, flags=re.M)
+
+
+def _only(text):
+    """RTLIL of the part alone, without its black boxes."""
+    start = text.index("\nmodule \\part0\n")
+    return text[start:text.index("\nend\n", start) + 5]
+
+
+def stub(text, name):
+    """Verilog of a module's ports alone."""
+    body = hierarchy(text)[0][name]
+    ports = re.findall(r"^  (?:input|output) .*;$", body, re.M)
+    return "module " + "\n".join([body.partition(";")[0] + ";", *ports, "endmodule", ""])
 
 
 def script(name, kept, memories, *, amap=False):
-    """All that Yosys does for a unit; parameters as of `map_twice`."""
-    return (common_script(name, kept, memories) + "design -save common\n"
-            + (AMAP if amap else AREA) + FINISH
-            + "write_json area.json\ndesign -load common\n" + TIMING + FINISH
-            + "write_json timed.json\n")
+    """All that Yosys does for a unit; parameters as in `map_twice`.
+
+    Of a unit with modules that are kept, the commands for each of them are alike, and all are
+    linked at the end.
+    """
+    text = (BEGIN + common_script(name, (), memories) + "design -save common\n"
+            + (AMAP if amap else AREA) + FINISH + "write_rtlil area.il\nwrite_json area.json\n"
+            "design -load common\n" + TIMING + FINISH
+            + "write_rtlil timed.il\nwrite_json timed.json\n")
+    kept = [module for module in kept if module not in memories]
+    if not kept:
+        return text
+    return (f"# Each in a run of its own, with the others as black boxes: {' '.join(kept)} {name}\n"
+            f"{text}# Then together, for area and for delay:\n{link_script(name, 1 + len(kept))}")
+
+
+def link_script(name, parts):
+    """How the netlists of a unit's parts become one."""
+    return ("".join(f"read_rtlil part{i}.il\n" for i in range(parts))
+            + f"read_verilog memories.v\nhierarchy -top {name}\n" + FINISH
+            + "write_json flat.json\n")
 
 
 def common_script(name, kept, memories):
@@ -115,8 +261,8 @@ def common_script(name, kept, memories):
 
 def scripts(library, *, amap=False):
     """The scripts of all units by what they map for, with places for a unit's name and options."""
-    return {"area": COMMON + (AMAP if amap else AREA) + FINISH,
-            "timing": COMMON + TIMING + FINISH, "drive.txt": _drive(library)}
+    return {"area": BEGIN + COMMON + (AMAP if amap else AREA) + FINISH,
+            "timing": BEGIN + COMMON + TIMING + FINISH, "drive.txt": _drive(library)}
 
 
 def _drive(library):

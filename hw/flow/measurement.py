@@ -13,12 +13,12 @@ from importlib import metadata
 from .. import registry
 from ..tools.yosys import ToolError
 from ..verilog.emit import verilog, versions
-from . import mapping, timing
+from . import emitted, mapping, timing
 from .buffering import buffer_nets
 from .partition import partition
 
 
-def measure(name, settings, library, *, flatten=False, amap=False, inspect=None):
+def measure(name, settings, library, *, flatten=False, amap=False, inspect=None, fresh=None):
     """Maps a unit of the registry.
 
     Parameters
@@ -33,6 +33,8 @@ def measure(name, settings, library, *, flatten=False, amap=False, inspect=None)
         As of `hw.flow.mapping.map_twice`.
     inspect : callable, optional
         As of `synthesize`, with the unit's name and settings before the rest.
+    fresh : set of Path, optional
+        As in `hw.tools.cache.forget`, of what the cache has of its Verilog and netlists.
 
     Returns
     -------
@@ -40,9 +42,10 @@ def measure(name, settings, library, *, flatten=False, amap=False, inspect=None)
         What `synthesize` gives, with parameters, number of tiles and area of each.
     """
     unit, chosen = registry.UNITS[name], registry.parameters(name, settings)
-    result = synthesize(name, registry.build(name, settings), library,
-                        hierarchical=unit.hierarchical and not flatten, amap=amap,
-                        inspect=inspect and partial(inspect, name, settings))
+    result = _synthesize(name, lambda: emitted.emitted(name, settings, fresh=fresh),
+                         library, fresh=fresh,
+                         hierarchical=unit.hierarchical and not flatten, amap=amap,
+                         inspect=inspect and partial(inspect, name, settings))
     tiles = unit.tiles and unit.tiles(**chosen)
     return {
         "parameters": {key: value if isinstance(value, int) else str(value)
@@ -93,12 +96,18 @@ def synthesize(name, component, library, *, hierarchical=False, amap=False, insp
         If Yosys fails or leaves anything but cells of the library, without latches, or a module
         holds a memory and anything else.
     """
+    return _synthesize(name, lambda: verilog(component, name), library, hierarchical=hierarchical,
+                       amap=amap, inspect=inspect)
+
+
+def _synthesize(name, emit, library, *, hierarchical, amap, inspect, fresh=None):
+    """As `synthesize`, of what a function emits."""
     start = time.monotonic()
     try:
-        text = verilog(component, name)
+        text = emit()
         sizes = mapping.memory_sizes(text, name)
         kept = partition(text, name) if hierarchical else ()
-        small, timed = mapping.map_twice(name, text, kept, sizes, library, amap=amap)
+        small, timed = mapping.map_twice(name, text, kept, sizes, library, amap=amap, fresh=fresh)
         macros = mapping.open_memories(small, sizes)
         mapping.open_memories(timed, sizes)
         cells, area, sequential, registers = mapping.count_cells(small, library)

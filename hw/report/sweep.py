@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import sys
 import threading
 import time
@@ -23,6 +22,7 @@ from golden.command import Interrupted, check_plot
 
 from .. import registry
 from ..flow import measurement
+from ..flow.emitted import emitted, files, sources
 from ..flow.liberty import find_library
 from ..flow.power import inspector
 from ..tools import cache as kept
@@ -31,7 +31,6 @@ from ..tools.cluster import Cluster
 from ..tools.files import make_folder, write
 from ..tools.progress import progress
 from ..tools.yosys import ToolError
-from ..verilog.emit import netlist, versions
 from . import pareto, text_tables
 from .comparison import label
 
@@ -40,9 +39,6 @@ FIGURES = ("cells", "flip_flops", "area_um2", "sequential_area_um2", "area_timed
            "area_per_tile_um2", "hierarchical", "synthesis_s")
 """What CSV takes from `hw.flow.measurement.measure`."""
 
-
-DESIGN = ("hw/lib/*.py", "hw/units/*.py", "hw/accelerator/*.py", "hw/bus/*.py", "hw/verilog/*.py")
-"""Sources that a component's Verilog is made from."""
 
 FLOW = ("hw/verilog/*.py", "hw/flow/*.py", "hw/tools/*.py")
 """Sources that make figures of a component."""
@@ -77,7 +73,7 @@ def add_options(parser):
     parser.add_argument("--plot", metavar="FILE", type=Path,
                         help="draw a sweep's areas over delays, as PNG or SVG (extra plot)")
     parser.add_argument("--fresh", action="store_true",
-                        help="measure again what the cache has of a sweep")
+                        help="measure again what the cache has")
     parser.add_argument("--scheduler", metavar="ADDRESS",
                         help="sweep on the workers of a Dask scheduler, such as tcp://host:8786 "
                              "(extra cluster)")
@@ -85,7 +81,7 @@ def add_options(parser):
 
 def refuse_options(options):
     """Refuses what is only for sweeps."""
-    for name in ("csv", "plot", "fresh", "scheduler"):
+    for name in ("csv", "plot", "scheduler"):
         if getattr(options, name):
             raise ValueError(f"--{name} needs --sweep")
 
@@ -201,19 +197,16 @@ def run(points, library, *, source="nangate45", flatten=False, fresh=False, powe
     """
     estimated = inspector() if power else None
 
+    forgotten = set() if fresh else None
+
     def job(point):
-        key = key_of(point, library, flatten, power)
-        path = kept.folder() / key / "figures.json"
-        if fresh:
-            shutil.rmtree(path.parent, ignore_errors=True)
-        if (text := kept.read(path)) is None:
+        def measure():
             if cluster:
-                result = cluster.run(_measure_there, point, _absolute(source), flatten, key)
-            else:
-                result = _measure(point, library, flatten, estimated)
-            text = json.dumps(result)
-            kept.store(path, text)
-        return json.loads(text)
+                key = key_of(point, library, flatten)
+                return cluster.run(_measure_there, point, _absolute(source), flatten, key)
+            return _measure(point, library, flatten, estimated, forgotten)
+
+        return _kept(key_of(point, library, flatten, power), measure, forgotten)
 
     # Yosys runs as processes of its own, and workers are elsewhere: threads are enough.
     workers = len(points) if cluster else os.cpu_count()
@@ -241,11 +234,39 @@ def run(points, library, *, source="nangate45", flatten=False, fresh=False, powe
                  for found in (results, failed))
 
 
-def _measure(point, library, flatten, estimated=None):
+def figures(name, settings, library, *, flatten=False, amap=False, inspect=None, fresh=None):
+    """What `hw.flow.measurement.measure` gives, from the cache unless there is an ``inspect``.
+
+    Parameters are those of `hw.flow.measurement.measure`.
+    """
+    def measure():
+        return measurement.measure(name, settings, library, flatten=flatten, amap=amap,
+                                   inspect=inspect, **_unless_none(fresh=fresh))
+
+    if inspect:
+        return measure()
+    return _kept(key_of(Point(name, tuple(settings)), library, flatten, amap=amap), measure, fresh)
+
+
+def _kept(key, measure, forgotten):
+    """What the cache has under a key, or what a function measures."""
+    path = kept.folder() / key / "figures.json"
+    kept.forget(path, forgotten)
+    if (text := kept.read(path)) is None:
+        text = json.dumps(measure())
+        kept.store(path, text)
+    return json.loads(text)
+
+
+def _measure(point, library, flatten, estimated=None, forgotten=None):
     with _first:
         _prepare()
     return measurement.measure(point.unit, point.settings, library, flatten=flatten,
-                               inspect=estimated)
+                               inspect=estimated, **_unless_none(fresh=forgotten))
+
+
+def _unless_none(**options):
+    return {name: value for name, value in options.items() if value is not None}
 
 
 _first = threading.Lock()
@@ -273,13 +294,13 @@ def _absolute(source):
     return source if source == "nangate45" else str(Path(source).absolute())
 
 
-def key_of(point, library, flatten, power=False):
+def key_of(point, library, flatten, power=False, amap=False):
     """Digest of all that a point's figures depend on; parameters as of `run`."""
     unit, chosen = registry.UNITS[point.unit], registry.parameters(point.unit, point.settings)
-    described = measurement.describe(library)
+    described = measurement.describe(library, amap=amap)
     del described["versions"]["python"]
     return kept.digest(
-        "figures", _design(point.unit, unit, chosen), *sources(_tools()), json.dumps(described),
+        "figures", emitted(point.unit, point.settings), *sources(_tools()), json.dumps(described),
         f"{chosen} {unit.tiles and unit.tiles(**chosen)} {unit.hierarchical and not flatten}",
         *(_traffic() if power else ()))
 
@@ -287,52 +308,13 @@ def key_of(point, library, flatten, power=False):
 @cache
 def _traffic():
     """Digests of what power depends on besides: traffic, its sources, the model, the simulation."""
-    paths = _files("golden/**/*.py", "golden/**/*.c", "golden/models/data/*")
+    paths = files("golden/**/*.py", "golden/**/*.c", "golden/models/data/*")
     return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
-
-
-def _design(name, unit, chosen):
-    """Digest of what the Verilog is made from, itself kept: elaboration takes seconds."""
-    if not unit.component.__module__.startswith("hw."):
-        return kept.digest(netlist(unit.component(**chosen), name))
-    path = kept.folder() / kept.digest(
-        "netlist", name, unit.component.__qualname__, str(chosen), str(versions()),
-        *sources(_files(*DESIGN))) / "netlist"
-    # Python runs one thread at a time, and the first point need not wait for the last.
-    with _elaborating:
-        if (text := kept.read(path)) is None:
-            text = kept.digest(netlist(unit.component(**chosen), name))
-            kept.store(path, text)
-    return text
-
-
-_elaborating = threading.Lock()
 
 
 def _tools():
     """Sources of all that turns a component into figures, the components not among them."""
-    return _files(*FLOW)
-
-
-def _files(*patterns):
-    """The package's files of these patterns, in a fixed order.
-
-    Raises
-    ------
-    ToolError
-        If a pattern finds nothing, so that a figure would depend on less than it should.
-    """
-    root = Path(__file__).parents[2]
-    found = [sorted(path for path in root.glob(pattern) if path.is_file()) for pattern in patterns]
-    for pattern, paths in zip(patterns, found, strict=True):
-        if not paths:
-            raise ToolError(f"no source file matches {pattern}")
-    return [path for paths in found for path in paths]
-
-
-def sources(paths):
-    """Texts of source files."""
-    return [path.read_text(encoding="utf-8") for path in paths]
+    return files(*FLOW)
 
 
 def _line(error):

