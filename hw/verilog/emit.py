@@ -13,6 +13,7 @@ import enum
 import json
 import re
 import tomllib
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -199,6 +200,12 @@ class _Netlist:
                                  "by another component without being a port")
 
 
+@cache
+def _is_plain(kind):
+    """Whether objects of a type are equal in content exactly if they are equal."""
+    return kind in (type(None), int, str, bool) or issubclass(kind, (enum.Enum, type))
+
+
 def _below(fragment):
     """All fragments below a fragment."""
     for child, _, _ in fragment.subfragments:
@@ -224,7 +231,7 @@ def _content(fragment, ports):
                 tokens.append((kind, signals[id(item)][0]))
                 continue
             signals[id(item)] = len(signals), item
-        if item is None or kind in (int, str, bool) or isinstance(item, (enum.Enum, type)):
+        if _is_plain(kind):
             tokens.append((kind, item))
             continue
         if isinstance(item, dict):
