@@ -1,17 +1,47 @@
+import json
+from pathlib import Path
+
 import pytest
 
-from sim.engines import build
+from hw.tools import cache, yosys
+from sim.engines import build as engines
 
 
 @pytest.fixture(autouse=True, scope="session")
 def cache_of_the_session(tmp_path_factory, worker_id):
-    """Compiled simulations go to a folder that all workers share and that goes with the session.
+    """What takes long is made once, in a folder that all workers share and that goes with them.
 
-    They are compiled without optimization: for runs as short as the tests', building takes longer.
+    Simulations are compiled without optimization: for runs as short as the tests', building takes
+    longer. What Yosys made of the same script and files is not made again, unless a test has a
+    cache folder of its own.
     """
     base = tmp_path_factory.getbasetemp()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("M2XFP_CACHE_DIR",
                      str((base if worker_id == "master" else base.parent) / "compiled"))
-        patch.setattr(build, "_FAST", "-O0")
+        patch.setattr(engines, "_FAST", "-O0")
+        patch.setattr(yosys, "run", _once(yosys.run))
         yield
+
+
+def _once(run):
+    """`hw.tools.yosys.run` that keeps what it gave, by content; errors are not kept."""
+    def kept(script, *, inputs, outputs=(), **options):
+        outputs = [*outputs]
+        texts = [content.read_text() if isinstance(content, Path) else content
+                 for content in inputs.values()]
+        # Beside the folder, as tests count what is in it.
+        path = Path(f"{cache.folder()}.yosys") / cache.digest(
+            "yosys", script, json.dumps([*inputs]), json.dumps(outputs), *texts) / "run.json"
+
+        def build(folder):
+            made = run(script, inputs=inputs, outputs=outputs, **options)
+            (folder / path.name).write_text(json.dumps(made))
+
+        if (text := cache.read(path)) is None:
+            cache.publish(path, build)
+            text = path.read_text()
+        log, files = json.loads(text)
+        return log, files
+
+    return kept
