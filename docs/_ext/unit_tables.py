@@ -34,7 +34,7 @@ README_HEAD = "| unit | cells | area um2 | delay ns | clock MHz |"
 README_UNITS = {
     "pe_tile": "8 MACs",
     "quantization_engine": "32 values",
-    "group_accumulator": "one sum",
+    "group_accumulator": "",
     "mac_array": "32 columns, 1024 MACs",
     "accelerator": "config `paper`, without memories",
 }
@@ -226,8 +226,8 @@ def readme_figures():
     rows = [README_HEAD, "|---" * 5 + "|"]
     for name, size in README_UNITS.items():
         unit = whole["units"][name]
-        rows.append(f"| `{name}`, {size} | {unit['cells']} | {unit['area_um2']:.0f} | "
-                    f"{unit['delay_ns']:.2f} | {unit['fmax_io_mhz']:.0f} |")
+        rows.append(f"| `{name}`{', ' * bool(size)}{size} | {unit['cells']} | "
+                    f"{unit['area_um2']:.0f} | {unit['delay_ns']:.2f} | {unit['fmax_io_mhz']:.0f} |")
     return "\n".join(rows)
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The Python examples of the pages run; `tests/test_specification.py` has the specification's.
 
-A page's examples run in their order, each with what those before it have made.
+A page's examples run in their order, each with what those before it have made, and so do the
+commands that write Verilog.
 """
 
 import os
@@ -17,13 +18,19 @@ PAGES = {str(path.relative_to(ROOT / "docs")): path.read_text()
          for path in sorted((ROOT / "docs").rglob("*.md")) if path.parent.name != "specification"}
 
 
+# These show edits of files of the tree, piece by piece, and not programs.
+EDITS = {"adding-a-unit.md", "adding-a-format.md"}
+
+
 def examples(text):
-    """Blocks of Python of a page; of a session, the statements with what they print."""
-    return re.findall(r"^```(?:python|pycon)\n(.*?)^```$", text, re.M | re.S)
+    """Blocks of Python, sessions and commands of a page in their order."""
+    found = re.findall(r"^```(?:python|pycon)\n(.*?)^```$|^    (python -m hw\.generate [^\n]*)$",
+                       text, re.M | re.S)
+    return [block or command for block, command in found]
 
 
 RUN = """
-import doctest, sys
+import doctest, shlex, subprocess, sys
 names = {"__name__": "__main__"}
 for text in eval(sys.stdin.read()):
     if text.startswith(">>>"):
@@ -32,6 +39,8 @@ for text in eval(sys.stdin.read()):
         names.update(test.globs)
         if found.failed or not found.attempted:
             sys.exit(1)
+    elif text.startswith("python -m "):
+        subprocess.run([sys.executable, *shlex.split(text)[1:]], check=True)
     else:
         exec(compile(text, "page", "exec"), names)
 """
@@ -43,14 +52,15 @@ def run(texts, folder):
                           env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 
-@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if examples(text)])
+@pytest.mark.parametrize("page", [page for page, text in PAGES.items()
+                                  if "```python" in text and page not in EDITS])
 def test_examples_run(page, tmp_path):
     done = run(examples(PAGES[page]), tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("texts", [["1 / 0"], [">>> 1 + 1\n3\n"], ["a = 1", ">>> a\n2\n"],
-                                   [">>> # nothing\n"]])
+                                   [">>> # nothing\n"], ["python -m hw.generate no_such"]])
 def test_wrong_examples_are_found(texts, tmp_path):
     assert run(texts, tmp_path).returncode != 0
 
