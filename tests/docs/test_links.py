@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The README and the pages of prose: links resolve, examples run and give what they say."""
+"""The README and the pages of prose: links resolve, commands exist, examples run as they say."""
 
 import ctypes
 import doctest
+import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 
 from golden.accelerator.planner import CONFIGS, Config, plan
+from hw.registry import UNITS
 
 ROOT = Path(__file__).parents[2]
 PAGES = {str(path.relative_to(ROOT)): path.read_text()
@@ -125,6 +128,61 @@ def test_errors_on_normal_values():
     shown = re.findall(r"^\| .* \| (\.\d{5}) \|$", table.split("\n\n")[0], re.M)
     computed = re.findall(r"0(\.\d{5})$", printed, re.M)
     assert len(computed) == 9 and sorted(shown) == sorted(computed)
+
+
+# Figures that are measured.
+
+def test_figures_of_all_units_are_current():
+    """The table of synthesis is that of the tracked report, as the code formats its figures."""
+    units = json.loads((ROOT / "docs" / "figures.json").read_text())["units"]
+    assert units.keys() == UNITS.keys()
+    page = PAGES["docs/synthesis.md"].split("## The recipe")[0]
+    expected = []
+    for name, unit in units.items():
+        share = unit["sequential_area_um2"] / unit["area_um2"]
+        mark = " *" if unit["hierarchical"] else ""
+        expected.append(f"| `{name}`{mark} | {unit['cells']} | {unit['area_um2']:.0f} | "
+                        f"{share:.0%} | {unit['area_timed_um2']:.0f} | {unit['delay_ns']:.2f} | "
+                        f"{unit['path_class']} | {unit['io_delay_ns']:.2f} | "
+                        f"{unit['fmax_io_mhz']:.0f} |")
+        if unit["area_per_tile_um2"] is not None:
+            assert f"{unit['area_per_tile_um2']:.0f} um2 (A) for each" in " ".join(page.split())
+    assert re.findall(r"^\| `.*$", page, re.M) == expected
+
+
+# Commands: each one that is shown exists, with the options that are shown with it.
+
+def shown_commands():
+    """Words of every command on the pages, up to its subcommand, and its options."""
+    shown = {}
+    for text in PAGES.values():
+        for line in re.findall(r"python -m ((?:benchmarks|golden|hw|sim)\b[^`\n]*)",
+                               text.replace("\\\n", " ")):
+            module, *rest = line.split()
+            if rest and module in ("golden", "sim") and re.fullmatch(r"[a-z]\w*", rest[0]):
+                module = f"{module} {rest[0]}"
+            shown.setdefault(module, set()).update(re.findall(r"(?<!\S)--[a-z][a-z-]*", line))
+    return shown
+
+
+COMMANDS = shown_commands()
+
+
+def test_commands_are_found():
+    assert {"hw", "golden check", "sim gemm", "benchmarks.codec"} <= COMMANDS.keys()
+    assert {"--sweep", "--plot", "--power", "--compare"} <= COMMANDS["hw.synth"]
+
+
+@pytest.mark.filterwarnings("ignore:'.*' found in sys.modules")
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_command_exists(command, monkeypatch, capsys):
+    module, *words = command.split()
+    monkeypatch.setattr(sys, "argv", [module, *words, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    assert ended.value.code in (None, 0)
+    options = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
+    assert COMMANDS[command] - options == set()
 
 
 # Driving the accelerator.
