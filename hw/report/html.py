@@ -18,7 +18,7 @@ from ..flow.liberty import find_library
 from ..tools import cache as kept
 from ..tools.errors import ToolError
 from ..tools.files import make_folder, write
-from . import comparison, figures, gather, published, sweep
+from . import comparison, figures, gather, published, sweep, text_tables
 from .sweep import Point
 
 # Colours that colour-blind readers can tell apart, other than the formats'. Further parts are grey.
@@ -286,6 +286,8 @@ def _flow(results):
     yield _text("Command:") + _pre(results["command"])
     yield _table(("", ""), [("library", library["name"]), ("its sha256", library["sha256"]),
                             *results["versions"].items()], left=(0, 1))
+    if different := text_tables.unlike_published():
+        yield _text(different.strip())
     yield _text("The flow maps the emitted Verilog. These are the scripts for all units, with "
                 "placeholders for a unit's name and options:")
     for kind, text in scripts.items():

