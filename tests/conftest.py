@@ -1,3 +1,6 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""One cache folder for all workers of a session: builds and what Yosys made are shared."""
+
 import json
 from pathlib import Path
 

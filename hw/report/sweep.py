@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """Area and timing over the parameters of units: ``python -m hw.synth UNIT --sweep ...``.
 
 Each point is kept in the cache as soon as it is done, so that a sweep that was interrupted goes on
