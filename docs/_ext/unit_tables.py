@@ -226,8 +226,9 @@ def readme_figures():
     rows = [README_HEAD, "|---" * 5 + "|"]
     for name, size in README_UNITS.items():
         unit = whole["units"][name]
-        rows.append(f"| `{name}`{', ' * bool(size)}{size} | {unit['cells']} | "
-                    f"{unit['area_um2']:.0f} | {unit['delay_ns']:.2f} | {unit['fmax_io_mhz']:.0f} |")
+        label = f"`{name}`, {size}" if size else f"`{name}`"
+        rows.append(f"| {label} | {unit['cells']} | {unit['area_um2']:.0f} | "
+                    f"{unit['delay_ns']:.2f} | {unit['fmax_io_mhz']:.0f} |")
     return "\n".join(rows)
 
 
