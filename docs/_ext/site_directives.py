@@ -40,7 +40,7 @@ from sphinx.util.nodes import make_refnode
 
 from hw import registry
 
-SMALLEST = 0.68
+SMALLEST = 0.62
 """Part of its own width to which a picture shrinks; on narrower pages it scrolls."""
 
 
