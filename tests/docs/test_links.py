@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The README and the pages of prose: links resolve, commands exist, tables hold what is computed."""
+"""The README and the pages of prose: links resolve, commands exist, tables are what is computed."""
 
 import ctypes
 import json
@@ -98,6 +98,18 @@ def test_errors_on_normal_values():
     shown = re.findall(r"^\| .* \| (\.\d{5}) \|$", table.split("\n\n")[0], re.M)
     computed = re.findall(r"0(\.\d{5})$", printed, re.M)
     assert len(computed) == 9 and sorted(shown) == sorted(computed)
+
+
+def test_errors_of_adding_a_format():
+    """Those that the page gives for formats of the tree are what its last program prints."""
+    page = "docs/adding-a-format.md"
+    program, = blocks(page)
+    printed = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, text=True,
+                             capture_output=True).stdout
+    computed = re.findall(r"^(.*) ([\d.]+) 0(\.\d{5})$", printed, re.M)
+    assert [name for name, *_ in computed] == ["MXFP4", "MXFP6 E2M3"]
+    text = " ".join(PAGES[page].split(program)[1].split())
+    assert all(f"{error} for {name} at {bits}" in text for name, bits, error in computed)
 
 
 # Figures that are measured.
