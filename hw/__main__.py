@@ -6,22 +6,25 @@ the units are elaborated and the quantization engine, which needs no Yosys, runs
 """
 
 import multiprocessing
+import os
 import sys
 import threading
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
-from golden.command import Parser
+from golden import command
 
 from . import generate, synth
 from .flow.liberty import find_library
 from .registry import UNITS
 from .tools import yosys
+from .tools.files import make_folder
 
 
+@command.run
 def main(arguments=None):
     """Command line; see ``--help``. Returns the exit status."""
-    parser = Parser(
+    parser = command.Parser(
         prog="python -m hw", description=__doc__.partition("\n")[0],
         epilog="See also python -m hw.generate, python -m hw.synth and python -m sim.")
     parser.add_argument("-o", default="build", metavar="DIR", help="folder for all output")
@@ -29,13 +32,9 @@ def main(arguments=None):
                         help="write waveforms of the lockstep, to FILE's name with the unit's "
                              "name before the ending")
     options = parser.parse_args(arguments)
-    try:
-        library = find_library()
-        Path(options.o).mkdir(parents=True, exist_ok=True)
-        return _all(Path(options.o), options.vcd, library)
-    except (OSError, ValueError, yosys.ToolError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    library = find_library()
+    make_folder(Path(options.o), f"write to -o {options.o}")
+    return _all(Path(options.o), options.vcd, library)
 
 
 def _all(directory, vcd, library):
@@ -95,7 +94,8 @@ def _lockstep(vcd):
     # Here, because simulation rests on the units and not the other way round.
     from golden.models import smollm2
     from sim.__main__ import report_lockstep
-    return report_lockstep(smollm2.load(), tokens=32, rows=16, vcd=vcd)
+    return report_lockstep(smollm2.load(), tokens=32, rows=16, vcd=vcd,
+                           processes=1 if vcd else os.cpu_count() or 1)
 
 
 if __name__ == "__main__":

@@ -7,21 +7,22 @@ import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from golden.command import Parser
+from golden import command
 
 from . import registry
 from .flow import measurement, power
 from .flow.liberty import find_library
 from .report import comparison, html, sweep, text_tables
 from .tools import yosys
-from .tools.files import write
+from .tools.errors import ToolError
+from .tools.files import make_folder, write
 from .tools.progress import progress
-from .tools.yosys import ToolError
 
 
+@command.run
 def main(arguments=None):
     """Command line; see ``--help``. Returns the exit status."""
-    parser = Parser(prog="python -m hw.synth", description="Area and timing of the units.")
+    parser = command.Parser(prog="python -m hw.synth", description="Area and timing of the units.")
     parser.add_argument("units", metavar="UNIT", nargs="*", help="default: all units")
     parser.add_argument("--library", metavar="nangate45|FILE.lib", default="nangate45",
                         help="cell library in the Liberty format (default: nangate45)")
@@ -57,40 +58,37 @@ def main(arguments=None):
         kind = options.compare or ("sweep" if options.sweep else
                                    "power" if options.power else "synth")
         options.json = Path("build", f"{kind}.json")
-    try:
-        inspect = power.inspector(options.clock) if options.power else None
-        if options.power and options.amap:
-            raise ValueError("--power is of what is mapped for delay; leave out --amap")
-        if options.clock is not None and not options.power:
-            raise ValueError(f"--clock {options.clock} needs --power")
-        if not options.sweep:
-            sweep.refuse_options(options)
-        if options.compare is not None:
-            return _compare(options, inspect)
-        if options.columns is not None:
-            raise ValueError(f"--columns {options.columns} needs --compare")
-        if options.sweep:
-            return sweep.main(options)
-        names = list(dict.fromkeys(options.units or (power.UNITS if options.power else
-                                                     registry.UNITS)))
-        if options.set and len(names) != 1:
-            raise ValueError(f"--set {options.set[0]} needs exactly one unit, not {len(names)}")
-        for name in names:
-            registry.parameters(name, options.set)
-            if options.power:
-                power.check(name)
-        library = find_library(options.library)
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        yosys.prepare()
-        jobs = {name: (name, options.set, options.flatten, options.amap) for name in names}
-        report(jobs, library, options.json, inspect=inspect, fresh=options.fresh)
-    except (ValueError, ToolError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"error: cannot write --json {options.json}: {error.strerror}", file=sys.stderr)
-        return 1
-    return 0
+    inspect = power.inspector(options.clock) if options.power else None
+    if options.power and options.amap:
+        raise ValueError("--power is of what is mapped for delay; leave out --amap")
+    if options.clock is not None and not options.power:
+        raise ValueError(f"--clock {options.clock} needs --power")
+    if not options.sweep:
+        sweep.refuse_options(options)
+    if options.compare is not None:
+        return _compare(options, inspect)
+    if options.columns is not None:
+        raise ValueError(f"--columns {options.columns} needs --compare")
+    if options.sweep:
+        return sweep.main(options)
+    names = list(dict.fromkeys(options.units or (power.UNITS if options.power else
+                                                 registry.UNITS)))
+    if options.set and len(names) != 1:
+        raise ValueError(f"--set {options.set[0]} needs exactly one unit, not {len(names)}")
+    for name in names:
+        registry.parameters(name, options.set)
+        if options.power:
+            power.check(name)
+    library = find_library(options.library)
+    _prepare(options.json)
+    jobs = {name: (name, options.set, options.flatten, options.amap) for name in names}
+    report(jobs, library, options.json, inspect=inspect, fresh=options.fresh)
+
+
+def _prepare(path):
+    """Tries what would be a pity to fail after the work."""
+    make_folder(path.parent, f"write --json {path}")
+    yosys.prepare()
 
 
 def _compare(options, inspect):
@@ -116,11 +114,10 @@ def _compare(options, inspect):
     for name, settings, *_ in jobs.values():
         registry.parameters(name, settings)
     library = find_library(options.library)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    yosys.prepare()
+    _prepare(options.json)
     units = _synthesize_all(jobs, library, inspect=inspect, fresh=options.fresh)
     results = {"units": units, **measurement.describe(library)}
-    write(options.json, json.dumps(results, indent=2) + "\n")
+    _write(options.json, results)
     print(text_tables.comparison(rows, results, title))
     return 0
 
@@ -147,9 +144,7 @@ def report(jobs, library, path, *, inspect=None, fresh=False, ready=None, before
     Raises
     ------
     ToolError
-        If Yosys fails.
-    OSError
-        If the file cannot be written.
+        If Yosys fails or the file cannot be written.
     """
     def show(label, unit):
         if label == next(iter(jobs)):
@@ -162,8 +157,15 @@ def report(jobs, library, path, *, inspect=None, fresh=False, ready=None, before
                             show=None if inspect else show)
     amap = any(amap for *_, amap in jobs.values())
     results = {"units": units, **measurement.describe(library, amap=amap)}
-    write(path, json.dumps(results, indent=2) + "\n")
+    _write(path, results)
     print(text_tables.power_table(results) if inspect else text_tables.notes(results))
+
+
+def _write(path, results):
+    try:
+        write(path, json.dumps(results, indent=2) + "\n")
+    except OSError as error:
+        raise ToolError(f"cannot write --json {path}: {error.strerror}") from None
 
 
 def _synthesize_all(units, library, *, inspect=None, fresh=False, show=None, ready=None):

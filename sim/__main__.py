@@ -128,7 +128,8 @@ def _lockstep(options):
 
 
 def report_lockstep(data: smollm2.Slice, *, tokens: int, rows: int, stalls: float = 0.0,
-                    seed: int = 0, vcd: Path | None = None, engine: str = "auto") -> int:
+                    seed: int = 0, vcd: Path | None = None, engine: str = "auto",
+                    processes: int = 1) -> int:
     """Runs the first tokens and rows of a layer in lockstep and prints the outcome.
 
     Returns
@@ -153,7 +154,7 @@ def report_lockstep(data: smollm2.Slice, *, tokens: int, rows: int, stalls: floa
         print(f"  {unit}: {transfers} {what}, {wrong} mismatches against golden", flush=True)
 
     result = lockstep(activations, weights, stalls=stalls, seed=seed, engine=engine,
-                      progress=progress, report=report,
+                      progress=progress, report=report, processes=processes,
                       vcd=[_vcd_of(vcd, unit) for unit in ("quantization_engine", "group_mac")]
                       if vcd else None)
     print("  squared error over float's squares   activations   weights   output")

@@ -2,7 +2,10 @@
 """Runs real data through the RTL in lockstep with the golden model."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -40,7 +43,7 @@ class Lockstep:
 
 
 def lockstep(activations: np.ndarray, weights: np.ndarray, *, stalls: float = 0.0, seed: int = 0,
-             engine: str = "auto", vcd: Sequence[Any] | None = None,
+             engine: str = "auto", vcd: Sequence[Any] | None = None, processes: int = 1,
              progress: Callable[[str, int, int], Any] | None = None,
              report: Callable[[str, int, int], Any] | None = None) -> Lockstep:
     """Runs a linear layer through the quantization engine and the dot-product unit.
@@ -55,6 +58,9 @@ def lockstep(activations: np.ndarray, weights: np.ndarray, *, stalls: float = 0.
         As in `sim.run`.
     vcd : pair of path, optional
         Waveform files of the two units.
+    processes : int
+        Processes among which the groups of the quantization engine are divided. Each simulates a
+        unit of its own, so more than one excludes ``vcd`` and other stalls.
     progress : callable, optional
         Called with a unit's name, its transfers so far and their total.
     report : callable, optional
@@ -65,14 +71,19 @@ def lockstep(activations: np.ndarray, weights: np.ndarray, *, stalls: float = 0.
     -------
     Lockstep
     """
+    if processes > 1 and (vcd or stalls):
+        raise ValueError(f"processes must be 1 with vcd or stalls, not {processes}")
     files = vcd or (None, None)
     quantized, weight = quantize_activations(activations), quantize_weights(weights)
 
     records = _records(quantized)
     groups = _padded(activations).view(np.uint32).reshape(-1, 32)
-    outputs = run(QuantizationEngine(), {"i": groups}, stalls=stalls, seed=seed, engine=engine,
-                  vcd=files[0],
-                  progress=_for_unit(progress, "quantization_engine", len(groups)))
+    advance = _for_unit(progress, "quantization_engine", len(groups))
+    if processes > 1:
+        outputs = _quantize_in_parts(groups, engine, processes, advance)
+    else:
+        outputs = run(QuantizationEngine(), {"i": groups}, stalls=stalls, seed=seed, engine=engine,
+                      vcd=files[0], progress=advance)
     group_mismatches = mismatches(outputs["o"], _flat(records))
     report = report or (lambda unit, transfers, wrong: None)
     report("quantization_engine", len(groups), int(group_mismatches.sum()))
@@ -98,6 +109,21 @@ def lockstep(activations: np.ndarray, weights: np.ndarray, *, stalls: float = 0.
             "M2XFP": (dequantize(quantized), dequantize(weight)),
             "MXFP4": (mxfp4_round_trip(activations), mxfp4_round_trip(weights)),
         }))
+
+
+def _quantize_in_parts(groups, engine, processes, advance):
+    """Outputs of the quantization engine, with a part of the groups in each of some processes."""
+    parts, done = np.array_split(groups, processes), []
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        for outputs in pool.map(_quantize, parts, repeat(engine)):
+            done.append(outputs["o"])
+            if advance:
+                advance(sum(len(planes["scale"]) for planes in done))
+    return {"o": {name: np.concatenate([planes[name] for planes in done]) for name in done[0]}}
+
+
+def _quantize(groups, engine):
+    return run(QuantizationEngine(), {"i": groups}, engine=engine)
 
 
 def _padded(x):

@@ -90,3 +90,17 @@ def test_main_job_refuses_bad_options():
     done = subprocess.run([sys.executable, "-m", "hw", "--no-such"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+def test_lockstep_in_processes():
+    """Parts of the groups in processes of their own give what one process gives."""
+    layer = smollm2.load()
+    operands = layer.activations[:1, :192], layer.weights[:1, :192]
+    seen = []
+    whole = lockstep(*operands, engine="amaranth")
+    parts = lockstep(*operands, engine="amaranth", processes=2,
+                              progress=lambda *step: seen.append(step))
+    assert parts == whole and parts.groups == 6 and parts.group_mismatches == 0
+    assert [step[1] for step in seen if step[0] == "quantization_engine"] == [3, 6]
+    with pytest.raises(ValueError, match="processes must be 1 with vcd or stalls, not 2"):
+        lockstep(*operands, stalls=0.5, processes=2)

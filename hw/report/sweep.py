@@ -107,9 +107,6 @@ def main(options):
     try:
         results, failed = run(chosen, library, source=options.library, flatten=options.flatten,
                               fresh=options.fresh, cluster=cluster)
-    except Interrupted as error:
-        print(error, file=sys.stderr)
-        return 130
     finally:
         if cluster:
             cluster.close()

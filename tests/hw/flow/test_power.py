@@ -455,7 +455,7 @@ def test_command(tmp_path, capsys):
     (["--power", "topp1"], "Unit must be one of top1, "),
 ])
 def test_errors_are_one_line(arguments, message, capsys):
-    assert synth.main(arguments) == 1
+    assert synth.main(arguments) == 2
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert message in err

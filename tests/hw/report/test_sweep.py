@@ -1,4 +1,5 @@
 # amaranth: UnusedElaboratable=no
+# SPDX-License-Identifier: BSD-2-Clause
 """Sweeps over units' parameters: what is measured, kept, printed and drawn."""
 
 import csv
@@ -206,7 +207,7 @@ def test_all_points_fail(folder, capsys, monkeypatch):
 
     monkeypatch.setattr(measurement, "measure", failing)
     monkeypatch.setattr(sweep, "_prepare", lambda: None)
-    assert synth.main(["top1_decode", "top1_decode", "--set", "x=1", "--sweep", "y=1"]) == 1
+    assert synth.main(["top1_decode", "top1_decode", "--set", "x=1", "--sweep", "y=1"]) == 2
     assert "Parameter of top1_decode must be one of: none, not 'x'" in capsys.readouterr().err
     assert synth.main(["top1", "--sweep", "lanes=4", "--plot", "a.png"]) == 1
     assert capsys.readouterr().err.endswith("error: 1 of 1 points failed\n")
@@ -271,6 +272,9 @@ def test_signal(folder):
         os.kill(pid, 0)
 
 
+FILES = "Library", "cannot write"
+
+
 @pytest.mark.parametrize("arguments, message", [
     (["--sweep", "lanes=4"], "--sweep needs a unit, one or more of top1, "),
     (["top1", "--sweep", "lanes"], "--sweep must be of the form parameter=value,value, not 'lan"),
@@ -297,7 +301,8 @@ def test_signal(folder):
 ])
 def test_errors_are_one_line(arguments, message, folder, capsys, measured):
     (folder / "file").touch()
-    assert synth.main(arguments) == 1
+    # A file that cannot be read or written is a failure, all else is wrong use.
+    assert synth.main(arguments) == (1 if message.startswith(FILES) else 2)
     out, err = capsys.readouterr()
     assert (out, err.count("\n"), measured) == ("", 1, [])
     assert message in err
@@ -346,7 +351,7 @@ def test_plot_of_several_units(tmp_path):
 
 def test_plot_needs_matplotlib(folder, measured, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert synth.main(["top1", "--sweep", "lanes=4", "--plot", "a.png"]) == 1
+    assert synth.main(["top1", "--sweep", "lanes=4", "--plot", "a.png"]) == 2
     assert capsys.readouterr().err == ("error: --plot needs matplotlib: pip install "
                                        "'m2xfp-rtl[plot]'\n")
     assert measured == []
@@ -363,6 +368,6 @@ def test_labels_of_points():
 
 def test_needs_distributed(folder, measured, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    assert synth.main(["top1", "--sweep", "lanes=2", "--scheduler", "tcp://host:1"]) == 1
+    assert synth.main(["top1", "--sweep", "lanes=2", "--scheduler", "tcp://host:1"]) == 2
     assert capsys.readouterr().err == ("error: --scheduler needs distributed: pip install "
                                        "'m2xfp-rtl[cluster]'\n")

@@ -406,7 +406,7 @@ def test_ports_that_are_no_streams(build, others):
 
 def test_command_line_complains_in_one_line(tmp_path):
     done = run("top1", "--axi", "-o", tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert re.fullmatch("error: Ports of top1 must all be streams .*, not codes, lane\n",
                         done.stderr)
     assert [*tmp_path.iterdir()] == []
