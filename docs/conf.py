@@ -51,8 +51,9 @@ add_module_names = False
 # Every reference must be found, but for what docstrings name in passing: a name in backticks is a
 # link where this site describes it, and plain code where it does not.
 nitpicky = True
-nitpick_ignore_regex = [("py:(obj|class|exc)", r"(?!(golden|hw|sim)\.).*"),
-                        ("py:obj", r"(golden|hw|sim)\..*")]
+# Types of signatures must be found where they belong to a package that the site describes.
+DESCRIBED = r"golden\.(units|codec|formats|accelerator)\.|hw\.(units|lib|accelerator|bus|verilog)\."
+nitpick_ignore_regex = [("py:(class|exc)", rf"(?!{DESCRIBED}).*"), ("py:obj", ".*")]
 # Words of a type such as "uint8 array, shape (n, 4)" are taken for names.
 suppress_warnings = ["ref.python"]
 intersphinx_mapping = inventories.mapping(HERE / "_inventories", ROOT / "build" / "inventories")

@@ -37,6 +37,9 @@ def markdown(package):
     outer = importlib.import_module(package.rpartition(".")[0]) if "." in package else None
     # What the package around gives out is described there.
     above = set(given) & set(getattr(outer, "__all__", ()))
+    # And what belongs to another package, there.
+    above |= {name for name in given
+              if not getattr(getattr(module, name), "__module__", package).startswith(package)}
     lines = _automodule(package, above)
     if outer is None:
         return "\n".join(lines)
@@ -48,8 +51,9 @@ def markdown(package):
         left = [key for key, value in vars(inner).items() if not key.startswith("_")
                 and key not in given and getattr(value, "__module__", None) == name]
         if left:
-            # A heading that is no section: sections would come before what is above them.
-            lines += ["", f"```{{rubric}} `{name}`", ":heading-level: 2", "```", "",
+            # A heading that is no section: sections would come before what is above them. A fence
+            # of backticks would have no backticks behind it.
+            lines += ["", f"~~~{{rubric}} `{name}`", ":heading-level: 2", "~~~", "",
                       *_automodule(name, {*given, *above})]
     return "\n".join(lines)
 

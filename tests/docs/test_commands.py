@@ -79,3 +79,15 @@ def test_package_s_names_are_described_once():
     assert text.count("automodule:: hw.lib\n") == 1
     left = text.split("automodule:: hw.lib.buffer\n")
     assert len(left) == 1 or "Buffer" in left[1].split("```")[0]
+
+
+PACKAGES = [package for path in sorted((ROOT / "docs" / "reference" / "api").glob("*.md"))
+            for package in re.findall(r"^```\{api\} (\S+)$", path.read_text(), re.M)]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_fence_of_a_package_is_one(package):
+    """Backticks behind a fence of backticks make it running text."""
+    fences = re.findall(r"^(```|~~~)(.+)$", api_text.markdown(package), re.M)
+    assert ("```", "{eval-rst}") in fences
+    assert [rest for mark, rest in fences if mark == "```" and "`" in rest] == []
