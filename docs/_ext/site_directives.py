@@ -221,8 +221,8 @@ def _dashes(app, doctree):
     """Dashes between a parameter and what is said of it."""
     for content in doctree.findall(addnodes.desc_content):
         for text in list(content.findall(nodes.Text)):
-            if text.startswith(" -- "):
-                text.parent.replace(text, nodes.Text(" \N{EN DASH} " + text[len(" -- "):]))
+            if text.startswith((" -- ", ") -- ")):
+                text.parent.replace(text, nodes.Text(text.replace(" -- ", " \N{EN DASH} ", 1)))
 
 
 def _escape(app, what, name, thing, options, lines):
