@@ -13,6 +13,7 @@ FILES = [*(path for folder in FOLDERS for path in sorted(ROOT.joinpath(folder).g
 
 # Files that are still without. They leave this list as soon as they have annotations.
 LATER = {ROOT / name for name in (
+    "hw/flow/emitted.py",
     "hw/flow/mapping.py", "hw/flow/measurement.py", "hw/flow/partition.py", "hw/report/sweep.py",
     "hw/report/text_tables.py", "hw/tools/cache.py", "hw/tools/progress.py",
     "hw/tools/yosys.py")}
