@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The main job, ``python -m hw``: Verilog of every unit, real data in lockstep, area and timing.
+"""Runs the main job, ``python -m hw``: Verilog of all units, lockstep on real data, area, timing.
 
 All parts run side by side. On a machine's first run Yosys compiles itself for a minute; meanwhile
 the units are elaborated and the quantization engine, which needs no Yosys, runs in lockstep.
@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
@@ -22,8 +23,8 @@ from .tools.files import make_folder
 
 
 @command.run
-def main(arguments=None):
-    """Command line; see ``--help``. Returns the exit status."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line, see ``--help``, and returns the exit status."""
     parser = command.Parser(
         prog="python -m hw", description=__doc__.partition("\n")[0],
         epilog="See also python -m hw.generate, python -m hw.synth and python -m sim.")
@@ -70,8 +71,8 @@ def _all(directory, vcd, library):
 
 
 def _in_background(function, *arguments):
-    """A future of what a function gives in a thread that ends with the process."""
-    future = Future()
+    """Calls a function in a thread that ends with the process; returns a future of its result."""
+    future: Future = Future()
 
     def run():
         try:

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Area, timing and power of the units with open tools: ``python -m hw.synth --help``."""
+"""Measures area, timing and power of the units with open tools: ``python -m hw.synth --help``."""
 
 import json
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 from golden import command
 
 from . import registry
 from .flow import measurement, power
-from .flow.liberty import find_library
+from .flow.liberty import Library, find_library
 from .report import comparison, html, sweep, text_tables
 from .tools import yosys
 from .tools.errors import ToolError
@@ -20,8 +22,8 @@ from .tools.progress import progress
 
 
 @command.run
-def main(arguments=None):
-    """Command line; see ``--help``. Returns the exit status."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line, see ``--help``, and returns the exit status."""
     parser = command.Parser(prog="python -m hw.synth", description="Area and timing of the units.")
     parser.add_argument("units", metavar="UNIT", nargs="*", help="default: all units")
     parser.add_argument("--library", metavar="nangate45|FILE.lib", default="nangate45",
@@ -46,14 +48,15 @@ def main(arguments=None):
     parser.add_argument("--columns", metavar="N",
                         help="columns of the arrays that --compare builds (default: 4)")
     parser.add_argument("--power", action="store_true",
-                        help="also estimate power under real and under random traffic")
+                        help="also estimate power under real and under random activity")
     parser.add_argument("--clock", metavar="MHZ", help="of --power (default: 500)")
     parser.add_argument("--report", metavar="FILE", type=Path,
                         help="instead of units, all figures on one HTML page (extra plot)")
     sweep.add_options(parser)
     options = parser.parse_args(arguments)
     if options.report is not None:
-        return html.main(options)
+        html.main(options)
+        return 0
     if options.json is None:
         kind = options.compare or ("sweep" if options.sweep else
                                    "power" if options.power else "synth")
@@ -83,10 +86,11 @@ def main(arguments=None):
     _prepare(options.json)
     jobs = {name: (name, options.set, options.flatten, options.amap) for name in names}
     report(jobs, library, options.json, inspect=inspect, fresh=options.fresh)
+    return 0
 
 
 def _prepare(path):
-    """Tries what would be a pity to fail after the work."""
+    """Makes the output folder and prepares Yosys, so that neither fails after the work."""
     make_folder(path.parent, f"write --json {path}")
     yosys.prepare()
 
@@ -122,7 +126,10 @@ def _compare(options, inspect):
     return 0
 
 
-def report(jobs, library, path, *, inspect=None, fresh=False, ready=None, before=None):
+def report(jobs: Mapping[str, tuple[str, Sequence[str], bool, bool]], library: Library, path: Path,
+           *, inspect: Callable[..., dict[str, Any]] | None = None, fresh: bool = False,
+           ready: Callable[[str], object] | None = None,
+           before: Callable[[], object] | None = None) -> None:
     """Prints the figures of units, each line as soon as it is known, and writes all as JSON.
 
     Parameters
@@ -133,9 +140,9 @@ def report(jobs, library, path, *, inspect=None, fresh=False, ready=None, before
     path : Path
         Of the JSON file.
     inspect : callable, optional
-        What `hw.flow.power.inspector` gives, for a table of power.
+        From `hw.flow.power.inspector`, for a table of power.
     fresh : bool
-        Whether to measure again what the cache has.
+        Whether to measure again the units that the cache has.
     ready : callable, optional
         Called with a unit's name before it is measured; may wait.
     before : callable, optional
@@ -169,11 +176,10 @@ def _write(path, results):
 
 
 def _synthesize_all(units, library, *, inspect=None, fresh=False, show=None, ready=None):
-    """What `hw.report.sweep.figures` gives, by label.
+    """Measures units with `hw.report.sweep.figures`; returns the figures by label.
 
-    `units` has names, settings, whether to flatten and whether to map with ``amap``. `show` is
-    called with label and figures, in the order of the units, as soon as they are known; `ready`
-    with the name before a unit is measured.
+    `units` is the `jobs` of `report`. `show` is called with label and figures, in the order of the
+    units, as soon as they are known; `ready` with the name before a unit is measured.
     """
     def measure(name, settings, flatten, amap):
         if ready:

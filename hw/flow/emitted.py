@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Verilog of the registry's units, kept in the user's cache: elaboration takes seconds."""
+"""Keeps the Verilog of the registry's units in the user's cache: elaboration takes seconds."""
 
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 from .. import registry
@@ -13,14 +14,15 @@ DESIGN = ("hw/lib/*.py", "hw/units/*.py", "hw/accelerator/*.py", "hw/bus/*.py", 
 """Sources that a component's Verilog is made from."""
 
 
-def emitted(name, settings=(), *, fresh=None):
-    """Verilog of a unit, from the cache where its sources are the same as then.
+def emitted(name: str, settings: Iterable[str] = (), *, fresh: set[Path] | None = None) -> str:
+    """Returns the Verilog of a unit, from the cache if its sources have not changed.
 
-    A component from elsewhere, whose sources are not known, is emitted each time.
+    A component from outside this project is emitted each time, because its sources are not known.
 
     Parameters
     ----------
     name : str
+        Of the unit in the registry.
     settings : iterable of str
         As in `registry.parameters`.
     fresh : set of Path, optional
@@ -29,7 +31,12 @@ def emitted(name, settings=(), *, fresh=None):
     Returns
     -------
     str
-        Up to its header as `hw.verilog.emit.verilog` gives it.
+        What `hw.verilog.emit.verilog` gives, without the header.
+
+    Raises
+    ------
+    ValueError
+        If the unit has not all of the settings.
     """
     unit, chosen = registry.UNITS[name], registry.parameters(name, settings)
     if not unit.component.__module__.startswith("hw."):
@@ -47,8 +54,16 @@ def emitted(name, settings=(), *, fresh=None):
 _elaborating = threading.Lock()
 
 
-def keep(name, text):
-    """Keeps Verilog of a unit with its default parameters that has just been emitted."""
+def keep(name: str, text: str) -> None:
+    """Keeps Verilog that was just emitted of a unit with its default parameters.
+
+    Parameters
+    ----------
+    name : str
+        Of the unit in the registry.
+    text : str
+        What `hw.verilog.emit.verilog` gives.
+    """
     path = _path(name, registry.UNITS[name], registry.parameters(name))
     cache.store(path, without_header(text))
 
@@ -59,18 +74,27 @@ def _path(name, unit, chosen):
         *sources(files(*DESIGN))) / "unit.v"
 
 
-def without_header(text):
-    """Verilog from its first module on: the header names parameters and versions."""
+def without_header(text: str) -> str:
+    """Drops the header of Verilog, which names parameters and versions."""
     return text[text.index("\nmodule ") + 1:]
 
 
-def files(*patterns):
-    """The package's files of these patterns, in a fixed order.
+def files(*patterns: str) -> list[Path]:
+    """Finds the project's files that match patterns, in a fixed order.
+
+    Parameters
+    ----------
+    *patterns : str
+        As `pathlib.Path.glob` takes them, from the project's folder.
+
+    Returns
+    -------
+    list of Path
 
     Raises
     ------
     ToolError
-        If a pattern finds nothing, so that a figure would depend on less than it should.
+        If a pattern finds nothing: a figure would then depend on less than it should.
     """
     root = Path(__file__).parents[2]
     found = [sorted(path for path in root.glob(pattern) if path.is_file()) for pattern in patterns]
@@ -80,6 +104,6 @@ def files(*patterns):
     return [path for paths in found for path in paths]
 
 
-def sources(paths):
-    """Texts of source files."""
+def sources(paths: Iterable[Path]) -> list[str]:
+    """Reads the texts of source files."""
     return [path.read_text(encoding="utf-8") for path in paths]

@@ -4,15 +4,20 @@
 import json
 import re
 from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
+
+from amaranth.lib import wiring
 
 from ..tools import cache, yosys
 from ..tools.yosys import ToolError
 from ..verilog.emit import hierarchy, verilog
 from . import timing
+from .liberty import Library
 from .partition import partition
 
 # Yosys numbers what has no name and sorts netlists by name. All numbers have equally many digits
@@ -58,8 +63,29 @@ opt_clean
 DRIVE = "set_driving_cell {driver}\nset_load {load}\n"
 
 
-def netlists(name, component, library, *, hierarchical=False):
-    """Maps a component as `map_twice` does its Verilog; the memories' pins are ports then."""
+def netlists(name: str, component: wiring.Component, library: Library, *,
+             hierarchical: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Maps a component as `map_twice` maps its Verilog.
+
+    Parameters
+    ----------
+    name : str
+        Of the top module.
+    component : Component
+    library : Library
+    hierarchical : bool
+        Whether the modules that `hw.flow.partition.partition` chooses are mapped by themselves.
+
+    Returns
+    -------
+    area, timed : dict
+        As `map_twice` returns them, with the pins of the memories as ports.
+
+    Raises
+    ------
+    ToolError
+        If Yosys fails or a module holds logic beside a memory.
+    """
     text = verilog(component, name)
     sizes = memory_sizes(text, name)
     modules = map_twice(name, text, partition(text, name) if hierarchical else (), sizes, library)
@@ -68,12 +94,14 @@ def netlists(name, component, library, *, hierarchical=False):
     return modules
 
 
-def map_twice(name, text, kept, memories, library, *, amap=False, fresh=None):
+def map_twice(name: str, text: str, kept: Collection[str], memories: Collection[str],
+              library: Library, *, amap: bool = False, fresh: set[Path] | None = None,
+              ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Maps Verilog for area and for delay.
 
-    Every module that is kept, and the top, is mapped in a run of its own, with those it holds as
-    black boxes. What a run gives depends on nothing but its module, so it is kept in the user's
-    cache: a module that stands in several units is mapped once.
+    Every kept module and the top are mapped each in a run of Yosys of their own, with the kept
+    modules below them as black boxes. The netlist of a run depends only on its module, so it is
+    kept in the user's cache: a module that several units share is mapped once.
 
     Parameters
     ----------
@@ -85,7 +113,8 @@ def map_twice(name, text, kept, memories, library, *, amap=False, fresh=None):
         As in `common_script`.
     library : Library
     amap : bool
-        Whether area is that of ABC's ``amap``, which takes less of it than what Yosys runs.
+        Whether ABC's ``amap`` maps for area, which gives smaller areas than the mapper that Yosys
+        runs.
     fresh : set of Path, optional
         As in `hw.tools.cache.forget`.
 
@@ -100,22 +129,24 @@ def map_twice(name, text, kept, memories, library, *, amap=False, fresh=None):
         If Yosys fails.
     """
     alone = [module for module in kept if module not in memories]
+    area, timed = GOALS
     parts = [Part.of(text, module, {*alone, *memories}) for module in (name, *alone)]
     if not alone:
-        mapped = parts[0].mapped(library, amap, fresh=fresh)
-        return tuple(json.loads(mapped[f"{goal}.json"]) for goal in GOALS)
+        files = parts[0].mapped(library, amap, fresh=fresh)
+        return json.loads(files[f"{area}.json"]), json.loads(files[f"{timed}.json"])
     with ThreadPoolExecutor(len(parts)) as pool:
         jobs = [pool.submit(part.mapped, library, amap, fresh=fresh, urgent=True) for part in parts]
         mapped = [job.result() for job in jobs]
         stubs = "".join(stub(text, memory) for memory in memories)
-        return tuple(pool.map(lambda goal: _link(name, goal, parts, mapped, stubs), GOALS))
+        linked = [pool.submit(_link, name, goal, parts, mapped, stubs) for goal in GOALS]
+        return linked[0].result(), linked[1].result()
 
 
 GOALS = "area", "timed"
 
 
 def _link(name, goal, parts, mapped, stubs):
-    """The flat netlist of a unit from those of its parts."""
+    """Links the netlists of a unit's parts into the flat netlist of the unit."""
     inputs = {f"part{i}.il": part.named(files[f"{goal}.il"])
               for i, (part, files) in enumerate(zip(parts, mapped, strict=True))}
     _, files = yosys.run(link_script(name, len(parts)), inputs={**inputs, "memories.v": stubs},
@@ -125,27 +156,41 @@ def _link(name, goal, parts, mapped, stubs):
 
 @dataclass(frozen=True)
 class Part:
-    """A module that is mapped in a run of its own.
+    """A module that is mapped in a run of Yosys of its own.
 
     Attributes
     ----------
     text : str
-        Verilog of the module and all that becomes part of it, black boxes as modules without
-        contents. Modules are numbered as they are met, the part's own first, so that equal parts
-        of different units have equal texts.
+        Verilog of the module and of all modules that are flattened into it; black boxes are
+        modules without contents. The modules are numbered from the part's own on in the order in
+        which they appear, so that equal parts of different units have equal texts.
     names : tuple of str
         The modules' names in the unit, by number.
     boxes : tuple of int
-        Numbers of those that are black boxes.
+        Numbers of the black boxes.
     """
 
     text: str
-    names: tuple
-    boxes: tuple
+    names: tuple[str, ...]
+    boxes: tuple[int, ...]
 
     @classmethod
-    def of(cls, text, module, closed):
-        """The part that begins at a module and ends at those that are closed."""
+    def of(cls, text: str, module: str, closed: Collection[str]) -> "Part":
+        """Takes a part out of a unit's Verilog.
+
+        Parameters
+        ----------
+        text : str
+            Verilog of the unit.
+        module : str
+            The module that the part begins at.
+        closed : collection of str
+            Modules that are black boxes where the part holds them.
+
+        Returns
+        -------
+        Part
+        """
         bodies, children = hierarchy(text)
         names = {module: None}
         for name in (queue := [module]):
@@ -166,8 +211,27 @@ class Part:
         plain = re.sub(r"^(  )(\w+)( \S+ +\($)", number, plain, flags=re.M)
         return cls(plain, tuple(names), boxes)
 
-    def mapped(self, library, amap=False, *, fresh=None, urgent=False):
-        """Netlists by file name, as RTLIL and as JSON, from the cache or mapped now."""
+    def mapped(self, library: Library, amap: bool = False, *, fresh: set[Path] | None = None,
+               urgent: bool = False) -> dict[str, str]:
+        """Maps the part unless the cache has its netlists.
+
+        Parameters
+        ----------
+        library, amap, fresh
+            As in `map_twice`.
+        urgent : bool
+            As in `hw.tools.yosys.run`.
+
+        Returns
+        -------
+        dict of str to str
+            By file name, ``area`` and ``timed`` each as RTLIL (``.il``) and as JSON (``.json``).
+
+        Raises
+        ------
+        ToolError
+            If Yosys fails or the cache cannot be written.
+        """
         commands = script("part0", (), [f"part{i}" for i in self.boxes], amap=amap)
         inputs = {"start.il": START, "unit.v": self.text, "drive.txt": _drive(library)}
         path = cache.folder() / cache.digest(
@@ -195,30 +259,40 @@ class Part:
                                 "M2XFP_CACHE_DIR sets another folder") from None
         return json.loads(text)
 
-    def named(self, text):
-        """RTLIL of the part with the names of the unit's modules."""
+    def named(self, text: str) -> str:
+        """Gives the modules in RTLIL of the part the names that they have in the unit."""
         return re.sub(r"^(module|  cell) \\part(\d+)\b",
                       lambda match: f"{match[1]} \\{self.names[int(match[2])]}", text, flags=re.M)
 
 
 def _only(text):
-    """RTLIL of the part alone, without its black boxes."""
+    """Drops the black boxes from RTLIL of a part."""
     start = text.index("\nmodule \\part0\n")
     return text[start:text.index("\nend\n", start) + 5]
 
 
-def stub(text, name):
-    """Verilog of a module's ports alone."""
+def stub(text: str, name: str) -> str:
+    """Returns Verilog of a module that has the ports of a module of `text` and no contents."""
     body = hierarchy(text)[0][name]
     ports = re.findall(r"^  (?:input|output) .*;$", body, re.M)
     return "module " + "\n".join([body.partition(";")[0] + ";", *ports, "endmodule", ""])
 
 
-def script(name, kept, memories, *, amap=False):
-    """All that Yosys does for a unit; parameters as in `map_twice`.
+def script(name: str, kept: Collection[str], memories: Collection[str], *,
+           amap: bool = False) -> str:
+    """Returns all commands that Yosys runs for a unit.
 
-    Of a unit with modules that are kept, the commands for each of them are alike, and all are
-    linked at the end.
+    If modules are kept, the same commands run for each of them and for the top, and the results
+    are linked at the end.
+
+    Parameters
+    ----------
+    name, kept, memories, amap
+        As in `map_twice`.
+
+    Returns
+    -------
+    str
     """
     text = (BEGIN + common_script(name, (), memories) + "design -save common\n"
             + (AMAP if amap else AREA) + FINISH + "write_rtlil area.il\nwrite_json area.json\n"
@@ -231,24 +305,36 @@ def script(name, kept, memories, *, amap=False):
             f"{text}# Then together, for area and for delay:\n{link_script(name, 1 + len(kept))}")
 
 
-def link_script(name, parts):
-    """How the netlists of a unit's parts become one."""
+def link_script(name: str, parts: int) -> str:
+    """Returns the commands that link the netlists of a unit's parts into one.
+
+    Parameters
+    ----------
+    name : str
+        Of the top module.
+    parts : int
+        Number of parts.
+
+    Returns
+    -------
+    str
+    """
     return ("".join(f"read_rtlil part{i}.il\n" for i in range(parts))
             + f"read_verilog memories.v\nhierarchy -top {name}\n" + FINISH
             + "write_json flat.json\n")
 
 
-def common_script(name, kept, memories):
-    """What comes before any mapping.
+def common_script(name: str, kept: Iterable[str], memories: Iterable[str]) -> str:
+    """Returns the commands that run before any mapping.
 
     Parameters
     ----------
     name : str
         Of the top module.
     kept : collection of str
-        Modules that are mapped by themselves; all others become part of those that hold them.
+        Modules that are mapped by themselves; all others are flattened into those that hold them.
     memories : collection of str
-        Modules that stay as they are.
+        Modules that hold memories. They stay black boxes.
 
     Returns
     -------
@@ -259,25 +345,56 @@ def common_script(name, kept, memories):
         kept="".join(f"setattr -mod -set keep_hierarchy 1 {kind}\n" for kind in kept))
 
 
-def scripts(library, *, amap=False):
-    """The scripts of all units by what they map for, with places for a unit's name and options."""
+def scripts(library: Library, *, amap: bool = False) -> dict[str, str]:
+    """Returns the scripts that all units have in common.
+
+    Parameters
+    ----------
+    library : Library
+    amap : bool
+        As in `map_twice`.
+
+    Returns
+    -------
+    dict of str to str
+        ``area`` and ``timing``, with placeholders for a unit's name and options, and
+        ``drive.txt``, the constraints of ABC.
+    """
     return {"area": BEGIN + COMMON + (AMAP if amap else AREA) + FINISH,
             "timing": BEGIN + COMMON + TIMING + FINISH, "drive.txt": _drive(library)}
 
 
 def _drive(library):
-    """Driver and load that ABC sizes for."""
+    """Constraints of ABC: the driver and the load that it sizes for."""
     return DRIVE.format(driver=library.driver, load=timing.OUTPUT_LOAD)
 
 
-def memory_sizes(text, name):
-    """Bits of each module that holds a memory, which must hold nothing else."""
+def memory_sizes(text: str, name: str) -> dict[str, int]:
+    """Finds the modules that hold a memory.
+
+    Parameters
+    ----------
+    text : str
+        Verilog as `hw.verilog.emit.verilog` emits it.
+    name : str
+        Of the top module.
+
+    Returns
+    -------
+    dict of str to int
+        Bits of memory by module.
+
+    Raises
+    ------
+    ToolError
+        If such a module is the top or holds logic beside its memory.
+    """
     sizes = {}
     for module in re.split(r"^(?=module )", text, flags=re.M)[1:]:
         found = re.findall(r"^  reg \[(\d+):0\] \w+ \[0:(\d+)\];$", module, flags=re.M)
         if not found:
             continue
-        kind = re.match(r"module (\w+)", module)[1]
+        kind = re.findall(r"^module (\w+)", module)[0]
         # What remains without declarations, names for names and the two clocked blocks is logic.
         rest = re.sub(_MEMORY_ALONE, "", module, flags=re.M | re.X)
         if kind == name or re.search(r"\w", rest):
@@ -299,12 +416,24 @@ _MEMORY_ALONE = r"""
 """
 
 
-def open_memories(module, memories):
-    """Replaces the memories of a flat netlist by ports; returns their number by module.
+def open_memories(module: dict[str, Any], memories: Collection[str]) -> Counter[str]:
+    """Replaces the memories of a flat netlist by ports, in place.
 
-    The clock and the reset, which a memory does not need, end here.
+    A memory's clock and reset do not become ports.
+
+    Parameters
+    ----------
+    module : dict
+        As `map_twice` returns it.
+    memories : collection of str
+        Modules that hold memories.
+
+    Returns
+    -------
+    Counter of str
+        Number of memories by module.
     """
-    found = Counter()
+    found: Counter[str] = Counter()
     for name, cell in [*module["cells"].items()]:
         if cell["type"] not in memories:
             continue
@@ -320,8 +449,30 @@ def open_memories(module, memories):
     return found
 
 
-def count_cells(module, library):
-    """Cells by type, their area, the flip-flops' area and number; refuses all that is unmapped."""
+def count_cells(module: Mapping[str, Any], library: Library,
+                ) -> tuple[Counter[str], float, float, int]:
+    """Counts the cells of a flat netlist.
+
+    Parameters
+    ----------
+    module : dict
+        As `map_twice` returns it, without memories.
+    library : Library
+
+    Returns
+    -------
+    cells : Counter of str
+        By type.
+    area, sequential : float
+        Of all cells and of the flip-flops, um2.
+    registers : int
+        Number of flip-flops.
+
+    Raises
+    ------
+    ToolError
+        If a cell is a latch or is not in the library.
+    """
     cells = Counter(cell["type"] for cell in module["cells"].values())
     for kind in cells:
         if kind not in library.cells:

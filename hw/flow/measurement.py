@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Area, timing and power of units.
+"""Measures area, timing and power of units.
 
 Every unit is mapped twice onto the cell library, for area and for delay, and the second netlist
 is timed by `hw.flow.timing`.
@@ -7,39 +7,56 @@ is timed by `hw.flow.timing`.
 
 import platform
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from amaranth.lib import wiring
 
 from .. import registry
 from ..tools.yosys import ToolError
 from ..verilog.emit import verilog, versions
 from . import emitted, mapping, timing
 from .buffering import buffer_nets
+from .liberty import Library
 from .partition import partition
 
 
-def measure(name, settings, library, *, flatten=False, amap=False, inspect=None, fresh=None):
-    """Maps a unit of the registry.
+def measure(name: str, settings: Sequence[str], library: Library, *, flatten: bool = False,
+            amap: bool = False, inspect: Callable[..., dict[str, Any]] | None = None,
+            fresh: set[Path] | None = None) -> dict[str, Any]:
+    """Maps and times a unit of the registry.
 
     Parameters
     ----------
     name : str
-    settings : iterable of str
-        As of `registry.parameters`.
+        Of the unit in the registry.
+    settings : sequence of str
+        As in `registry.parameters`.
     library : Library
     flatten : bool
-        Whether to map it as a whole, also where the registry says otherwise.
+        Whether to map the unit as a whole even if the registry says otherwise.
     amap : bool
-        As of `hw.flow.mapping.map_twice`.
+        As in `hw.flow.mapping.map_twice`.
     inspect : callable, optional
-        As of `synthesize`, with the unit's name and settings before the rest.
+        As in `synthesize`, but called with the unit's name and settings before the rest.
     fresh : set of Path, optional
-        As in `hw.tools.cache.forget`, of what the cache has of its Verilog and netlists.
+        As in `hw.tools.cache.forget`, for the unit's Verilog and netlists in the cache.
 
     Returns
     -------
     dict
-        What `synthesize` gives, with parameters, number of tiles and area of each.
+        What `synthesize` gives, and before it ``parameters``, ``tiles`` (their number, or None)
+        and ``area_per_tile_um2``.
+
+    Raises
+    ------
+    ValueError
+        If the unit has not all of the settings.
+    ToolError
+        As in `synthesize`.
     """
     unit, chosen = registry.UNITS[name], registry.parameters(name, settings)
     result = _synthesize(name, lambda: emitted.emitted(name, settings, fresh=fresh),
@@ -56,8 +73,10 @@ def measure(name, settings, library, *, flatten=False, amap=False, inspect=None,
     }
 
 
-def synthesize(name, component, library, *, hierarchical=False, amap=False, inspect=None):
-    """Maps a unit onto a library, twice, and times it.
+def synthesize(name: str, component: wiring.Component, library: Library, *,
+               hierarchical: bool = False, amap: bool = False,
+               inspect: Callable[..., dict[str, Any]] | None = None) -> dict[str, Any]:
+    """Maps a component onto a library, for area and for delay, and times it.
 
     Parameters
     ----------
@@ -68,23 +87,23 @@ def synthesize(name, component, library, *, hierarchical=False, amap=False, insp
     hierarchical : bool
         Whether modules are mapped by themselves, for units too large to be mapped as a whole;
         `hw.flow.partition.partition` chooses them. Nothing is then shared or sized across them; in
-        the netlist mapped for delay, `hw.flow.buffering.buffer_nets` buffers what many of them
-        read.
+        the netlist mapped for delay, `hw.flow.buffering.buffer_nets` buffers the nets that many
+        of them read.
     amap : bool
-        As of `hw.flow.mapping.map_twice`.
+        As in `hw.flow.mapping.map_twice`.
     inspect : callable, optional
-        Called with the netlist mapped for delay and the library; the result has what it returns
-        as ``power``.
+        Called with the netlist mapped for delay and the library. The entry ``power`` of the
+        result is what it returns.
 
     Returns
     -------
     dict
-        Of what JSON has. Areas in um2, delays in ns; delays and paths are those of the netlist
-        mapped for delay, cells and their area those of the one mapped for area.
+        Can be written as JSON. Areas are in um2, delays in ns. Delays and paths come from the
+        netlist mapped for delay; cells and their area from the netlist mapped for area.
 
         ``delay_ns`` is the smallest clock period: the slowest path from register to register with
         clock-to-output delay and setup. A unit without such a path has the delay of its slowest
-        path here; ``path_class`` says which kind it is. ``io_delay_ns`` is the slowest path from
+        path here; ``path_class`` is the kind of that path. ``io_delay_ns`` is the slowest path from
         or to a port, and ``fmax_io_mhz`` the clock with ideal registers on all ports.
 
         Memories are left out: ``memory_bits`` counts them, ``memories`` is the number of modules
@@ -93,15 +112,15 @@ def synthesize(name, component, library, *, hierarchical=False, amap=False, insp
     Raises
     ------
     ToolError
-        If Yosys fails or leaves anything but cells of the library, without latches, or a module
-        holds a memory and anything else.
+        If Yosys fails or leaves a latch or anything that is not a cell of the library, or a
+        module holds logic beside a memory.
     """
     return _synthesize(name, lambda: verilog(component, name), library, hierarchical=hierarchical,
                        amap=amap, inspect=inspect)
 
 
 def _synthesize(name, emit, library, *, hierarchical, amap, inspect, fresh=None):
-    """As `synthesize`, of what a function emits."""
+    """Does what `synthesize` does, with the Verilog that a function emits."""
     start = time.monotonic()
     try:
         text = emit()
@@ -147,20 +166,21 @@ def _synthesize(name, emit, library, *, hierarchical, amap, inspect, fresh=None)
     }
 
 
-def describe(library, *, amap=False):
-    """What the figures rest on: library, versions and scripts.
+def describe(library: Library, *, amap: bool = False) -> dict[str, Any]:
+    """Describes what the figures depend on: library, versions and scripts.
 
     Parameters
     ----------
     library : Library
     amap : bool
-        As of `hw.flow.mapping.map_twice`.
+        As in `hw.flow.mapping.map_twice`.
 
     Returns
     -------
     dict
         ``library``, ``versions`` and ``script``, without any path of this machine. The scripts
-        are those of all units, with places for a unit's name and options; each unit has its own.
+        have placeholders for a unit's name and options; the result of `measure` has the script
+        with those of the unit.
     """
     return {
         "library": {"name": library.name, "sha256": library.sha256, "driver": library.driver,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Which modules of a large unit are mapped by themselves."""
+"""Chooses the modules of a large unit that are mapped by themselves."""
 
 import re
 from functools import cache
@@ -10,14 +10,15 @@ LARGEST = 16_384
 """Bits of signals, in a module and all below it, up to which it is mapped as a whole."""
 
 
-def partition(text, top):
-    """Modules to keep so that none is too large to be mapped as a whole.
+def partition(text: str, top: str) -> list[str]:
+    """Chooses modules to keep, so that none is too large to be mapped as a whole.
 
     Parameters
     ----------
     text : str
         Verilog as `hw.verilog.emit.verilog` emits it.
     top : str
+        Name of the top module.
 
     Returns
     -------
@@ -32,7 +33,7 @@ def partition(text, top):
                             bodies[name], re.M)
         return sum(int(width or 0) + 1 for width in widths) + sum(map(size, children[name]))
 
-    kept = []
+    kept: list[str] = []
 
     def split(parent):
         for child in children[parent]:

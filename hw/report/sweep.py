@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Area and timing over the parameters of units: ``python -m hw.synth UNIT --sweep ...``.
+"""Measures units over their parameters: ``python -m hw.synth UNIT --sweep ...``.
 
-Each point is kept in the cache as soon as it is done, so that a sweep that was interrupted goes on
-from there.
+The cache keeps each point as soon as it is measured, so an interrupted sweep does not measure it
+again.
 """
 
+import argparse
 import csv
 import hashlib
 import io
@@ -13,18 +14,20 @@ import os
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from golden.command import Interrupted, check_plot
 
 from .. import registry
 from ..flow import measurement
 from ..flow.emitted import emitted, files, sources
-from ..flow.liberty import find_library
+from ..flow.liberty import Library, find_library
 from ..flow.power import inspector
 from ..tools import cache as kept
 from ..tools import yosys
@@ -38,11 +41,10 @@ from .comparison import label
 FIGURES = ("cells", "flip_flops", "area_um2", "sequential_area_um2", "area_timed_um2", "delay_ns",
            "path_class", "io_delay_ns", "fmax_mhz", "fmax_io_mhz", "memory_bits",
            "area_per_tile_um2", "hierarchical", "synthesis_s")
-"""What CSV takes from `hw.flow.measurement.measure`."""
-
+"""Entries of `hw.flow.measurement.measure` that become columns of the CSV file."""
 
 FLOW = ("hw/verilog/*.py", "hw/flow/*.py", "hw/tools/*.py")
-"""Sources that make figures of a component."""
+"""Sources of the flow that turns a component into figures."""
 
 
 @dataclass(frozen=True)
@@ -53,19 +55,19 @@ class Point:
     ----------
     unit : str
     settings : tuple of str
-        As of `registry.parameters`.
+        As in `registry.parameters`.
     """
 
     unit: str
-    settings: tuple
+    settings: tuple[str, ...]
 
     @property
-    def label(self):
-        """As `hw.report.comparison.label` gives it."""
+    def label(self) -> str:
+        """Name of the point, from `hw.report.comparison.label`."""
         return label(self.unit, self.settings)
 
 
-def add_options(parser):
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options that only sweeps have."""
     parser.add_argument("--sweep", metavar="PARAMETER=VALUE,...", nargs="+", action="extend",
                         help="the units with every combination of these values")
@@ -80,15 +82,33 @@ def add_options(parser):
                              "(extra cluster)")
 
 
-def refuse_options(options):
-    """Refuses what is only for sweeps."""
+def refuse_options(options: argparse.Namespace) -> None:
+    """Raises ValueError if an option is given that only sweeps have."""
     for name in ("csv", "plot", "scheduler"):
         if getattr(options, name):
             raise ValueError(f"--{name} needs --sweep")
 
 
-def main(options):
-    """Does what the options of `hw.synth` say; returns the exit status."""
+def main(options: argparse.Namespace) -> int:
+    """Runs a sweep, prints its table and writes its files.
+
+    Parameters
+    ----------
+    options : Namespace
+        The options of `hw.synth`.
+
+    Returns
+    -------
+    int
+        The exit status: 1 if a point failed, 0 otherwise.
+
+    Raises
+    ------
+    ValueError
+        If an option is wrong or does not go with ``--sweep``.
+    ToolError
+        If a file cannot be written.
+    """
     table_path = options.csv or Path("build", "sweep.csv")
     if options.power:
         raise ValueError("--sweep does not estimate power; leave out --power")
@@ -125,8 +145,8 @@ def main(options):
     return 1 if failed else 0
 
 
-def points(units, fixed, sweeps):
-    """The points of a sweep.
+def points(units: Iterable[str], fixed: Iterable[str], sweeps: Iterable[str]) -> list[Point]:
+    """Lists the points of a sweep.
 
     Parameters
     ----------
@@ -139,14 +159,14 @@ def points(units, fixed, sweeps):
     Returns
     -------
     list of Point
-        Units and values in the order given, the last parameter's values changing first.
+        Units and values in the order given; the last parameter changes fastest.
 
     Raises
     ------
     ValueError
         If a unit has not all of the parameters and values, or a parameter is given twice.
     """
-    values = {}
+    values: dict[str, dict[str, None]] = {}
     for option, form, texts in (("--set", "value", fixed), ("--sweep", "value,value", sweeps)):
         for text in texts:
             parameter, equals, given = text.partition("=")
@@ -162,31 +182,32 @@ def points(units, fixed, sweeps):
     return found
 
 
-def run(points, library, *, source="nangate45", flatten=False, fresh=False, power=False,
-        cluster=None):
-    """Measures points, several at a time, unless the cache has them.
+def run(points: Sequence[Point], library: Library, *, source: str = "nangate45",
+        flatten: bool = False, fresh: bool = False, power: bool = False,
+        cluster: Cluster | None = None) -> tuple[dict[Point, dict[str, Any]], dict[Point, str]]:
+    """Measures the points that the cache does not have, several at a time.
 
     Parameters
     ----------
     points : list of Point
     library : Library
     source : str
-        What `find_library` reads it from.
+        Argument of `hw.flow.liberty.find_library` that gives the library.
     flatten : bool
-        As of `hw.flow.measurement.measure`.
+        As in `hw.flow.measurement.measure`.
     fresh : bool
-        Whether to forget what the cache has of them.
+        Whether to measure again the points that the cache has.
     power : bool
         Whether to estimate power too, on this machine only.
     cluster : Cluster, optional
-        Where to measure, instead of in processes of this machine.
+        Measures the points on its workers instead of on this machine.
 
     Returns
     -------
     results : dict of Point to dict
         What `hw.flow.measurement.measure` gives, in the order of the points.
     failed : dict of Point to str
-        Why there is none, in one line.
+        One line for each point that has no result, with the reason.
 
     Raises
     ------
@@ -194,8 +215,7 @@ def run(points, library, *, source="nangate45", flatten=False, fresh=False, powe
         On a KeyboardInterrupt.
     """
     estimated = inspector() if power else None
-
-    forgotten = set() if fresh else None
+    forgotten: set[Path] | None = set() if fresh else None
 
     def job(point):
         def measure():
@@ -208,7 +228,9 @@ def run(points, library, *, source="nangate45", flatten=False, fresh=False, powe
 
     # Yosys runs as processes of its own, and workers are elsewhere: threads are enough.
     workers = len(points) if cluster else os.cpu_count()
-    jobs, results, failed = {}, {}, {}
+    jobs: dict[Future, Point] = {}
+    results: dict[Point, dict[str, Any]] = {}
+    failed: dict[Point, str] = {}
     with progress("sweep", "point", len(points)) as step, ThreadPoolExecutor(workers) as pool:
         try:
             jobs.update((pool.submit(job, point), point) for point in points)
@@ -225,17 +247,28 @@ def run(points, library, *, source="nangate45", flatten=False, fresh=False, powe
             while any(job.running() for job in jobs):
                 cluster.stop() if cluster else yosys.stop()
                 time.sleep(0.1)
-            done = sum(job.done() and not job.cancelled() and not job.exception() for job in jobs)
-            raise Interrupted(f"interrupted: {done} of {len(points)} points are done and kept; "
+            ready = sum(job.done() and not job.cancelled() and not job.exception() for job in jobs)
+            raise Interrupted(f"interrupted: {ready} of {len(points)} points are done and kept; "
                               "the same command goes on from there") from None
-    return tuple({point: found[point] for point in points if point in found}
-                 for found in (results, failed))
+    return ({point: results[point] for point in points if point in results},
+            {point: failed[point] for point in points if point in failed})
 
 
-def figures(name, settings, library, *, flatten=False, amap=False, inspect=None, fresh=None):
-    """What `hw.flow.measurement.measure` gives, from the cache unless there is an ``inspect``.
+def figures(name: str, settings: Sequence[str], library: Library, *, flatten: bool = False,
+            amap: bool = False, inspect: Callable[..., dict[str, Any]] | None = None,
+            fresh: set[Path] | None = None) -> dict[str, Any]:
+    """Measures a unit as `hw.flow.measurement.measure` does, unless the cache has its figures.
 
-    Parameters are those of `hw.flow.measurement.measure`.
+    With an ``inspect`` the cache of figures is not used.
+
+    Parameters
+    ----------
+    name, settings, library, flatten, amap, inspect, fresh
+        As in `hw.flow.measurement.measure`.
+
+    Returns
+    -------
+    dict
     """
     def measure():
         return measurement.measure(name, settings, library, flatten=flatten, amap=amap,
@@ -247,7 +280,7 @@ def figures(name, settings, library, *, flatten=False, amap=False, inspect=None,
 
 
 def _kept(key, measure, forgotten):
-    """What the cache has under a key, or what a function measures."""
+    """Takes figures from the cache or, if it has none under the key, measures and keeps them."""
     path = kept.folder() / key / "figures.json"
     kept.forget(path, forgotten)
     if (text := kept.read(path)) is None:
@@ -276,7 +309,7 @@ def _prepare():
 
 
 def _measure_there(point, source, flatten, key):
-    """What a worker of a cluster does."""
+    """Measures a point on a worker of a cluster."""
     library = _library(source)
     if key_of(point, library, flatten) != key:
         raise ToolError("the worker's version of this project, its library or its tools are not "
@@ -292,63 +325,79 @@ def _absolute(source):
     return source if source == "nangate45" else str(Path(source).absolute())
 
 
-def key_of(point, library, flatten, power=False, amap=False):
-    """Digest of all that a point's figures depend on; parameters as of `run`."""
+def key_of(point: Point, library: Library, flatten: bool, power: bool = False,
+           amap: bool = False) -> str:
+    """Returns a digest of all that the figures of a point depend on.
+
+    Parameters
+    ----------
+    point : Point
+    library, flatten, power
+        As in `run`.
+    amap : bool
+        As in `hw.flow.measurement.measure`.
+
+    Returns
+    -------
+    str
+        Name of the point's folder in the cache.
+    """
     unit, chosen = registry.UNITS[point.unit], registry.parameters(point.unit, point.settings)
     described = measurement.describe(library, amap=amap)
     del described["versions"]["python"]
     return kept.digest(
         "figures", emitted(point.unit, point.settings), *sources(_tools()), json.dumps(described),
         f"{chosen} {unit.tiles and unit.tiles(**chosen)} {unit.hierarchical and not flatten}",
-        *(_traffic() if power else ()))
+        *(_activity() if power else ()))
 
 
 @cache
-def _traffic():
-    """Digests of what power depends on besides: traffic, its sources, the model, the simulation."""
+def _activity():
+    """Digests of the sources of the activity, on which power depends too: the golden model."""
     paths = files("golden/**/*.py", "golden/**/*.c", "golden/models/data/*")
     return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
 
 
 def _tools():
-    """Sources of all that turns a component into figures, the components not among them."""
+    """Source files of `FLOW`."""
     return files(*FLOW)
 
 
 def _line(error):
-    """An exception in one line."""
+    """Describes an exception in one line."""
     text = str(error).strip().partition("\n")[0]
     if isinstance(error, ToolError | ValueError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def slowest(result):
-    """Delay of the slowest path of all, ports included, in ns; None where there is no path."""
+def slowest(result: Mapping[str, Any]) -> float | None:
+    """Returns the delay of the slowest path, including those at ports, in ns; None without path."""
     return max((path["delay_ns"] for path in result["paths"].values()), default=None)
 
 
-def fronts(results):
-    """The points on the Pareto front of their unit, of area and delay mapped for delay.
+def fronts(results: Mapping[Point, dict[str, Any]]) -> set[Point]:
+    """Finds the points on the Pareto front of their unit, of area and delay mapped for delay.
 
     Parameters
     ----------
     results : dict of Point to dict
+        As `run` returns them.
 
     Returns
     -------
     set of Point
     """
-    found = set()
+    found: set[Point] = set()
     for group in _groups(results).values():
-        best = pareto.front([(slowest(result), result["area_timed_um2"])
-                             for result in group.values()])
+        best = pareto.front([(delay, result["area_timed_um2"]) for result in group.values()
+                             if (delay := slowest(result)) is not None])
         found |= {point for point, is_best in zip(group, best, strict=True) if is_best}
     return found
 
 
 def _groups(results):
-    """Results by unit, without those that have no delay."""
+    """Groups the results that have a delay by unit."""
     groups = {}
     for point, result in results.items():
         if slowest(result) is not None:
@@ -356,8 +405,9 @@ def _groups(results):
     return groups
 
 
-def as_csv(points, results, failed):
-    """CSV with a row per point, those that failed with their error.
+def as_csv(points: Sequence[Point], results: Mapping[Point, dict[str, Any]],
+           failed: Mapping[Point, str]) -> str:
+    """Returns CSV with a row per point; the row of a point that failed has its error.
 
     Parameters
     ----------
@@ -391,8 +441,9 @@ def _as_json(results, failed, described):
                        **described}, indent=2) + "\n"
 
 
-def table(points, results, failed, described):
-    """One line per point.
+def table(points: Sequence[Point], results: Mapping[Point, dict[str, Any]],
+          failed: Mapping[Point, str], described: dict[str, Any]) -> str:
+    """Returns a table with a line per point, and a legend.
 
     Parameters
     ----------
@@ -445,7 +496,7 @@ def _draw(path, results, library):
 
 
 def _short(point, group):
-    """What tells a point from the others of its unit."""
+    """Names the settings that distinguish a point from the others of its unit."""
     words = []
     for setting, *others in zip(point.settings, *(other.settings for other in group), strict=True):
         parameter, _, value = setting.partition("=")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Figures of units as tables of text."""
+"""Prints figures of units as tables of text."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -10,8 +10,8 @@ from ..tools import pins
 from .comparison import Row, compare
 
 
-def table(results):
-    """A table with one row per unit, and a legend that says what the figures include.
+def table(results: dict[str, Any]) -> str:
+    """Returns a table with one row per unit, and a legend that says what the figures include.
 
     Parameters
     ----------
@@ -36,21 +36,21 @@ _HEAD = (("unit", "cells", "area", "flip-flops", "area T", "delay", "path", "Fma
 _WIDEST = "000000", "000000", "", "000000", "00.000", "reg-reg", "0000", "", "0000", "000", ""
 
 
-def head(names):
-    """The two lines above a table of these units."""
+def head(names: Collection[str]) -> list[str]:
+    """Returns the two heading lines of a table of the units with these names."""
     return [_aligned_to(row, names) for row in _HEAD]
 
 
-def line(name, unit, names):
-    """A unit's line in a table of units.
+def line(name: str, unit: dict[str, Any], names: Collection[str]) -> str:
+    """Returns a unit's line in a table of units.
 
     Parameters
     ----------
     name : str
     unit : dict
         What `hw.flow.measurement.measure` gives.
-    names : iterable of str
-        Names of all units of the table.
+    names : collection of str
+        Names of all units of the table, which set the width of the first column.
 
     Returns
     -------
@@ -75,8 +75,8 @@ def _aligned_to(row, names):
     return aligned([row, *_HEAD, widest], left=(0, 6, 11))[0]
 
 
-def notes(results):
-    """What stands below the lines of `table`."""
+def notes(results: dict[str, Any]) -> str:
+    """Returns the notes and the legend below the lines of `table`, which takes the same results."""
     lines = []
     library, tools = results["library"], results["versions"]
     for name, unit in results["units"].items():
@@ -93,7 +93,7 @@ def notes(results):
 
 
 def power_table(results: dict[str, Any]) -> str:
-    """A table with one row per unit and activity, and a legend; results as `table` takes them."""
+    """Returns a table with one row per unit and activity, and a legend; results as in `table`."""
     lines = aligned(power.rows(results), left=(0, 1, 11))
     return "\n".join([*lines, "", *power.legend(results), *power.COLUMNS, tools_line(results)])
 
@@ -118,7 +118,7 @@ _LEGEND = (
 
 
 def comparison(rows: Sequence[Row], results: dict[str, Any], title: str) -> str:
-    """A table of areas, delays and, if they were estimated, energies.
+    """Returns a table of areas, delays and, if they were estimated, energies.
 
     Ratios are to the first row of each part, such as MXFP4.
 
@@ -127,7 +127,7 @@ def comparison(rows: Sequence[Row], results: dict[str, Any], title: str) -> str:
     rows : list of tuple
         From `format_units`, `mapping_units` or `mapper_units`.
     results : dict
-        As `table` takes it, units by `hw.report.comparison.label`.
+        As in `table`, with units by `hw.report.comparison.label`.
     title : str
         Heading of the second column.
 
@@ -176,7 +176,7 @@ def aligned(rows: Sequence[Sequence[str]], *, left: Collection[int]) -> list[str
 
 
 def tools_line(results: dict[str, Any]) -> str:
-    """The library and the tools' versions that the results come from, on one line.
+    """Names the library and the versions of the tools that the results come from, on one line.
 
     A second line names the installed tools that are not those of the published figures.
     """
@@ -186,7 +186,7 @@ def tools_line(results: dict[str, Any]) -> str:
 
 
 def unlike_published() -> str:
-    """A line about the installed tools that differ from those of the published figures, or ""."""
+    """Names the installed tools that differ from those of the published figures, or returns ""."""
     different = pins.differences()
     return different and ("\nThe published figures have other tools, see the extra figures: "
                           f"{', '.join(different)}.") or ""

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Results that took long, in the user's cache folder under a digest of all they depend on."""
+"""Keeps results that took long in the user's cache, under a digest of all they depend on."""
 
 import hashlib
 import shutil
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
@@ -14,26 +15,31 @@ from golden.codec.kernel import folder
 __all__ = ["digest", "folder", "forget", "intact", "publish", "read", "store"]
 
 
-def digest(*texts):
-    """Name for what depends on these texts."""
+def digest(*texts: str) -> str:
+    """Returns a name, of 32 hexadecimal digits, for a result that depends on these texts."""
     total = hashlib.sha256()
     for text in texts:
         total.update(hashlib.sha256(text.encode()).digest())
     return total.hexdigest()[:32]
 
 
-def publish(path, build):
-    """Lets ``build(folder)`` make a file and moves it into the cache at once.
+def publish(path: Path, build: Callable[[Path], object]) -> None:
+    """Makes a file with ``build(folder)`` and moves it into the cache in one step.
 
-    Its digest lies beside it, so that a damaged file is noticed. Whoever wants the same file
-    meanwhile waits for it.
+    A checksum beside the file reveals damage. A file that is there and intact stays. Other
+    processes that publish the same file wait until it is there.
 
     Parameters
     ----------
     path : Path
         The file, alone in a folder of the cache.
     build : callable
-        Makes a file of that name in a folder.
+        Makes a file of that name in the folder it is called with.
+
+    Raises
+    ------
+    OSError
+        If the cache cannot be written.
     """
     locks = path.parent.parent / "locks"
     locks.mkdir(parents=True, exist_ok=True)
@@ -55,8 +61,8 @@ def _make(path, build):
         ready.rename(path.parent)
 
 
-def intact(path):
-    """Whether the cache has a file as it was published."""
+def intact(path: Path) -> bool:
+    """Says whether the cache has a file and the file is as it was published."""
     try:
         return path.with_name("sha256").read_text() == _checksum(path)
     except OSError:
@@ -67,24 +73,25 @@ def _checksum(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def store(path, text):
-    """Publishes a text."""
+def store(path: Path, text: str) -> None:
+    """Publishes a text, as `publish` does a file."""
     publish(path, lambda folder: (folder / path.name).write_text(text, encoding="utf-8"))
 
 
-def read(path):
-    """A published text, or None where there is none that is intact."""
+def read(path: Path) -> str | None:
+    """Reads a published text; returns None if there is none or it is damaged."""
     return path.read_text(encoding="utf-8") if intact(path) else None
 
 
-def forget(path, forgotten):
-    """Removes a file from the cache unless it is among those that a command has removed already.
+def forget(path: Path, forgotten: set[Path] | None) -> None:
+    """Removes a file from the cache, once in a command.
 
     Parameters
     ----------
     path : Path
     forgotten : set of Path or None
-        Receives the path; None removes nothing.
+        The files that the command has removed. A file in it stays; another is removed and added.
+        None removes nothing.
     """
     with _forgetting:
         if forgotten is not None and path not in forgotten:

