@@ -112,7 +112,7 @@ def gptq_nvfp4(weights: FloatArray, hessian: FloatArray, *, damping: float = 0.0
     Raises
     ------
     TypeError, ValueError
-        As of `gptq`.
+        As in `gptq`.
     """
     _check(weights, hessian, damping)
     tensor_scale, scales = tensor_scale_of(weights), []
@@ -145,7 +145,7 @@ def gptq_razer(weights: FloatArray, hessian: FloatArray, *, damping: float = 0.0
     Raises
     ------
     TypeError, ValueError
-        As of `gptq`.
+        As in `gptq`.
     """
     _check(weights, hessian, damping)
     largest = np.abs(weights.astype(np.float64)).max()

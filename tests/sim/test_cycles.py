@@ -13,8 +13,9 @@ from sim.engines.build import compiler, fastest
 SOURCES = {"records": 0, "values": 1}
 RESULTS = {"values": 0, "records": 1, "keep": 2}
 
-# Ragged and tiny ones, few rows with few and many tiles, blocks of one and of two sizes, larger
-# than the activation buffer (K above 256 at 4 rows) and larger than one row of it (K above 2048).
+# Shapes with partial tiles, tiny shapes, few rows with few and many tiles, blocks of one and of two
+# sizes, larger than the activation buffer (K above 256 at 4 rows) and larger than one row of it (K
+# above 2048).
 SHAPES = [
     (1, 1, 1), (1, 32, 32), (1, 33, 33), (1, 500, 1), (1, 500, 33), (1, 96, 250), (1, 64, 260),
     (1, 2100, 40), (2, 32, 32), (2, 70, 100), (2, 300, 65), (3, 64, 130), (3, 2080, 33),

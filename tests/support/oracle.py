@@ -125,7 +125,7 @@ def encode_weights(group, *, subgroup=8, rule="floor", adaptive=True):
 
 
 def encode_sg_threshold(group, *, subgroup=8):
-    """Elements, metadata and scale of a group of Python floats (docs/encodings.md)."""
+    """Elements, metadata and scale of a group of Python floats (specification section 10)."""
     if not all(map(math.isfinite, group)):
         return [0] * len(group), [0] * (len(group) // subgroup), 255
     amax = Fraction(max(map(units, group)), UNIT)
@@ -140,7 +140,7 @@ def encode_sg_threshold(group, *, subgroup=8):
 
 
 def encode_mixed(group, *, subgroup=8):
-    """Elements, metadata and scale of a group of Python floats (docs/encodings.md)."""
+    """Elements, metadata and scale of a group of Python floats (specification section 11)."""
     codes, factors, scale = encode_sg_threshold(group, subgroup=subgroup)
     factored = [0 if c == 8 else c for c in codes], factors, scale
     if scale == 255:
@@ -164,7 +164,7 @@ SPECIALS = [5, -5, 8, -8]
 
 
 def encode_sg_special(group, *, subgroup=8, adaptive=False):
-    """Elements, metadata and scale byte of a group of Python floats (docs/encodings.md)."""
+    """Elements, metadata and scale byte of a group of Python floats (specification section 12)."""
     if not all(map(math.isfinite, group)):
         return [0] * len(group), [0] * (len(group) // subgroup), 255
     amax = Fraction(max(map(units, group)), UNIT)
@@ -226,7 +226,7 @@ def _weight(code, k):
 
 
 def values(kind, elements, metadata, scale=None):
-    """Values of a group in units of its scale (sections 3 and 4, and docs/encodings.md).
+    """Values of a group in units of its scale (specification sections 3, 4 and 10 to 12).
 
     With special values the scale says which.
     """

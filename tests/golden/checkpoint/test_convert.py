@@ -59,7 +59,7 @@ def bits(array):
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """Floats of all types, one with a ragged K and special values, and what is copied."""
+    """Floats of all types, one with a partial last group and special values, and what is copied."""
     rng = np.random.default_rng(0)
     w = rng.standard_t(3, (5, 70)).astype(np.float32)
     w[1, 3], w[2, 40], w[3, :3] = np.nan, -np.inf, [-0.0, 1e-45, 3e38]

@@ -119,7 +119,7 @@ def layouts(rng):
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_blocks_and_threads(engine, monkeypatch, threads):
-    """Blocks of a few groups: parts of rows, whole rows, ragged ones."""
+    """Blocks of a few groups: parts of rows, whole rows, rows with a partial group."""
     monkeypatch.setattr(blocked, "BLOCK", 192)
     monkeypatch.setattr(blocked, "COMPILED_BLOCK", 192)
     for x in layouts(np.random.default_rng(1)):

@@ -746,7 +746,7 @@ def test_smallest_errors_are_exact():
 
 @pytest.mark.parametrize("form", catalogue.FORMATS.values(), ids=lambda form: form.name)
 def test_padding_zeros_and_specials(form):
-    # Zeros, a group with NaN or an infinity, and a ragged one.
+    # Zeros, a group with NaN or an infinity, and a partial group.
     x = np.zeros((2, 3 * form.group - 5), np.float32)
     x[0, form.group + 3] = np.nan
     x[1, form.group + 4] = -np.inf

@@ -169,7 +169,7 @@ def test_every_source_counts():
     assert components <= {*emitted.files(*emitted.DESIGN), ROOT / "hw/__init__.py",
                           ROOT / "hw/registry.py"}
     # Power depends on the stimuli and on golden, too.
-    assert len(sweep._traffic()) >= len([path for path in ROOT.glob("golden/**/*.py")])
+    assert len(sweep._activity()) >= len([path for path in ROOT.glob("golden/**/*.py")])
     with pytest.raises(yosys.ToolError, match="no source file matches hw/gone/"):
         emitted.files("hw/gone/*.py")
 
