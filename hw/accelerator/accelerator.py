@@ -77,6 +77,7 @@ class Accelerator(wiring.Component):
     Members
     -------
     i_command : In(stream.Signature(Command))
+        One per product: its sizes, the source of the activations and the kind of result.
     i_weight : In(stream.Signature(data.ArrayLayout(Record, config.weight_width)))
         Weight records of a tile, column 0 first. Of a partial tile only the transfers with
         records of the matrix are sent; records beyond these fill the last one and are ignored.

@@ -35,6 +35,7 @@ class Decoder(wiring.Component):
     Members
     -------
     i : In(stream.Signature(Record))
+        Group records of the kind ``kind``.
     o : Out(stream.Signature(data.ArrayLayout(32, 32)))
         Float32 bits, element 0 in the least significant ones.
 

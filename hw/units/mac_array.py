@@ -52,6 +52,8 @@ class MacArray(wiring.Component):
     i_weight : In(stream.Signature(data.ArrayLayout(Record, W)))
         Weight records, column 0 first; the first of the next tile may follow at once.
     i_activation : In(stream.Signature(Activation))
+        An activation record, which all columns multiply, and ``last``, which ends the use of the
+        tile.
     i_acc : In(stream.Signature(data.ArrayLayout(32, columns)))
         Float32 bits, column 0 in the least significant ones.
     o : Out(stream.Signature(data.ArrayLayout(32, columns)))

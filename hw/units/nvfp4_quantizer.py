@@ -59,7 +59,9 @@ class Nvfp4Quantizer(wiring.Component):
     Members
     -------
     i : In(stream.Signature(Nvfp4Values))
+        Float32 bits of the values of a group and of its tensor scale.
     o : Out(stream.Signature(Nvfp4Record))
+        The elements of the group and its block scale.
     """
 
     i: In(stream.Signature(Nvfp4Values))

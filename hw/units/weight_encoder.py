@@ -108,6 +108,7 @@ class WeightEncoder(wiring.Component):
     i : In(stream.Signature(data.ArrayLayout(32, 32)))
         Bits of the values, element 0 in the least significant ones.
     o : Out(stream.Signature(Record))
+        The group record of the values, in the encoding ``encoding``.
 
     Raises
     ------

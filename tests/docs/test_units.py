@@ -92,13 +92,14 @@ def test_settings_that_change_ports():
 
 
 def test_every_port_and_parameter_has_a_meaning():
-    """A docstring that forgets a parameter leaves an empty cell."""
+    """A docstring that says nothing of a parameter or a port leaves an empty cell."""
     for name, unit in unit_tables.OFFERED.items():
         meaning = unit_tables.entries(name, "Parameters")
         assert {parameter for parameter in unit.parameters if not meaning.get(parameter)} == set()
-        described = set(unit_tables.entries(name, "Members"))
-        ports = set(registry.build(name, units=unit_tables.OFFERED).signature.members)
-        assert ports - described == set()
+        meaning = unit_tables.entries(name, "Members")
+        for setting in ((), *([text] for text in unit_tables.settings(name))):
+            ports = registry.build(name, setting, units=unit_tables.OFFERED).signature.members
+            assert {port for port in ports if not meaning.get(port)} == set(), (name, setting)
 
 
 @pytest.mark.parametrize("shape, text", [
