@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The accumulator against golden: ties, cancellation, subnormals, overflow, special values."""
 
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 
 from hw import registry
 from hw.units.group_accumulator import GroupAccumulator
+from sim.engines import build
 from tests.support.compare import check
 from tests.support.oracle import accumulate
+from tests.support.side_by_side import SideBySide
 
 ONE = 0x3F800000
 INF = 0x7F800000
@@ -24,13 +27,32 @@ def split(total):
     return min(total, 254), max(total - 254, 0)
 
 
+DEPTHS = registry.UNITS["group_accumulator"].parameters["depth"]
+
+
+@cache
+def accumulators():
+    """Every accumulator, in one component, so that all tests share what is built."""
+    return SideBySide({name(metadata, depth): GroupAccumulator(metadata=metadata, depth=depth)
+                       for metadata in (True, False) for depth in DEPTHS})
+
+
+def name(metadata, depth):
+    return f"{'metadata' if metadata else 'plain'}_{depth}"
+
+
 def check_rows(rows, bits, *, metadata=True, **options):
     """Rows of acc, G and both scale codes, at every depth."""
     acc, total, activation, weight = np.array(rows).T
-    for depth in registry.UNITS["group_accumulator"].parameters["depth"]:
-        check(GroupAccumulator(metadata=metadata, depth=depth),
-              {"i": {"acc": acc, "sum": total, "activation_scale": activation,
-                     "weight_scale": weight}}, {"o": np.array(bits)}, **options)
+    given = {"acc": acc, "sum": total, "activation_scale": activation, "weight_scale": weight}
+    tested = [name(metadata, depth) for depth in DEPTHS]
+    # The others are given nothing and must stay silent.
+    nothing = {field: column[:0] for field, column in given.items()}
+    inputs = {f"{unit}_i": given if unit in tested else nothing for unit in accumulators().units}
+    expected = {f"{unit}_o": np.array(bits if unit in tested else [], np.uint32)
+                for unit in accumulators().units}
+    check(accumulators(), inputs, expected, engine=build.preferred("auto"),
+          outputs={stream: len(rows) for stream, rows in expected.items()}, **options)
 
 
 # acc, G, x (so that G counts 2**x), result.
