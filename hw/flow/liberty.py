@@ -5,7 +5,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -302,7 +302,7 @@ def find_library(name: str = "nangate45") -> Library:
         raise ToolError(
             f"Library {name}: {error.strerror}; give nangate45 or a Liberty file") from None
     try:
-        library = _library(_parse(content.decode("latin-1")), path, hashlib.sha256(content))
+        library = _read(content, path)
     except (ValueError, KeyError, IndexError) as error:
         raise ToolError(f"Library {name} is not usable: {error}") from None
     if not any(cell.flip_flop for cell in library.cells.values()):
@@ -310,6 +310,12 @@ def find_library(name: str = "nangate45") -> Library:
     if not library.driver:
         raise ToolError(f"Library {name} has no buffer to drive the inputs with")
     return library
+
+
+# Reading takes half a second, and a command asks for its library several times.
+@lru_cache(2)
+def _read(content, path):
+    return _library(_parse(content.decode("latin-1")), path, hashlib.sha256(content))
 
 
 def _nangate45():
