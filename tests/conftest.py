@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """One cache folder for all workers of a session: builds and what Yosys made are shared."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -24,6 +25,8 @@ def cache_of_the_session(tmp_path_factory, worker_id):
                      str((base if worker_id == "master" else base.parent) / "compiled"))
         patch.setattr(engines, "_FAST", "-O0")
         patch.setattr(yosys, "run", _once(yosys.run))
+        # It starts Yosys, and a session calls many commands.
+        patch.setattr(yosys, "_prepare", functools.cache(yosys._prepare))
         yield
 
 
