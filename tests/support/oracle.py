@@ -128,10 +128,10 @@ def encode_sg_threshold(group, *, subgroup=8):
     """Elements, metadata and scale of a group of Python floats (specification section 10)."""
     if not all(map(math.isfinite, group)):
         return [0] * len(group), [0] * (len(group) // subgroup), 255
-    amax = Fraction(max(map(units, group)), UNIT)
+    amax = max(map(units, group))
     scale = 0
     # The largest scale under which the largest magnitude is at least 11/2.
-    while amax >= Fraction(11, 2) * Fraction(scale_units(scale + 1), UNIT):
+    while 2 * amax >= 11 * scale_units(scale + 1):
         scale += 1
     tried = factor_errors(group, scale, subgroup)
     best = [min(range(4), key=lambda k, part=part: (part[k][0], k)) for part in tried]
@@ -167,15 +167,16 @@ def encode_sg_special(group, *, subgroup=8, adaptive=False):
     """Elements, metadata and scale byte of a group of Python floats (specification section 12)."""
     if not all(map(math.isfinite, group)):
         return [0] * len(group), [0] * (len(group) // subgroup), 255
-    amax = Fraction(max(map(units, group)), UNIT)
+    amax = max(map(units, group))
 
     def highest(least):
         """The largest scale offered under which the largest magnitude is at least so much."""
         scale = 96
-        while scale < 159 and amax >= least * Fraction(scale_units(scale + 1), UNIT):
+        while scale < 159 and amax >= least * scale_units(scale + 1):
             scale += 1
         return scale
 
+    signed = [8 * units(x) * (-1) ** (x < 0) for x in group]
     best = None
     for magnitude, least in (5, Fraction(11, 2)), (8, Fraction(15, 2)):
         for scale in [highest(8), highest(4)] if adaptive else [highest(least)]:
@@ -184,7 +185,7 @@ def encode_sg_special(group, *, subgroup=8, adaptive=False):
                     continue
                 tried = [min((_special_error(part, scale, k, SPECIALS[selector])
                               for k in range(4)), key=lambda found: found[0])
-                         for part in _cut(group, subgroup)]
+                         for part in _cut(signed, subgroup)]
                 total = sum(found[0] for found in tried)
                 if best is None or total < best[0]:
                     best = total, tried, 4 * (scale - 96) + selector
@@ -193,17 +194,20 @@ def encode_sg_special(group, *, subgroup=8, adaptive=False):
 
 
 def _special_error(part, scale, k, special):
-    """Squared error of a subgroup, the factor and the codes."""
+    """Squared error of a subgroup in units of 2**-163, the factor and the codes."""
     unit = scale_units(scale)
+    # In eighths of the scale.
+    offered = {c: (-1) ** (c // 8) * E2M1_HALVES[c % 8] * (4 + k) for c in range(16)}
+    offered[8] = 2 * special * (4 + k)
+    # Of equal values the special one comes last, and even codes come before odd ones.
+    offered = {c: offered[c] * unit for c in sorted(offered, key=lambda c: (c == 8, c % 2, c))}
     codes, total = [], 0
     for x in part:
-        v = min(8 * units(x), 128 * unit) * (-1) ** (x < 0)
-        # In eighths of the scale.
-        offered = {c: (-1) ** (c // 8) * E2M1_HALVES[c % 8] * (4 + k) for c in range(16)}
-        offered[8] = 2 * special * (4 + k)
-        code = min(offered, key=lambda c: (abs(v - offered[c] * unit), c == 8, c % 2))
+        v = max(min(x, 128 * unit), -128 * unit)
+        errors = {c: abs(v - value) for c, value in offered.items()}
+        code = min(errors, key=errors.get)
         codes.append(code)
-        total += (v - offered[code] * unit) ** 2
+        total += errors[code] ** 2
     return total, k, codes
 
 
@@ -298,10 +302,18 @@ def accumulate(acc, total, activation_scale, weight_scale):
 
 def group_sum(activation, weight, kind="activation", weight_kind="weight"):
     """G of two records, in units of 1/64."""
-    products = zip(values(kind, *activation), values(weight_kind, *weight), strict=True)
-    total = 64 * sum(x * w for x, w in products)
-    assert total.denominator == 1
-    return int(total)
+    return _dot(_eighths(kind, activation), _eighths(weight_kind, weight))
+
+
+def _eighths(kind, record):
+    """Values of a record, each in units of 1/8 of its scale."""
+    scaled = [8 * value for value in values(kind, *record)]
+    assert all(value.denominator == 1 for value in scaled)
+    return [int(value) for value in scaled]
+
+
+def _dot(x, w):
+    return sum(a * b for a, b in zip(x, w, strict=True))
 
 
 def matmul(activations, weights, kind="activation", weight_kind="weight"):
@@ -311,12 +323,14 @@ def matmul(activations, weights, kind="activation", weight_kind="weight"):
     "special"; ``weight_kind`` how weights are: as such or "special".
     """
     result = []
-    for x_row in activations:
-        for w_row in weights:
+    x_rows, w_rows = ([[(_eighths(side, record), e8m0(side, record[2])) for record in row]
+                       for row in rows]
+                      for side, rows in ((kind, activations), (weight_kind, weights)))
+    for x_row in x_rows:
+        for w_row in w_rows:
             acc = 0
-            for x, w in zip(x_row, w_row, strict=True):
-                acc = accumulate(acc, group_sum(x, w, kind, weight_kind),
-                                 e8m0(kind, x[2]), e8m0(weight_kind, w[2]))
+            for (x, x_scale), (w, w_scale) in zip(x_row, w_row, strict=True):
+                acc = accumulate(acc, _dot(x, w), x_scale, w_scale)
             result.append(acc)
     return np.array(result, np.uint32).reshape(len(activations), len(weights))
 
