@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -34,9 +35,12 @@ def test_a_wrong_top_is_found(tmp_path):
     text = (EXAMPLES / "transcoder.py").read_text(encoding="utf-8")
     wrong = text.replace('Decoder(kind="special")', 'Decoder(kind="weight")')
     assert wrong != text
-    (tmp_path / "wrong.py").write_text(wrong, encoding="utf-8")
+    # A tenth of the groups is enough to find it.
+    short = wrong.replace("(16, 320)", "(16, 32)")
+    assert short != wrong
+    (tmp_path / "wrong.py").write_text(short, encoding="utf-8")
     printed = run(tmp_path / "wrong.py", tmp_path, code=1)
-    assert "160 groups, 0 mismatches" not in printed
+    assert re.match(r"16 groups, [1-9]\d* mismatches against golden\n", printed)
 
 
 def test_a_unit_of_ones_own(tmp_path):

@@ -9,25 +9,39 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from sim.engines import build
 
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory, worker_id):
+    """The wheel's contents in a folder, and their names; all workers share it."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "wheel"
+    with FileLock(folder.with_suffix(".lock")):
+        if not (folder / "site").exists():
+            make_wheel(folder)
+    with zipfile.ZipFile(wheel_in(folder)) as archive:
+        return folder / "site", archive.namelist()
+
+
+def wheel_in(folder):
+    wheel, = folder.glob("m2xfp_rtl-*.whl")
+    return wheel
+
+
+def make_wheel(folder):
+    folder.mkdir()
     # From a copy: an older build's folder here would put files into the wheel that are gone.
     source = shutil.copytree(ROOT, folder / "source", ignore=shutil.ignore_patterns(
         ".*", "build", "dist", "*.egg-info", "__pycache__"))
     subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation",
                     "--disable-pip-version-check", "-w", folder, source], check=True)
-    wheel, = folder.glob("m2xfp_rtl-*.whl")
-    with zipfile.ZipFile(wheel) as archive:
+    with zipfile.ZipFile(wheel_in(folder)) as archive:
         archive.extractall(folder / "site")
-        names = archive.namelist()
-    return folder / "site", names
 
 
 def run(installed, *arguments):
