@@ -133,7 +133,7 @@ def map_twice(name: str, text: str, kept: Collection[str], memories: Collection[
     parts = [Part.of(text, module, {*alone, *memories}) for module in (name, *alone)]
     if not alone:
         files = parts[0].mapped(library, amap, fresh=fresh)
-        return json.loads(files[f"{area}.json"]), json.loads(files[f"{timed}.json"])
+        return parts[0].netlist(files[f"{area}.json"]), parts[0].netlist(files[f"{timed}.json"])
     with ThreadPoolExecutor(len(parts)) as pool:
         jobs = [pool.submit(part.mapped, library, amap, fresh=fresh, urgent=True) for part in parts]
         mapped = [job.result() for job in jobs]
@@ -258,6 +258,24 @@ class Part:
                 raise ToolError(f"cannot keep netlists in {cache.folder()}: {error.strerror}; "
                                 "M2XFP_CACHE_DIR sets another folder") from None
         return json.loads(text)
+
+    def netlist(self, text: str) -> dict[str, Any]:
+        """Reads a netlist of the part from JSON, with the names that black boxes have in the unit.
+
+        Parameters
+        ----------
+        text : str
+            A module of Yosys' ``write_json``.
+
+        Returns
+        -------
+        dict
+        """
+        module = json.loads(text)
+        numbered = {f"part{i}": self.names[i] for i in self.boxes}
+        for cell in module["cells"].values():
+            cell["type"] = numbered.get(cell["type"], cell["type"])
+        return module
 
     def named(self, text: str) -> str:
         """Gives the modules in RTLIL of the part the names that they have in the unit."""
