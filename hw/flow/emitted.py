@@ -31,7 +31,7 @@ def emitted(name: str, settings: Iterable[str] = (), *, fresh: set[Path] | None 
     Returns
     -------
     str
-        What `hw.verilog.emit.verilog` gives, without the header.
+        Verilog as `hw.verilog.emit.verilog` emits it, without the header.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def keep(name: str, text: str) -> None:
     name : str
         Of the unit in the registry.
     text : str
-        What `hw.verilog.emit.verilog` gives.
+        Verilog as `hw.verilog.emit.verilog` emits it.
     """
     path = _path(name, registry.UNITS[name], registry.parameters(name))
     cache.store(path, without_header(text))

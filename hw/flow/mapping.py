@@ -20,12 +20,12 @@ from . import timing
 from .liberty import Library
 from .partition import partition
 
-# Yosys numbers what has no name and sorts netlists by name. All numbers have equally many digits
-# from here on, so that the order does not depend on what a run did before.
+# Yosys numbers objects without a name and sorts netlists by name. From this number on all numbers
+# have equally many digits, so that the order does not depend on the commands before.
 START = "autoidx 1000000\n"
 BEGIN = "# start.il: autoidx 1000000\nread_rtlil start.il\n"
 
-# What is measured is the Verilog that is delivered. `proc` comes before all else: `opt` before it
+# The flow measures the Verilog that users get. `proc` comes before all else: `opt` before it
 # would delete logic.
 COMMON = """\
 read_verilog unit.v
@@ -41,7 +41,7 @@ AREA = """\
 abc -liberty cells.lib
 """
 
-# What Yosys' default script does, with another mapper in the place of &nf.
+# Yosys' default script, with the mapper amap instead of &nf.
 AMAP = """\
 abc -liberty cells.lib -script +strash;&get,-n;&fraig,-x;&put;scorr;dc2;dretime;strash;&get,-n;\
 &dch,-f;&put;amap,-m
@@ -52,7 +52,7 @@ TIMING = """\
 abc -liberty cells.lib -constr drive.txt -D 100
 """
 
-# Changes nothing in what is flat already.
+# Changes nothing in a flat netlist.
 FINISH = """\
 setattr -mod -unset keep_hierarchy *
 flatten
@@ -413,7 +413,7 @@ def memory_sizes(text: str, name: str) -> dict[str, int]:
         if not found:
             continue
         kind = re.findall(r"^module (\w+)", module)[0]
-        # What remains without declarations, names for names and the two clocked blocks is logic.
+        # The rest, without declarations, renames and the two clocked blocks, is logic.
         rest = re.sub(_MEMORY_ALONE, "", module, flags=re.M | re.X)
         if kind == name or re.search(r"\w", rest):
             raise ToolError(f"{kind} holds a memory, which must be in a module of its own "

@@ -48,8 +48,8 @@ def measure(name: str, settings: Sequence[str], library: Library, *, flatten: bo
     Returns
     -------
     dict
-        What `synthesize` gives, and before it ``parameters``, ``tiles`` (their number, or None)
-        and ``area_per_tile_um2``.
+        ``parameters``, ``tiles`` (their number, or None) and ``area_per_tile_um2``, then the
+        entries that `synthesize` returns.
 
     Raises
     ------

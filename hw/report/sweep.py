@@ -205,7 +205,7 @@ def run(points: Sequence[Point], library: Library, *, source: str = "nangate45",
     Returns
     -------
     results : dict of Point to dict
-        What `hw.flow.measurement.measure` gives, in the order of the points.
+        Figures from `hw.flow.measurement.measure`, in the order of the points.
     failed : dict of Point to str
         One line for each point that has no result, with the reason.
 
@@ -413,7 +413,7 @@ def as_csv(points: Sequence[Point], results: Mapping[Point, dict[str, Any]],
     ----------
     points : list of Point
     results, failed : dict of Point to dict, dict of Point to str
-        What `run` gives.
+        As `run` returns them.
 
     Returns
     -------
@@ -449,9 +449,9 @@ def table(points: Sequence[Point], results: Mapping[Point, dict[str, Any]],
     ----------
     points : list of Point
     results, failed : dict of Point to dict, dict of Point to str
-        What `run` gives.
+        As `run` returns them.
     described : dict
-        What `hw.flow.measurement.describe` gives.
+        From `hw.flow.measurement.describe`.
 
     Returns
     -------

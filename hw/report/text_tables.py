@@ -48,7 +48,7 @@ def line(name: str, unit: dict[str, Any], names: Collection[str]) -> str:
     ----------
     name : str
     unit : dict
-        What `hw.flow.measurement.measure` gives.
+        Figures from `hw.flow.measurement.measure`.
     names : collection of str
         Names of all units of the table, which set the width of the first column.
 
