@@ -30,7 +30,6 @@ class _Html(str):
     """Text that is HTML already and is not escaped."""
 
 
-@command.run
 def main(options: Any) -> None:
     """Writes the page that the options of `hw.synth` ask for.
 
@@ -39,10 +38,14 @@ def main(options: Any) -> None:
     options : argparse.Namespace
         With ``report``, the file, and ``library``.
 
-    Returns
-    -------
-    int
-        Exit status.
+    Raises
+    ------
+    ValueError
+        If there are other options, or matplotlib is missing.
+    ToolError
+        If the library cannot be read, a tool fails or the page cannot be written.
+    Interrupted
+        If the user stops it.
     """
     path = options.report
     _refuse_options(options)
