@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Quantized tensors, and how those in M2XFP lie in memory (specification section 13)."""
 
-from dataclasses import dataclass, field
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import UInt8Array
-from .numbers import check_sizes
+from . import tensor_file
+from .arrays import Float32Array, UInt8Array
+from .numbers import check_sizes, check_threads
 
 KINDS = ("activation", "weight")
 """Sides of a product."""
@@ -17,11 +22,19 @@ ENCODINGS = {"activation": ("elem-em", "sg-em", "mixed", "sg-special"),
 """Meanings that metadata may have, by kind; the first is the default."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+DECODERS: dict[str, Callable[["Blocks"], Float32Array]] = {}
+"""By the name of a format, the decoder of its `Blocks`. `golden.formats.catalogue` fills it."""
+
+_PLANES = ("elements", "metadata", "scales")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Blocks:
     """A tensor of codes in groups along the last axis, each group under a scale.
 
-    This is the form of a tensor in any format; `Quantized` is that of M2XFP.
+    This is the form of a tensor in any format; `Quantized` is that of M2XFP. Two tensors are equal
+    if their format, shape and every code are. ``q[rows, columns]`` is a part of the tensor, which
+    shares its memory: the last axis takes slices of whole groups, the others integers and slices.
 
     Attributes
     ----------
@@ -35,6 +48,8 @@ class Blocks:
         Metadata of each subgroup.
     tensor_scale : float32 or float32 array of shape (..., 1), optional
         Factor of every value, or of every value of a row.
+    format : str, optional
+        Name of the format, by which `dequantize` finds the decoder.
     """
 
     elements: UInt8Array
@@ -42,9 +57,218 @@ class Blocks:
     shape: tuple[int, ...]
     metadata: UInt8Array | None = None
     tensor_scale: np.float32 | NDArray[np.float32] | None = None
+    format: str | None = None
+
+    def dequantize(self, *, threads: int = 1) -> Float32Array:
+        """Decodes the tensor; `golden.dequantize` does the same.
+
+        Parameters
+        ----------
+        threads : int
+            Threads that share the work, at least 1. The result does not depend on it. Formats other
+            than M2XFP use one.
+
+        Returns
+        -------
+        float32 array, shape ``shape``
+
+        Raises
+        ------
+        TypeError
+            If ``threads`` is not an integer.
+        ValueError
+            If ``threads`` is below 1, or if ``format`` is none of `golden.formats.FORMATS`.
+        """
+        check_threads(threads)
+        if self.format not in DECODERS:
+            raise ValueError("format must be the name of a format of golden.formats.FORMATS, "
+                             f"not {self.format!r}")
+        return DECODERS[self.format](self)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays, as in NumPy: one for each code. `packed_nbytes` has those packed."""
+        scale = 0 if self.tensor_scale is None else self.tensor_scale.nbytes
+        return scale + sum(plane.nbytes for plane in self._planes().values())
+
+    @property
+    def packed_nbytes(self) -> int:
+        """Bytes of the packed tensor, as `save` writes it, without the file's header."""
+        scale = 0 if self.tensor_scale is None else self.tensor_scale.nbytes
+        return scale + sum(prod(plane.shape[:-1]) * -(-plane.shape[-1] * self._bits(name) // 8)
+                           for name, plane in self._planes().items())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join([*self._described(), f'shape={self.shape}'])})"
+
+    def _described(self):
+        """What the representation says before the shape."""
+        return [repr(self.format)]
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        assert isinstance(other, Blocks)
+        if self._attributes() != other._attributes():
+            return False
+        ours, theirs = self._arrays(), other._arrays()
+        return ours.keys() == theirs.keys() and all(
+            array.shape == theirs[name].shape and array.tobytes() == theirs[name].tobytes()
+            for name, array in ours.items())
+
+    # As arrays, which can change, have none.
+    __hash__ = None  # type: ignore[assignment]
+    # NumPy does not take a tensor for an element: a comparison with an array is False.
+    __array_ufunc__ = None
+
+    def _planes(self):
+        planes = {name: getattr(self, name) for name in _PLANES}
+        return {name: plane for name, plane in planes.items() if plane is not None}
+
+    def _arrays(self):
+        """The planes, and the tensor scale as an array."""
+        if self.tensor_scale is None:
+            return self._planes()
+        return self._planes() | {"tensor_scale": np.asarray(self.tensor_scale)}
+
+    def _attributes(self):
+        """What decides about the meaning of the planes, by name."""
+        return {"format": self.format, "shape": self.shape}
+
+    def _bits(self, name):
+        """Bits of a code of a plane in a file: elements of four bits share a byte."""
+        return 4 if name == "elements" and self.elements.max() < 16 else 8
+
+    def __getitem__(self, key: Any) -> Self:
+        keys = _full(key, len(self.shape))
+        group = self.elements.shape[-1] // self.scales.shape[-1]
+        columns, k = _whole_groups(keys[-1], self.shape[-1], group)
+        lead = tuple(keys[:-1])
+
+        def part(plane):
+            count = plane.shape[-1] // self.scales.shape[-1]
+            return plane[(*lead, slice(columns.start * count, columns.stop * count))]
+
+        parts = {name: part(plane) for name, plane in self._planes().items()}
+        if not parts["scales"].size:
+            raise IndexError(f"a slice must hold at least one element, not {key!r} "
+                             f"of shape {self.shape}")
+        if isinstance(self.tensor_scale, np.ndarray) and self.tensor_scale.ndim:
+            parts["tensor_scale"] = self.tensor_scale[lead]
+        return replace(self, shape=(*parts["scales"].shape[:-1], k), **parts)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the tensor to a safetensors file, which `load` reads.
+
+        The planes are uint8 tensors named "elements", "metadata" and "scales". Those of M2XFP are
+        packed as `Quantized.pack` says. Of other formats, elements of at most four bits are packed
+        alike, and all other codes have a byte each. What describes the tensor is JSON under
+        "golden" in the file's metadata. An existing file is replaced at the end.
+
+        Parameters
+        ----------
+        path : path-like
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        """
+        bits = {name: self._bits(name) for name in self._planes()}
+        arrays = self._arrays() | {name: _pack(plane, bits[name])
+                                   for name, plane in self._planes().items()}
+        tensor_file.write(path, arrays, {"class": type(self).__name__, "bits": bits,
+                                         **self._attributes()})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Reads a tensor that `save` wrote.
+
+        Parameters
+        ----------
+        path : path-like
+
+        Returns
+        -------
+        Blocks or Quantized
+            What the file holds; `Quantized.load` gives a Quantized only.
+
+        Raises
+        ------
+        ValueError
+            If the file is not one that `save` wrote, or if it holds another class.
+        OSError
+            If it cannot be read.
+        """
+        arrays, attributes = tensor_file.read(path)
+        classes = {kind.__name__: kind for kind in (Blocks, Quantized)}
+        try:
+            kind = classes[attributes.pop("class")]
+            widths = {"shape": tuple(attributes.pop("shape")), **attributes}
+            bits = widths.pop("bits")
+            *lead, _ = widths["shape"]
+            planes = {}
+            for name, width in bits.items():
+                if width not in (2, 4, 8) or arrays[name].dtype != np.uint8:
+                    raise ValueError(f"{name} of {width} bits")
+                planes[name] = _unpack(arrays[name], width, arrays[name].shape[-1] * 8 // width)
+            if set(arrays) - set(bits) - {"tensor_scale"}:
+                raise ValueError(f"tensors {sorted(arrays)}")
+            if "tensor_scale" in arrays:
+                scale = arrays["tensor_scale"]
+                planes["tensor_scale"] = scale if scale.ndim else scale[()]
+            q = kind._made(widths, planes)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"{os.fspath(path)} does not hold a quantized tensor: "
+                             f"{type(error).__name__}, {str(error)[:100]}") from None
+        if not isinstance(q, cls):
+            raise ValueError(f"{os.fspath(path)} holds a tensor in {q.format!r}, "
+                             f"which {cls.__name__}.load does not read")
+        return q
+
+    @classmethod
+    def _made(cls, attributes, planes):
+        """A tensor from what a file holds."""
+        q = cls(**attributes, **planes)
+        groups = q.scales.shape[-1]
+        if not _checked_shape(q.shape) or any(
+                plane.shape[:-1] != q.shape[:-1] or plane.shape[-1] % groups
+                for plane in q._planes().values()):
+            raise ValueError("planes that do not fit the shape")
+        group = q.elements.shape[-1] // groups
+        if groups != -(-q.shape[-1] // group):
+            raise ValueError("planes that do not fit the shape")
+        return q
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+def _full(key, axes):
+    """The indices of all axes, each an integer or a slice."""
+    keys = list(key) if isinstance(key, tuple) else [key]
+    for k in keys:
+        if isinstance(k, (bool, np.bool_)) or not (
+                k is Ellipsis or isinstance(k, (int, np.integer, slice))):
+            raise TypeError(f"an index must be an integer or a slice, not {k!r}")
+    dots = [i for i, k in enumerate(keys) if k is Ellipsis]
+    if len(dots) > 1 or len(keys) - len(dots) > axes:
+        raise IndexError(f"a tensor of {axes} axes takes at most {axes} indices, not {key!r}")
+    place = dots[0] if dots else len(keys)
+    keys[place: place + len(dots)] = [slice(None)] * (axes - len(keys) + len(dots))
+    return keys
+
+
+def _whole_groups(key, k, group):
+    """Groups that a slice of the last axis of length ``k`` has, and how many elements they hold."""
+    if not isinstance(key, slice):
+        raise TypeError(f"the last axis takes slices of whole groups of {group}, not {key!r}")
+    start, stop, step = key.indices(k)
+    if step != 1 or start % group or (stop % group and stop != k):
+        raise ValueError(f"a slice of the last axis must begin and end between groups of {group} "
+                         f"and have step 1, not {key}")
+    stop = max(start, stop)
+    return slice(start // group, -(-stop // group)), stop - start
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Quantized(Blocks):
     """A tensor in M2XFP: FP4 codes, metadata and scales, in groups along the last axis.
 
@@ -85,7 +309,8 @@ class Quantized(Blocks):
     group: int = 32
     subgroup: int = 8
     encoding: str | None = None
-    tensor_scale: None = field(default=None, init=False, repr=False)
+    tensor_scale: None = field(default=None, init=False)
+    format: None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -113,6 +338,30 @@ class Quantized(Blocks):
                                  f"for a tensor of shape {self.shape}, not {plane.shape}")
             if plane.max() > limit:
                 raise ValueError(f"{name} must be at most {limit}, not {plane.max()}")
+
+    def dequantize(self, *, threads: int = 1) -> Float32Array:
+        """Decodes the tensor as `golden.dequantize` does."""
+        from .blocked import decode
+
+        check_threads(threads)
+        return decode(self, threads)
+
+    def _described(self):
+        return [self.kind, self.encoding, f"group={self.group}", f"subgroup={self.subgroup}"]
+
+    def _attributes(self):
+        return {"kind": self.kind, "encoding": self.encoding, "shape": self.shape,
+                "group": self.group, "subgroup": self.subgroup}
+
+    def _bits(self, name):
+        return {"elements": 4, "metadata": 2, "scales": 8}[name]
+
+    @classmethod
+    def _made(cls, attributes, planes):
+        groups = -(-attributes["shape"][-1] // attributes["group"])
+        # Without what fills up the last byte of a row.
+        count = groups * attributes["group"] // attributes["subgroup"]
+        return cls(**attributes, **planes | {"metadata": planes["metadata"][..., :count]})
 
     def pack(self) -> tuple[bytes, bytes, bytes]:
         """Packs the three planes as they lie in memory (specification section 13.1).

@@ -20,7 +20,7 @@ from functools import partial
 import numpy as np
 
 from ..codec.numbers import SCALE_MAX, SPECIALS, groups_of
-from ..codec.quantized import Blocks
+from ..codec.quantized import DECODERS, Blocks
 from ..units.decoder import dequantize
 from ..units.quantization_engine import quantize_activations, scaled_magnitudes
 from ..units.weight_encoder import quantize_weights
@@ -57,8 +57,8 @@ def _dequantize_mx(q, *, codec):
 
 def _mx(name, codec, emax):
     return Format(name=name, group=32, element=codec, scale=E8M0,
-                  quantize=partial(_quantize_mx, codec=codec, emax=emax),
-                  dequantize=partial(_dequantize_mx, codec=codec))
+                  encoder=partial(_quantize_mx, codec=codec, emax=emax),
+                  decoder=partial(_dequantize_mx, codec=codec))
 
 
 def _quantize_mxfp4(x, **options):
@@ -86,8 +86,8 @@ def _smx(name, codec):
     rounding, are below the group's scale in magnitude.
     """
     return Format(name=name, group=16, subgroup=2, metadata_bits=1, element=codec, scale=E8M0,
-                  quantize=partial(_quantize_smx, codec=codec),
-                  dequantize=partial(_dequantize_smx, codec=codec))
+                  encoder=partial(_quantize_smx, codec=codec),
+                  decoder=partial(_dequantize_smx, codec=codec))
 
 
 def _quantize_mxfp4_plus(x):
@@ -127,14 +127,14 @@ def mxfp4_plus() -> Format:
     # Largest elements, each beside E2M1 that is not larger.
     others = E2M1.values[np.abs(E2M1.values) <= 4]
     return Format(name="MXFP4+", group=32, element=E2M1, scale=E8M0, subgroup=32, metadata_bits=8,
-                  quantize=_quantize_mxfp4_plus, dequantize=_dequantize_mxfp4_plus,
+                  encoder=_quantize_mxfp4_plus, decoder=_dequantize_mxfp4_plus,
                   special_groups=np.stack([np.append(v, np.resize(others, 31))
                                            for v in E0M3.values]))
 
 
 def _m2xfp(name, quantize, *, element=E2M1, scale=E8M0, **options):
     return Format(name=name, group=32, element=element, scale=scale, subgroup=8,
-                  metadata_bits=2, quantize=quantize, dequantize=dequantize, **options)
+                  metadata_bits=2, encoder=quantize, decoder=dequantize, **options)
 
 
 def _m2xfp_mixed():
@@ -156,7 +156,7 @@ def _m2xfp_special(name, quantize):
 
 FORMATS = {f.name: f for f in (
     Format(name="MXFP4", group=32, element=E2M1, scale=E8M0,
-           quantize=_quantize_mxfp4, dequantize=partial(_dequantize_mx, codec=E2M1)),
+           encoder=_quantize_mxfp4, decoder=partial(_dequantize_mx, codec=E2M1)),
     _m2xfp("M2XFP activations", quantize_activations),
     _m2xfp("M2XFP Sg-threshold", partial(quantize_activations, encoding="sg-threshold")),
     _m2xfp_mixed(),
@@ -184,3 +184,11 @@ FORMATS = {f.name: f for f in (
 M2XFP's formats are the codec itself. The last ones are the design space around it, in which M2XFP
 is Elem-EM-8, Sg-EM-8 adaptive and Sg-EM-8 fixed.
 """
+
+# Also those that only a function makes, so that their tensors are read from files.
+DECODERS.update({f.name: f.dequantize for f in (
+    *(razer.razer_weights(outlier) for outlier in razer.OUTLIERS),
+    *(m2_nvfp4.m2_nvfp4(kind, n, adaptive=adaptive) for kind in ("Elem-EM", "Sg-EM")
+      for n in SUBGROUPS[:4] for adaptive in (False, True)),
+    *FORMATS.values(),
+)})

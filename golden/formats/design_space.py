@@ -182,9 +182,9 @@ def elem_em(subgroup: int = 8, *, top: int = 1, adaptive: bool = False) -> Forma
     name = f"Elem-EM-{subgroup}{' top-2' if top == 2 else ''}{' adaptive' if adaptive else ''}"
     return Format(name=name, group=32, element=E2M1, scale=E8M0, subgroup=subgroup,
                   metadata_bits=2 * top,
-                  quantize=partial(_quantize_elem_em, subgroup=subgroup, top=top,
+                  encoder=partial(_quantize_elem_em, subgroup=subgroup, top=top,
                                    adaptive=adaptive),
-                  dequantize=partial(dequantize_elem_em, subgroup=subgroup, top=top,
+                  decoder=partial(dequantize_elem_em, subgroup=subgroup, top=top,
                                      decode_scales=_e8m0_scales))
 
 
@@ -241,9 +241,9 @@ def _sg(kind, factors, *, subgroup, adaptive):
     name = f"{kind}-{subgroup}{' 1-bit' if len(factors) == 2 else ''}"
     return Format(name=f"{name}{' adaptive' if adaptive else ' fixed'}", group=32,
                   element=E2M1, scale=E8M0, subgroup=subgroup, metadata_bits=len(factors) // 2,
-                  quantize=partial(_quantize_sg, subgroup=subgroup, factors=factors,
+                  encoder=partial(_quantize_sg, subgroup=subgroup, factors=factors,
                                    adaptive=adaptive),
-                  dequantize=partial(dequantize_sg, subgroup=subgroup, factors=factors,
+                  decoder=partial(dequantize_sg, subgroup=subgroup, factors=factors,
                                      decode_scales=_e8m0_scales))
 
 

@@ -2,7 +2,7 @@
 """The interface of all formats, and arithmetic that they share."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..codec.arrays import BoolArray, Float32Array, Float64Array, FloatArray
 from ..codec.numbers import FLOAT32_NAN
-from ..codec.quantized import Blocks
+from ..codec.quantized import Blocks, Quantized
 from .minifloats import Codec
 
 
@@ -29,12 +29,9 @@ class Format:
     scale : Codec
         Codes of scales. Each is stored in 8 bits; some formats select a special value in spare
         bits.
-    quantize : callable
-        Encodes an array of float32, float16 or bfloat16 of shape (..., K) as `Blocks`. It takes
-        ``rule`` where E2M1 is under E8M0 (specification section 5) except in MXFP4+, and
-        ``tensor_scale``, a float32, where there is a tensor scale. MXFP4 and M2XFP take the options
-        of the codec; with other sizes they have other bits per element than is said here.
-    dequantize : callable
+    encoder : callable
+        Encodes an array as `quantize` does, without naming the format.
+    decoder : callable
         Decodes such `Blocks` to a float32 array.
     subgroup : int, optional
         Elements per subgroup.
@@ -54,8 +51,8 @@ class Format:
     group: int
     element: Codec
     scale: Codec
-    quantize: Callable[..., Any]
-    dequantize: Callable[..., Float32Array]
+    encoder: Callable[..., Any]
+    decoder: Callable[..., Float32Array]
     subgroup: int | None = None
     metadata_bits: int = 0
     tensor_scale: bool = False
@@ -68,6 +65,39 @@ class Format:
         """Bits of a group's record over its elements."""
         metadata = self.metadata_bits / self.subgroup if self.subgroup else 0
         return self.element.bits + 8 / self.group + metadata
+
+    def quantize(self, x: FloatArray, **options: Any) -> Any:
+        """Quantizes a tensor.
+
+        Parameters
+        ----------
+        x : array of float32, float16 or bfloat16, shape (..., K)
+        **options
+            ``rule`` where E2M1 is under E8M0 (specification section 5) except in MXFP4+, and
+            ``tensor_scale``, a float32, where there is a tensor scale. MXFP4 and M2XFP take the
+            options of the codec; with other sizes they have other bits per element than is said
+            here.
+
+        Returns
+        -------
+        Blocks or Quantized
+            A Quantized in the formats of M2XFP.
+        """
+        q = self.encoder(x, **options)
+        return q if isinstance(q, Quantized) else replace(q, format=self.name)
+
+    def dequantize(self, q: Any) -> Float32Array:
+        """Decodes what `quantize` gave.
+
+        Parameters
+        ----------
+        q : Blocks or Quantized
+
+        Returns
+        -------
+        float32 array, shape ``q.shape``
+        """
+        return self.decoder(q)
 
     def round_trip(self, x: FloatArray, **options: Any) -> Float32Array:
         """Quantizes and dequantizes a tensor.
@@ -88,7 +118,7 @@ class Format:
 
 def assemble(x: FloatArray, codes: NDArray[Any], scales: NDArray[Any], bad: BoolArray,
              nan: Any, *, metadata: NDArray[Any] | None = None,
-             tensor_scale: np.float32 | None = None) -> Blocks:
+             tensor_scale: np.float32 | None = None, format: str | None = None) -> Blocks:
     """Clears NaN groups and flattens the planes of groups to rows along K.
 
     Parameters
@@ -104,12 +134,14 @@ def assemble(x: FloatArray, codes: NDArray[Any], scales: NDArray[Any], bad: Bool
         The scale's code of NaN.
     metadata : int array, shape (..., groups, subgroups), optional
     tensor_scale : float32, optional
+    format : str, optional
+        Name of the format.
     """
     def plane(p):
         p = np.where(bad[..., None], 0, p.reshape(*bad.shape, -1))
         return p.astype(np.uint8).reshape(*x.shape[:-1], -1)
 
-    return Blocks(elements=plane(codes), shape=x.shape, tensor_scale=tensor_scale,
+    return Blocks(elements=plane(codes), shape=x.shape, tensor_scale=tensor_scale, format=format,
                   scales=np.where(bad, nan, scales).astype(np.uint8),
                   metadata=None if metadata is None else plane(metadata))
 

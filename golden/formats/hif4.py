@@ -59,7 +59,7 @@ def quantize_hif4(x: FloatArray) -> Blocks:
     v = np.ldexp(v, -four[..., None].astype(np.int32))
     codes = np.minimum(np.floor(4 * v + 0.5), 7).astype(np.uint8).reshape(groups.shape)
     codes |= np.signbit(groups).astype(np.uint8) << 3
-    return assemble(x, codes, E6M2.encode(scale), bad, E6M2.nan,
+    return assemble(x, codes, E6M2.encode(scale), bad, E6M2.nan, format="HiF4",
                     metadata=eight | four[..., 0] << 1 | four[..., 1] << 2)
 
 
@@ -82,4 +82,4 @@ def dequantize_hif4(q: Blocks) -> Float32Array:
 
 
 HIF4 = Format(name="HiF4", group=GROUP, subgroup=SUBGROUP, metadata_bits=3, element=S1P2,
-              scale=E6M2, shared_exponents=2, quantize=quantize_hif4, dequantize=dequantize_hif4)
+              scale=E6M2, shared_exponents=2, encoder=quantize_hif4, decoder=dequantize_hif4)

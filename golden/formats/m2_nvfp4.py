@@ -108,8 +108,8 @@ def m2_nvfp4(kind: str, subgroup: int = 8, *, adaptive: bool = False) -> Format:
     return Format(name=f"M2-NVFP4 {kind}-{subgroup}{' adaptive' if adaptive else ''}", group=GROUP,
                   element=E2M1, scale=UE4M3, tensor_scale=True, subgroup=subgroup,
                   metadata_bits=2,
-                  quantize=partial(_quantize, encode=encode, subgroup=subgroup, adaptive=adaptive),
-                  dequantize=partial(dequantize, subgroup=subgroup, decode_scales=_scales))
+                  encoder=partial(_quantize, encode=encode, subgroup=subgroup, adaptive=adaptive),
+                  decoder=partial(dequantize, subgroup=subgroup, decode_scales=_scales))
 
 
 FORMATS = tuple(m2_nvfp4(kind, subgroup, adaptive=adaptive) for adaptive in (False, True)

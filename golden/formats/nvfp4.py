@@ -198,8 +198,8 @@ def _near_least(v, t, scales):
 def _format(name: str, quantize: Any, *, element: Codec = E2M1, scale: Codec = UE4M3,
             tensor_scale: bool = True, dequantize: Any = None) -> Format:
     return Format(name=name, group=GROUP, element=element, scale=scale,
-                  tensor_scale=tensor_scale, quantize=quantize,
-                  dequantize=dequantize or partial(_dequantize_one_scale, element=element,
+                  tensor_scale=tensor_scale, encoder=quantize,
+                  decoder=dequantize or partial(_dequantize_one_scale, element=element,
                                                    scale=scale))
 
 

@@ -58,8 +58,8 @@ def _dequantize(q, *, specials, scale):
 def _format(name, specials, scale, least):
     return Format(
         name=name, group=GROUP, element=RAZER, scale=scale, tensor_scale=True,
-        quantize=partial(_quantize, specials=specials, scale=scale, least=least),
-        dequantize=partial(_dequantize, specials=specials, scale=scale),
+        encoder=partial(_quantize, specials=specials, scale=scale, least=least),
+        decoder=partial(_dequantize, specials=specials, scale=scale),
         special_groups=np.stack([np.where(np.arange(16) == 8, s, E2M1.values) for s in specials]))
 
 

@@ -123,7 +123,7 @@ def gptq_nvfp4(weights: FloatArray, hessian: FloatArray, *, damping: float = 0.0
 
     elements = _rounded(weights, hessian, damping, GROUP, choose)
     return Blocks(elements=elements, scales=np.hstack(scales), tensor_scale=tensor_scale,
-                  shape=weights.shape)
+                  shape=weights.shape, format="NVFP4")
 
 
 def gptq_razer(weights: FloatArray, hessian: FloatArray, *, damping: float = 0.01) -> Blocks:
@@ -160,7 +160,7 @@ def gptq_razer(weights: FloatArray, hessian: FloatArray, *, damping: float = 0.0
 
     elements = _rounded(weights, hessian, damping, GROUP, choose)
     return Blocks(elements=elements, scales=np.hstack(scales), tensor_scale=tensor_scale,
-                  shape=weights.shape)
+                  shape=weights.shape, format="RaZeR weights")
 
 
 def _best_razer(block, costs, tensor_scale):

@@ -5,17 +5,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..codec import blocked
 from ..codec.arrays import BoolArray, Float32Array, Int16Array, UInt8Array
 from ..codec.numbers import (
     FLOAT32_NAN,
     SCALE_NAN,
-    check_threads,
     e2m1_integers,
     e2m3_integers,
     split_scales,
 )
-from ..codec.quantized import Quantized, check_quantized
+from ..codec.quantized import Blocks, Quantized
 from .top1 import top1
 
 
@@ -90,16 +88,18 @@ def other_zeros(q: Quantized) -> BoolArray:
     return ((elements & 7 == 0) & ~top).reshape(q.elements.shape)
 
 
-def dequantize(q: Quantized, *, threads: int = 1) -> Float32Array:
-    """Decodes a quantized tensor to float32, exactly.
+def dequantize(q: Blocks, *, threads: int = 1) -> Float32Array:
+    """Decodes a quantized tensor of any format to float32.
 
-    Every value is a float32 number, subnormals included, unless it is beyond float32's range and
-    becomes an infinity. Code 8 gives -0 in Elem-EM and Sg-EM, +0 in mixed, and the group's special
-    value in Sg-special. A NaN group gives NaN (0x7FC00000).
+    In M2XFP every value is a float32 number, subnormals included, unless it is beyond float32's
+    range and becomes an infinity. Code 8 gives -0 in Elem-EM and Sg-EM, +0 in mixed, and the
+    group's special value in Sg-special. A NaN group gives NaN (0x7FC00000). Values of other formats
+    are rounded once to float32.
 
     Parameters
     ----------
-    q : Quantized
+    q : Quantized or Blocks
+        As any function of this package returns it.
     threads : int
         Threads that share the work, at least 1. The result does not depend on it.
 
@@ -111,13 +111,13 @@ def dequantize(q: Quantized, *, threads: int = 1) -> Float32Array:
     Raises
     ------
     TypeError
-        If ``q`` is not a Quantized, or ``threads`` is not an integer.
+        If ``q`` is not a quantized tensor, or ``threads`` is not an integer.
     ValueError
-        If ``threads`` is below 1.
+        If ``threads`` is below 1, or if the format of ``q`` is not known.
     """
-    check_quantized(q, "q")
-    check_threads(threads)
-    return blocked.decode(q, threads)
+    if not isinstance(q, Blocks):
+        raise TypeError(f"q must be a Quantized or Blocks, not {type(q).__name__}")
+    return q.dequantize(threads=threads)
 
 
 def definition(q: Quantized) -> Float32Array:

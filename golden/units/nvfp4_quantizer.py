@@ -79,7 +79,7 @@ def quantize_nvfp4(x: FloatArray, tensor_scale: np.float32 | Float32Array) -> Bl
                         codes | np.signbit(groups).astype(np.uint8) << 3)
     return Blocks(elements=elements.astype(np.uint8).reshape(*x.shape[:-1], -1),
                   scales=np.where(bad, SCALE_NAN, scales).astype(np.uint8),
-                  tensor_scale=tensor_scale, shape=x.shape)
+                  tensor_scale=tensor_scale, shape=x.shape, format="NVFP4")
 
 
 def _round(magnitudes: Float64Array, points: Float64Array) -> UInt8Array:

@@ -124,4 +124,4 @@ def test_original_shape(shape):
 def test_wrong_type(q):
     with pytest.raises(TypeError) as error:
         dequantize(q)
-    assert str(error.value) == f"q must be a Quantized, not {type(q).__name__}"
+    assert str(error.value) == f"q must be a Quantized or Blocks, not {type(q).__name__}"
