@@ -9,7 +9,7 @@ STOREYS = {
     "hw": (("tools",), ("lib",), ("units",), ("accelerator",), ("bus",), ("registry",),
            ("verilog",), ("flow",), ("report",), ("generate", "synth"), ("__main__",)),
     "golden": (("command",), ("codec",), ("units",), ("accelerator", "formats"),
-               ("reference", "stimuli", "checkpoint"), ("models",), ("__main__",)),
+               ("reference", "stimuli", "checkpoint"), ("models", "torch"), ("__main__",)),
 }
 COMPONENTS = ("hw.lib", "hw.units", "hw.accelerator", "hw.bus")
 
