@@ -204,6 +204,13 @@ def test_training_lowers_the_loss(torch, module):
     assert losses[-1] < losses[0] / 4
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_model_calls_the_layer_as_it_is(torch, module):
+    model = torch.nn.Sequential(torch.nn.ReLU(), torch.compiler.disable(module.Linear(64, 8)))
+    x = torch.randn(4, 64)
+    assert torch.equal(torch.compile(model, backend="eager")(x), model(x))
+
+
 def test_the_examples_of_the_page(torch, module):
     text = (ROOT / "docs/torch.md").read_text()
     examples = re.findall(r"```py\n(.*?)```", text, re.S)
