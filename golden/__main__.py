@@ -9,7 +9,7 @@ from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from importlib import import_module
 
-from .command import Parser, run
+from .command import Failure, Parser, run
 
 COMMANDS = {
     "check": ("formats.check", "print the value of every code and prove that all round-trip"),
@@ -20,6 +20,10 @@ COMMANDS = {
     "smollm2": ("models.smollm2", "make the model data that the package carries"),
 }
 """By name, the module in `golden` and what the command does."""
+
+EXTRAS = {"convert": "checkpoints", "calibrate": "models", "accuracy": "models",
+          "smollm2": "models"}
+"""By name, the extra with what a command needs besides NumPy."""
 
 
 def parser() -> Parser:
@@ -50,7 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Prints the help, or what is wrong, and exits; but for a name after "--".
         name, words = parser().parse_args(words).command, []
     module, _ = COMMANDS[name]
-    return import_module(f"golden.{module}").main(words)
+    try:
+        found = import_module(f"golden.{module}")
+    except ModuleNotFoundError as error:
+        if name not in EXTRAS or str(error.name).startswith("golden"):
+            raise
+        raise Failure(f"{name} needs {error.name}: "
+                      f"pip install 'm2xfp-rtl[{EXTRAS[name]}]'") from None
+    return found.main(words)
 
 
 if __name__ == "__main__":

