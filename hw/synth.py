@@ -26,8 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line, see ``--help``, and returns the exit status."""
     parser = command.Parser(prog="python -m hw.synth", description="Area and timing of the units.")
     parser.add_argument("units", metavar="UNIT", nargs="*", help="default: all units")
-    parser.add_argument("--library", metavar="nangate45|FILE.lib", default="nangate45",
-                        help="cell library in the Liberty format (default: nangate45)")
+    parser.add_argument("--library", metavar="nangate45|FILE.lib", action="append",
+                        help="cell library in the Liberty format, also compressed by gzip; several "
+                             "--library make one library (default: nangate45)")
     parser.add_argument("--json", metavar="FILE", type=Path,
                         help="all figures with the slowest paths (default: build/synth.json; "
                              "with --compare, --sweep or --power build/formats.json, "
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         help="instead of units, all figures on one HTML page (extra plot)")
     sweep.add_options(parser)
     options = parser.parse_args(arguments)
+    options.library = ",".join(options.library or ["nangate45"])
     if options.report is not None:
         html.main(options)
         return 0
@@ -82,11 +84,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         registry.parameters(name, options.set)
         if options.power:
             power.check(name)
-    library = find_library(options.library)
+    library = _library(options)
     _prepare(options.json)
     jobs = {name: (name, options.set, options.flatten, options.amap) for name in names}
     report(jobs, library, options.json, inspect=inspect, fresh=options.fresh)
     return 0
+
+
+def _library(options):
+    """Reads the library and names its cells with logic that nothing is mapped to."""
+    library = find_library(options.library)
+    for name, reason in library.left_out.items():
+        print(f"{name} is left out: {reason}", file=sys.stderr)
+    return library
 
 
 def _prepare(path):
@@ -117,7 +127,7 @@ def _compare(options, inspect):
             *(mark in settings for mark in marks))
     for name, settings, *_ in jobs.values():
         registry.parameters(name, settings)
-    library = find_library(options.library)
+    library = _library(options)
     _prepare(options.json)
     units = _synthesize_all(jobs, library, inspect=inspect, fresh=options.fresh)
     results = {"units": units, **measurement.describe(library)}

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Boolean functions as Liberty files write them, evaluated on arrays."""
 
+import operator
 import re
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 
@@ -28,12 +30,92 @@ def function(text: str) -> tuple[frozenset[str], Callable[[dict[str, Any]], Any]
     ValueError
         If the text is not a Boolean function.
     """
-    tokens = re.findall(r"[A-Za-z_][\w\[\]]*|[^\s\"]", text)
-    parser = _Parser(tokens)
-    evaluate = parser.disjunction()
+    tree = _tree(text)
+    return frozenset(_pins(tree)), _evaluator(tree)
+
+
+def plain(text: str) -> str:
+    """Writes a function with the operators that every reader knows: ``! & | ^`` and parentheses.
+
+    Parameters
+    ----------
+    text : str
+        As in `function`.
+
+    Returns
+    -------
+    str
+    """
+    return _written(_tree(text))
+
+
+def sense(text: str, pin: str) -> str:
+    """How a function follows one of its pins, in the words of Liberty's ``timing_sense``.
+
+    Parameters
+    ----------
+    text : str
+        As in `function`.
+    pin : str
+
+    Returns
+    -------
+    str
+        ``"positive_unate"`` if the result never falls when the pin rises, ``"negative_unate"``
+        if it never rises, else ``"non_unate"``; that also if the pin is not in the function.
+    """
+    pins, evaluate = function(text)
+    if pin not in pins:
+        return "non_unate"
+    # Bit n of a word is the value in assignment n of the other pins.
+    others = sorted(pins - {pin})
+    mask = (1 << (1 << len(others))) - 1
+    values = {name: sum(1 << n for n in range(1 << len(others)) if n >> i & 1)
+              for i, name in enumerate(others)}
+    low, high = (evaluate(values | {"0": 0, "1": mask, pin: mask * level}) & mask
+                 for level in (0, 1))
+    if not low & ~high:
+        return "positive_unate"
+    return "non_unate" if high & ~low else "negative_unate"
+
+
+# A tree is the name of a pin or a constant, ("!", tree), or (operator, trees).
+_OPERATORS: dict[str, Callable] = {"|": operator.or_, "&": operator.and_, "^": operator.xor}
+
+
+def _tree(text):
+    parser = _Parser(re.findall(r"[A-Za-z_][\w\[\]]*|[^\s\"]", text))
+    tree = parser.disjunction()
     if parser.tokens:
         raise ValueError(f"{text!r} is not a Boolean function")
-    return frozenset(parser.pins), evaluate
+    return tree
+
+
+def _pins(tree):
+    if isinstance(tree, str):
+        return {tree} - {"0", "1"}
+    if tree[0] == "!":
+        return _pins(tree[1])
+    return set().union(*map(_pins, tree[1]))
+
+
+def _evaluator(tree):
+    if isinstance(tree, str):
+        return lambda values: values[tree]
+    if tree[0] == "!":
+        inner = _evaluator(tree[1])
+        return lambda values: ~inner(values)
+    operate, inner = _OPERATORS[tree[0]], [*map(_evaluator, tree[1])]
+    return lambda values: reduce(operate, (term(values) for term in inner))
+
+
+def _written(tree, outermost=True):
+    if isinstance(tree, str):
+        return tree
+    if tree[0] == "!":
+        return f"!{_written(tree[1], False)}"
+    joined = f" {tree[0]} ".join(_written(term, False) for term in tree[1])
+    return joined if outermost else f"({joined})"
 
 
 class _Parser:
@@ -41,7 +123,6 @@ class _Parser:
 
     def __init__(self, tokens):
         self.tokens = tokens[::-1]
-        self.pins = set()
 
     def next(self):
         return self.tokens[-1] if self.tokens else ""
@@ -51,7 +132,7 @@ class _Parser:
         while self.next() in ("|", "+") and self.tokens:
             self.tokens.pop()
             terms.append(self.conjunction())
-        return _joined(terms, lambda a, b: a | b)
+        return _joined("|", terms)
 
     def conjunction(self):
         terms = [self.difference()]
@@ -60,51 +141,33 @@ class _Parser:
             if self.next() in "&*":
                 self.tokens.pop()
             terms.append(self.difference())
-        return _joined(terms, lambda a, b: a & b)
+        return _joined("&", terms)
 
     def difference(self):
         terms = [self.operand()]
         while self.next() == "^":
             self.tokens.pop()
             terms.append(self.operand())
-        return _joined(terms, lambda a, b: a ^ b)
+        return _joined("^", terms)
 
     def operand(self):
         token = self.tokens.pop() if self.tokens else "its end"
         if token == "!":
-            inner = self.operand()
-            return lambda values: ~inner(values)
+            return "!", self.operand()
         if token == "(":
             found = self.disjunction()
             if self.next() != ")":
                 raise ValueError("A Boolean function lacks a )")
             self.tokens.pop()
         elif token in ("0", "1") or re.match(r"[A-Za-z_]", token) and token != "its end":
-            if token not in ("0", "1"):
-                self.pins.add(token)
-
-            def found(values):
-                return values[token]
+            found = token
         else:
             raise ValueError(f"A Boolean function has {token} where an operand must be")
         while self.next() == "'":
             self.tokens.pop()
-            found = _negated(found)
+            found = "!", found
         return found
 
 
-def _negated(inner):
-    return lambda values: ~inner(values)
-
-
-def _joined(terms, operator):
-    if len(terms) == 1:
-        return terms[0]
-
-    def evaluate(values):
-        result = terms[0](values)
-        for term in terms[1:]:
-            result = operator(result, term(values))
-        return result
-
-    return evaluate
+def _joined(sign, terms):
+    return terms[0] if len(terms) == 1 else (sign, terms)

@@ -119,6 +119,8 @@ class Netlist:
 
     def _kind(self, name, cells):
         cell = self.library.cells[name]
+        if cell.unused and not cell.arcs:
+            raise ToolError(f"Gates: {cells[0][0]} is {name}, {cell.unused}")
 
         def parsed(text, what):
             if not text:
@@ -134,24 +136,33 @@ class Netlist:
             # An open output toggles too and needs a row.
             pins[pin] = np.array([connections[pin][0] if connections.get(pin) else self._new()
                                   for _, connections in cells])
-        for pin in cell.group.all("pin"):
-            if pin.get("three_state"):
-                raise ToolError(f"Gates: {cells[0][0]} is {name}, which drives no level at times")
         next_state, clock, names = None, "", ()
-        if cell.flip_flop:
-            flip_flop, = cell.group.all("ff")
-            clock, names = flip_flop.get("clocked_on", ""), flip_flop.arguments
-            if clock not in cell.inputs:
-                raise ToolError(f"Gates: {cells[0][0]} is {name}, clocked by {clock!r}, which must "
-                                "be a pin")
-            if flip_flop.get("clear") or flip_flop.get("preset"):
-                raise ToolError(f"Gates: {cells[0][0]} is {name}, which has an asynchronous set "
-                                "or reset")
-            next_state = parsed(flip_flop.get("next_state"), "next state")
+        if cell.register:
+            register = cell.register
+            clock, names = register.clock_pin, register.names
+            if not clock:
+                raise ToolError(f"Gates: {cells[0][0]} is {name}, clocked by {register.clock!r}, "
+                                "which must be a pin")
+            for what, text in (("clear", register.clear), ("preset", register.preset)):
+                if text and not self._never(text, pins):
+                    raise ToolError(f"Gates: {cells[0][0]} is {name}, whose {what} {text!r} is "
+                                    "not tied off")
+            next_state = parsed(register.next_state, "next state")
             pins[names[0]] = np.array([self._new() for _ in cells])
         return Kind(cell=cell, next_state=next_state, clock=clock, names=names, pins=pins,
                      functions={pin: parsed(text, f"function of {pin}")
                                 for pin, text in cell.functions.items()}, count=len(cells))
+
+    @staticmethod
+    def _never(text, pins):
+        """Whether constants on the pins keep a condition from ever holding."""
+        needed, holds = function(text)
+        rows = {pin: pins[pin] for pin in needed}
+        if any((row > 1).any() for row in rows.values()):
+            return False
+        ones = next(iter(pins.values())) >= 0
+        return not holds({pin: row == 1 for pin, row in rows.items()}
+                         | {"0": ~ones, "1": ones}).any()
 
     def _new(self):
         # The row after the last net stands for everything that is not connected.

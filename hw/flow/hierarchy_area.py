@@ -9,7 +9,7 @@ from amaranth.lib.wiring import Component
 from ..tools import yosys
 from ..tools.errors import ToolError
 from ..verilog.emit import verilog
-from . import mapping
+from . import mapped_library, mapping
 from .liberty import Library
 
 
@@ -43,8 +43,8 @@ def areas(name: str, component: Component, library: Library) -> dict[str, dict[s
         sizes = mapping.memory_sizes(text, name)
         script = (mapping.common_script(name, ["*"], sizes) + mapping.AREA
                   + "write_json modules.json\n" + mapping.FINISH + "write_json flat.json\n")
-        _, files = yosys.run(script, inputs={"unit.v": text, "cells.lib": library.path},
-                             outputs=["modules.json", "flat.json"])
+        _, files = yosys.run(script, outputs=["modules.json", "flat.json"], inputs={
+            "unit.v": text, "cells.lib": mapped_library.text(library)})
         modules = json.loads(files["modules.json"])["modules"]
         flat = json.loads(files["flat.json"])["modules"][name]
         mapping.open_memories(flat, sizes)

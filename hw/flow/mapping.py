@@ -16,7 +16,7 @@ from amaranth.lib import wiring
 from ..tools import cache, yosys
 from ..tools.yosys import ToolError
 from ..verilog.emit import hierarchy, verilog
-from . import timing
+from . import mapped_library, timing
 from .liberty import Library
 from .partition import partition
 
@@ -234,15 +234,16 @@ class Part:
         """
         commands = script("part0", (), [f"part{i}" for i in self.boxes], amap=amap)
         inputs = {"start.il": START, "unit.v": self.text, "drive.txt": _drive(library)}
+        cells = mapped_library.text(library)
         path = cache.folder() / cache.digest(
-            "part", commands, *inputs.values(), library.sha256, yosys.version(),
+            "part", commands, *inputs.values(), cells, yosys.version(),
             metadata.version("yowasp-runtime"), Path(__file__).read_text(encoding="utf-8"),
         ) / "netlists.json"
 
         def build(folder):
             names = [f"{goal}.{kind}" for goal in GOALS for kind in ("il", "json")]
-            _, files = yosys.run(commands, inputs={**inputs, "cells.lib": library.path},
-                                 outputs=names, urgent=urgent)
+            _, files = yosys.run(commands, outputs=names, urgent=urgent,
+                                 inputs={**inputs, "cells.lib": cells})
             for goal in GOALS:
                 files[f"{goal}.il"] = _only(files[f"{goal}.il"])
                 files[f"{goal}.json"] = json.dumps(
@@ -495,8 +496,8 @@ def count_cells(module: Mapping[str, Any], library: Library,
     for kind in cells:
         if kind not in library.cells:
             raise ToolError(f"Yosys left {kind}, which is not a cell of {library.name}")
-        if library.cells[kind].latch:
-            raise ToolError(f"the unit has a latch, {kind}")
+        if library.cells[kind].unused and not library.cells[kind].arcs:
+            raise ToolError(f"the unit has {kind}, {library.cells[kind].unused}")
     area = {kind: number * library.cells[kind].area for kind, number in cells.items()}
     registers = [kind for kind in cells if library.cells[kind].flip_flop]
     return (cells, sum(area.values()), sum(area[kind] for kind in registers),

@@ -184,7 +184,10 @@ def describe(library: Library, *, amap: bool = False) -> dict[str, Any]:
     """
     return {
         "library": {"name": library.name, "sha256": library.sha256, "driver": library.driver,
-                    "output_load_ff": timing.OUTPUT_LOAD},
+                    "output_load_ff": timing.OUTPUT_LOAD,
+                    **({"files": {source.path.name: source.sha256 for source in library.sources}}
+                       if len(library.sources) > 1 else {}),
+                    **({"left_out": library.left_out} if library.left_out else {})},
         "versions": {**versions(), "numpy": metadata.version("numpy"),
                      "python": platform.python_version()},
         "script": mapping.scripts(library, amap=amap),

@@ -161,8 +161,8 @@ class _Analysis:
     def _read_type(self, kind, cells, clocks):
         """Yields the edges of all cells of one type, an array over the cells for each arc."""
         cell = self.library.cells.get(kind)
-        if cell is None or cell.latch:
-            what = "a latch" if cell else "not a cell of the library"
+        if cell is None or cell.unused and not cell.arcs:
+            what = cell.unused if cell else "not a cell of the library"
             raise ToolError(f"Timing: {cells[0][0]} is {kind}, {what}")
         first = len(self.names)
         self.names += [(name, kind) for name, _ in cells]
@@ -171,7 +171,7 @@ class _Analysis:
             # Constants and open pins share a net of their own, at which no edge arrives.
             nets = [connections.get(pin, ["x"])[0] for _, connections in cells]
             pins[pin] = np.array([net if isinstance(net, int) else self.nets for net in nets])
-        for pin, capacitance in cell.inputs.items():
+        for pin, capacitance in (cell.inputs | cell.loads).items():
             np.add.at(self.loads, pins[pin], capacitance)
         numbers = np.arange(first, first + len(cells))
         for arc in cell.arcs:

@@ -437,7 +437,7 @@ FILES = "Library", "cannot write", "pyproject.toml"
     (["top1", "--set", "lane=3"], "must be one of: lanes, not 'lane'"),
     (["--set", "lanes=4"], "--set lanes=4 needs exactly one unit, not "),
     (["top1", "--library", "no.lib"], "Library no.lib: No such file or directory; give nangate45"),
-    (["top1", "--library", "pyproject.toml"], "pyproject.toml is not usable: it is not in the"),
+    (["top1", "--library", "pyproject.toml"], "pyproject.toml, line 1: not in the Liberty format"),
     (["top1", "--json", "pyproject.toml/x.json"], "cannot write --json pyproject.toml/x.json: "),
 ])
 def test_errors_are_one_line(arguments, message, capsys):

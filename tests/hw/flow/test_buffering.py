@@ -5,7 +5,7 @@ import pytest
 
 from hw.flow import timing
 from hw.flow.buffering import FANOUT, buffer_nets
-from tests.hw.flow.test_timing import CELLS, liberty, module, read
+from tests.support.netlists import CELLS, liberty, module, read
 
 
 @pytest.fixture

@@ -382,25 +382,16 @@ def test_every_netlist_equals_golden(name, settings):
         assert figures["rate"] == 1 / getattr(registry.build(name, settings), "cycles", 1)
 
 
-@pytest.mark.parametrize("cells, message", [
-    ({"pin (Y) {": 'pin (Y) { three_state : "A";'}, "u0 is INV, which drives no level at times"),
-    ({'function : "!A"': 'function : "!A &"'}, "function of Y of INV: A Boolean function has"),
-    ({'function : "!A";': ""}, "u0 is INV, which has no function of Y"),
-])
-def test_refused_cells(tmp_path, cells, message):
-    cell = POWER_CELLS["INV"]
-    for old, new in cells.items():
-        assert old in cell
-        cell = cell.replace(old, new)
+def test_refused_cells(tmp_path):
+    cell = POWER_CELLS["INV"].replace("pin (Y) {", 'pin (Y) { three_state : "A";')
     library = read(tmp_path, liberty(POWER_CELLS | {"INV": cell}, TEMPLATE))
-    with pytest.raises(ToolError, match=message):
+    with pytest.raises(ToolError, match="u0 is INV, a cell with a three-state output"):
         power.estimate_uniform(CHAIN, library, 0.1)
 
 
 @pytest.mark.parametrize("old, new, message", [
     ('clocked_on : "CK"', 'clocked_on : "!CK"', "clocked by '!CK', which must be a pin"),
-    ('clocked_on : "CK"', 'clocked_on : "CK"; clear : "!D"', "asynchronous set or reset"),
-    ('next_state : "D"', "", "which has no next state"),
+    ('clocked_on : "CK"', 'clocked_on : "CK"; clear : "!D"', "whose clear '!D' is not tied off"),
 ])
 def test_refused_flip_flops(tmp_path, old, new, message):
     library = read(tmp_path, liberty(
