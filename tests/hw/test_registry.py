@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Every unit of the registry against its golden reference."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from amaranth import ResetInserter, Signal
@@ -16,7 +18,7 @@ from hw.units.quantization_engine import QuantizationEngine
 from hw.units.sg_pe_tile import SgPETile
 from hw.units.top1 import Top1
 from tests.support.compare import check
-from tests.support.testbench import simulate
+from tests.support.testbench import Bench, simulate
 
 # Transfers per run, for a second or less each.
 ROWS = {
@@ -60,10 +62,12 @@ def case(name, parameters, *rest):
     return pytest.param(name, parameters, *rest, id="-".join(map(str, (name, *settings, *rest))))
 
 
-CLOCKED = [c for c in configurations() if build(*c).latency]
+# Each is built once here, as all workers read this file.
+BUILT = [(c, build(*c)) for c in QUICK]
+CLOCKED = [c for c, component in BUILT if component.latency]
 # The weight encoder takes many cycles for one transfer, and has its own tests.
-STREAMED = [c for c in CLOCKED if {"i", "o"} <= build(*c).signature.members.keys()
-            and c[0] != "weight_encoder"]
+STREAMED = [c for c, component in BUILT if component.latency
+            and {"i", "o"} <= component.signature.members.keys() and c[0] != "weight_encoder"]
 TILES = [c for c in CLOCKED if c[0] in ("pe_tile", "sg_pe_tile")]
 
 
@@ -81,11 +85,18 @@ def test_reference(name, parameters, stalls):
           outputs=rows)
 
 
-def valids(component, offers):
+@cache
+def streamed(name, *parameters):
+    """A component, its reset and one simulator, for all tests of how it moves its beats."""
+    component, reset = build(name, dict(parameters)), Signal()
+    return component, reset, Bench(ResetInserter(reset)(component))
+
+
+def valids(component, bench, offers):
     """Whether the output is valid in each cycle, ready always, input valid as given."""
     seen = []
 
-    async def bench(ctx):
+    async def run(ctx):
         ctx.set(component.o.ready, 1)
         for offer in offers:
             ctx.set(component.i.valid, offer)
@@ -93,7 +104,7 @@ def valids(component, offers):
             seen.append(ctx.get(component.o.valid))
             await ctx.tick()
 
-    simulate(component, bench)
+    bench.run(run)
     return seen
 
 
@@ -103,11 +114,11 @@ async def idle(ctx):
 
 @pytest.mark.parametrize("name, parameters", [case(*c) for c in STREAMED])
 def test_latency_and_throughput(name, parameters):
-    component = build(name, parameters)
+    component, _, bench = streamed(name, *parameters.items())
     # A beat that is alone, a gap, then beats back to back.
     offers = [1] + [0] * 9 + [1] * 12
     latency = component.latency
-    assert valids(component, offers + [0] * latency) == [0] * latency + offers
+    assert valids(component, bench, offers + [0] * latency) == [0] * latency + offers
 
 
 @pytest.mark.parametrize("name, parameters", [case(*c) for c in TILES])
@@ -134,11 +145,10 @@ def test_latency_and_throughput_of_tile(name, parameters):
 
 @pytest.mark.parametrize("name, parameters", [case(*c) for c in STREAMED])
 def test_valid_does_not_wait_and_reset_empties(name, parameters):
-    component = build(name, parameters)
+    component, reset, bench = streamed(name, *parameters.items())
     latency = component.latency
-    reset = Signal()
 
-    async def bench(ctx):
+    async def run(ctx):
         for _ in range(2):
             ctx.set(component.o.ready, 0)
             ctx.set(component.i.valid, 1)
@@ -168,7 +178,7 @@ def test_valid_does_not_wait_and_reset_empties(name, parameters):
                 ctx.set(component.i.valid, 0)
             assert seen == [0] * latency + [1, 0]
 
-    simulate(ResetInserter(reset)(component), bench)
+    bench.run(run)
 
 
 @pytest.mark.parametrize("build, error, text", [

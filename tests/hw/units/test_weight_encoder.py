@@ -14,7 +14,7 @@ from hw.units.weight_encoder import WeightEncoder
 from sim.engines import build
 from tests.support import oracle
 from tests.support.compare import check
-from tests.support.testbench import simulate
+from tests.support.testbench import Bench
 
 NAN, INF = float("nan"), float("inf")
 ULP = 2.0**-149
@@ -204,14 +204,20 @@ def test_many_ties(encoding):
     check_groups(np.array(tied(encoding, 100), np.float32), encoding)
 
 
+@cache
+def bench_of(encoding):
+    """An encoder, its reset and one simulator, for all tests that look at single cycles."""
+    unit, reset = WeightEncoder(encoding=encoding), Signal()
+    return unit, reset, Bench(ResetInserter(reset)(unit))
+
+
 @ENCODINGS
 def test_handshake(encoding):
     """Valid waits for nothing, a record stays while stalled, and reset empties."""
-    unit = WeightEncoder(encoding=encoding)
+    unit, reset, bench = bench_of(encoding)
     assert unit.latency == unit.cycles == CYCLES[encoding]
-    reset = Signal()
 
-    async def bench(ctx):
+    async def run(ctx):
         def offer(value):
             ctx.set(unit.i.valid, value is not None)
             ctx.set(unit.i.payload[0], int(np.float32(value or 0).view(np.uint32)))
@@ -244,14 +250,13 @@ def test_handshake(encoding):
                 assert not ctx.get(unit.o.valid) and not ctx.get(unit.i.ready)
                 await ctx.tick()
 
-    simulate(ResetInserter(reset)(unit), bench)
+    bench.run(run)
 
 
 @ENCODINGS
 def test_reset_within_a_group(encoding):
     """Wherever a group is, after a reset the next one is encoded as if it were the first."""
-    unit = WeightEncoder(encoding=encoding)
-    reset = Signal()
+    unit, reset, bench = bench_of(encoding)
     x = np.random.default_rng(6).standard_normal(32).astype(np.float32)
     wanted = {field: rows[0].tolist() for field, rows in expected(x[None], encoding).items()}
 
@@ -259,7 +264,7 @@ def test_reset_within_a_group(encoding):
         # All lanes at once, because the simulator settles after each value that is set.
         ctx.set(Value.cast(unit.i.payload), int.from_bytes(group.astype("<f4").tobytes(), "little"))
 
-    async def bench(ctx):
+    async def run(ctx):
         ctx.set(unit.o.ready, 1)
         ctx.set(unit.i.valid, 1)
         # In measuring, trying, waiting, writing and in the last cycle.
@@ -280,7 +285,7 @@ def test_reset_within_a_group(encoding):
             assert [ctx.get(record.metadata[j]) for j in range(4)] == wanted["metadata"]
             assert ctx.get(record.scale) == wanted["scale"]
 
-    simulate(ResetInserter(reset)(unit), bench)
+    bench.run(run)
 
 
 @pytest.mark.parametrize("encoding", ["mixed", "sg-special", None, 1])
