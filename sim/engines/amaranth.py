@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Runs a component on Amaranth's simulator."""
 
+import functools
 import itertools
-from contextlib import nullcontext
+from collections.abc import Callable
 
-from amaranth import Cat, Value
+from amaranth import Cat, Elaboratable, Value
+from amaranth.lib import wiring
 from amaranth.sim import Simulator
 
 from hw.tools.packing import from_integers, to_integers
@@ -17,6 +19,37 @@ NAME = "amaranth"
 def engine(task: Task) -> "Ports | Streams":
     """The engine for a component with streams, or for one without; its `run` does the task."""
     return (Streams if task.has_streams else Ports)(task)
+
+
+class Simulated:
+    """A clocked design on Amaranth's simulator, for many runs from its initial state.
+
+    For a large design the simulator takes longer to construct than to run.
+    """
+
+    def __init__(self, design: Elaboratable, *, clocked: bool = True) -> None:
+        self.simulator = Simulator(design)
+        if clocked:
+            self.simulator.add_clock(1e-9)
+        self.simulator.add_testbench(self._run)
+        self.used = False
+
+    def run(self, testbench: Callable) -> None:
+        """Runs the design until this testbench, a coroutine function of a context, ends."""
+        self.testbench = testbench
+        if self.used:
+            self.simulator.reset()
+        self.used = True
+        self.simulator.run()
+
+    async def _run(self, ctx):
+        await self.testbench(ctx)
+
+
+@functools.lru_cache(maxsize=16)
+def simulated(component: wiring.Component, clocked: bool) -> Simulated:
+    """The simulator of a component, kept for those that were run last."""
+    return Simulated(component, clocked=clocked)
 
 
 class Ports:
@@ -42,14 +75,11 @@ class Ports:
         self.progress = task.progress
         self.received: dict[str, list[int]] = {name: [] for name in task.counts}
         self.moves: list[int] = []
-        self.simulator = Simulator(component)
-        if component.latency:
-            self.simulator.add_clock(1e-9)
-        self.simulator.add_testbench(self._clocked if component.latency else self._settled)
 
     def run(self) -> Outcome:
         """Runs the task to its end."""
-        _simulate(self.simulator, self.vcd)
+        clocked = bool(self.component.latency)
+        _simulate(self.component, self._clocked if clocked else self._settled, clocked, self.vcd)
         # A row is taken in each move, and its results are there `latency` moves later.
         times = dict.fromkeys(self.names, self.moves[: self.count]) | dict.fromkeys(
             self.received, self.moves[self.component.latency:])
@@ -131,13 +161,10 @@ class Streams:
         self.sinks = {name: _End(getattr(component, name), pauses[name], total=counts[name],
                                  rows=[]) for name in ports if name in counts}
         self.first: int | None = None
-        self.simulator = Simulator(component)
-        self.simulator.add_clock(1e-9)
-        self.simulator.add_testbench(self._transfer)
 
     def run(self) -> Outcome:
         """Runs the task to its end; raises `Deadlock` or `ProtocolError`."""
-        _simulate(self.simulator, self.vcd)
+        _simulate(self.component, self._transfer, True, self.vcd)
         assert self.first is not None
         return Outcome(
             words=_words(self.component, {name: end.rows for name, end in self.sinks.items()}),
@@ -221,9 +248,19 @@ class Streams:
             self.first = cycle
 
 
-def _simulate(simulator, vcd):
-    with simulator.write_vcd(str(vcd)) if vcd else nullcontext():
-        simulator.run()
+def _simulate(component, testbench, clocked, vcd):
+    if vcd:
+        # It says where it writes before its first run.
+        new = Simulated(component, clocked=clocked)
+        with new.simulator.write_vcd(str(vcd)):
+            new.run(testbench)
+        return
+    try:
+        simulated(component, clocked).run(testbench)
+    except BaseException:
+        # Nothing is known of the state in which a run ends in its middle.
+        simulated.cache_clear()
+        raise
 
 
 def _words(component, received):

@@ -1,36 +1,24 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Testbenches on Amaranth's simulator."""
 
-from amaranth.sim import Simulator
+import functools
+import inspect
+
+from sim.engines.amaranth import Simulated
 
 
 def simulate(design, bench):
     """Runs a clocked design until its testbench ends."""
-    simulator = Simulator(design)
-    simulator.add_clock(1e-9)
-    simulator.add_testbench(bench)
-    simulator.run()
+    Simulated(design).run(bench)
 
 
-class Bench:
-    """A clocked design for several testbenches, of which each finds it in its initial state.
+def shared(component, **parameters):
+    """One component for all tests that run it with these parameters, and so one simulator."""
+    bound = inspect.signature(component).bind(**parameters)
+    bound.apply_defaults()
+    return _component(component, tuple(bound.kwargs.items()))
 
-    For a large design, Amaranth's simulator takes longer to construct than to run.
-    """
 
-    def __init__(self, design):
-        self.simulator = Simulator(design)
-        self.simulator.add_clock(1e-9)
-        self.simulator.add_testbench(self._run)
-        self.used = False
-
-    def run(self, bench):
-        """Runs the design until this testbench ends."""
-        self.bench = bench
-        if self.used:
-            self.simulator.reset()
-        self.used = True
-        self.simulator.run()
-
-    async def _run(self, ctx):
-        await self.bench(ctx)
+@functools.lru_cache(maxsize=32)
+def _component(component, parameters):
+    return component(**dict(parameters))

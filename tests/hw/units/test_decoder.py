@@ -9,6 +9,7 @@ import pytest
 from hw.units.decoder import Decoder
 from tests.support.compare import check
 from tests.support.oracle import decode
+from tests.support.testbench import shared
 
 SCALES = [*range(5), 127, *range(250, 256)]
 
@@ -36,7 +37,7 @@ def test_every_code_metadata_and_scale(kind):
                 elements += part
             records.append((elements, [0, 1, 2, 3], scale))
     expected = np.array([decode(kind, *record) for record in records])
-    check(Decoder(kind=kind), stack(records), {"o": expected})
+    check(shared(Decoder, kind=kind), stack(records), {"o": expected})
 
 
 # Code, metadata, scale, float32 bits.
@@ -107,7 +108,7 @@ def test_values(kind):
     expected = np.zeros((len(bits), 32), np.uint32)
     expected[:, 0] = bits
     expected[np.array(scales) == 255] = 0x7FC00000
-    check(Decoder(kind=kind), stack([*map(one, codes, metadata, scales)]), {"o": expected})
+    check(shared(Decoder, kind=kind), stack([*map(one, codes, metadata, scales)]), {"o": expected})
 
 
 def test_largest_of_either_sign():
@@ -118,7 +119,7 @@ def test_largest_of_either_sign():
     values[0, :2] = -7, 6
     values[1, :2] = 7, -6
     values[2, [1, 3]] = -7, 6
-    check(Decoder(), stack(records), {"o": values.view(np.uint32)})
+    check(shared(Decoder), stack(records), {"o": values.view(np.uint32)})
 
 
 @pytest.mark.parametrize("kind, values", [("activation", [0.875, 1, 1.125, 1.25]),
@@ -131,4 +132,5 @@ def test_fields_of_one_record_stay_together(kind, values, stalls):
     records = [one(2, i % 4, scales[i % 3]) for i in range(24)]
     expected = np.zeros((24, 32), np.float32)
     expected[:, 0] = [values[i % 4] * 2.0 ** (i % 3 - 1) for i in range(24)]
-    check(Decoder(kind=kind), stack(records), {"o": expected.view(np.uint32)}, stalls=stalls)
+    check(shared(Decoder, kind=kind), stack(records), {"o": expected.view(np.uint32)},
+          stalls=stalls)

@@ -7,6 +7,7 @@ import pytest
 from hw.units.group_mac import GroupMac
 from tests.support.compare import check, float_bits
 from tests.support.oracle import accumulate, group_sum
+from tests.support.testbench import shared
 
 NAN = 0x7FC00000
 ONES = [1] * 4
@@ -28,7 +29,7 @@ def stack(rows):
 
 
 def check_rows(rows, bits, **options):
-    check(GroupMac(), stack(rows), {"o": np.array(bits)}, **options)
+    check(shared(GroupMac), stack(rows), {"o": np.array(bits)}, **options)
 
 
 def plain(activation, weight, acc=0.0):

@@ -13,7 +13,7 @@ from hw.tools import packing
 from hw.units.mac_array import MacArray
 from tests.support import oracle
 from tests.support.compare import check
-from tests.support.testbench import simulate
+from tests.support.testbench import shared, simulate
 
 
 def operands(q):
@@ -66,7 +66,7 @@ def test_golden(columns, weight_width, stalls, count, metadata, depth):
                   "depth": depth}
     inputs = stimuli.mac_array(np.random.default_rng(columns), count, **parameters)
     expected = reference.mac_array(inputs, **parameters)
-    check(MacArray(**parameters), inputs, expected, stalls=stalls, outputs=count)
+    check(shared(MacArray, **parameters), inputs, expected, stalls=stalls, outputs=count)
 
 
 def test_matrix_product_against_rational_arithmetic():

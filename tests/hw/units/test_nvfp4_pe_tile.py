@@ -10,6 +10,7 @@ import pytest
 from hw.units.nvfp4_pe_tile import Nvfp4PETile
 from tests.support.compare import check
 from tests.support.oracle import E2M1_HALVES, E4M3_UNITS
+from tests.support.testbench import shared
 
 HALVES = [*E2M1_HALVES, *(-value for value in E2M1_HALVES)]
 ONE = 0x38
@@ -25,7 +26,7 @@ def check_rows(rows, outputs, *, lanes=8):
     names = ("activations", "weights", "activation_scale", "weight_scale")
     inputs = dict(zip(names, map(np.array, zip(*rows, strict=True)), strict=True))
     expected = zip(("sum", "shift", "nan"), map(np.array, zip(*outputs, strict=True)), strict=True)
-    check(Nvfp4PETile(lanes=lanes), inputs, dict(expected))
+    check(shared(Nvfp4PETile, lanes=lanes), inputs, dict(expected))
 
 
 @LANES
@@ -53,7 +54,7 @@ def test_every_pair_of_scales():
         assert rest == 0
         sums.append(-exact)
         shifts.append(shift)
-    check(Nvfp4PETile(), inputs, {"sum": np.array(sums), "shift": np.array(shifts),
+    check(shared(Nvfp4PETile), inputs, {"sum": np.array(sums), "shift": np.array(shifts),
                                   "nan": np.zeros(len(scales))})
 
 

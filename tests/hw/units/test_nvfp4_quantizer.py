@@ -9,6 +9,7 @@ from golden import stimuli
 from hw.units.nvfp4_quantizer import Nvfp4Quantizer
 from tests.support.compare import check
 from tests.support.oracle import encode_nvfp4
+from tests.support.testbench import shared
 
 NAN, INF = float("nan"), float("inf")
 
@@ -26,7 +27,7 @@ def check_groups(groups, units, records=None, **options):
         given = [([*elements] + [0] * (16 - len(elements)), scale) for elements, scale in records]
         assert given == oracle
     elements, scales = zip(*oracle, strict=True)
-    check(Nvfp4Quantizer(), {"i": {"values": bits(groups), "tensor_scale": bits(units)}},
+    check(shared(Nvfp4Quantizer), {"i": {"values": bits(groups), "tensor_scale": bits(units)}},
           {"o": {"elements": np.array(elements), "scale": np.array(scales)}}, **options)
 
 

@@ -11,7 +11,7 @@ from hw.units.pe_tile import PETile
 from tests.hw.units.test_top1_decode import refinement
 from tests.support.compare import check
 from tests.support.oracle import E2M1_HALVES, E2M3_EIGHTHS
-from tests.support.testbench import simulate
+from tests.support.testbench import shared, simulate
 
 DEPTHS = pytest.mark.parametrize("depth", [0, 1, 2])
 
@@ -29,7 +29,7 @@ def stack(rows):
 
 
 def check_rows(rows, sums, *, depth=0, **options):
-    check(PETile(depth=depth), stack(rows), {"sum": np.array(sums)}, **options)
+    check(shared(PETile, depth=depth), stack(rows), {"sum": np.array(sums)}, **options)
 
 
 def one(code, lane=0, rest=0):
@@ -62,7 +62,7 @@ def test_every_plain_product():
     inputs = {"activations": np.array([one(x, row % 8) for row, (x, _) in enumerate(codes)]),
               "weights": np.array([one(w, row % 8) for row, (_, w) in enumerate(codes)])}
     halves = [*E2M1_HALVES, *(-value for value in E2M1_HALVES)]
-    check(PETile(metadata=False), inputs,
+    check(shared(PETile, metadata=False), inputs,
           {"sum": np.array([halves[x] * halves[w] for x, w in codes])})
 
 
@@ -72,7 +72,7 @@ def test_plain_dot_product(depth, stalls):
     # The limits, 8 * 12 * 12, and values of all lanes together.
     rows = [([x] * 8, [w] * 8) for x, w in product((7, 15), repeat=2)]
     rows += [([1, 2, 3, 4, 5, 6, 7, 8], [7, 15, 1, 9, 0, 8, 2, 3]), ([0] * 8, [15] * 8)]
-    check(PETile(depth=depth, metadata=False),
+    check(shared(PETile, depth=depth, metadata=False),
           {"activations": np.array([x for x, _ in rows]),
            "weights": np.array([w for _, w in rows])},
           {"sum": np.array([1152, -1152, -1152, 1152, 12 - 24 + 3 - 4 + 24, 0])}, stalls=stalls)

@@ -12,6 +12,7 @@ from golden.reference import FLOATS
 from hw.units.quantization_engine import QuantizationEngine
 from tests.support.compare import check
 from tests.support.oracle import encode_activations
+from tests.support.testbench import shared
 
 NAN, INF = float("nan"), float("inf")
 
@@ -25,7 +26,7 @@ def bits_of(groups, input):
 def check_records(groups, records, *, input="float32", rule="floor", **options):
     """Groups as numbers, exact in the input's type, and records: elements, metadata, scale."""
     elements, metadata, scales = zip(*records, strict=True)
-    check(QuantizationEngine(input=input, rule=rule), {"i": bits_of(groups, input)},
+    check(shared(QuantizationEngine, input=input, rule=rule), {"i": bits_of(groups, input)},
           {"o": {"elements": np.array(elements), "metadata": np.array(metadata),
                  "scale": np.array(scales)}}, **options)
 
@@ -35,7 +36,7 @@ def check_oracle(bits, *, input, rule="floor"):
     records = [encode_activations(group, rule=rule)
                for group in bits.view(dtype).astype(np.float64).tolist()]
     elements, metadata, scales = zip(*records, strict=True)
-    check(QuantizationEngine(input=input, rule=rule), {"i": bits},
+    check(shared(QuantizationEngine, input=input, rule=rule), {"i": bits},
           {"o": {"elements": np.array(elements), "metadata": np.array(metadata),
                  "scale": np.array(scales)}})
 
@@ -197,7 +198,7 @@ def test_without_metadata_at_random(rule, input):
                                          metadata=False, depth=2)
     with_metadata = sim.run(QuantizationEngine(input=input, rule=rule), inputs)["o"]
     del with_metadata["metadata"]
-    check(QuantizationEngine(input=input, rule=rule, metadata=False), inputs,
+    check(shared(QuantizationEngine, input=input, rule=rule, metadata=False), inputs,
           {"o": with_metadata}, stalls=0.3)
 
 

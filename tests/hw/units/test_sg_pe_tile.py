@@ -11,7 +11,7 @@ import pytest
 from golden.units.sg_pe_tile import sg_pe_tile
 from hw.units.sg_pe_tile import SgPETile
 from tests.support.compare import check
-from tests.support.testbench import simulate
+from tests.support.testbench import shared, simulate
 
 VALUES = [Fraction(text) for text in "0 1/2 1 3/2 2 3 4 6".split()]
 VALUES += [-value for value in VALUES]
@@ -43,7 +43,8 @@ def check_rows(rows, *, depth=0, special=False, sums=None, stalls=0):
     inputs = dict(zip(names, map(np.array, zip(*rows, strict=True)), strict=True))
     exact = [expected(*row[:4], row[4:] or (None, None)) for row in rows]
     assert sums is None or exact == sums
-    check(SgPETile(depth=depth, special=special), inputs, {"sum": np.array(exact)}, stalls=stalls)
+    check(shared(SgPETile, depth=depth, special=special), inputs,
+          {"sum": np.array(exact)}, stalls=stalls)
     golden = sg_pe_tile(inputs["activations"], inputs["weights"], inputs["activation_meta"],
                         inputs["meta"], **{name: inputs[name] for name in names[4:]})
     assert golden.tolist() == exact

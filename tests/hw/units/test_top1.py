@@ -9,6 +9,7 @@ import pytest
 from hw.registry import UNITS
 from hw.units.top1 import Top1
 from tests.support.compare import check
+from tests.support.testbench import shared
 
 LANES = sorted(UNITS["top1"].parameters["lanes"])
 
@@ -21,7 +22,7 @@ def first_largest(codes):
 
 def check_all(codes):
     codes = np.asarray(codes)
-    check(Top1(lanes=codes.shape[1]), {"codes": codes},
+    check(shared(Top1, lanes=codes.shape[1]), {"codes": codes},
           {"lane": np.array([first_largest(row) for row in codes.tolist()])})
 
 
@@ -43,13 +44,13 @@ def test_ties_of_all_lane_pairs(lanes):
         row[first], row[second] = 13, 5
         rows.append(row)
         expected.append(first)
-    check(Top1(lanes=lanes), {"codes": np.array(rows)}, {"lane": np.array(expected)})
+    check(shared(Top1, lanes=lanes), {"codes": np.array(rows)}, {"lane": np.array(expected)})
 
 
 @pytest.mark.parametrize("lanes", LANES)
 def test_every_lane_wins(lanes):
     codes = np.where(np.eye(lanes, dtype=bool), 9, 8)
-    check(Top1(lanes=lanes), {"codes": codes}, {"lane": np.arange(lanes)})
+    check(shared(Top1, lanes=lanes), {"codes": codes}, {"lane": np.arange(lanes)})
 
 
 def test_sign_is_ignored():
@@ -60,4 +61,4 @@ def test_sign_is_ignored():
              [8, 0, 8, 0, 8, 0, 8, 0],
              [0, 8, 0, 0, 0, 0, 0, 8],
              [0, 0, 0, 0, 0, 8, 9, 1]]
-    check(Top1(), {"codes": np.array(codes)}, {"lane": np.array([1, 1, 0, 0, 0, 6])})
+    check(shared(Top1), {"codes": np.array(codes)}, {"lane": np.array([1, 1, 0, 0, 0, 6])})

@@ -8,6 +8,7 @@ import pytest
 
 from hw.units.top1_decode import Top1Decode
 from tests.support.compare import check
+from tests.support.testbench import shared
 
 # Section 7: 8 * (X' - X) by magnitude code, for metadata 0..3.
 REFINEMENTS = [(0, 0, 1, 2), (-1, 0, 1, 2), (-1, 0, 1, 2), (-1, 0, 1, 2),
@@ -24,7 +25,7 @@ def check_rows(rows):
     """Rows of codes, metadata and the lane that is expected."""
     codes, meta, lanes = zip(*rows, strict=True)
     shift, negative, zero = np.array([refinement(c[lane], m) for c, m, lane in rows]).T
-    check(Top1Decode(), {"codes": np.array(codes), "meta": np.array(meta)},
+    check(shared(Top1Decode), {"codes": np.array(codes), "meta": np.array(meta)},
           {"lane": 1 << np.array(lanes),
            "refinement": {"shift": shift, "negative": negative, "zero": zero}})
 
@@ -65,7 +66,7 @@ def test_ties_take_the_lowest_lane_and_its_sign():
 ])
 def test_refinement(code, meta, shift, negative, zero):
     assert refinement(code, meta) == (shift, negative, zero)
-    check(Top1Decode(), {"codes": np.array([[0, code, 0, 0, 0, 0, 0, 0]]),
+    check(shared(Top1Decode), {"codes": np.array([[0, code, 0, 0, 0, 0, 0, 0]]),
                          "meta": np.array([meta])},
           {"lane": np.array([2 if code % 8 else 1]),
            "refinement": {"shift": np.array([shift]), "negative": np.array([negative & ~zero]),

@@ -12,9 +12,9 @@ import sim
 from golden import reference, stimuli
 from hw.units.weight_encoder import WeightEncoder
 from sim.engines import build
+from sim.engines.amaranth import Simulated
 from tests.support import oracle
 from tests.support.compare import check
-from tests.support.testbench import Bench
 
 NAN, INF = float("nan"), float("inf")
 ULP = 2.0**-149
@@ -208,7 +208,7 @@ def test_many_ties(encoding):
 def bench_of(encoding):
     """An encoder, its reset and one simulator, for all tests that look at single cycles."""
     unit, reset = WeightEncoder(encoding=encoding), Signal()
-    return unit, reset, Bench(ResetInserter(reset)(unit))
+    return unit, reset, Simulated(ResetInserter(reset)(unit))
 
 
 @ENCODINGS
