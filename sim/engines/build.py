@@ -90,7 +90,10 @@ def _compile(tool, command, sources, folder):
     """Compiles sources to ``folder / "unit.so"``."""
     for name, text in sources.items():
         (folder / name).write_text(text)
-    units = [(["engine.cpp"], _FAST), *tool.translate(folder)]
+    fast, slow = tool.translate(folder)
+    levels = {_FAST: ["engine.cpp", *fast]}
+    levels[_SLOW] = levels.get(_SLOW, []) + slow
+    units = [(files, level) for level in levels for files in _portions(folder, levels[level])]
     # The largest first, so that the compiler does not end with a long one.
     units.sort(key=lambda unit: -sum((folder / file).stat().st_size for file in unit[0]))
 
@@ -122,6 +125,7 @@ class _Verilator:
         self.flags = [f"-I{include}", f"-I{include / 'vltstd'}"]
 
     def translate(self, folder):
+        """Writes the C++ files; returns the names of those that run often and of the others."""
         shared = _shared((folder / "unit.v").read_text())
         (folder / "unit.vlt").write_text("`verilator_config\n" + "".join(
             f'no_inline -module "{name}"\n' for name in shared))
@@ -137,7 +141,7 @@ class _Verilator:
         files = sorted(path.name for path in folder.glob("Unit*.cpp"))
         slow = [file for file in files if file.endswith("__Slow.cpp")]
         fast = [file for file in files if file not in slow]
-        return [*_portions(folder, fast, _FAST), *_portions(folder, slow, _SLOW)]
+        return fast, slow
 
     def objects(self, command):
         """Verilator's own library, which is the same for all components."""
@@ -202,20 +206,20 @@ class _Cxxrtl:
             "read_verilog unit.v\nhierarchy -top unit\nwrite_cxxrtl -g0 -noflatten unit.cpp\n",
             inputs={"unit.v": folder / "unit.v"}, outputs=["unit.cpp"])
         (folder / "Unit.h").write_text(files["unit.cpp"])
-        return []
+        return [], []
 
     def objects(self, command):
         return []
 
 
-def _portions(folder, files, level):
+def _portions(folder, files):
     """Files divided into units of like size, as each unit costs a second for its headers."""
     sizes = {file: (folder / file).stat().st_size for file in files}
     count = max(1, min(len(files), sum(sizes.values()) // 250_000))
     units = [[] for _ in range(count)]
     for file in sorted(files, key=lambda file: -sizes[file]):
         min(units, key=lambda unit: sum(sizes[f] for f in unit)).append(file)
-    return [(unit, level) for unit in units if unit]
+    return [unit for unit in units if unit]
 
 
 def _tool(command, folder, **environment):
