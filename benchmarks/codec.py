@@ -24,6 +24,7 @@ from golden import Quantized, dequantize, matmul, quantize_activations, quantize
 from golden.codec import blocked, kernel
 from golden.command import Parser, check_folder, run
 from golden.formats.mxfp4 import quantize_mxfp4
+from golden.output import replacing
 
 THREADED = ("MXFP4", "activations", "weights", "decode activations", "decode weights")
 """Operations that take a number of threads."""
@@ -79,9 +80,10 @@ def main(arguments=None):
         print(f"torch's weights differ in {differing['weights']['torch']:,} values, as it compares "
               "rounded errors")
     if options.json:
-        options.json.write_text(json.dumps(
-            {"size": [rows, columns], "runs": options.runs, "threads": options.threads,
-             "operations": results, "differing": differing}, indent=2) + "\n")
+        with replacing(options.json) as (file,):
+            file.write(json.dumps(
+                {"size": [rows, columns], "runs": options.runs, "threads": options.threads,
+                 "operations": results, "differing": differing}, indent=2).encode() + b"\n")
     for text in wrong(differing):
         print(f"error: {text}", file=sys.stderr)
     return 1 if any(wrong(differing)) else 0

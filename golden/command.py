@@ -11,6 +11,8 @@ from importlib import util
 from pathlib import Path
 from typing import NoReturn
 
+from .output import check_output
+
 FAILURE = 1
 WRONG_USE = 2
 INTERRUPTED = 130
@@ -117,9 +119,8 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def check_folder(path: Path, option: str) -> None:
-    """Raises ValueError unless the folder of an option's file exists."""
-    if not path.parent.is_dir():
-        raise ValueError(f"{option} must lie in a folder that exists, not {path.parent}")
+    """Raises ValueError unless an option's file can be written; see `golden.output`."""
+    check_output(path, option)
 
 
 def check_plot(path: Path, option: str = "--plot") -> None:

@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         help="write waveforms of the lockstep, to FILE's name with the unit's "
                              "name before the ending")
     options = parser.parse_args(arguments)
+    if options.vcd:
+        command.check_folder(options.vcd, "--vcd")
     library = find_library()
     make_folder(Path(options.o), f"write to -o {options.o}")
     return _all(Path(options.o), options.vcd, library)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from golden import command
+from golden.output import check_output
 
 from . import registry
 from .flow import measurement, power
@@ -102,6 +103,7 @@ def _library(options):
 def _prepare(path):
     """Makes the output folder and prepares Yosys, so that neither fails after the work."""
     make_folder(path.parent, f"write --json {path}")
+    check_output(path, "--json")
     yosys.prepare()
 
 

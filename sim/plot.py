@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from golden.output import save_figure
+
 LANES = {"weights in": ("i_weight",), "activations in": ("i_activation", "i_value"),
          "compute": (), "results out": ("o", "o_record")}
 """The streams of each bar; the bar of the array has none."""
@@ -130,4 +132,4 @@ def draw(path: Path, windows: Windows, *, title: str, ends: Sequence[int] = (),
     figure.colorbar(mesh, ax=lower, label="cycles active (%)", ticks=range(0, 101, 25))
     for axes in (upper, lower):
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)

@@ -30,10 +30,11 @@ from ..codec.numbers import RULES
 from ..codec.quantized import Quantized
 from ..command import Parser, naming, run
 from ..formats.mxfp4 import quantize_mxfp4
+from ..output import replacing
 from ..units.weight_encoder import quantize_weights
 from .layout import FORMATS, KEY, SUBGROUP, layout
 from .planes import check, check_target, copy, put_weight, restore
-from .safetensors import BadFile, Reader, Writer, replacing
+from .safetensors import BadFile, Reader, Writer
 from .sources import GROUP, blocks, weights_of
 
 

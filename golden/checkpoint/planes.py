@@ -14,10 +14,11 @@ from tqdm import tqdm
 
 from ..codec.arrays import Float32Array
 from ..codec.quantized import Quantized, check_quantized
+from ..output import check_output, replacing
 from ..units.decoder import dequantize
 from . import sources
 from .layout import FORMATS, KEY, layout, plane_shape, read_manifest
-from .safetensors import BITS, BadFile, Reader, Writer, replacing
+from .safetensors import BITS, BadFile, Reader, Writer
 from .sources import DTYPES, Weight
 
 
@@ -45,14 +46,14 @@ def write(target: str | os.PathLike[str],
     Raises
     ------
     BadFile
-        If two tensors would have the same name, or if the folder does not exist.
+        If two tensors would have the same name.
     OSError
         If a file cannot be written.
     ValueError
-        If a weight is not of encoding "sg-em".
+        If a weight is not of encoding "sg-em", or if a file cannot be written at ``target``.
     """
     target = Path(target)
-    check_folder(target)
+    check_output(target)
     for name, (_, q) in weights.items():
         check_quantized(q, name, "weight", "sg-em")
     described = [Weight(name=name, shape=values.shape, dtype="F32", parts=(name,), note=note)
@@ -75,18 +76,10 @@ def write(target: str | os.PathLike[str],
 
 
 def check_target(source: str | os.PathLike[str], target: Path) -> None:
-    """Raises BadFile unless a file can be written that is not the source."""
-    check_folder(target)
+    """Raises ValueError unless a file can be written that is not the source."""
+    check_output(target)
     if target.exists() and os.path.samefile(source, target):
-        raise BadFile(f"OUT must be another file than IN, not {target}")
-
-
-def check_folder(target: Path) -> None:
-    """Raises BadFile unless a file can be written in its folder."""
-    if not target.parent.is_dir():
-        raise BadFile(f"OUT must lie in a folder that exists, not {target.parent}")
-    if target.is_dir():
-        raise BadFile(f"OUT must be a file, not the folder {target}")
+        raise ValueError(f"OUT must be another file than IN, not {target}")
 
 
 def put_weight(writer: Writer, weight: Weight, manifest: dict[str, Any],

@@ -5,14 +5,11 @@ A file consists of the header's length in eight bytes, a header in JSON, and dat
 with seek and never mapped.
 """
 
-import errno
 import json
 import math
 import os
-import secrets
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -226,45 +223,6 @@ class Writer:
         text = json.dumps(header | self._header, separators=(",", ":"))
         # The container allows spaces after the header.
         return text.encode().ljust(self._length)
-
-
-@contextmanager
-def replacing(*paths: str | os.PathLike[str]) -> Iterator[list[BinaryIO]]:
-    """Opens new files that take the place of others at the end, or leave no trace after an error.
-
-    Each is written under another name in the same folder, flushed to the disk and renamed.
-
-    Parameters
-    ----------
-    *paths : path-like
-
-    Yields
-    ------
-    list of binary files
-        Open for writing, in the order of ``paths``.
-    """
-    files: list[BinaryIO] = []
-    try:
-        for path in map(Path, paths):
-            # A folder could not be replaced at the end, after other files were.
-            if path.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-            # `tempfile` would make files that only their owner may read.
-            files.append(open(path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp"), "xb"))
-        yield files
-        for file in files:
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
-        for file, place in zip(files, paths, strict=True):
-            os.replace(file.name, place)
-    except BaseException:
-        for file in files:
-            with suppress(OSError):
-                file.close()
-            with suppress(OSError):
-                os.unlink(file.name)
-        raise
 
 
 def _unique(pairs):

@@ -9,7 +9,6 @@ downloaded from PyPI at their first use and kept.
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -24,6 +23,7 @@ from ..codec.arrays import Float64Array
 from ..codec.kernel import folder
 from ..command import Interrupted, Parser, check_folder, check_plot, run
 from ..formats.catalogue import FORMATS
+from ..output import replacing
 from . import pretrained
 from .accuracy_report import NAMES, REFERENCES, draw, draw_pareto, pareto_table, tables
 from .evaluation import FLOAT, Evaluation, code, sample_error, scheme
@@ -204,12 +204,8 @@ class Record:
         """Writes the file, with further entries, in one step."""
         self.content.update(more)
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        new = self.file.with_name(f"{self.file.name}.{os.getpid()}")
-        try:
-            new.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
-            new.replace(self.file)
-        finally:
-            new.unlink(missing_ok=True)
+        with replacing(self.file, sync=False) as (file,):
+            file.write(json.dumps(self.content, indent=1).encode() + b"\n")
 
 
 def _language(options, names, record):

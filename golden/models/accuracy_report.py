@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..formats.catalogue import FORMATS
+from ..output import save_figure
 
 NAMES = {"smollm2": "SmolLM2-135M-Instruct", "minilm": "all-MiniLM-L6-v2"}
 REFERENCES = {"smollm2": "dequantized Q4_1", "minilm": "float32"}
@@ -117,7 +118,7 @@ def draw(path: Path, rows: Sequence[Mapping[str, Any]], options: Namespace) -> N
     axes.set_ylabel(f"of MXFP4's {loss} removed (%)")
     axes.margins(y=0.1)
     _plain(axes, "y")
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def _figure(width, height):
@@ -226,7 +227,7 @@ def draw_pareto(path: Path, errors: Mapping[str, Sequence[float]], *, title: str
         _label(figure, axes, {name: (_bits(name), errors[name][operand]) for name in single})
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def _label(figure, axes, points):

@@ -24,12 +24,12 @@ import numpy as np
 from tqdm import tqdm
 
 from ..checkpoint import planes
-from ..checkpoint.safetensors import replacing
 from ..codec.arrays import Float32Array, Float64Array, Int64Array
 from ..codec.quantized import Blocks, Quantized
 from ..command import Failure, Parser, naming, run
 from ..formats.catalogue import FORMATS
 from ..formats.nvfp4 import tensor_scale_of
+from ..output import check_output, replacing
 from ..units.decoder import dequantize
 from ..units.nvfp4_quantizer import quantize_nvfp4
 from ..units.weight_encoder import quantize_weights
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs ``python -m golden calibrate``; returns the exit status."""
     options = _checked(parser(), arguments)
     with naming(options.target):
-        planes.check_folder(options.target)
+        check_output(options.target, "-o")
         text = read(options.text) if options.text else pretrained.news()
         texts = [read(path) for path in options.evaluate_text]
         model = pretrained.smollm2() if options.model == "smollm2" else load(options.model)

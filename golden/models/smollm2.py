@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..codec.arrays import Float32Array
 from ..command import Parser, check_folder, naming, run
+from ..output import replacing
 from . import hooks, pretrained
 from .pretrained import NEWS, SMOLLM2
 
@@ -265,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _describe("activations", taken.activations)
     _describe("up", taken.up)
     _describe("down", taken.down)
-    with naming(output), output.open("wb") as file:
+    with naming(output), replacing(output) as (file,):
         np.savez_compressed(file, **vars(taken))
     _say(f"Wrote {output.name}, {output.stat().st_size} bytes.")
     return 0

@@ -11,6 +11,7 @@ from html import escape
 from typing import Any
 
 from golden import command
+from golden.output import check_output
 
 from .. import registry
 from ..flow import power, timing
@@ -52,8 +53,7 @@ def main(options: Any) -> None:
     command.check_matplotlib("--report")
     library = find_library(options.library)
     make_folder(path.parent, f"write {path}")
-    if path.is_dir():
-        raise ToolError(f"cannot write {path}: Is a directory")
+    check_output(path, "--report")
     make_folder(kept.folder(), "keep points in {}; M2XFP_CACHE_DIR sets another folder")
     try:
         results = gather.results(library)

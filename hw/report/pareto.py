@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from golden.output import save_figure
+
 
 def front(points: Sequence[Sequence[float]]) -> list[bool]:
     """Whether each point is on the Pareto front.
@@ -78,7 +80,7 @@ def draw(path: Path, groups: dict[str, list[tuple[str, float, float]]], *, title
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
     label(figure, axes, [point for group in groups.values() for point in group], lines)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def _colors() -> Iterator[str]:

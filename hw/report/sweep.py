@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from golden.command import Interrupted, check_plot
+from golden.output import check_output
 
 from .. import registry
 from ..flow import measurement
@@ -120,8 +121,9 @@ def main(options: argparse.Namespace) -> int:
     if options.plot:
         check_plot(options.plot)
     library = find_library(options.library)
-    for path in (table_path, options.json):
+    for name, path in ("--csv", table_path), ("--json", options.json):
         make_folder(path.parent, f"write {path}")
+        check_output(path, name)
     make_folder(kept.folder(), "keep points in {}; M2XFP_CACHE_DIR sets another folder")
     cluster = Cluster(options.scheduler) if options.scheduler else None
     try:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Writes the files and makes the folders of command lines."""
 
-import os
 from pathlib import Path
+
+from golden.output import replacing
 
 from .errors import ToolError
 
@@ -19,13 +20,11 @@ def write(path: Path, text: str) -> None:
     ------
     OSError
         If the file cannot be written.
+    ValueError
+        If there is something at ``path`` that is not a regular file.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_text(text)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path, sync=False) as (file,):
+        file.write(text.encode())
 
 
 def make_folder(folder: Path, purpose: str) -> None:

@@ -9,6 +9,7 @@ from amaranth import Cat, Elaboratable, Value
 from amaranth.lib import wiring
 from amaranth.sim import Simulator
 
+from golden.output import check_output
 from hw.tools.packing import from_integers, to_integers
 
 from .protocol import PERIOD, Outcome, Task, broken, deadlock, payload_width, surplus
@@ -250,6 +251,7 @@ class Streams:
 
 def _simulate(component, testbench, clocked, vcd):
     if vcd:
+        check_output(vcd, "vcd")
         # It says where it writes before its first run.
         new = Simulated(component, clocked=clocked)
         with new.simulator.write_vcd(str(vcd)):

@@ -15,10 +15,11 @@ from safetensors.numpy import load_file, save_file
 
 from golden import Quantized, dequantize, quantize_weights
 from golden.checkpoint import convert, planes, sources
-from golden.checkpoint.safetensors import BITS, Reader, replacing
+from golden.checkpoint.safetensors import BITS, Reader
 from golden.codec.quantized import _pack as pack_codes
 from golden.formats.mxfp4 import mxfp4_round_trip, quantize_mxfp4
 from golden.formats.nvfp4 import dequantize_nvfp4, tensor_scale_of
+from golden.output import replacing
 from golden.units.nvfp4_quantizer import quantize_nvfp4
 
 E4M3 = ml_dtypes.float8_e4m3fn
@@ -46,8 +47,8 @@ def run(*arguments):
     return convert.main([str(argument) for argument in arguments])
 
 
-def refused(capsys, *arguments):
-    assert run(*arguments) == 1
+def refused(capsys, *arguments, status=1):
+    assert run(*arguments) == status
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
     return error
@@ -433,21 +434,22 @@ def test_bad_places(checkpoint, tmp_path, capsys):
     path, _ = checkpoint
     assert "No such file" in refused(capsys, tmp_path / "none", tmp_path / "out")
     assert "directory" in refused(capsys, tmp_path, tmp_path / "out")
-    assert "OUT must be a file, not the folder" in refused(capsys, path, tmp_path)
-    assert "OUT must be another file than IN" in refused(capsys, path, path)
-    assert "folder that exists" in refused(capsys, path, tmp_path / "no" / "out")
+    assert "OUT must be a regular file, not the folder" in refused(capsys, path, tmp_path, status=2)
+    assert "OUT must be another file than IN" in refused(capsys, path, path, status=2)
+    assert "folder that exists" in refused(capsys, path, tmp_path / "no" / "out", status=2)
     assert "has no manifest" in refused(capsys, path, "--verify")
     assert "has no manifest" in refused(capsys, path, tmp_path / "out", "--dequantize")
     assert list(tmp_path.iterdir()) == [path]
     # Where the manifest has no place, what was there stays.
     (tmp_path / "out").write_text("before")
     (tmp_path / "out.json").mkdir()
-    assert f"not the folder {tmp_path / 'out.json'}" in refused(capsys, path, tmp_path / "out")
+    assert f"not the folder {tmp_path / 'out.json'}" in refused(capsys, path, tmp_path / "out",
+                                                                status=2)
     assert (tmp_path / "out").read_text() == "before"
     assert sorted(tmp_path.iterdir()) == [path, tmp_path / "out", tmp_path / "out.json"]
     # Nor does the manifest take the place of what is converted.
     path = path.rename(tmp_path / "in.json")
-    assert f"than IN, not {path}" in refused(capsys, path, tmp_path / "in")
+    assert f"than IN, not {path}" in refused(capsys, path, tmp_path / "in", status=2)
     load_file(path)
 
 
@@ -455,7 +457,7 @@ def test_no_folder_is_replaced(tmp_path):
     first, second = tmp_path / "a", tmp_path / "b"
     first.write_text("before")
     second.mkdir()
-    with pytest.raises(IsADirectoryError, match="b.$"), replacing(first, second):
+    with pytest.raises(ValueError, match="not the folder .*b$"), replacing(first, second):
         pass
     assert first.read_text() == "before" and sorted(tmp_path.iterdir()) == [first, second]
 

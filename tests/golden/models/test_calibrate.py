@@ -189,7 +189,7 @@ def test_planes_are_written_as_convert_does(tmp_path):
      "none: No such file or directory"),
     (["x", "-o", "out", "--text", "text", "--evaluate", "2", "--evaluate-text", "bad"], 1,
      "bad must be text in UTF-8"),
-    (["x", "-o", "none/out"], 1, "OUT must lie in a folder that exists, not none"),
+    (["x", "-o", "none/out"], 2, "-o must lie in a folder that exists, not none"),
     (["x", "-o", "out", "--text", "none"], 1, "none: No such file or directory"),
     (["x", "-o", "out", "--text", "bad"], 1, "bad must be text in UTF-8"),
     (["x", "-o", "out", "--text", "text"], 1,
