@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .safetensors import BadFile, Reader
-from .sources import GROUP, Weight
+from .values import GROUP, Weight
 
 FORMATS = {"m2xfp": ("elements", "metadata", "scales"), "mxfp4": ("elements", "scales")}
 """Planes by format."""
@@ -33,7 +33,8 @@ _ENCODING = {
     "metadata": "k of each subgroup, four per byte, the subgroup of lower index in the lower bits",
     "scales": "X of each group, a byte: 2**(X - 127); 255 makes all of the group NaN",
     "order": "row by row; within a row along the last axis, padded to whole groups; "
-             "rows begin at whole bytes",
+             "rows begin at whole bytes; where transposed is true, the source has the last two "
+             "axes of shape exchanged",
 }
 _VALUES = {"m2xfp": "E2M1 * (1 + k / 4) * 2**(X - 127)", "mxfp4": "E2M1 * 2**(X - 127)"}
 
@@ -56,7 +57,8 @@ def plane_shape(shape: Sequence[int], plane: str) -> tuple[int, ...]:
 
 def layout(source: Path, weights: Sequence[Weight],
            copied: Mapping[str, tuple[str, tuple[int, ...]]], format: str, rule: str,
-           adaptive: bool) -> tuple[dict[str, tuple[str, tuple[int, ...]]], dict[str, Any]]:
+           adaptive: bool, left: Mapping[str, str] | None = None
+           ) -> tuple[dict[str, tuple[str, tuple[int, ...]]], dict[str, Any]]:
     """Lays out a converted file.
 
     Parameters
@@ -73,6 +75,8 @@ def layout(source: Path, weights: Sequence[Weight],
         Rule of the scales.
     adaptive : bool
         Whether neighbouring scales were tried, in M2XFP.
+    left : mapping of str to str, optional
+        Why tensors are left alone, by name.
 
     Returns
     -------
@@ -101,7 +105,8 @@ def layout(source: Path, weights: Sequence[Weight],
         for plane, name in planes.items():
             add(name, "U8", plane_shape(weight.shape, plane))
         described[weight.name] = {
-            "shape": list(weight.shape), "source_dtype": weight.dtype, "note": weight.note,
+            "shape": list(weight.shape), "transposed": weight.transposed,
+            "source_dtype": weight.dtype, "note": weight.note,
             "planes": {plane: {"tensor": name, "sha256": "0" * 64}
                        for plane, name in planes.items()},
             "values_sha256": "0" * 64, "lossless": False, "relative_squared_error": -1e-300 / 3}
@@ -112,7 +117,8 @@ def layout(source: Path, weights: Sequence[Weight],
         **({"subgroup": SUBGROUP, "adaptive": adaptive} if format == "m2xfp" else {}),
         "rule": rule, "bits": {plane: _BITS[plane] for plane in FORMATS[format]},
         "encoding": {name: _ENCODING[name] for name in (*FORMATS[format], "order")},
-        "value": _VALUES[format], "tensors": described, "copied": dict.fromkeys(copied, "0" * 64)}
+        "value": _VALUES[format], "tensors": described, "copied": dict.fromkeys(copied, "0" * 64),
+        "left_alone": {name: left[name] for name in copied} if left else {}}
 
 
 def _version() -> str:
@@ -155,6 +161,9 @@ def read_manifest(reader: Reader) -> dict[str, Any]:
                 raise ValueError(f"shape {shape} of {name!a}")
             if not all(isinstance(entry[key], str) for key in ("values_sha256", "source_dtype")):
                 raise ValueError(f"digest or dtype of {name!a}")
+            if type(entry.get("transposed", False)) is not bool or (
+                    entry.get("transposed") and len(shape) < 2):
+                raise ValueError(f"transposed of {name!a}")
             for plane in FORMATS[manifest["format"]]:
                 stated = entry["planes"][plane]
                 if stated["tensor"] != f"{name}.{plane}" or not isinstance(stated["sha256"], str):

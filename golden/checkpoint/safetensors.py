@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO
 
 from ..command import Failure
@@ -42,12 +43,31 @@ class Tensor:
     shape : tuple of int
     start, stop : int
         Range of its bytes, counted from the end of the header.
+    packed : str
+        In GGUF, the name of a type that packs codes and scales into blocks, such as "MXFP4". Dtype
+        and shape are then those of the bytes.
     """
 
     dtype: str
     shape: tuple[int, ...]
     start: int
     stop: int
+    packed: str = ""
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a file for reading.
+
+    Raises
+    ------
+    BadFile
+        If it is no regular file, which could not be read twice.
+    OSError
+        If it cannot be opened.
+    """
+    if path.exists() and not path.is_file():
+        raise BadFile(f"{path} must be a regular file" + " and is a folder" * path.is_dir())
+    return open(path, "rb")
 
 
 class Reader:
@@ -80,7 +100,8 @@ class Reader:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._file = open(path, "rb")
+        self._file = open_regular(self.path)
+        self._lock = Lock()
         try:
             self._read_header()
         except BaseException:
@@ -149,11 +170,12 @@ class Reader:
         return Tensor(dtype=dtype, shape=tuple(shape), start=offsets[0], stop=offsets[1])
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
-        """Reads bytes of a tensor, all or those from ``start`` to ``stop``."""
+        """Reads bytes of a tensor, all or those from ``start`` to ``stop``; threads may do so."""
         tensor = self.tensors[name]
         length = (tensor.stop - tensor.start if stop is None else stop) - start
-        self._file.seek(self._data + tensor.start + start)
-        data = self._file.read(length)
+        with self._lock:
+            self._file.seek(self._data + tensor.start + start)
+            data = self._file.read(length)
         if len(data) != length:
             raise self._bad(f"ended while tensor {name!a} was read")
         return data

@@ -21,26 +21,9 @@ from golden.formats.mxfp4 import mxfp4_round_trip, quantize_mxfp4
 from golden.formats.nvfp4 import dequantize_nvfp4, tensor_scale_of
 from golden.output import replacing
 from golden.units.nvfp4_quantizer import quantize_nvfp4
+from tests.support.checkpoints import container, raw, swizzled
 
 E4M3 = ml_dtypes.float8_e4m3fn
-
-
-def container(header, data=b"", length=None):
-    """A file by hand."""
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return (len(text) if length is None else length).to_bytes(8, "little") + text + data
-
-
-def raw(path, tensors):
-    """Writes arrays by dtype name, those included that NumPy does not know."""
-    header, data = {}, b""
-    for name, (dtype, array) in tensors.items():
-        end = len(data) + array.nbytes
-        header[name] = {"dtype": dtype, "shape": list(array.shape),
-                        "data_offsets": [len(data), end]}
-        data += array.tobytes()
-    path.write_bytes(container(header, data))
-    return path
 
 
 def run(*arguments):
@@ -114,7 +97,9 @@ def test_planes(checkpoint, tmp_path, arguments, encode, monkeypatch, capsys):
     assert manifest["tensors"]["a.weight"]["relative_squared_error"] is None
     printed = capsys.readouterr().out
     assert f"{expected:.5f}" in printed and "not finite" in printed
-    assert "norm" in printed.split("copied: ")[1]
+    assert "copied (one axis): norm\n" in printed
+    assert manifest["left_alone"] == {
+        "ids": "I64 is no type of weights", "norm": "one axis", "odd": "U8 is no type of weights"}
 
 
 def test_plain_mxfp4(checkpoint, tmp_path):
@@ -200,16 +185,6 @@ def test_lossless_is_found_out(tmp_path, monkeypatch):
         "same": True, "off": False, "zero": True}
 
 
-def swizzled(scales):
-    """As a kernel would write it, one scale after another."""
-    rows, columns = -(-scales.shape[0] // 128) * 128, -(-scales.shape[1] // 4) * 4
-    plane = np.zeros(rows * columns, np.uint8)
-    for r, c in np.ndindex(scales.shape):
-        tile = (r // 128) * (columns // 4) + c // 4
-        plane[tile * 512 + r % 32 * 16 + r % 128 // 32 * 4 + c % 4] = scales[r, c]
-    return plane.reshape(rows, columns)
-
-
 @pytest.mark.parametrize(("rows", "layout", "options", "note"), [
     (5, "linear", [], "scales row by row, as not padded"),
     (130, "swizzled", [], "scales padded, so assumed 128x4-swizzled"),
@@ -272,10 +247,10 @@ def test_failures_leave_no_trace(checkpoint, tmp_path, error, place, monkeypatch
     before, mode = folder(tmp_path), out.stat().st_mode
     calls = []
 
-    def fail(*arguments):
+    def fail(*arguments, **options):
         calls.append(arguments)
         if place == "golden.checkpoint.planes.dequantize" and len(calls) < 3:
-            return dequantize(*arguments)
+            return dequantize(*arguments, **options)
         raise error
 
     with monkeypatch.context() as patch:
@@ -365,18 +340,22 @@ DATA = bytes(16)
     (container({"a": entry(), "b": entry(offsets=[8, 24])}, bytes(24)), "'b' that overlaps"),
     (container({"a": entry(offsets=[4, 20])}, bytes(20)), "'a' that leaves a hole before it"),
     (container({"new\nline": 3}), r"'new\\nline' without"),
-    (container({"a": entry(shape=[2, 0], offsets=[0, 0])}), "'a' must have at least one element"),
-    (container({"a": entry(), "a.scales": entry(shape=[4], offsets=[16, 32])}, bytes(32)),
-     "two tensors would both be written as 'a.scales'"),
+    (container({}), "holds no weight to quantize; --list says why"),
+    (container({"a": entry(shape=[2, 0], offsets=[0, 0])}), "holds no weight to quantize"),
     (container({"__metadata__": {"m2xfp": "{}"}, "a": entry()}, DATA), "holds planes already"),
     (container({"a_blocks": entry("U8", [1, 16])}, DATA),
-     r"'a_blocks' needs 'a_scales' of U8 \[1\], which is missing"),
+     "'a_blocks' needs 'a_scales', which is missing"),
     (container({"a_blocks": entry("U8", [1, 16]), "a_scales": entry("F32", [1], [16, 20])},
-               bytes(20)), r"'a_blocks' needs 'a_scales' of U8 \[1\], not F32 \[1\]"),
+               bytes(20)), r"'a_blocks' needs 'a_scales' of U8 or F8_E8M0 \[1\], not F32 \[1\]"),
     (container({"a_blocks": entry("U8", [2, 8])}, DATA), "'a_blocks' must have the shape"),
     (container({"a.weight_packed": entry("U8", [2, 8])}, DATA),
-     r"'a.weight_packed' needs 'a.weight_scale' of F8_E4M3 \[2, 1\] or \[128, 4\], which is miss"),
-    (container({"a.weight_packed": entry("U8", [4, 4])}, DATA),
+     "'a.weight_packed' needs 'a.weight_scale', which is missing; if it lies in another shard, "
+     "name the folder or the index; --exclude leaves it alone"),
+    (container({"a.weight_packed": entry("U8", [2, 8]),
+                "a.weight_scale": entry("F8_E4M3", [2, 2], [16, 20])}, bytes(20)),
+     r"'a.weight_packed' needs 'a.weight_scale' of F8_E4M3 \[2, 1\] or \[128, 4\], not F8_E4M3"),
+    (container({"a.weight_packed": entry("U8", [4, 4]),
+                "a.weight_scale": entry("F8_E4M3", [4, 1], [16, 20])}, bytes(20)),
      r"K a multiple of 16, not \[4, 4\]"),
 ])
 def test_bad_files(content, text, tmp_path, capsys):
@@ -433,7 +412,8 @@ def test_bad_manifests(change, checkpoint, tmp_path, capsys):
 def test_bad_places(checkpoint, tmp_path, capsys):
     path, _ = checkpoint
     assert "No such file" in refused(capsys, tmp_path / "none", tmp_path / "out")
-    assert "directory" in refused(capsys, tmp_path, tmp_path / "out")
+    assert "holds neither NAME.safetensors.index.json nor a safetensors file" in refused(
+        capsys, tmp_path / "..", tmp_path / "out")
     assert "OUT must be a regular file, not the folder" in refused(capsys, path, tmp_path, status=2)
     assert "OUT must be another file than IN" in refused(capsys, path, path, status=2)
     assert "folder that exists" in refused(capsys, path, tmp_path / "no" / "out", status=2)
@@ -480,5 +460,5 @@ def test_command(checkpoint, tmp_path):
     path, _ = checkpoint
     done = subprocess.run([sys.executable, "-W", "error", "-m", "golden", "convert", path,
                            tmp_path / "out"], capture_output=True, text=True, check=True)
-    assert "copied: " in done.stdout
+    assert "copied (one axis): norm" in done.stdout
     assert done.stderr == ""
