@@ -26,7 +26,7 @@ from ..output import check_output, new_folder, replacing
 from ..units.decoder import dequantize
 from . import sources
 from .layout import FORMATS, KEY, layout, plane_shape, read_manifest
-from .model import CONFIG, Model
+from .model import CONFIG, INDEX, Model
 from .safetensors import BITS, BadFile, Reader, Writer
 from .values import DTYPES, Weight
 
@@ -474,7 +474,7 @@ def copy_others(model: Model, folder: Path) -> list[str]:
 
 def write_index(model: Model, folder: Path,
                 names: Mapping[str, Mapping[str, tuple[str, tuple[int, ...]]]]) -> None:
-    """Writes the index of a model that has one.
+    """Writes the index of a model that has one, or has several shards.
 
     Parameters
     ----------
@@ -483,13 +483,14 @@ def write_index(model: Model, folder: Path,
     names : mapping
         By shard, dtypes and shapes of its tensors.
     """
-    if not model.index:
+    name = model.index or f"model{INDEX}"
+    if not model.index and len(model.shards) == 1:
         return
     size = sum(math.prod(shape) * BITS[dtype] // 8
                for tensors in names.values() for dtype, shape in tensors.values())
     index = {"metadata": {"total_size": size},
              "weight_map": {name: shard for shard, tensors in names.items() for name in tensors}}
-    (folder / model.index).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    (folder / name).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def write_config(model: Model, folder: Path, quantization: Mapping[str, Any] | None) -> None:

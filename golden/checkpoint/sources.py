@@ -105,7 +105,7 @@ class _Planner:
             if weight is not None:
                 reason = rules.reason_of_name(weight.name)
                 if reason and not rules.matching(self.include, name):
-                    self.result.left |= dict.fromkeys(weight.parts, reason)
+                    self.result.left.update(dict.fromkeys(weight.parts, reason))
                     continue
                 self.result.weights.append(weight)
                 self.used |= dict.fromkeys(weight.parts, weight.name)

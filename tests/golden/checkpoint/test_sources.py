@@ -276,6 +276,17 @@ def test_other_schemes_are_left_alone(tmp_path, tensors, reasons):
     assert left == reasons
 
 
+def test_packed_routers_are_left_alone_unless_asked_for(tmp_path):
+    path = raw(tmp_path / "in", {
+        "mlp.gate.weight": u8(4, 16), "mlp.gate.weight_scale": u8(4, 1),
+        "mlp.up.weight": u8(4, 16), "mlp.up.weight_scale": u8(4, 1)})
+    values, left = found(path)
+    assert set(values) == {"mlp.up.weight"}
+    assert left == dict.fromkeys(("mlp.gate.weight", "mlp.gate.weight_scale"), "router")
+    values, left = found(path, include=["*.gate.weight"])
+    assert (len(values), left) == (2, {})
+
+
 def test_odd_tensors_refuse_no_file(tmp_path, capsys):
     """Empty ones, unusual names, and names that planes would take."""
     tensors = {
