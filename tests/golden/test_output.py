@@ -45,7 +45,7 @@ def write_replacing(path):
 
 @pytest.mark.parametrize("writer", [
     check_output, write_replacing, lambda path: write(path, "text"),
-    lambda path: _simulate(None, path)])
+    lambda path: _simulate(None, None, False, path)])
 def test_only_regular_files_are_replaced(place, writer):
     path, kind = place
     before = os.lstat(path)
