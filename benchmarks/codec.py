@@ -100,14 +100,13 @@ def heavy_tails(rows, columns):
 
 
 class Golden:
-    """This project's codec, with the compiled kernel or without it."""
+    """The project's own codec, with the compiled kernel or without it."""
 
     def __init__(self, numpy):
         self.numpy = numpy
 
     def prepare(self, x, activations, weights, few, some):
-        """Operations by name; each takes a number of threads. `matmul` multiplies `few` and `some`.
-        """
+        """Operations by name, each of a number of threads; `matmul` multiplies `few` and `some`."""
         planes = weights.pack()
         return {
             "MXFP4": lambda threads: quantize_mxfp4(x, threads=threads),

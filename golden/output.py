@@ -113,8 +113,7 @@ def replacing(*paths: str | os.PathLike[str], sync: bool = True) -> Iterator[lis
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Writes a Matplotlib figure as its file's ending says, 150 dots per inch, as `replacing` does.
-    """
+    """Writes a Matplotlib figure, in the format of the file's ending, as `replacing` does."""
     with replacing(path) as (file,):
         figure.savefig(file, format=path.suffix[1:].lower(), dpi=150)
 

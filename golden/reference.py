@@ -6,6 +6,9 @@ Each function takes a mapping of the unit's input ports to arrays with one row p
 the output ports in the same form.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from .accelerator.accelerator import accelerator as _accelerator
@@ -26,22 +29,29 @@ from .units.top1 import top1 as _top1
 from .units.top1_decode import top1_decode as _top1_decode
 from .units.weight_encoder import quantize_weights
 
+Ports = Mapping[str, Any]
 
-def top1(inputs, *, lanes):
+
+def top1(inputs: Ports, *, lanes: int) -> Ports:
+    """Gives the top-1 lane of every row of codes."""
     return {"lane": _top1(inputs["codes"])}
 
 
-def top1_decode(inputs):
+def top1_decode(inputs: Ports) -> Ports:
+    """Gives the top-1 lane, one-hot, and what metadata make of its element."""
     lane, shift, negative, zero = _top1_decode(inputs["codes"], inputs["meta"])
     return {"lane": (1 << lane.astype(np.uint16)).astype(np.uint8),
             "refinement": {"shift": shift, "negative": negative, "zero": zero}}
 
 
-def decoder(inputs, *, kind):
+def decoder(inputs: Ports, *, kind: str) -> Ports:
+    """Gives the float32 bits of the values of every record."""
     return {"o": dequantize(_quantized(inputs["i"], kind)).view(np.uint32)}
 
 
-def quantization_engine(inputs, *, input, rule, metadata, depth):
+def quantization_engine(inputs: Ports, *, input: str, rule: str, metadata: bool,
+                        depth: int) -> Ports:
+    """Gives the Elem-EM record of every group of 32 values, as bits of the input format."""
     bits = inputs["i"]
     x = bits.view(FLOATS[input])
     q = quantize_activations(x, rule=rule)
@@ -52,25 +62,29 @@ def quantization_engine(inputs, *, input, rule, metadata, depth):
     return {"o": record}
 
 
-def weight_encoder(inputs, *, encoding):
+def weight_encoder(inputs: Ports, *, encoding: str) -> Ports:
+    """Gives the record of every group of 32 float32 values, with its searched scale."""
     x = inputs["i"].view(np.float32)
     q = quantize_weights(x) if encoding == "sg-em" else quantize_activations(x, encoding=encoding)
     return {"o": {"elements": q.elements, "metadata": q.metadata, "scale": q.scales[:, 0]}}
 
 
-def nvfp4_quantizer(inputs):
+def nvfp4_quantizer(inputs: Ports) -> Ports:
+    """Gives the NVFP4 record of every group of 16 float32 values."""
     i = inputs["i"]
     q = quantize_nvfp4(i["values"].view(np.float32), i["tensor_scale"].view(np.float32)[:, None])
     return {"o": {"elements": q.elements, "scale": q.scales[:, 0]}}
 
 
-def nvfp4_pe_tile(inputs, *, lanes):
+def nvfp4_pe_tile(inputs: Ports, *, lanes: int) -> Ports:
+    """Gives the exact product sum of every row of codes, its shift and whether it is NaN."""
     total, shift, nan = _nvfp4_pe_tile(inputs["activations"], inputs["weights"],
                                        inputs["activation_scale"], inputs["weight_scale"])
     return {"sum": total, "shift": shift, "nan": nan.astype(np.uint8)}
 
 
-def pe_tile(inputs, *, depth, metadata):
+def pe_tile(inputs: Ports, *, depth: int, metadata: bool) -> Ports:
+    """Gives the exact sum of 8 products of every row, in units of 1/64, or 1/4 without metadata."""
     if not metadata:
         return {"sum": plain_pe_tile(inputs["activations"], inputs["weights"])}
     refinement = inputs["refinement"]
@@ -78,14 +92,16 @@ def pe_tile(inputs, *, depth, metadata):
                             lane=np.log2(inputs["lane"]).astype(np.uint8), **refinement)}
 
 
-def sg_pe_tile(inputs, *, depth, special):
+def sg_pe_tile(inputs: Ports, *, depth: int, special: bool) -> Ports:
+    """Gives the exact sum of 8 products of every row, with a factor on both sides."""
     selectors = {name: inputs[name] for name in ("activation_special", "weight_special")
                  if special}
     return {"sum": _sg_pe_tile(inputs["activations"], inputs["weights"],
                                inputs["activation_meta"], inputs["meta"], **selectors)}
 
 
-def group_accumulator(inputs, *, metadata, depth=3):
+def group_accumulator(inputs: Ports, *, metadata: bool, depth: int = 3) -> Ports:
+    """Gives the float32 bits of every accumulator plus its group sum, rounded once."""
     i = inputs["i"]
     # Without metadata, sums come in units of 1/4 instead of 1/64.
     total = i["sum"] if metadata else 16 * i["sum"].astype(np.int32)
@@ -93,7 +109,8 @@ def group_accumulator(inputs, *, metadata, depth=3):
     return {"o": acc.view(np.uint32)}
 
 
-def group_mac(inputs):
+def group_mac(inputs: Ports) -> Ports:
+    """Gives the float32 bits of every accumulator plus the dot product of two records."""
     i = inputs["i"]
     acc = _group_mac(_quantized(i["activation"], "activation"), _quantized(i["weight"], "weight"),
                      i["acc"].view(np.float32))
@@ -107,15 +124,17 @@ def _quantized(records, kind):
                      metadata=records["metadata"], scales=records["scale"][:, None])
 
 
-def mac_array(inputs, *, columns, weight_width, metadata, depth=5):
+def mac_array(inputs: Ports, *, columns: int, weight_width: int, metadata: bool,
+              depth: int = 5) -> Ports:
+    """Gives the float32 bits of the accumulators of all columns for every activation."""
     activations = inputs["i_activation"]
     # Records of one transfer follow each other.
     weights = {name: plane.reshape(-1, *plane.shape[2:])
                for name, plane in inputs["i_weight"].items()}
     record = activations["record"]
     if metadata:
-        x = element_integers(_quantized(record, "activation"))
-        w = element_integers(_quantized(weights, "weight"))
+        x: np.ndarray = element_integers(_quantized(record, "activation"))
+        w: np.ndarray = element_integers(_quantized(weights, "weight"))
     else:
         # In units of 1/8 instead of 1/2.
         x, w = (4 * e2m1_integers(codes) for codes in (record["elements"], weights["elements"]))
@@ -125,5 +144,6 @@ def mac_array(inputs, *, columns, weight_width, metadata, depth=5):
     return {"o": acc.view(np.uint32)}
 
 
-def accelerator(inputs, *, config):
+def accelerator(inputs: Ports, *, config: str) -> Ports:
+    """Gives the results and statuses of all commands in the input streams."""
     return _accelerator(CONFIGS[config], inputs)

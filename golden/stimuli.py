@@ -5,7 +5,10 @@ Each function takes a generator, a number of transfers and the unit's parameters
 unit's input ports in the form that `golden.reference` takes.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.random import Generator
 
 from .accelerator import planner
 from .accelerator.accelerator import execute, streams
@@ -14,22 +17,27 @@ from .codec.quantized import Quantized
 from .units.top1_decode import top1_decode as _top1_decode
 
 
-def top1(rng, count, *, lanes):
+def top1(rng: Generator, count: int, *, lanes: int) -> dict[str, Any]:
+    """Makes codes, many of equal magnitude."""
     # Few distinct magnitudes make many ties.
     codes = rng.integers(0, 16, (count, lanes), np.uint8)
     tied = rng.integers(0, 8, (count, 1), np.uint8) | (codes & 8)
     return {"codes": np.where(rng.random((count, lanes)) < 0.3, tied, codes)}
 
 
-def top1_decode(rng, count):
+def top1_decode(rng: Generator, count: int) -> dict[str, Any]:
+    """Makes codes with ties, and metadata."""
     return {**top1(rng, count, lanes=8), "meta": rng.integers(0, 4, count, np.uint8)}
 
 
-def decoder(rng, count, *, kind):
+def decoder(rng: Generator, count: int, *, kind: str) -> dict[str, Any]:
+    """Makes records."""
     return {"i": records(rng, count)}
 
 
-def quantization_engine(rng, count, *, input, rule, metadata, depth):
+def quantization_engine(rng: Generator, count: int, *, input: str, rule: str, metadata: bool,
+                        depth: int) -> dict[str, Any]:
+    """Makes groups of 32 values, as bits of the input format."""
     dtype = FLOATS[input]
     x = groups(rng, count)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -40,7 +48,8 @@ def quantization_engine(rng, count, *, input, rule, metadata, depth):
     return {"i": np.where(rng.random((count, 1)) < 0.1, raw, bits)}
 
 
-def weight_encoder(rng, count, *, encoding):
+def weight_encoder(rng: Generator, count: int, *, encoding: str) -> dict[str, Any]:
+    """Makes float32 groups of 32, some with values where the choice of a code turns."""
     x = groups(rng, count)
     # Decision points times a factor, at any of the scales that are tried.
     points = np.array([0, 1, 3, 5, 7, 10, 14, 20, 24, 28], np.float32)
@@ -50,7 +59,8 @@ def weight_encoder(rng, count, *, encoding):
     return {"i": np.where(rng.random((count, 1)) < 0.3, hit, x).view(np.uint32)}
 
 
-def nvfp4_quantizer(rng, count):
+def nvfp4_quantizer(rng: Generator, count: int) -> dict[str, Any]:
+    """Makes float32 groups of 16 and their tensor scales."""
     # Tensor scales near where the group's scale is moderate, subnormal or saturates.
     kind = rng.random(count)
     tensor_scale = rng.uniform(1, 2, count).astype(np.float32)
@@ -79,7 +89,8 @@ def nvfp4_quantizer(rng, count):
     return {"i": {"values": x, "tensor_scale": np.where(rng.random(count) < 0.05, anything, bits)}}
 
 
-def nvfp4_pe_tile(rng, count, *, lanes):
+def nvfp4_pe_tile(rng: Generator, count: int, *, lanes: int) -> dict[str, Any]:
+    """Makes NVFP4 codes and E4M3 scales, some of the largest magnitude."""
     codes = {}
     for name in ("activations", "weights"):
         given = rng.integers(0, 16, (count, lanes), np.uint8)
@@ -92,7 +103,8 @@ def nvfp4_pe_tile(rng, count, *, lanes):
     return codes
 
 
-def pe_tile(rng, count, *, depth, metadata):
+def pe_tile(rng: Generator, count: int, *, depth: int, metadata: bool) -> dict[str, Any]:
+    """Makes codes, metadata and refinements, some of the largest magnitude."""
     codes = top1(rng, count, lanes=8)["codes"]
     # The largest codes reach the sum's limits.
     codes = np.where(rng.random((count, 1)) < 0.1, codes | 7, codes)
@@ -107,7 +119,8 @@ def pe_tile(rng, count, *, depth, metadata):
             "refinement": {"shift": shift, "negative": negative, "zero": zero}}
 
 
-def sg_pe_tile(rng, count, *, depth, special):
+def sg_pe_tile(rng: Generator, count: int, *, depth: int, special: bool) -> dict[str, Any]:
+    """Makes codes, metadata and special values, some of the largest magnitude."""
     inputs = {}
     for name in ("activations", "weights"):
         codes = rng.integers(0, 16, (count, 8), np.uint8)
@@ -121,7 +134,9 @@ def sg_pe_tile(rng, count, *, depth, special):
     return inputs | {name: rng.integers(0, 4, count, np.uint8) for name in ports}
 
 
-def group_accumulator(rng, count, *, metadata, depth=3):
+def group_accumulator(rng: Generator, count: int, *, metadata: bool,
+                      depth: int = 3) -> dict[str, Any]:
+    """Makes group sums, scale codes and accumulators."""
     # In units of 1/64 or, without metadata, of 1/4.
     largest, bits, scale = (131712, 18, 1) if metadata else (4608, 13, 16)
     magnitude = rng.integers(0, largest + 1, count) >> rng.integers(0, bits + 1, count)
@@ -131,14 +146,15 @@ def group_accumulator(rng, count, *, metadata, depth=3):
                   "acc": accumulators(rng, scale * total, *scales)}}
 
 
-def group_mac(rng, count):
+def group_mac(rng: Generator, count: int) -> dict[str, Any]:
+    """Makes pairs of records and accumulators."""
     activation, weight = records(rng, count), records(rng, count)
     total = rng.integers(-20000, 20000, count)
     return {"i": {"activation": activation, "weight": weight,
                   "acc": accumulators(rng, total, activation["scale"], weight["scale"])}}
 
 
-def scale_codes(rng, count):
+def scale_codes(rng: Generator, count: int) -> np.ndarray:
     """Makes scale codes: mostly moderate, often extreme, sometimes NaN."""
     moderate = rng.integers(100, 150, count, np.uint8)
     extreme = rng.choice(np.array([0, 1, 2, 3, 64, 190, 251, 252, 253, 254], np.uint8), count)
@@ -147,7 +163,7 @@ def scale_codes(rng, count):
     return np.where(kind < 0.5, moderate, np.where(kind < 0.7, extreme, anything))
 
 
-def records(rng, count):
+def records(rng: Generator, count: int) -> dict[str, np.ndarray]:
     """Makes group records: random codes, some sparse, some of the largest magnitude."""
     elements = rng.integers(0, 16, (count, 32), np.uint8)
     elements[rng.random((count, 32)) < rng.choice([0, 0.5, 0.95], (count, 1))] &= 8
@@ -159,7 +175,8 @@ def records(rng, count):
     return record
 
 
-def accumulators(rng, total, activation_scale, weight_scale):
+def accumulators(rng: Generator, total: np.ndarray, activation_scale: np.ndarray,
+                 weight_scale: np.ndarray) -> np.ndarray:
     """Makes float32 bits of accumulators near the magnitude of the term that is added.
 
     A third of them cancel most of the term. Some are zeros, infinities, NaN or random bits.
@@ -180,7 +197,7 @@ def accumulators(rng, total, activation_scale, weight_scale):
                      [near.view(np.uint32), apart.view(np.uint32), special], anything)
 
 
-def groups(rng, count):
+def groups(rng: Generator, count: int) -> np.ndarray:
     """Makes float32 groups of 32: heavy tails at all scales, ties, zeros, subnormals, NaN, Inf."""
     kind = rng.random((count, 1))
     exponent = np.select([kind < 0.4, kind < 0.6, kind < 0.7],
@@ -202,7 +219,9 @@ def groups(rng, count):
                     rng.choice(np.array([np.nan, np.inf, -np.inf], np.float32), x.shape), x)
 
 
-def mac_array(rng, count, *, columns, weight_width, metadata, depth=5):
+def mac_array(rng: Generator, count: int, *, columns: int, weight_width: int, metadata: bool,
+              depth: int = 5) -> dict[str, Any]:
+    """Makes tiles of weights, activations and accumulators."""
     # Tiles of very different lengths; the last one may stay.
     last = (rng.random(count) < rng.choice([0.02, 0.3, 1], count)).astype(np.uint8)
     activation = records(rng, count)
@@ -221,21 +240,24 @@ def mac_array(rng, count, *, columns, weight_width, metadata, depth=5):
             "i_acc": acc.reshape(count, columns)}
 
 
-def accelerator(rng, count, *, config):
-    config = planner.CONFIGS[config]
-    commands = products(rng, count, config)
+def accelerator(rng: Generator, count: int, *, config: str) -> dict[str, Any]:
+    """Makes commands with their operands, as streams."""
+    chosen = planner.CONFIGS[config]
+    commands = products(rng, count, chosen)
     with np.errstate(over="ignore", invalid="ignore"):
-        executed = execute(config, commands)
-    return streams(config, commands, executed)[0]
+        executed = execute(chosen, commands)
+    return streams(chosen, commands, executed)[0]
 
 
-def products(rng, count, config, *, largest=2**16):
+def products(rng: Generator, count: int, config: planner.Config, *,
+             largest: int = 2**16) -> list[dict[str, Any]]:
     """Commands for an accelerator, with operands for `golden.accelerator.accelerator.execute`.
 
     Sizes have all magnitudes up to ``largest`` products of elements, which includes partial tiles
     and operands larger than the buffers. Some commands form chains, and a few cannot run.
     """
-    commands, kept = [], None
+    commands: list[dict[str, Any]] = []
+    kept = None
     while len(commands) < count:
         # Evenly in the logarithm.
         m, k, n = (int(high ** rng.random()) for high in (80, 80 * config.columns, 200))
@@ -247,13 +269,14 @@ def products(rng, count, config, *, largest=2**16):
             n = 0
         if m * k * n > largest:
             continue
-        command = {"m": m, "k": k, "n": n, "source": int(source), "result": int(result)}
-        code = planner.check(config, *command.values(), kept)
+        command: dict[str, Any] = {"m": m, "k": k, "n": n, "source": int(source),
+                                   "result": int(result)}
+        code = planner.check(config, m, k, n, int(source), int(result), kept)
         if code == planner.DONE:
             command["w"] = _matrix(rng, "weight", n, k)
             if source == planner.RECORDS:
                 command["a"] = _matrix(rng, "activation", m, k)
-            elif source == planner.VALUES:
+            elif source == planner.VALUES and config.input:
                 values = groups(rng, -(-m * k // 32)).reshape(-1)[: m * k].reshape(m, k)
                 with np.errstate(over="ignore", invalid="ignore"):
                     command["x"] = values.astype(FLOATS[config.input])

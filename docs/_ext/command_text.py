@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The reference of a command as Markdown, from its parser: what ``--help`` prints, and the same of
-all subcommands of the same parser.
+"""The reference of a command as Markdown, from its parser.
+
+It is what ``--help`` prints, for the command and for all subcommands of the same parser.
 """
 
 import argparse

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A checkpoint as it is published: one file, or a folder of shards, a configuration and the rest.
-"""
+"""A checkpoint as it is published: one file, or a folder with shards and a configuration."""
 
 import fnmatch
 import json

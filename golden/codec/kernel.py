@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The compiled part of the codec: compiles kernel.c once for each machine and keeps the library.
-"""
+"""The compiled part of the codec: kernel.c, compiled once for each machine and kept."""
 
 import ctypes
 import hashlib

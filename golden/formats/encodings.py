@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Definitions of the encodings of activations with factors (specification sections 4 and 10 to 12).
-"""
+"""Encodings of activations with factors, by definition (specification sections 4, 10 to 12)."""
 
 from dataclasses import replace
 

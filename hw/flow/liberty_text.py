@@ -146,8 +146,10 @@ class Group:
         return found.values[0] if found and found.values else default
 
     def number(self, name: str, default: float | None = None) -> float:
-        """Value of an attribute as a number; LibertyError if it is none or, with no default, if
-        there is no such attribute."""
+        """Value of an attribute as a number, or the default if there is no such attribute.
+
+        Raises LibertyError if the value is no number, or if there is neither value nor default.
+        """
         found = self.find(name)
         if found is None:
             if default is None:

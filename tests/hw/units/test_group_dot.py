@@ -49,8 +49,11 @@ def one(value, place, rest=0, *, count=32):
 
 
 def extremes(most):
-    """Four subgroups of 12 * (56 + 7 * 48) * 7 sixty-fourths, or 32 products of 12 * 12 quarters:
-    by all signs of the operands, and with one subgroup against the others."""
+    """Makes the largest sums: by all signs of operands, and one subgroup against the others.
+
+    They are four subgroups of 12 * (56 + 7 * 48) * 7 sixty-fourths, or 32 products of 12 * 12
+    quarters.
+    """
     limits = {"lane": [0, 7, 3, 4], "meta": [3] * 4, "k": [3] * 4}
     for x, w, total in ((7, 7, most), (15, 7, -most), (7, 15, -most), (15, 15, most)):
         yield group([x] * 32, [w] * 32, **limits), total
