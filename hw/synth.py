@@ -30,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--library", metavar="nangate45|FILE.lib", action="append",
                         help="cell library in the Liberty format, also compressed by gzip; several "
                              "--library make one library (default: nangate45)")
+    parser.add_argument("--driver", metavar="CELL", default="",
+                        help="the buffer that drives inputs and large loads (default: BUF_X2 or "
+                             "the cheapest buffer for logic)")
     parser.add_argument("--json", metavar="FILE", type=Path,
                         help="all figures with the slowest paths (default: build/synth.json; "
                              "with --compare, --sweep or --power build/formats.json, "
@@ -94,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _library(options):
     """Reads the library and names its cells with logic that nothing is mapped to."""
-    library = find_library(options.library)
+    library = find_library(options.library, options.driver)
     for name, reason in library.left_out.items():
         print(f"{name} is left out: {reason}", file=sys.stderr)
     return library
@@ -163,21 +166,32 @@ def report(jobs: Mapping[str, tuple[str, Sequence[str], bool, bool]], library: L
     Raises
     ------
     ToolError
-        If Yosys fails or the file cannot be written.
+        If the file cannot be written, or if Yosys or a simulation fails with a unit; the others'
+        figures are printed and written before.
     """
     def show(label, unit):
-        if label == next(iter(jobs)):
+        if not shown:
             if before:
                 before()
             print("\n".join(text_tables.head(jobs)))
+        shown.append(label)
         print(text_tables.line(label, unit, jobs), flush=True)
 
+    shown: list[str] = []
+    failed: dict[str, ToolError] = {}
     units = _synthesize_all(jobs, library, inspect=inspect, fresh=fresh, ready=ready,
-                            show=None if inspect else show)
+                            show=None if inspect else show, failed=failed)
+    if failed and not units:
+        raise next(iter(failed.values()))
     amap = any(amap for *_, amap in jobs.values())
     results = {"units": units, **measurement.describe(library, amap=amap)}
+    if failed:
+        results["failed"] = {label: str(error) for label, error in failed.items()}
     _write(path, results)
     print(text_tables.power_table(results) if inspect else text_tables.notes(results))
+    if failed:
+        raise ToolError(f"{len(failed)} of {len(jobs)} units failed: "
+                        f"{'; '.join(map(str, failed.values()))}")
 
 
 def _write(path, results):
@@ -187,11 +201,13 @@ def _write(path, results):
         raise ToolError(f"cannot write --json {path}: {error.strerror}") from None
 
 
-def _synthesize_all(units, library, *, inspect=None, fresh=False, show=None, ready=None):
+def _synthesize_all(units, library, *, inspect=None, fresh=False, show=None, ready=None,
+                    failed=None):
     """Measures units with `hw.report.sweep.figures`; returns the figures by label.
 
     `units` is the `jobs` of `report`. `show` is called with label and figures, in the order of the
-    units, as soon as they are known; `ready` with the name before a unit is measured.
+    units, as soon as they are known; `ready` with the name before a unit is measured. `failed`
+    gets the errors of units that fail, by label; without it the first one is raised.
     """
     def measure(name, settings, flatten, amap):
         if ready:
@@ -205,11 +221,19 @@ def _synthesize_all(units, library, *, inspect=None, fresh=False, show=None, rea
         jobs = {pool.submit(measure, *unit): label for label, unit in units.items()}
         try:
             for done in as_completed(jobs):
-                results[jobs[done]] = done.result()
-                step(jobs[done])
-                while show and shown < len(units) and (label := [*units][shown]) in results:
-                    with step.aside():
-                        show(label, results[label])
+                label = jobs[done]
+                try:
+                    results[label] = done.result()
+                except ToolError as error:
+                    if failed is None:
+                        raise
+                    failed[label] = error
+                step(label)
+                while show and shown < len(units) and (
+                        (label := [*units][shown]) in results or label in failed):
+                    if label in results:
+                        with step.aside():
+                            show(label, results[label])
                     shown += 1
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -218,7 +242,7 @@ def _synthesize_all(units, library, *, inspect=None, fresh=False, show=None, rea
                 yosys.stop()
                 time.sleep(0.1)
             raise
-    return {label: results[label] for label in units}
+    return {label: results[label] for label in units if label in results}
 
 
 if __name__ == "__main__":

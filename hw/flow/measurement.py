@@ -5,6 +5,7 @@ Every unit is mapped twice onto the cell library, for area and for delay, and th
 is timed by `hw.flow.timing`.
 """
 
+import math
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -68,7 +69,7 @@ def measure(name: str, settings: Sequence[str], library: Library, *, flatten: bo
         "parameters": {key: value if isinstance(value, int) else str(value)
                        for key, value in chosen.items()},
         "tiles": tiles,
-        "area_per_tile_um2": tiles and round(result["area_um2"] / tiles, 3),
+        "area_per_tile_um2": tiles and _round_area(result["area_um2"] / tiles),
         **result,
     }
 
@@ -145,10 +146,10 @@ def _synthesize(name, emit, library, *, hierarchical, amap, inspect, fresh=None)
         "memories": sum(macros.values()),
         "memory_bits": sum(number * sizes[kind] for kind, number in macros.items()),
         "cells": sum(cells.values()),
-        "area_um2": round(area, 3),
-        "sequential_area_um2": round(sequential, 3),
+        "area_um2": _round_area(area),
+        "sequential_area_um2": _round_area(sequential),
         "flip_flops": registers,
-        "area_timed_um2": round(area_timed, 3),
+        "area_timed_um2": _round_area(area_timed),
         "fanout_buffers": buffers,
         "delay_ns": _round(period and period.delay_ns),
         "fmax_mhz": period and round(1000 / period.delay_ns, 1),
@@ -196,6 +197,11 @@ def describe(library: Library, *, amap: bool = False) -> dict[str, Any]:
 
 def _steps(path):
     return [step | {"arrival_ns": _round(step["arrival_ns"])} for step in path.steps]
+
+
+def _round_area(area):
+    """Rounds to 0.001 um2, and an area below 100 um2 to five digits."""
+    return round(area, max(3, 5 - math.ceil(math.log10(area))) if area > 0 else 3)
 
 
 def _round(delay):

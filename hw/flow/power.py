@@ -17,6 +17,7 @@ each bit of a word; its outputs must equal those of the golden model. The power 
 Wires, the clock tree, glitches (a net toggles at most once per cycle) and memories are left out.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -28,7 +29,7 @@ from ..tools.errors import ToolError
 from . import timing
 from .activity import KINDS
 from .activity import activity as activity_of
-from .cell_functions import function
+from .cell_functions import exclusive, function
 from .gate_simulation import LANES, Activity, Netlist, given, simulate
 from .liberty import Library
 
@@ -236,19 +237,31 @@ class _Power:
         return float((edges * loads).sum()) * self.volts ** 2 / 2
 
     def _internal(self, kind, power, pin, edge, chosen, cells):
-        """Internal energy of one edge of one pin."""
+        """Internal energy of one edge of one pin, from all supplies."""
+        found = 0.0
         arcs = [arc for arc in power.arcs if arc.pin == pin and _EDGES[edge] in arc.tables]
-        if not arcs:
-            return 0.0
-        rates = np.stack([cells.edges(pin, edge, _when(arc.when), arc.related) for arc in arcs])
+        for supply in dict.fromkeys(arc.supply for arc in arcs):
+            found += self._internal_of(kind, power, pin, edge, chosen, cells,
+                                       [arc for arc in arcs if arc.supply == supply])
+        return found
+
+    def _internal_of(self, kind, power, pin, edge, chosen, cells, arcs):
         energies = np.stack([self._energies(kind, power, arc, edge, chosen) for arc in arcs])
         if pin in kind.functions:
+            rates = np.stack([cells.edges(pin, edge, _when(arc.when), arc.related)
+                              for arc in arcs])
             # Several inputs may have toggled, or only inputs without an arc.
             total = rates.sum(axis=0)
             weights = np.where(total > 0, rates / np.where(total > 0, total, 1), 1 / len(arcs))
             mean = (weights * energies).sum(axis=0)
             return float((cells.edges(pin, edge, _when(""), "") * mean).sum())
-        return float((rates * energies).sum())
+        # What has no condition holds while no other does; of several that hold, the mean counts.
+        rest = "&".join(f"!({arc.when})" for arc in arcs if arc.when) or "1"
+        found = 0.0
+        for when, which in exclusive([arc.when or rest for arc in arcs]):
+            rate = cells.edges(pin, edge, _when(when), arcs[0].related)
+            found += float((rate * energies[[*which]].mean(axis=0)).sum())
+        return found
 
     def _energies(self, kind, power, arc, edge, chosen):
         """Energy of one edge in each cell."""
@@ -267,10 +280,14 @@ class _Power:
         return power.lookup(table, slew, loads[:, edge])
 
     def _leakage(self, power, cells):
-        shares = [(cells.share(_when(when)), value) for when, value in power.leakage]
-        rest = cells.share(_when("")) - sum(share for share, _ in shares)
-        watts = sum(share * value for share, value in shares) + rest * power.other_leakage
-        return float(watts.sum())
+        total = 0.0
+        for leakage in power.leakage:
+            shares = [(cells.share(_when(when)), value) for when, value in leakage.states]
+            rest = cells.share(_when("")) - sum(share for share, _ in shares)
+            # The shares are rounded.
+            watts = np.maximum(rest, 0.0) * leakage.other
+            total += float((watts + sum(share * value for share, value in shares)).sum())
+        return total
 
     def figures(self, clock_mhz):
         """The powers and energies that `estimate` returns."""
@@ -366,12 +383,31 @@ def rows(results: dict[str, Any]) -> list[Sequence[str]]:
             figures = measured[kind]
             lines.append((
                 label, kind, f"{figures['toggles']:.3f}",
-                *(f"{figures[f'{part}_uw']:.1f}" for part in (
+                *(amount(figures[f"{part}_uw"], 1) for part in (
                     "switching", "internal", "flip_flops", "clock", "leakage", "total")),
-                f"{figures['energy_fj']:.0f}", f"{figures['energy_per_operation_fj']:.1f}",
+                amount(figures["energy_fj"], 0), amount(figures["energy_per_operation_fj"], 1),
                 measured["operation"]))
             label = ""
     return lines
+
+
+def amount(value: float, digits: int) -> str:
+    """Writes a figure with so many decimals, and with more if these would say little.
+
+    Parameters
+    ----------
+    value : float
+    digits : int
+        Decimals of figures of the size that they have in 45 nm.
+
+    Returns
+    -------
+    str
+        With three digits that count if the figure is below 20 units of the last decimal.
+    """
+    if not value or abs(value) >= 20 * 10.0 ** -digits:
+        return f"{value:.{digits}f}"
+    return f"{value:.{2 - math.floor(math.log10(abs(value)))}f}"
 
 
 COLUMNS = (

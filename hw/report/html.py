@@ -51,7 +51,7 @@ def main(options: Any) -> None:
     path = options.report
     _refuse_options(options)
     command.check_matplotlib("--report")
-    library = find_library(options.library)
+    library = find_library(options.library, options.driver)
     make_folder(path.parent, f"write {path}")
     check_output(path, "--report")
     make_folder(kept.folder(), "keep points in {}; M2XFP_CACHE_DIR sets another folder")
@@ -63,6 +63,8 @@ def main(options: Any) -> None:
     words = ["python", "-m", "hw.synth", "--report", str(path)]
     if options.library != "nangate45":
         words += ["--library", options.library]
+    if options.driver:
+        words += ["--driver", options.driver]
     try:
         write(path, page(results | {"command": shlex.join(words)}))
     except OSError as error:

@@ -28,8 +28,8 @@ from golden.output import check_output
 from .. import registry
 from ..flow import measurement
 from ..flow.emitted import emitted, files, sources
-from ..flow.liberty import Library, find_library
-from ..flow.power import inspector
+from ..flow.liberty import Library, find_library, paths_of
+from ..flow.power import amount, inspector
 from ..tools import cache as kept
 from ..tools import yosys
 from ..tools.cluster import Cluster
@@ -120,7 +120,7 @@ def main(options: argparse.Namespace) -> int:
     chosen = points(options.units, options.set, options.sweep)
     if options.plot:
         check_plot(options.plot)
-    library = find_library(options.library)
+    library = find_library(options.library, options.driver)
     for name, path in ("--csv", table_path), ("--json", options.json):
         make_folder(path.parent, f"write {path}")
         check_output(path, name)
@@ -223,7 +223,8 @@ def run(points: Sequence[Point], library: Library, *, source: str = "nangate45",
         def measure():
             if cluster:
                 key = key_of(point, library, flatten)
-                return cluster.run(_measure_there, point, _absolute(source), flatten, key)
+                return cluster.run(_measure_there, point, _absolute(source),
+                                   library.chosen_driver, flatten, key)
             return _measure(point, library, flatten, estimated, forgotten)
 
         return _kept(key_of(point, library, flatten, power), measure, forgotten)
@@ -310,9 +311,9 @@ def _prepare():
     yosys.prepare()
 
 
-def _measure_there(point, source, flatten, key):
+def _measure_there(point, source, driver, flatten, key):
     """Measures a point on a worker of a cluster."""
-    library = _library(source)
+    library = _library(source, driver)
     if key_of(point, library, flatten) != key:
         raise ToolError("the worker's version of this project, its library or its tools are not "
                         "those of the sweep")
@@ -324,7 +325,9 @@ _library = cache(find_library)
 
 def _absolute(source):
     """A library's name that means the same in every folder."""
-    return source if source == "nangate45" else str(Path(source).absolute())
+    if source == "nangate45":
+        return source
+    return ",".join(str(path.absolute()) for path in paths_of(source))
 
 
 def key_of(point: Point, library: Library, flatten: bool, power: bool = False,
@@ -470,9 +473,9 @@ def table(points: Sequence[Point], results: Mapping[Point, dict[str, Any]],
             continue
         result = results[point]
         delay = slowest(result)
-        timed = ("-", "-") if delay is None else (f"{delay:.3f}", f"{result['fmax_io_mhz']:.0f}")
+        timed = ("-", "-") if delay is None else (amount(delay, 3), f"{result['fmax_io_mhz']:.0f}")
         rows.append((point.unit + "*" * result["hierarchical"], *values, str(result["cells"]),
-                     f"{result['area_um2']:.0f}", f"{result['area_timed_um2']:.0f}", *timed,
+                     amount(result["area_um2"], 0), amount(result["area_timed_um2"], 0), *timed,
                      "front" if point in best else ""))
     return "\n".join([
         *text_tables.aligned(rows, left=(0, len(rows[0]) - 1)), "",

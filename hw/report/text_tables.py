@@ -6,6 +6,7 @@ from typing import Any
 
 from ..flow import mapping, power
 from ..flow.buffering import FANOUT
+from ..flow.power import amount
 from ..tools import pins
 from .comparison import Row, compare
 
@@ -57,13 +58,13 @@ def line(name: str, unit: dict[str, Any], names: Collection[str]) -> str:
     str
     """
     share = unit["sequential_area_um2"] / unit["area_um2"] if unit["area_um2"] else 0
-    row = [name + "*" * unit["hierarchical"], str(unit["cells"]), f"{unit['area_um2']:.0f}",
-           f"{share:.0%}", f"{unit['area_timed_um2']:.0f}"]
+    row = [name + "*" * unit["hierarchical"], str(unit["cells"]), amount(unit["area_um2"], 0),
+           f"{share:.0%}", amount(unit["area_timed_um2"], 0)]
     if unit["delay_ns"] is None:
         row += ["-"] * 5
     else:
-        row += [f"{unit['delay_ns']:.3f}", unit["path_class"], f"{unit['fmax_mhz']:.0f}",
-                "-" if unit["io_delay_ns"] is None else f"{unit['io_delay_ns']:.3f}",
+        row += [amount(unit["delay_ns"], 3), unit["path_class"], f"{unit['fmax_mhz']:.0f}",
+                "-" if unit["io_delay_ns"] is None else amount(unit["io_delay_ns"], 3),
                 f"{unit['fmax_io_mhz']:.0f}"]
     return _aligned_to((*row, f"{unit['synthesis_s']:.0f}",
                         f"{unit['startpoint']} -> {unit['endpoint']}" if unit["startpoint"]
@@ -81,7 +82,7 @@ def notes(results: dict[str, Any]) -> str:
     library, tools = results["library"], results["versions"]
     for name, unit in results["units"].items():
         if unit["area_per_tile_um2"] is not None:
-            lines.append(f"{name}: {unit['area_per_tile_um2']:.0f} um2 for each of its "
+            lines.append(f"{name}: {amount(unit['area_per_tile_um2'], 0)} um2 for each of its "
                          f"{unit['tiles']} 8-MAC tiles, with all that is around them (area).")
         if unit["memory_bits"]:
             lines.append(f"{name}: {unit['memory_bits']} bits in {unit['memories']} memories, "
@@ -142,7 +143,7 @@ def comparison(rows: Sequence[Row], results: dict[str, Any], title: str) -> str:
         ("", "", "", "", "um2", "", "ns", "", *("fJ", "") * energies)]
     before = None
     for part, format, label, count, figures, ratios in compared:
-        texts = (f"{figure:.{digits}f}" for figure, digits in zip(figures, (0, 3, 1), strict=False))
+        texts = (amount(figure, digits) for figure, digits in zip(figures, (0, 3, 1), strict=False))
         lines.append(("" if part == before else part, format, label, f"{count:g}",
                       *(text for pair in zip(texts, ratios, strict=True) for text in pair)))
         before = part

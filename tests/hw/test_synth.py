@@ -13,6 +13,7 @@ from amaranth.lib.wiring import In, Out
 from hw import registry, synth
 from hw.flow import mapping, measurement, partition, power
 from hw.flow.liberty import find_library
+from hw.flow.power import amount
 from hw.lib.buffer import Bank
 from hw.report import comparison, sweep, text_tables
 from hw.tools import yosys
@@ -245,7 +246,7 @@ def test_area_per_tile(tmp_path, capsys, monkeypatch):
     assert unit["area_per_tile_um2"] == pytest.approx(unit["area_um2"] / 2, abs=1e-3)
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("top1* ") for line in lines)
-    assert any(line.startswith(f"top1: {unit['area_per_tile_um2']:.0f} um2 for each of its 2")
+    assert any(line.startswith(f"top1: {unit['area_per_tile_um2']:.2f} um2 for each of its 2")
                for line in lines)
 
 
@@ -313,7 +314,7 @@ def test_comparison_of_formats(tmp_path, capsys, monkeypatch):
             (lines[2], ["array", "MXFP4"], two, 1, two), (lines[3], ["M2XFP"], eight, 2, two)]:
         assert line[:len(start)] == start
         assert line[len(start):] == [
-            *label.split(), f"{count:g}", f"{count * area[label]:.0f}",
+            *label.split(), f"{count:g}", amount(count * area[label], 0),
             f"{count * area[label] / area[base]:.2f}", f"{delay[label]:.3f}",
             f"{delay[label] / delay[base]:.2f}"]
 
@@ -436,6 +437,7 @@ FILES = "Library", "cannot write", "pyproject.toml"
     (["top1", "--set", "lanes=3"], "lanes must be one of 8, 2, "),
     (["top1", "--set", "lane=3"], "must be one of: lanes, not 'lane'"),
     (["--set", "lanes=4"], "--set lanes=4 needs exactly one unit, not "),
+    (["top1", "--driver", "INV_X1"], "--driver must be a buffer of NangateOpenCellLibrary, one of"),
     (["top1", "--library", "no.lib"], "Library no.lib: No such file or directory; give nangate45"),
     (["top1", "--library", "pyproject.toml"], "pyproject.toml, line 1: not in the Liberty format"),
     (["top1", "--json", "pyproject.toml/x.json"], "cannot write --json pyproject.toml/x.json: "),

@@ -234,7 +234,8 @@ def test_refused_heads(tmp_path, head, message):
 
 @pytest.mark.parametrize("cells, message", [
     ({k: v for k, v in CELLS.items() if k != "DFF"}, "has no flip-flop$"),
-    ({k: v for k, v in CELLS.items() if k != "BUF_X2"}, "has no buffer to drive the inputs with$"),
+    ({k: v for k, v in CELLS.items() if k != "BUF_X2"},
+     "has no buffer to drive the inputs with that logic may be mapped to$"),
     ({"DLH": CELLS["DLH"]}, "has no flip-flop$"),
     (CELLS | {"DFF": CELLS["DFF"].replace("(setup)", "(delay)")},
      "has no flip-flop; DFF is left out: Library tiny.lib, line .* tables over input_net_trans"),
@@ -309,6 +310,51 @@ def test_cells_that_logic_is_not_mapped_to(tmp_path, cell, what):
     added, = library.cells.keys() - CELLS.keys()
     assert re.search(what, library.cells[added].unused)
     assert figures(library) == figures(read(tmp_path, PLAIN))
+
+
+def _buffer(name, area, extra=""):
+    return CELLS["BUF_X2"].replace("BUF_X2", name).replace("area : 1.5;", f"area : {area}; {extra}")
+
+
+@pytest.mark.parametrize("others, driver", [
+    ({}, "BUF_X2"), ({"B1": _buffer("B1", 1)}, "BUF_X2"),
+])
+def test_driver_is_that_of_the_published_figures(tmp_path, others, driver):
+    assert read(tmp_path, liberty(CELLS | others)).driver == driver
+
+
+@pytest.mark.parametrize("special", [
+    _buffer("DLYBUF", 1), _buffer("B1", 1, "dont_use : true;"),
+    _buffer("B1", 1, "is_level_shifter : true;"), _buffer("CLKBUF_X1", 1),
+    _buffer("sky130_fd_sc_hd__dlygate4sd1_1", 1), _buffer("sky130_fd_sc_hd__clkdlybuf4s15_1", 1),
+    _buffer("gf180mcu_fd_sc_mcu7t5v0__dlya_1", 1), _buffer("HB1xp67_ASAP7_75t_R", 1),
+    _buffer("sg13g2_dlygate4sd1_1", 1), _buffer("buf_hold_1", 1), _buffer("DEL2X1", 1),
+    _buffer("B1", 1, 'cell_footprint : "clkbuf";'),
+])
+def test_cheapest_buffer_for_logic(tmp_path, special):
+    """The driver is no buffer for clocks, delays, hold times or levels, and none not to use."""
+    cells = {k: v for k, v in CELLS.items() if k != "BUF_X2"}
+    names = "BUFX4", "BUFx2_ASAP7_75t_R", "sky130_fd_sc_hd__buf_1", "BUFFD2", "BUF_X16"
+    many = {name: _buffer(name, 3 + i) for i, name in enumerate(names)}
+    library = read(tmp_path, liberty(cells | {"special": special} | many))
+    assert library.driver == "BUFX4"
+    # Without any other it is taken, unless logic may not be mapped to it.
+    text = liberty(cells | {"special": special})
+    if "is_level" in special or "dont_use" in special:
+        with pytest.raises(ToolError, match="has no buffer to drive the inputs with"):
+            read(tmp_path, text)
+    else:
+        assert special.startswith(f"cell ({read(tmp_path, text).driver})")
+
+
+def test_chosen_driver(tmp_path):
+    text = liberty(CELLS | {"B1": _buffer("B1", 1, "dont_use : true;")})
+    read(tmp_path, text)
+    assert find_library(str(tmp_path / "tiny.lib"), "B1").driver == "B1"
+    assert find_library(str(tmp_path / "tiny.lib")).driver == "BUF_X2"
+    with pytest.raises(ValueError, match="^--driver must be a buffer of tiny, one of B1, BUF_X2, "
+                                         "not 'INV'$"):
+        find_library(str(tmp_path / "tiny.lib"), "INV")
 
 
 def test_last_of_cells_with_one_name(tmp_path):

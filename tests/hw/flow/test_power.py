@@ -134,6 +134,116 @@ def test_leakage_by_state(tiny, level, expected):
     assert figures["leakage_uw"] == figures["total_uw"] == expected
 
 
+SUPPLIES = "".join(f"pg_pin ({name}) {{ pg_type : {kind}; }} " for name, kind in (
+    ("VDD", "primary_power"), ("VPB", "primary_power"), ("VAON", "backup_power"),
+    ("VSS", "primary_ground")))
+
+
+def of(supply, text):
+    """A leakage or energy of a supply."""
+    return text.replace("{", f'{{ related_pg_pin : "{supply}";', 1)
+
+
+@pytest.mark.parametrize("given_leakage, low, high", [
+    # Once for each supply: what leaks out of the ground or into a backup supply is not counted.
+    (of("VDD", leakage(10, "A")) + of("VSS", leakage(7, "A")) + of("VDD", leakage(20, "!A"))
+     + of("VAON", leakage(9, "!A")) + "cell_leakage_power : 15;", 20, 10),
+    # Two supplies of the cell add up; the second has a value for the rest.
+    (of("VDD", leakage(10, "A")) + of("VDD", leakage(20, "!A")) + of("VPB", leakage(1, "A"))
+     + of("VPB", leakage(2)), 22, 11),
+    # The leakage of the whole cell counts once, where the first supply has no condition.
+    (of("VDD", leakage(10, "A")) + of("VPB", leakage(1, "A")) + "cell_leakage_power : 15;", 15, 11),
+    # Twice the same condition; conditions that overlap; all of the time and a part of it.
+    (leakage(10, "A") + leakage(10, "A") + leakage(20, "!A"), 20, 10),
+    (leakage(10, "A") + leakage(14, "!!A") + "cell_leakage_power : 5;", 5, 12),
+    (leakage(10, "A | !A") + leakage(20, "A"), 10, 15),
+    (leakage(3) + leakage(5), 4, 4),
+    ("", 0, 0), ("cell_leakage_power : 6;", 6, 6),
+])
+def test_leakage_by_supply_and_condition(tmp_path, given_leakage, low, high):
+    cell = extended("INV", SUPPLIES + given_leakage)
+    library = read(tmp_path, liberty(POWER_CELLS | {"INV": cell}, TEMPLATE))
+    gate = module(["input a", "output y"], ("u", "INV", {"A": "a", "Y": "y"}))
+    for level, expected in ((0, low), (1, high)):
+        a = np.full((LANES, 3, 1), level, np.uint8)
+        figures = power.estimate(gate, library, given({"a": a}, {"y": 1 - a}))
+        assert figures["leakage_uw"] == pytest.approx(expected, rel=1e-12)
+        assert str(figures["leakage_uw"]) != "-0.0"
+
+
+def test_unknown_supply(tmp_path):
+    cell = extended("INV", of("VDD", leakage(1)))
+    library = read(tmp_path, liberty(POWER_CELLS | {"INV": cell}, TEMPLATE))
+    with pytest.raises(ToolError, match=r"tiny.lib, line \d+: related_pg_pin VDD is not a pg_pin"):
+        power.estimate_uniform(CHAIN, library, 0.1)
+
+
+@pytest.mark.parametrize("arcs, rise, fall", [
+    # Supplies add up, whatever they are.
+    (of("VDD", energy("A", (1, 0, 0), (2, 0, 0))) + of("VSS", energy("A", (4, 0, 0), (8, 0, 0))),
+     5, 10),
+    # Of one supply, what stands twice counts once.
+    (energy("A", (1, 0, 0), (2, 0, 0)) * 2, 1, 2),
+    (energy("A", (1, 0, 0), (2, 0, 0), "A") + energy("A", (3, 0, 0), (6, 0, 0), "!A"), 3, 2),
+    (of("VDD", energy("A", (1, 0, 0), (2, 0, 0))) * 2
+     + of("VSS", energy("A", (1, 0, 0), (2, 0, 0))), 2, 4),
+])
+def test_output_energies_by_supply(tmp_path, arcs, rise, fall):
+    cell = extended("INV", SUPPLIES, Y=arcs)
+    library = read(tmp_path, liberty(POWER_CELLS | {"INV": cell}, TEMPLATE))
+    gate = module(["input a", "output y"], ("u", "INV", {"A": "a", "Y": "y"}))
+    for values, expected in (((0, 1), fall), ((1, 0), rise)):
+        a = np.tile(np.array(values, np.uint8)[:, None], (LANES, 1, 1))
+        figures = power.estimate(gate, library, given({"a": a}, {"y": 1 - a}), clock_mhz=1000)
+        assert figures["internal_uw"] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("arcs, without_b, with_b", [
+    (of("VDD", energy("", (1, 0, 0), (1, 0, 0))) + of("VSS", energy("", (4, 0, 0), (4, 0, 0))),
+     5, 5),
+    (energy("", (1, 0, 0), (1, 0, 0)) * 3, 1, 1),
+    (energy("", (1, 0, 0), (1, 0, 0), "B") + energy("", (3, 0, 0), (3, 0, 0), "B | !B"), 3, 2),
+    # Without a condition: where no other holds.
+    (energy("", (1, 0, 0), (1, 0, 0), "B") + energy("", (3, 0, 0), (3, 0, 0)), 3, 1),
+])
+def test_input_energies_by_supply_and_condition(tmp_path, arcs, without_b, with_b):
+    cell = extended("NAND", SUPPLIES, A=arcs)
+    library = read(tmp_path, liberty(POWER_CELLS | {"NAND": cell}, TEMPLATE))
+    gate = module(["input a b", "output y"], ("u", "NAND", {"A": "a", "B": "b", "Y": "y"}))
+    for b, expected in ((0, without_b), (1, with_b)):
+        a = np.tile(np.array((0, 1), np.uint8)[:, None], (LANES, 1, 1))
+        b = np.full_like(a, b)
+        figures = power.estimate(gate, library, given({"a": a, "b": b}, {"y": 1 - (a & b)}),
+                                 clock_mhz=1000)
+        assert figures["internal_uw"] == pytest.approx(expected, rel=1e-12)
+
+
+ASYNCHRONOUS = {
+    "clear": ('clear : "!RN";', "1"), "preset": ('preset : "S";', "0"),
+}
+
+
+@pytest.mark.parametrize("kind", ASYNCHRONOUS)
+def test_asynchronous_pins_are_tied_off(tmp_path, kind):
+    attribute, level = ASYNCHRONOUS[kind]
+    name = "RN" if kind == "clear" else "S"
+    cell = POWER_CELLS["DFF"].replace("clocked_on", f"{attribute} clocked_on").replace(
+        "pin (CK)", f"pin ({name}) {{ direction : input; capacitance : 1; }} pin (CK)")
+    library = read(tmp_path, liberty(POWER_CELLS | {"DFF": cell}, TEMPLATE))
+    plain = read(tmp_path, liberty(POWER_CELLS, TEMPLATE))
+    clocked = module(["input clk d", "output q"], ("r", "DFF", {"CK": "clk", "D": "d", "Q": "q"}))
+    d = bits(2, 40, "d")["d"]
+    inputs = given({"d": d}, {"q": d}, latency=1, settle=3)
+    expected = power.estimate(clocked, plain, inputs)
+    connections = clocked["cells"]["r"]["connections"]
+    connections[name] = [level]
+    assert power.estimate(clocked, library, inputs) == expected
+    for other in (str(1 - int(level)), "d"):
+        connections[name] = [other] if other != "d" else connections["D"]
+        with pytest.raises(ToolError, match=f"r is DFF, whose {kind} '!?{name}' is not tied off"):
+            power.estimate(clocked, library, inputs)
+
+
 def test_arcs_by_what_toggled(tiny):
     """Only a, only b, and both; what stands under no condition leaks otherwise."""
     gate = module(["input a b", "output y"], ("u", "NAND", {"A": "a", "B": "b", "Y": "y"}))
@@ -435,6 +545,28 @@ def test_command(tmp_path, capsys):
     assert f"\n{checked} outputs were compared with the golden model's, and all are equal." in out
     for left_out in ("wires", "clock tree", "glitches", "memories"):
         assert left_out in out
+
+
+def test_unit_that_fails_keeps_the_others(tmp_path, capsys, monkeypatch):
+    monkeypatch.delitem(REAL, "top1")
+    path = tmp_path / "power.json"
+    assert synth.main(["top1", "top1_decode", "--power", "--json", str(path)]) == 1
+    out, err = capsys.readouterr()
+    assert re.search(r"^top1_decode +real +\d", out, re.M)
+    assert err.splitlines()[-1] == ("error: 1 of 2 units failed: top1: Power: there is no "
+                                    "activity for this unit")
+    written = json.loads(path.read_text())
+    assert [*written["units"]] == ["top1_decode"]
+    assert written["failed"] == {"top1": "top1: Power: there is no activity for this unit"}
+
+
+@pytest.mark.parametrize("value, digits, text", [
+    (71.022, 0, "71"), (20, 0, "20"), (5.3456, 0, "5.35"), (0.04512, 0, "0.0451"), (0, 0, "0"),
+    (0, 1, "0.0"), (2.04, 1, "2.0"), (0.0312, 1, "0.0312"), (-0.5, 1, "-0.500"), (0.47, 3, "0.470"),
+    (0.0123, 3, "0.0123"),
+])
+def test_digits_that_mean_something(value, digits, text):
+    assert power.amount(value, digits) == text
 
 
 @pytest.mark.parametrize("arguments, message", [
