@@ -246,8 +246,8 @@ def test_area_per_tile(tmp_path, capsys, monkeypatch):
     assert unit["area_per_tile_um2"] == pytest.approx(unit["area_um2"] / 2, abs=1e-3)
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("top1* ") for line in lines)
-    assert any(line.startswith(f"top1: {unit['area_per_tile_um2']:.2f} um2 for each of its 2")
-               for line in lines)
+    each = amount(unit["area_per_tile_um2"], 0)
+    assert any(line.startswith(f"top1: {each} um2 for each of its 2") for line in lines), lines
 
 
 def test_tiles_of_the_array():
