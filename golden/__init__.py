@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Exact NumPy model of M2XFP, a 4-bit microscaling format with two metadata bits per subgroup."""
 
+# First, as it sees to Ctrl-C during the other imports.
+from . import interrupts as interrupts
+
+# isort: split
 # The redundant name is on purpose: this package brings the decoders for `dequantize`.
 from . import formats as formats
 from .codec.quantized import Quantized

@@ -5,12 +5,13 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from importlib import util
 from pathlib import Path
 from typing import NoReturn
 
+from . import interrupts
 from .output import check_output
 
 FAILURE = 1
@@ -42,20 +43,25 @@ class Parser(argparse.ArgumentParser):
 def run(main: Callable[..., int | None]) -> Callable[..., int]:
     """Decorates the main function of a command, so that it returns its exit status.
 
-    ========================  ===========================  ======
-    What happens              On standard error            Status
-    ========================  ===========================  ======
-    It returns a status       nothing                      that; 0 for None
-    `Failure`                 ``error: `` and its text     1
-    OSError                   ``error: ``, file, reason    1
-    ValueError: wrong use     ``error: `` and its text     2
-    `Interrupted`             its text                     130
-    KeyboardInterrupt         ``interrupted``              130
-    Standard output closed    nothing                      141
-    ========================  ===========================  ======
+    ============================  ===========================  ======
+    What happens                  On standard error            Status
+    ============================  ===========================  ======
+    It returns a status           nothing                      that; 0 for None
+    `Failure`                     ``error: `` and its text     1
+    OSError                       ``error: ``, file, reason    1
+    Standard output is full       ``error: ``, reason          1
+    ValueError: wrong use         ``error: `` and its text     2
+    `Interrupted`                 its text                     130
+    KeyboardInterrupt             ``interrupted``              130
+    SIGINT, SIGTERM or SIGHUP     as the two before            128 and its number
+    Standard output closed        nothing                      141
+    ============================  ===========================  ======
 
     Other exceptions are defects and keep their traceback. SystemExit, which a parser raises,
     passes.
+
+    Called without arguments, the main function is the whole process. A signal then ends it within
+    a second, with all processes that it started, see `golden.interrupts`.
 
     Parameters
     ----------
@@ -70,27 +76,52 @@ def run(main: Callable[..., int | None]) -> Callable[..., int]:
     """
     @wraps(main)
     def command(arguments: Sequence[str] | None = None) -> int:
+        guarded = arguments is None and interrupts.guard()
+        status, told = FAILURE, False
         try:
             try:
-                return _reported(main, arguments)
+                status, told = _reported(main, arguments)
             finally:
-                # A closed pipe shows here at the latest, and not while Python shuts down.
-                sys.stdout.flush()
+                # A closed pipe or a full device shows here at the latest, and not while Python
+                # shuts down.
+                if sys.stdout is not None:
+                    sys.stdout.flush()
         except BrokenPipeError:
-            # Python flushes once more as it exits, which must not fail.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return CLOSED_PIPE
+            _discard_output()
+            status = CLOSED_PIPE
+        except OSError as error:
+            _discard_output()
+            # What has been told may have had the same cause.
+            if not told:
+                status = _report(f"standard output: {error.strerror or error}", FAILURE)[0]
+        if guarded and (interrupts.seen() or status == CLOSED_PIPE):
+            # Neither threads nor processes that still work are waited for.
+            interrupts.end(interrupts.seen() or status)
+        return status
 
     return command
 
 
-def _reported(main: Callable[..., int | None], arguments: Sequence[str] | None) -> int:
+def _discard_output():
+    """Lets Python flush standard output once more as it exits, which must not fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _reported(main: Callable[..., int | None], arguments: Sequence[str] | None
+              ) -> tuple[int, bool]:
+    """The exit status, and whether the user has been told why."""
     try:
-        return main(arguments) or 0
+        try:
+            return main(arguments) or 0, False
+        except Exception as error:
+            # Whatever fails while a signal ends the command is a consequence.
+            if interrupts.seen() and not isinstance(error, Interrupted):
+                raise KeyboardInterrupt from None
+            raise
     except Interrupted as error:
-        return _report(error, INTERRUPTED, start="")
+        return _report(error, interrupts.seen() or INTERRUPTED, start="")
     except KeyboardInterrupt:
-        return _report("interrupted", INTERRUPTED, start="")
+        return _report(interrupts.text(), interrupts.seen() or INTERRUPTED, start="")
     except Failure as error:
         return _report(error, FAILURE)
     except BrokenPipeError:
@@ -102,9 +133,12 @@ def _reported(main: Callable[..., int | None], arguments: Sequence[str] | None) 
         return _report(error, WRONG_USE)
 
 
-def _report(text: object, status: int, start: str = "error: ") -> int:
-    print(start + " ".join(str(text).splitlines()), file=sys.stderr)
-    return status
+def _report(text: object, status: int, start: str = "error: ") -> tuple[int, bool]:
+    # The status tells the same where nobody can read the text.
+    if sys.stderr is not None and (not interrupts.seen() or interrupts.first_to_tell()):
+        with suppress(OSError):
+            print(start + " ".join(str(text).splitlines()), file=sys.stderr, flush=True)
+    return status, True
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
-from golden import command
+from golden import command, interrupts
 
 from . import generate, synth
 from .flow.liberty import find_library
@@ -51,8 +51,9 @@ def _all(directory, vcd, library):
     # The largest first. Each process may have to wait for Yosys when it has elaborated a unit.
     missing.sort(key=lambda name: not UNITS[name].hierarchical)
     with ProcessPoolExecutor(3, context, yosys.wait_for, [prepared]) as pool:
-        emission = {name: pool.submit(generate.generate_and_keep, name, directory)
-                    for name in missing}
+        with interrupts.shielded():
+            emission = {name: pool.submit(generate.generate_and_keep, name, directory)
+                        for name in missing}
 
         def ready(name):
             preparation.result()

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from golden import command
+from golden import command, interrupts
 from golden.output import check_output
 
 from . import registry
@@ -238,7 +238,7 @@ def _synthesize_all(units, library, *, inspect=None, fresh=False, show=None, rea
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             # A job may be about to start Yosys.
-            while any(job.running() for job in jobs):
+            while any(job.running() for job in jobs) and not interrupts.seen():
                 yosys.stop()
                 time.sleep(0.1)
             raise

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from golden import dequantize, matmul, quantize_activations, quantize_weights
+from golden import dequantize, interrupts, matmul, quantize_activations, quantize_weights
 from golden.formats.mxfp4 import mxfp4_round_trip
 from golden.units.decoder import element_integers
 from golden.units.group_accumulator import accumulate
@@ -115,7 +115,9 @@ def _quantize_in_parts(groups, engine, processes, advance):
     """Outputs of the quantization engine, with a part of the groups in each of some processes."""
     parts, done = np.array_split(groups, processes), []
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        for outputs in pool.map(_quantize, parts, repeat(engine)):
+        with interrupts.shielded():
+            parts = pool.map(_quantize, parts, repeat(engine))
+        for outputs in parts:
             done.append(outputs["o"])
             if advance:
                 advance(sum(len(planes["scale"]) for planes in done))

@@ -8,7 +8,8 @@ from tests.support.imports import ROOT, imports
 STOREYS = {
     "hw": (("tools",), ("lib",), ("units",), ("accelerator",), ("bus",), ("registry",),
            ("verilog",), ("flow",), ("report",), ("generate", "synth"), ("__main__",)),
-    "golden": (("output",), ("command",), ("codec",), ("units",), ("accelerator", "formats"),
+    "golden": (("interrupts",), ("output",), ("command",), ("codec",), ("units",),
+               ("accelerator", "formats"),
                ("reference", "stimuli", "checkpoint"), ("models", "torch"), ("__main__",)),
 }
 COMPONENTS = ("hw.lib", "hw.units", "hw.accelerator", "hw.bus")

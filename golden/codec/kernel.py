@@ -8,11 +8,12 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from contextlib import suppress
 from functools import cache
 from importlib import resources
 from pathlib import Path
+
+from ..interrupts import PLACES, temporary_folder
 
 
 def folder() -> Path:
@@ -26,6 +27,9 @@ def folder() -> Path:
     else:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "m2xfp-rtl"
+
+
+PLACES.append(folder)
 
 
 def load() -> ctypes.CDLL | None:
@@ -103,9 +107,9 @@ def _load():
 def _build(command, source, path):
     """Compiles the library; False if that fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix="new.") as scratch:
-        (Path(scratch) / "kernel.c").write_bytes(source)
-        target = Path(scratch) / path.name
+    with temporary_folder(path.parent) as scratch:
+        (scratch / "kernel.c").write_bytes(source)
+        target = scratch / path.name
         if _run([*command, str(target.with_name("kernel.c")), "-o", str(target)]) is None:
             return False
         # At once, as others may load or build it meanwhile.

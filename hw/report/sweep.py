@@ -22,6 +22,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from golden import interrupts
 from golden.command import Interrupted, check_plot
 from golden.output import check_output
 
@@ -247,7 +248,7 @@ def run(points: Sequence[Point], library: Library, *, source: str = "nangate45",
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
             # A job may be about to start Yosys.
-            while any(job.running() for job in jobs):
+            while any(job.running() for job in jobs) and not interrupts.seen():
                 cluster.stop() if cluster else yosys.stop()
                 time.sleep(0.1)
             ready = sum(job.done() and not job.cancelled() and not job.exception() for job in jobs)

@@ -3,7 +3,6 @@
 
 import hashlib
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from golden.codec.kernel import folder
+from golden.interrupts import temporary_folder
 
 __all__ = ["digest", "folder", "forget", "intact", "publish", "read", "store"]
 
@@ -49,7 +49,7 @@ def publish(path: Path, build: Callable[[Path], object]) -> None:
 
 
 def _make(path, build):
-    with tempfile.TemporaryDirectory(dir=path.parent.parent, prefix="new.") as scratch:
+    with temporary_folder(path.parent.parent) as scratch:
         work, ready = Path(scratch, "work"), Path(scratch, "ready")
         work.mkdir()
         ready.mkdir()

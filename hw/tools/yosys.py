@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Protocol
 
 from filelock import FileLock
+
+from golden.interrupts import temporary_folder
 
 from .cache import folder as cache_folder
 from .errors import ToolError
@@ -56,7 +57,7 @@ def prepare() -> None:
 
 
 def _prepare():
-    with tempfile.TemporaryDirectory() as folder, _start(["-V"], folder) as process:
+    with temporary_folder() as folder, _start(["-V"], folder) as process:
         for line in process.stderr:
             if "might take a while" in line:
                 print("Preparing Yosys for its first run (about a minute) ...", file=sys.stderr,
@@ -144,8 +145,7 @@ def run(script: str, *, inputs: Mapping[str, str | Path], outputs: Iterable[str]
         If Yosys fails, with its last error line.
     """
     _ready.wait()
-    with _cores.one(urgent), tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
+    with _cores.one(urgent), temporary_folder() as folder:
         for name, content in inputs.items():
             if isinstance(content, Path):
                 shutil.copyfile(content, folder / name)

@@ -99,6 +99,39 @@ def test_closed_pipe(ending, lines, error):
     assert process.wait() == 141
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+@pytest.mark.parametrize(("body", "status", "error"), [
+    ("print(1)", 1, "error: standard output: No space left on device\n"),
+    ("print(1); return 1", 1, "error: standard output: No space left on device\n"),
+    ("print(1); raise Failure('x')", 1, "error: x\n"),
+    ("print('x' * 100_000)", 1, "error: No space left on device\n"),
+    ("print(1); raise SystemExit(0)", 1, "error: standard output: No space left on device\n"),
+    ("pass", 0, ""),
+])
+def test_full_device(body, status, error):
+    """It shows while the command prints, or when Python writes what it has kept."""
+    program = ("import sys\nfrom golden.command import Failure, run\n@run\n"
+               f"def main(arguments=None):\n    {body}\nsys.exit(main())")
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=buffered, stdout=full,
+                              stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (status, error)
+
+
+@pytest.mark.parametrize("missing", ["stdout", "stderr"])
+def test_missing_streams(missing, monkeypatch):
+    """Python has None in place of a stream that was closed before it started."""
+    monkeypatch.setattr(sys, missing, None)
+
+    @run
+    def main(arguments=None):
+        print("x")
+        raise ValueError("y")
+
+    assert main() == 2
+
+
 def test_naming():
     with pytest.raises(OSError, match="full") as info, naming(Path("x")):
         raise OSError(errno.ENOSPC, "full")
