@@ -41,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not all(1 <= columns <= TILE for columns in options.columns):
         raise ValueError(f"--columns must be within 1 and {TILE}, not "
                          f"{', '.join(map(str, options.columns))}")
+    for name, cycles in (("--cycles", options.cycles), ("--slow-cycles", options.slow_cycles)):
+        if cycles < 1:
+            raise ValueError(f"{name} must be at least 1, not {cycles}")
     if build.compiler() is None:
         raise command.Failure("no C++ compiler: set CXX, or install g++ or clang++")
 

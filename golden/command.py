@@ -9,10 +9,9 @@ from contextlib import contextmanager, suppress
 from functools import wraps
 from importlib import util
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from . import interrupts
-from .output import check_output
+from . import interrupts, output
 
 FAILURE = 1
 WRONG_USE = 2
@@ -34,6 +33,15 @@ class Interrupted(Failure):
 
 class Parser(argparse.ArgumentParser):
     """A parser that reports wrong options in one line."""
+
+    # As argparse's.
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuses also ``--option=--``, for which argparse has an empty list as the value."""
+        words = sys.argv[1:] if args is None else [*args]
+        for word in words:
+            if word.startswith("-") and word.endswith("=--"):
+                self.error(f"argument {word[:-3]}: expected a value, not '--'")
+        return super().parse_known_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Prints ``error: ...`` on standard error and exits with status 2."""
@@ -152,16 +160,47 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
+def check_output(path: Path, option: str) -> None:
+    """Tries the file of an option, so that writing it does not fail after the work.
+
+    Parameters
+    ----------
+    path : Path
+        Nothing changes there.
+    option : str
+
+    Raises
+    ------
+    ValueError
+        If there is something else than a regular file, or the folder does not exist.
+    Failure
+        If a file of that name cannot be made.
+    """
+    if "\0" in str(path):
+        raise ValueError(f"{option} must be the name of a file, not {str(path)!r}")
+    output.check_output(path, option)
+    try:
+        # The file that is there stays until the new one is whole; hence another name.
+        if not path.exists():
+            path.open("x").close()
+            path.unlink()
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        part.open("x").close()
+        part.unlink()
+    except OSError as error:
+        raise Failure(f"cannot write {option} {path}: {error.strerror}") from None
+
+
 def check_folder(path: Path, option: str) -> None:
-    """Raises ValueError unless an option's file can be written; see `golden.output`."""
+    """Does what `check_output` does."""
     check_output(path, option)
 
 
 def check_plot(path: Path, option: str = "--plot") -> None:
-    """Raises ValueError unless the file of an option that draws can be drawn."""
+    """Does what `check_output` does for the file of an option that draws."""
     if path.suffix.lower() not in (".png", ".svg"):
         raise ValueError(f"{option} must end in .png or .svg, not {path.name}")
-    check_folder(path, option)
+    check_output(path, option)
     check_matplotlib(option)
 
 

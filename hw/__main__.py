@@ -18,7 +18,7 @@ from golden import command, interrupts
 from . import generate, synth
 from .flow.liberty import find_library
 from .registry import UNITS
-from .tools import yosys
+from .tools import cache, yosys
 from .tools.files import make_folder
 
 
@@ -36,7 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.vcd:
         command.check_folder(options.vcd, "--vcd")
     library = find_library()
+    if not options.o:
+        raise ValueError("-o must be a folder, not ''")
+    if options.vcd:
+        command.check_output(options.vcd, "--vcd")
     make_folder(Path(options.o), f"write to -o {options.o}")
+    make_folder(cache.folder(), "keep results in {}; M2XFP_CACHE_DIR sets another folder")
+    command.check_output(Path(options.o, "synth.json"), "-o")
     return _all(Path(options.o), options.vcd, library)
 
 

@@ -17,9 +17,9 @@ from golden import command
 
 from . import registry
 from .flow import emitted
-from .tools import cache, yosys
+from .tools import cache, components, yosys
 from .tools.errors import ToolError
-from .tools.files import write
+from .tools.files import make_folder, write
 from .verilog.axi_wrapper import wrap
 from .verilog.emit import ports_of, verilog, versions
 from .verilog.equivalence import prove
@@ -44,7 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.list:
         print(listing())
         return
+    if not options.o:
+        raise ValueError("-o must be a folder, not ''")
     units = registry.select(options.units or registry.UNITS, options.set, units=registry.offered())
+    make_folder(Path(options.o), f"write to -o {options.o}")
     yosys.prepare()
     for name in units:
         try:
@@ -163,7 +166,13 @@ def describe(component: wiring.Component, name: str, text: str,
         All types are those of JSON. Bits of ``fields`` count from the port's bit 0. "axi" is None;
         `hw.verilog.axi_wrapper.wrap` returns the entry for a wrapper. "registers" is None for a
         component without registers.
+
+    Raises
+    ------
+    TypeError
+        If the component is none, such as a class in place of an instance, or has no latency.
     """
+    components.check(component)
     ports = []
     for port, member, value in ports_of(component):
         shape = Shape.cast(member.shape)

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from golden import command, interrupts
-from golden.output import check_output
 
 from . import registry
 from .flow import measurement, power
 from .flow.liberty import Library, find_library
 from .report import comparison, html, sweep, text_tables
-from .tools import yosys
+from .tools import cache, yosys
 from .tools.errors import ToolError
 from .tools.files import make_folder, write
 from .tools.progress import progress
@@ -104,9 +103,10 @@ def _library(options):
 
 
 def _prepare(path):
-    """Makes the output folder and prepares Yosys, so that neither fails after the work."""
+    """Tries the outputs and prepares Yosys, so that nothing of it fails after the work."""
     make_folder(path.parent, f"write --json {path}")
-    check_output(path, "--json")
+    command.check_output(path, "--json")
+    make_folder(cache.folder(), "keep figures in {}; M2XFP_CACHE_DIR sets another folder")
     yosys.prepare()
 
 
@@ -136,8 +136,8 @@ def _compare(options, inspect):
     _prepare(options.json)
     units = _synthesize_all(jobs, library, inspect=inspect, fresh=options.fresh)
     results = {"units": units, **measurement.describe(library)}
+    print(text_tables.comparison(rows, results, title), flush=True)
     _write(options.json, results)
-    print(text_tables.comparison(rows, results, title))
     return 0
 
 
@@ -185,10 +185,10 @@ def report(jobs: Mapping[str, tuple[str, Sequence[str], bool, bool]], library: L
         raise next(iter(failed.values()))
     amap = any(amap for *_, amap in jobs.values())
     results = {"units": units, **measurement.describe(library, amap=amap)}
+    print(text_tables.power_table(results) if inspect else text_tables.notes(results), flush=True)
     if failed:
         results["failed"] = {label: str(error) for label, error in failed.items()}
     _write(path, results)
-    print(text_tables.power_table(results) if inspect else text_tables.notes(results))
     if failed:
         raise ToolError(f"{len(failed)} of {len(jobs)} units failed: "
                         f"{'; '.join(map(str, failed.values()))}")

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from golden.accelerator import planner
-from golden.command import Parser, check_folder, check_plot
+from golden.command import Parser, check_output, check_plot
 from golden.command import run as as_command
 from golden.models import smollm2
 from hw.accelerator.config import CONFIGS
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not 0 <= options.stalls < 1:
         raise ValueError(f"--stalls must be at least 0 and below 1, not {options.stalls}")
     if options.vcd:
-        check_folder(options.vcd, "--vcd")
+        check_output(options.vcd, "--vcd")
     if getattr(options, "plot", None):
         check_plot(options.plot)
     return options.act(options)

@@ -67,13 +67,19 @@ def accelerate(commands: Sequence[dict[str, Any]], *, config: Config | str = "pa
 
     Raises
     ------
+    TypeError
+        If the configuration or the component is none.
     ValueError
-        If there is no configuration of that name.
+        If there is no configuration of that name, or no command.
     SimulationError
         As `sim.run` raises it; also if the number of results is not golden's.
     """
+    if not commands:
+        raise ValueError("commands must be at least one, not none")
     if component is None:
-        component = Accelerator(config=config, trace=trace)
+        component = Accelerator(config=configuration(config), trace=trace)
+    if not isinstance(component, Accelerator):
+        raise TypeError(f"component must be an Accelerator, not {component!r}")
     engine = build.preferred(engine, vcd)
     sizes = golden_config(component.config)
     executed = execute(sizes, commands)

@@ -113,7 +113,15 @@ def _bundle(groups, tiles, rows, load):
 
 
 def utilisation(config: Config | str, m: int, k: int, n: int, cycles: int) -> float:
-    """Useful multiplications over those that the array could do in the given cycles."""
+    """Useful multiplications over those that the array could do in the given cycles.
+
+    Raises
+    ------
+    ValueError
+        If there are no cycles.
+    """
+    if cycles < 1:
+        raise ValueError(f"cycles must be at least 1, not {cycles!r}")
     return m * k * n / (32 * golden_config(config).columns * cycles)
 
 
@@ -132,7 +140,15 @@ def scale_sim(m: int, k: int, n: int, *, columns: int = 32) -> dict[str, int]:
     -------
     dict of str to int
         By dataflow.
+
+    Raises
+    ------
+    ValueError
+        If a size is not an integer of at least 1.
     """
+    for name, size in (("m", m), ("k", k), ("n", n), ("columns", columns)):
+        if type(size) is not int or size < 1:
+            raise ValueError(f"{name} must be an integer of at least 1, not {size!r}")
     rows, groups, tiles = -(-m // 32), -(-k // 32), -(-n // columns)
     return {"output-stationary": rows * tiles * (k + 30 + columns) - 1,
             "weight-stationary": groups * tiles * (m + 62 + columns) - 1}

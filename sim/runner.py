@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from amaranth.lib import wiring
 
+from hw.tools import components
 from hw.tools.packing import from_words, to_words
 
 from .engines import amaranth, build, compiled
@@ -91,8 +92,9 @@ def run(component: wiring.Component, inputs: Mapping[str, Any], *,
     Raises
     ------
     TypeError, ValueError
-        If the inputs do not fit the ports, an option is out of range, or the component cannot be
-        emitted for the chosen engine.
+        If the component is none, such as a class in place of an instance, or has no latency; if the
+        inputs do not fit the ports, an option is out of range, or the component cannot be emitted
+        for the chosen engine.
     SimulationError
         If the chosen engine cannot be built.
     Deadlock
@@ -100,16 +102,18 @@ def run(component: wiring.Component, inputs: Mapping[str, Any], *,
     ProtocolError
         If the component breaks the rules of streams.
     """
-    if not 0 <= stalls < 1:
+    components.check(component)
+    if not isinstance(stalls, int | float | np.number) or not 0 <= stalls < 1:
         raise ValueError(f"stalls must be at least 0 and below 1, not {stalls!r}")
-    if patience < 1:
-        raise ValueError(f"patience must be at least 1, not {patience!r}")
+    _count(patience, "patience", 1)
+    if not isinstance(inputs, Mapping):
+        raise TypeError(f"inputs must be a mapping of ports to arrays, not {inputs!r}")
     ports = component.signature.members
     expected = {name for name, port in ports.items() if port.flow == wiring.In}
     expected.discard("enable")
     if set(inputs) != expected:
         raise ValueError(f"inputs must be {', '.join(sorted(expected)) or 'none'}, "
-                         f"not {', '.join(sorted(inputs)) or 'none'}")
+                         f"not {', '.join(sorted(map(str, inputs))) or 'none'}")
     rows = {name: to_words(payload_shape(ports[name]), inputs[name], name) for name in inputs}
     counts = _counts(outputs, {name: len(words) for name, words in rows.items()}, ports)
 

@@ -97,11 +97,15 @@ def configuration(config):
 
     Raises
     ------
+    TypeError
+        If it is neither a configuration nor a name.
     ValueError
         If there is no configuration of that name.
     """
     if isinstance(config, Config):
         return config
+    if not isinstance(config, str):
+        raise TypeError(f"config must be a Config or one of {', '.join(CONFIGS)}, not {config!r}")
     if config not in CONFIGS:
         raise ValueError(f"Config must be one of {', '.join(CONFIGS)}, not {config!r}")
     return CONFIGS[config]

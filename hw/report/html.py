@@ -11,7 +11,6 @@ from html import escape
 from typing import Any
 
 from golden import command
-from golden.output import check_output
 
 from .. import registry
 from ..flow import power, timing
@@ -52,8 +51,8 @@ def main(options: Any) -> None:
     _refuse_options(options)
     command.check_matplotlib("--report")
     library = find_library(options.library, options.driver)
-    make_folder(path.parent, f"write {path}")
-    check_output(path, "--report")
+    make_folder(path.parent, f"write --report {path}")
+    command.check_output(path, "--report")
     make_folder(kept.folder(), "keep points in {}; M2XFP_CACHE_DIR sets another folder")
     try:
         results = gather.results(library)
@@ -68,7 +67,7 @@ def main(options: Any) -> None:
     try:
         write(path, page(results | {"command": shlex.join(words)}))
     except OSError as error:
-        raise ToolError(f"cannot write {path}: {error.strerror}") from None
+        raise ToolError(f"cannot write --report {path}: {error.strerror}") from None
     print(f"Report in {path}.")
 
 

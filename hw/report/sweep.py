@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,8 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from golden import interrupts
-from golden.command import Interrupted, check_plot
-from golden.output import check_output
+from golden.command import Interrupted, check_output, check_plot
 
 from .. import registry
 from ..flow import measurement
@@ -87,7 +85,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def refuse_options(options: argparse.Namespace) -> None:
     """Raises ValueError if an option is given that only sweeps have."""
     for name in ("csv", "plot", "scheduler"):
-        if getattr(options, name):
+        if getattr(options, name) is not None:
             raise ValueError(f"--{name} needs --sweep")
 
 
@@ -102,14 +100,14 @@ def main(options: argparse.Namespace) -> int:
     Returns
     -------
     int
-        The exit status: 1 if a point failed, 0 otherwise.
+        The exit status 0.
 
     Raises
     ------
     ValueError
         If an option is wrong or does not go with ``--sweep``.
     ToolError
-        If a file cannot be written.
+        If a point failed or a file cannot be written, when all else has been done.
     """
     table_path = options.csv or Path("build", "sweep.csv")
     if options.power:
@@ -122,11 +120,11 @@ def main(options: argparse.Namespace) -> int:
     if options.plot:
         check_plot(options.plot)
     library = find_library(options.library, options.driver)
-    for name, path in ("--csv", table_path), ("--json", options.json):
-        make_folder(path.parent, f"write {path}")
-        check_output(path, name)
+    for option, path in (("--csv", table_path), ("--json", options.json)):
+        make_folder(path.parent, f"write {option} {path}")
+        check_output(path, option)
     make_folder(kept.folder(), "keep points in {}; M2XFP_CACHE_DIR sets another folder")
-    cluster = Cluster(options.scheduler) if options.scheduler else None
+    cluster = Cluster(options.scheduler) if options.scheduler is not None else None
     try:
         results, failed = run(chosen, library, source=options.library, flatten=options.flatten,
                               fresh=options.fresh, cluster=cluster)
@@ -134,18 +132,24 @@ def main(options: argparse.Namespace) -> int:
         if cluster:
             cluster.close()
     described = measurement.describe(library)
-    for path, text in ((table_path, as_csv(chosen, results, failed)),
-                       (options.json, _as_json(results, failed, described))):
+    print(table(chosen, results, failed, described), flush=True)
+    errors = []
+    for option, path, text in (("--csv", table_path, as_csv(chosen, results, failed)),
+                               ("--json", options.json, _as_json(results, failed, described))):
         try:
             write(path, text)
         except OSError as error:
-            raise ToolError(f"cannot write {path}: {error.strerror}") from None
-    print(table(chosen, results, failed, described))
+            errors.append(f"cannot write {option} {path}: {error.strerror}")
     if options.plot and results:
-        _draw(options.plot, results, library)
+        try:
+            _draw(options.plot, results, library)
+        except ToolError as error:
+            errors.append(str(error))
     if failed:
-        print(f"error: {len(failed)} of {len(chosen)} points failed", file=sys.stderr)
-    return 1 if failed else 0
+        errors.append(f"{len(failed)} of {len(chosen)} points failed")
+    if errors:
+        raise ToolError("; ".join(errors))
+    return 0
 
 
 def points(units: Iterable[str], fixed: Iterable[str], sweeps: Iterable[str]) -> list[Point]:

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Keeps results that took long in the user's cache, under a digest of all they depend on."""
 
+import functools
 import hashlib
 import shutil
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
+from tqdm import tqdm
 
 from golden.codec.kernel import folder
 from golden.interrupts import temporary_folder
@@ -74,8 +77,18 @@ def _checksum(path):
 
 
 def store(path: Path, text: str) -> None:
-    """Publishes a text, as `publish` does a file."""
-    publish(path, lambda folder: (folder / path.name).write_text(text, encoding="utf-8"))
+    """Publishes a text, as `publish` does a file; where the cache cannot be written, warns once."""
+    try:
+        publish(path, lambda folder: (folder / path.name).write_text(text, encoding="utf-8"))
+    except OSError as error:
+        _warn(f"warning: results are not kept: {path.parent.parent} cannot be written: "
+              f"{error.strerror or error}")
+
+
+@functools.cache
+def _warn(text):
+    with tqdm.external_write_mode(file=sys.stderr):
+        print(text, file=sys.stderr, flush=True)
 
 
 def read(path: Path) -> str | None:

@@ -2,6 +2,7 @@
 """Runs functions on the workers of a Dask scheduler; needs the extra `cluster`."""
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -13,8 +14,37 @@ from .errors import ToolError
 REACH = 10
 """Seconds within which the scheduler must answer and have a worker."""
 
+ANSWER = 2
+"""Seconds within which the address must take a connection."""
+
 PATIENCE = 60
 """Seconds without any worker after which `Cluster.run` gives up."""
+
+
+def _try(address):
+    """Connects and disconnects: Dask would try again and again until its time is up."""
+    from distributed.comm import addressing
+
+    scheme, _, place = address.rpartition("://")
+    if (scheme or "tcp") not in ("tcp", "tls"):
+        raise ValueError(f"--scheduler must be of the form tcp://host:8786 or tls://host:8786, "
+                         f"not {address!r}")
+    try:
+        host, port = addressing.parse_host_port(place)
+        if not host or not 0 < port < 1 << 16:
+            raise ValueError
+    except ValueError:
+        raise ValueError(f"--scheduler must have a host and a port, as in tcp://host:8786, "
+                         f"not {address!r}") from None
+    try:
+        with socket.create_connection((host, port), ANSWER) as connection:
+            connection.settimeout(REACH)
+            # A scheduler is the first to speak, but behind TLS.
+            if scheme != "tls" and not connection.recv(1):
+                raise OSError("not a Dask scheduler")
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ToolError(f"--scheduler {address} cannot be reached: {reason}") from None
 
 
 class Cluster:
@@ -28,7 +58,7 @@ class Cluster:
     Raises
     ------
     ValueError
-        If the package `distributed` is missing.
+        If the package `distributed` is missing, or the address is none.
     ToolError
         If nothing answers at the address, or there is no worker.
     """
@@ -38,6 +68,7 @@ class Cluster:
             raise ValueError("--scheduler needs distributed: pip install 'm2xfp-rtl[cluster]'")
         from distributed import Client
 
+        _try(address)
         # Everything that it would log is raised as an exception, too.
         logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
         self._stopped = threading.Event()

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Writes the files and makes the folders of command lines."""
 
+import os
+import threading
 from pathlib import Path
 
 from golden.output import replacing
@@ -28,7 +30,7 @@ def write(path: Path, text: str) -> None:
 
 
 def make_folder(folder: Path, purpose: str) -> None:
-    """Makes a folder, and those above it, unless it exists.
+    """Makes a folder, and those above it, unless it exists, and tries to write there.
 
     Parameters
     ----------
@@ -39,9 +41,12 @@ def make_folder(folder: Path, purpose: str) -> None:
     Raises
     ------
     ToolError
-        If the folder cannot be made.
+        If the folder cannot be made, or no file in it.
     """
+    trial = folder / f".{os.getpid()}.{threading.get_ident()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        trial.touch()
+        trial.unlink()
     except OSError as error:
         raise ToolError(f"cannot {purpose.format(folder)}: {error.strerror}") from None

@@ -11,7 +11,15 @@ import pytest
 
 from golden import __main__ as commands
 from golden.checkpoint.safetensors import BadFile
-from golden.command import Failure, Interrupted, Parser, check_plot, naming, run
+from golden.command import (
+    Failure,
+    Interrupted,
+    Parser,
+    check_output,
+    check_plot,
+    naming,
+    run,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -149,6 +157,55 @@ def test_check_plot(path, text):
     with pytest.raises(ValueError) as info:
         check_plot(Path(path), "--draw")
     assert str(info.value) == text
+
+
+def test_check_output(tmp_path):
+    """Nothing changes where it is tried."""
+    old = tmp_path / "old"
+    old.write_text("old")
+    for path in (old, tmp_path / "new"):
+        check_output(path, "--json")
+    assert [path.name for path in tmp_path.iterdir()] == ["old"] and old.read_text() == "old"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs devices")
+@pytest.mark.parametrize(("name", "text"), [
+    ("link", "--json must be a regular file, not the symbolic link link"),
+    ("dangling", "--json must be a regular file, not the symbolic link dangling"),
+    ("pipe", "--json must be a regular file, not the FIFO pipe"),
+    ("/dev/null", "--json must be a regular file, not the device /dev/null"),
+    (".", "--json must be a regular file, not the folder ."),
+    ("", "--json must be a regular file, not the folder ."),
+    ("no/x", "--json must lie in a folder that exists, not no"),
+    ("a\0b", r"--json must be the name of a file, not 'a\x00b'"),
+])
+def test_outputs_that_are_refused(name, text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("link").symlink_to("file")
+    Path("dangling").symlink_to("nothing")
+    os.mkfifo("pipe")
+    with pytest.raises(ValueError) as info:
+        check_output(Path(name), "--json")
+    assert str(info.value) == text
+
+
+def test_output_that_cannot_be_made(tmp_path):
+    with pytest.raises(Failure, match="^cannot write --json .*: File name too long$"):
+        check_output(tmp_path / ("x" * 300), "--json")
+    with pytest.raises(Failure, match="^cannot write --json .*: File name too long$"):
+        # As long as it may be; what is written first has a longer name.
+        check_output(tmp_path / ("x" * 255), "--json")
+
+
+def test_option_that_ends_its_value(capsys):
+    """For argparse the value is an empty list."""
+    parser = Parser()
+    parser.add_argument("--count", type=int)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--count=--"])
+    assert capsys.readouterr().err == (
+        "error: argument --count: expected a value, not '--'; see --help\n")
 
 
 # The golden model's commands.

@@ -450,6 +450,40 @@ def test_errors_are_one_line(arguments, message, capsys):
     assert message in err
 
 
+@pytest.mark.parametrize("arguments", [["top1"], ["--compare", "formats"]])
+def test_table_is_printed_whatever_happens_to_the_file(arguments, tmp_path, capsys, monkeypatch):
+    """The file's folder has gone meanwhile."""
+    figures = {"hierarchical": False, "cells": 1, "area_um2": 2.0, "sequential_area_um2": 1.0,
+               "area_timed_um2": 3.0, "delay_ns": None, "fmax_io_mhz": 500, "synthesis_s": 1,
+               "startpoint": None, "area_per_tile_um2": None, "memory_bits": 0, "script": ""}
+    monkeypatch.setattr(synth.sweep, "figures", lambda *_, **options: figures)
+
+    def write(path, text):
+        raise OSError(2, "No such file or directory")
+
+    monkeypatch.setattr(synth, "write", write)
+    assert synth.main([*arguments, "--json", str(tmp_path / "a.json")]) == 1
+    out, err = capsys.readouterr()
+    assert "Library NangateOpenCellLibrary" in out
+    assert err.splitlines()[-1] == (
+        f"error: cannot write --json {tmp_path / 'a.json'}: No such file or directory")
+
+
+def test_outputs_are_tried_first(tmp_path, capsys, monkeypatch):
+    def figures(*_, **options):
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(synth.sweep, "figures", figures)
+    assert synth.main(["top1", "--json", str(tmp_path)]) == 2
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("M2XFP_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    assert synth.main(["top1", "--json", str(tmp_path / "a.json")]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: --json must be a regular file, not the folder {tmp_path}",
+        f"error: cannot keep figures in {tmp_path / 'file' / 'cache'}; M2XFP_CACHE_DIR sets "
+        "another folder: Not a directory"]
+
+
 def test_unknown_option_is_one_line(capsys):
     with pytest.raises(SystemExit) as caught:
         synth.main(["--libary", "x"])

@@ -289,7 +289,7 @@ def test_names_of_instances():
     (["--sweep", "lanes=4"], "--report chooses units itself; leave out --sweep"),
     (["--amap"], "--report chooses units itself; leave out --amap"),
     (["--library", "no.lib"], "Library no.lib: No such file"),
-    (["--report", "file/a.html"], "cannot write file/a.html: "),
+    (["--report", "file/a.html"], "cannot write --report file/a.html: "),
     (["--report", "folder"], "--report must be a regular file, not the folder folder"),
 ])
 def test_errors_are_one_line(arguments, message, made_up, tmp_path, capsys, monkeypatch):
@@ -297,7 +297,7 @@ def test_errors_are_one_line(arguments, message, made_up, tmp_path, capsys, monk
         monkeypatch.setattr(html, "find_library", find_library)
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
-    status = 2 if "leave out" in message or "regular" in message else 1
+    status = 2 if "leave out" in message or "must be" in message else 1
     assert synth.main(["--report", "report.html", *arguments]) == status
     out, err = capsys.readouterr()
     assert (out, err.count("\n"), made_up[True]) == ("", 1, [])

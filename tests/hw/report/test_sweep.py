@@ -296,8 +296,8 @@ FILES = "Library", "cannot write"
     (["top1", "--sweep", "lanes=4", "--plot", "a.pdf"], "--plot must end in .png or .svg, not a."),
     (["top1", "--sweep", "lanes=4", "--plot", "no/a.png"], "a folder that exists, not no"),
     (["top1", "--sweep", "lanes=4", "--library", "no.lib"], "Library no.lib: No such file"),
-    (["top1", "--sweep", "lanes=4", "--csv", "file/a.csv"], "cannot write file/a.csv: "),
-    (["top1", "--sweep", "lanes=4", "--json", "file/a.json"], "cannot write file/a.json: "),
+    (["top1", "--sweep", "lanes=4", "--csv", "file/a.csv"], "cannot write --csv file/a.csv: "),
+    (["top1", "--sweep", "lanes=4", "--json", "file/a.json"], "cannot write --json file/a.json: "),
 ])
 def test_errors_are_one_line(arguments, message, folder, capsys, measured):
     (folder / "file").touch()
@@ -306,6 +306,50 @@ def test_errors_are_one_line(arguments, message, folder, capsys, measured):
     out, err = capsys.readouterr()
     assert (out, err.count("\n"), measured) == ("", 1, [])
     assert message in err
+
+
+@pytest.mark.parametrize("option", ["--csv", "--json", "--plot"])
+def test_outputs_are_tried_first(option, folder, capsys, measured):
+    (folder / "a.png").mkdir()
+    assert synth.main(["top1", "--sweep", "lanes=4", option, "a.png"]) == 2
+    assert capsys.readouterr() == (
+        "", f"error: {option} must be a regular file, not the folder a.png\n")
+    assert measured == []
+
+
+@pytest.mark.parametrize("lost", ["sweep.csv", "sweep.json"])
+def test_table_is_printed_whatever_happens_to_a_file(lost, folder, capsys, monkeypatch, measured):
+    written = []
+
+    def write(path, text):
+        if path.name == lost:
+            raise OSError(28, "No space left on device")
+        written.append(path.name)
+
+    monkeypatch.setattr(sweep, "write", write)
+    assert synth.main(["top1", "--sweep", "lanes=4"]) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("unit") and "\ntop1" in out
+    assert re.search(f"^error: cannot write --(csv|json) build/{lost}: No space left on device$",
+                     err, re.M)
+    assert written == [name for name in ("sweep.csv", "sweep.json") if name != lost]
+
+
+def test_table_is_printed_although_the_cache_is_full(folder, capsys, monkeypatch, measured):
+    keep = cache.publish
+
+    def publish(path, build):
+        if path.name in ("unit.v", "figures.json"):
+            raise OSError(28, "No space left on device")
+        keep(path, build)
+
+    monkeypatch.setattr(cache, "publish", publish)
+    assert synth.main(["top1", "--sweep", "lanes=4"]) == 0
+    out, err = capsys.readouterr()
+    assert "\ntop1" in out and len(rows()) == 1
+    assert err.count("warning: ") == 1
+    assert (f"warning: results are not kept: {folder / 'cache'} cannot be written: No space left "
+            "on device\n") in err
 
 
 def test_cache_that_cannot_be_written(folder, capsys, measured, monkeypatch):

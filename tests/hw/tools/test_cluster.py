@@ -2,6 +2,7 @@
 """Sweeps on a Dask cluster of two processes."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -142,9 +143,29 @@ def test_workers_or_scheduler_are_gone(folder, monkeypatch, capsys):
 
 
 def test_scheduler_that_does_not_answer(folder, capsys, monkeypatch):
-    monkeypatch.setattr(cluster, "REACH", 1)
-    for address in ("tcp://127.0.0.1:1", "no://where"):
+    """Nobody waits for a port where nobody listens."""
+    monkeypatch.setattr(cluster, "REACH", 1000)
+    address = "tcp://127.0.0.1:1"
+    assert synth.main(["top1", "--sweep", "lanes=2", "--scheduler", address]) == 1
+    assert capsys.readouterr() == (
+        "", f"error: --scheduler {address} cannot be reached: Connection refused\n")
+
+
+@pytest.mark.parametrize("address", ["no://where:1", "", "host", "tcp://host", "tcp://host:x",
+                                     "tcp://:8786", "tcp://host:99999"])
+def test_what_is_no_address(address, folder, capsys):
+    assert synth.main(["top1", "--sweep", "lanes=2", "--scheduler", address]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("error: --scheduler must ") and repr(address) in err
+
+
+def test_scheduler_that_says_nothing(folder, capsys, monkeypatch):
+    """Somebody else listens there."""
+    monkeypatch.setattr(cluster, "REACH", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"tcp://127.0.0.1:{other.getsockname()[1]}"
         assert synth.main(["top1", "--sweep", "lanes=2", "--scheduler", address]) == 1
-        out, err = capsys.readouterr()
-        assert (out, err.count("\n")) == ("", 1)
-        assert err.startswith(f"error: --scheduler {address} cannot be reached: ")
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err == f"error: --scheduler {address} cannot be reached: timed out\n"
