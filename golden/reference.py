@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .accelerator.accelerator import accelerator as _accelerator
-from .accelerator.planner import CONFIGS
+from .accelerator.planner import Config, configuration
 from .codec.numbers import FLOATS, e2m1_integers
 from .codec.quantized import Quantized
 from .units.decoder import dequantize, element_integers
@@ -144,6 +144,6 @@ def mac_array(inputs: Ports, *, columns: int, weight_width: int, metadata: bool,
     return {"o": acc.view(np.uint32)}
 
 
-def accelerator(inputs: Ports, *, config: str) -> Ports:
+def accelerator(inputs: Ports, *, config: str | Config) -> Ports:
     """Gives the results and statuses of all commands in the input streams."""
-    return _accelerator(CONFIGS[config], inputs)
+    return _accelerator(configuration(config), inputs)

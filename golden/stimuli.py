@@ -240,9 +240,9 @@ def mac_array(rng: Generator, count: int, *, columns: int, weight_width: int, me
             "i_acc": acc.reshape(count, columns)}
 
 
-def accelerator(rng: Generator, count: int, *, config: str) -> dict[str, Any]:
+def accelerator(rng: Generator, count: int, *, config: str | planner.Config) -> dict[str, Any]:
     """Makes commands with their operands, as streams."""
-    chosen = planner.CONFIGS[config]
+    chosen = planner.configuration(config)
     commands = products(rng, count, chosen)
     with np.errstate(over="ignore", invalid="ignore"):
         executed = execute(chosen, commands)

@@ -46,12 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if not options.o:
         raise ValueError("-o must be a folder, not ''")
-    units = registry.select(options.units or registry.UNITS, options.set, units=registry.offered())
+    settings = registry.settings_of(options)
+    units = registry.select(options.units or registry.UNITS, settings, units=registry.offered())
     make_folder(Path(options.o), f"write to -o {options.o}")
     yosys.prepare()
     for name in units:
         try:
-            paths = generate(name, options.set, options.o, proof=options.prove, axi=options.axi)
+            paths = generate(name, settings, options.o, proof=options.prove, axi=options.axi)
         except OSError as error:
             raise ToolError(f"cannot write to -o {error.filename or options.o}: {error.strerror}; "
                             "a folder that can be written is needed") from None
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def listing() -> str:
     """The units with their parameters, offered values and defaults, as text."""
-    lines = []
+    lines = ["The values are those that are tested. A parameter of integers takes others, too."]
     for name, unit in registry.offered().items():
         lines.append(f"{name}: {unit.summary}")
         for parameter, values in unit.parameters.items():

@@ -5,13 +5,15 @@
 This is the one list that generation, synthesis, co-simulation, proofs and documentation read.
 """
 
+import dataclasses
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from golden import reference, stimuli
 
 from .accelerator.accelerator import Accelerator
-from .accelerator.config import CONFIGS
+from .accelerator.config import CONFIGS, Config, configuration
 from .bus.axi_accelerator import AxiAccelerator
 from .lib.formats import SUBGROUPS
 from .units.decoder import Decoder
@@ -154,7 +156,7 @@ UNITS = {
         reference=reference.accelerator,
         stimuli=stimuli.accelerator,
         parameters={"config": tuple(CONFIGS)},
-        tiles=lambda config: SUBGROUPS * CONFIGS[config].columns,
+        tiles=lambda config: SUBGROUPS * configuration(config).columns,
         hierarchical=True,
     ),
 }
@@ -201,48 +203,150 @@ def offered():
 def parameters(name, settings=(), *, units=UNITS):
     """Parameters of a unit: the defaults, overridden by settings.
 
+    The values that the registry offers are those that are tested. A parameter that offers integers
+    takes every other one that the unit takes. The accelerator's ``config`` is a name, or a TOML
+    file with the fields of `hw.accelerator.config.Config`; ``config.FIELD`` overrides one of them.
+
     Parameters
     ----------
     name : str
         Name of the unit.
     settings : iterable of str
-        Texts of the form "parameter=value".
+        Texts of the form "parameter=value", each of another parameter.
     units : dict of str to Unit or Assembly
         The units that are offered.
 
     Returns
     -------
     dict of str to object
-        Value of every parameter.
+        Value of every parameter. ``config`` is a `Config` unless it is one that the registry names.
 
     Raises
     ------
     ValueError
-        If the unit, a parameter or a value is not offered. The message names those that are.
+        If the unit, a parameter or a value is not offered or does not fit the others, or a
+        parameter is given twice. The message names what is allowed.
+    OSError
+        If the file of a configuration cannot be read.
     """
     if name not in units:
         raise ValueError(f"Unit must be one of {', '.join(units)}, not {name!r}")
     choices = units[name].parameters
     chosen = {parameter: values[0] for parameter, values in choices.items()}
+    given, fields, untested = set(), {}, False
     for setting in settings:
         parameter, equals, text = setting.partition("=")
         if not equals:
             raise ValueError(f"Setting must be of the form parameter=value, not {setting!r}")
+        if parameter in given:
+            raise ValueError(f"{name}'s {parameter} must be set once, not again to {text!r}")
+        given.add(parameter)
+        if parameter.startswith("config.") and "config" in choices:
+            fields[parameter.partition(".")[2]] = text
+            continue
         if parameter not in choices:
             allowed = ", ".join(choices) or "none"
             raise ValueError(f"Parameter of {name} must be one of: {allowed}, not {parameter!r}")
         values = {str(value): value for value in choices[parameter]}
-        if text not in values:
-            raise ValueError(f"{name}'s {parameter} must be one of {', '.join(values)}, "
+        if text in values:
+            chosen[parameter] = values[text]
+        elif parameter == "config" and text.endswith(".toml"):
+            chosen[parameter] = _read_config(text)
+        elif all(type(value) is int for value in choices[parameter]) and _is_integer(text):
+            chosen[parameter], untested = int(text), True
+        else:
+            other = ", a file that ends in .toml" * (parameter == "config")
+            raise ValueError(f"{name}'s {parameter} must be one of {', '.join(values)}{other}, "
                              f"not {text!r}")
-        chosen[parameter] = values[text]
+    if fields:
+        chosen["config"] = _override(chosen["config"], fields)
+    if untested:
+        _check(name, units[name], chosen)
     return chosen
 
 
-def add_settings(parser):
-    """Adds the option ``--set`` to a command line; `select` reads it."""
-    parser.add_argument("--set", metavar="PARAMETER=VALUE", action="append", default=[],
-                        help="set a parameter of the unit (repeatable)")
+def _is_integer(text):
+    return text.removeprefix("-").isdecimal() and text.isascii() and len(text) < 8
+
+
+def _check(name, unit, chosen):
+    """Raises ValueError unless the unit takes values that the registry does not offer."""
+    try:
+        unit.component(**chosen)
+    except (TypeError, ValueError) as error:
+        tested = "; ".join(f"{parameter}: {', '.join(map(str, values))}"
+                           for parameter, values in unit.parameters.items())
+        raise ValueError(f"{name}: {error} (tested are {tested})") from None
+
+
+def _read_config(path):
+    """Reads the configuration in a TOML file."""
+    try:
+        with open(path, "rb") as file:
+            fields = tomllib.load(file)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"config {path} must be TOML: {error}") from None
+    return _config(f"config {path}", fields)
+
+
+def _override(config, texts):
+    """A configuration with fields replaced by those of these texts."""
+    fields = {field: text if field == "input" else int(text) if _is_integer(text) else text
+              for field, text in texts.items()}
+    return _config("config." + ", config.".join(texts),
+                   dataclasses.asdict(configuration(config)) | fields)
+
+
+def _config(where, fields):
+    known = {field.name: field.default is dataclasses.MISSING
+             for field in dataclasses.fields(Config)}
+    if wrong := [field for field in fields if field not in known]:
+        raise ValueError(f"{where} must have fields out of {', '.join(known)}, not {wrong[0]!r}")
+    if missing := [field for field, needed in known.items() if needed and field not in fields]:
+        raise ValueError(f"{where} must have the fields {', '.join(missing)}, too")
+    # TOML has no None, nor has a command line.
+    if fields.get("input") == "none":
+        fields = fields | {"input": None}
+    try:
+        return Config(**fields)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def add_settings(parser, *, parameter="PARAMETER"):
+    """Adds the options ``--set`` and ``--config`` to a command line; `settings_of` reads them.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+    parameter : str
+        What ``--set`` sets, for the help.
+    """
+    parser.add_argument("--set", metavar=f"{parameter}=VALUE", action="append", default=[],
+                        help="set a parameter of the unit (repeatable); config.FIELD=VALUE sets "
+                             "one size of the accelerator")
+    parser.add_argument("--config", metavar="NAME|FILE.toml",
+                        help=f"sizes of the accelerator: {', '.join(CONFIGS)}, or a file with the "
+                             f"fields of hw.accelerator.Config (default: {next(iter(CONFIGS))})")
+
+
+def settings_of(options):
+    """The settings of a command line that has the options of `add_settings`, as a list of str."""
+    return [f"config={options.config}"] * (options.config is not None) + options.set
+
+
+def unique(names):
+    """Returns names as a list.
+
+    Raises
+    ------
+    ValueError
+        If there is one twice.
+    """
+    names = list(names)
+    if twice := [name for position, name in enumerate(names) if name in names[:position]]:
+        raise ValueError(f"Each unit must be given once, not {twice[0]!r} again")
+    return names
 
 
 def select(names, settings=(), *, units=UNITS):
@@ -251,9 +355,9 @@ def select(names, settings=(), *, units=UNITS):
     Parameters
     ----------
     names : iterable of str
-        Names of units; of a name that occurs twice, one is dropped.
+        Names of units.
     settings : list of str
-        Texts of the option ``--set``, of the form "parameter=value".
+        From `settings_of`.
     units : dict of str to Unit or Assembly
         Where to look.
 
@@ -265,9 +369,9 @@ def select(names, settings=(), *, units=UNITS):
     Raises
     ------
     ValueError
-        If there are settings and not exactly one unit, or as `parameters` does.
+        If there are settings and not exactly one unit, as `unique` does, or as `parameters` does.
     """
-    names = list(dict.fromkeys(names))
+    names = unique(names)
     if settings and len(names) != 1:
         raise ValueError(f"--set {settings[0]} needs exactly one unit, not {len(names)}")
     return {name: parameters(name, settings, units=units) for name in names}

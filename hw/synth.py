@@ -37,8 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                              "with --compare, --sweep or --power build/formats.json, "
                              "build/mapping.json, build/mappers.json, build/sweep.json or "
                              "build/power.json)")
-    parser.add_argument("--set", metavar="PARAMETER=VALUE", action="append", default=[],
-                        help="set a parameter of the unit (repeatable)")
+    registry.add_settings(parser)
     parser.add_argument("--flatten", action="store_true",
                         help="map as a whole also the units that are mapped module by module, "
                              "which takes long")
@@ -59,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sweep.add_options(parser)
     options = parser.parse_args(arguments)
     options.library = ",".join(options.library or ["nangate45"])
+    options.set = registry.settings_of(options)
     if options.report is not None:
         html.main(options)
         return 0
@@ -79,8 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise ValueError(f"--columns {options.columns} needs --compare")
     if options.sweep:
         return sweep.main(options)
-    names = list(dict.fromkeys(options.units or (power.UNITS if options.power else
-                                                 registry.UNITS)))
+    names = registry.unique(options.units or (power.UNITS if options.power else registry.UNITS))
     if options.set and len(names) != 1:
         raise ValueError(f"--set {options.set[0]} needs exactly one unit, not {len(names)}")
     for name in names:

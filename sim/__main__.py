@@ -12,9 +12,8 @@ from golden.accelerator import planner
 from golden.command import Parser, check_output, check_plot
 from golden.command import run as as_command
 from golden.models import smollm2
-from hw.accelerator.config import CONFIGS
 from hw.accelerator.planner import SIZE, Status
-from hw.registry import UNITS, add_settings, build, select
+from hw.registry import UNITS, add_settings, build, parameters, select, settings_of
 from hw.tools.packing import length
 
 from . import gemm, layer, plot
@@ -70,8 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = commands.add_parser(
         "cycles", help="cycles of a product in closed form, next to those of other models")
     _add_sizes(command)
-    command.add_argument("--config", default="paper", choices=tuple(CONFIGS),
-                         help="sizes of the accelerator (default: paper)")
+    add_settings(command, parameter="config.FIELD")
     command.set_defaults(act=_cycles, stalls=0.0, vcd=None)
 
     command = commands.add_parser(
@@ -84,6 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not 0 <= options.stalls < 1:
         raise ValueError(f"--stalls must be at least 0 and below 1, not {options.stalls}")
+    if options.command in ("gemm", "cycles", "layer"):
+        # Its text is the name in what is printed.
+        words = settings_of(options)
+        options.config_name = " ".join([options.config or "paper", *options.set])
+        options.config = parameters("accelerator", words)["config"]
     if options.vcd:
         check_output(options.vcd, "--vcd")
     if getattr(options, "plot", None):
@@ -110,8 +113,7 @@ def _add_common(command):
 
 
 def _add_accelerator(command):
-    command.add_argument("--config", default="paper", choices=tuple(CONFIGS),
-                         help="sizes of the accelerator (default: paper)")
+    add_settings(command, parameter="config.FIELD")
     command.add_argument("--plot", type=Path, metavar="FILE",
                          help="draw utilisation and activity over time, as PNG or SVG (extra plot)")
     _add_common(command)
@@ -169,15 +171,15 @@ def _gemm(options):
     for name, value in zip("mkn", sizes, strict=True):
         if not 1 <= value <= _LARGEST:
             raise ValueError(f"--{name} must be within 1 and {_LARGEST}, not {value}")
-    chosen = planner.CONFIGS[options.config]
+    chosen = golden_config(options.config)
     source, result = _SOURCES[options.source], _RESULTS[options.result]
     # A config without the engine that source or result needs cannot run the command.
     match planner.check(chosen, *sizes, source, result, None):
         case planner.BAD_SOURCE:
-            raise ValueError(f"--source must be records with config {options.config}, "
+            raise ValueError(f"--source must be records with config {options.config_name}, "
                              f"not {options.source}")
         case planner.BAD_RESULT:
-            raise ValueError(f"--result must be values with config {options.config}, "
+            raise ValueError(f"--result must be values with config {options.config_name}, "
                              f"not {options.result}")
     needed, there = gemm.memory(chosen, *sizes, source, result), gemm.physical_memory()
     if there and needed > there / 2:
@@ -186,7 +188,7 @@ def _gemm(options):
                          f"about {needed / 1e9:,.0f} GB")
     command = gemm.random_product(*sizes, config=options.config, source=source, result=result,
                                   seed=options.seed)
-    title = f"M x K x N = {m} x {k} x {n} on config {options.config}"
+    title = f"M x K x N = {m} x {k} x {n} on config {options.config_name}"
     print(f"{title}: {options.source} in, {options.result} out")
     return _report(_measure([command], options), ["command"], title, options)
 
@@ -194,9 +196,9 @@ def _gemm(options):
 def _layer(options):
     mlp = smollm2.load_mlp()
     commands = layer.commands(mlp, tokens=options.tokens, config=options.config)
-    kind = planner.CONFIGS[options.config].input
+    kind = golden_config(options.config).input
     print(f"SmolLM2-135M, MLP of layer {mlp.layer}: {options.tokens} tokens on config "
-          f"{options.config}\n"
+          f"{options.config_name}\n"
           f"  down takes up's result: the model multiplies by its gate in between, which this "
           f"does not\n"
           f"  activations: {kind}{', rounded from float32,' * (kind != 'float32')} quantized on "
@@ -205,7 +207,7 @@ def _layer(options):
     names = [f"{name} {command['m']} x {command['k']} x {command['n']}"
              for name, command in zip(("up", "down"), commands, strict=True)]
     status = _report(measured, names, f"SmolLM2-135M's MLP, {options.tokens} tokens, on config "
-                                      f"{options.config}", options)
+                                      f"{options.config_name}", options)
     if measured.products[1].y is not None:
         errors = layer.errors(mlp, commands[0]["x"], measured.products[1].y)
         print("  squared error over float64's squares: "
@@ -261,19 +263,21 @@ def _cycles(options):
     peak = 32 * chosen.columns
     found = {
         "ideal": -(-options.m * options.k * options.n // peak),
-        f"this accelerator, {options.config}": cycles(options.config, **sizes),
+        f"this accelerator, {options.config_name}": cycles(options.config, **sizes),
         **{f"SCALE-Sim, {dataflow}": count for dataflow, count
            in scale_sim(**sizes, columns=chosen.columns).items()},
     }
     print(f"M x K x N = {options.m} x {options.k} x {options.n} on 32 x {chosen.columns}")
+    width = max(30, *map(len, found)) + 2
     for name, count in found.items():
         share = options.m * options.k * options.n / (peak * count)
-        print(f"  {name:<32}{count:>15,} cycles, utilisation {share:.4%}")
+        print(f"  {name:<{width}}{count:>15,} cycles, utilisation {share:.4%}")
     return 0
 
 
 def _cosim(options):
-    chosen = select(options.units or UNITS, options.set)
+    settings = settings_of(options)
+    chosen = select(options.units or UNITS, settings)
     if options.count is not None and options.count < 1:
         raise ValueError(f"--count must be at least 1, not {options.count}")
     failed = 0
@@ -287,7 +291,7 @@ def _cosim(options):
         engine = preferred(options.engine, options.vcd) if unit.hierarchical \
             else options.engine
         with tqdm(total=total, desc=name, disable=None, leave=False) as bar:
-            outputs = run(build(name, options.set), inputs,
+            outputs = run(build(name, settings), inputs,
                           outputs=count if set(counts.values()) == {count} else counts,
                           stalls=options.stalls, seed=options.seed, engine=engine,
                           vcd=options.vcd and _vcd_of(options.vcd, name, alone=len(chosen) == 1),

@@ -11,8 +11,9 @@ from ml_dtypes import bfloat16
 
 from golden import Quantized, quantize_activations, quantize_weights
 from golden.accelerator import planner
+from hw.accelerator.config import Config
 
-from .accelerator import Product, accelerate
+from .accelerator import Product, accelerate, golden_config
 
 TYPES: dict[Any, Any] = {"float32": np.float32, "float16": np.float16, "bfloat16": bfloat16}
 
@@ -69,7 +70,7 @@ class Measured:
         return sum(product.mismatches for product in self.products)
 
 
-def measure(commands: Sequence[dict[str, Any]], *, config: str,
+def measure(commands: Sequence[dict[str, Any]], *, config: Config | str,
             progress: Callable[[int, int], Any] | None = None, **options: Any) -> Measured:
     """Runs commands on the accelerator of a configuration and measures the run.
 
@@ -77,8 +78,8 @@ def measure(commands: Sequence[dict[str, Any]], *, config: str,
     ----------
     commands : list of dict
         As `sim.accelerator.accelerate` takes them; the accelerator must be able to run them.
-    config : str
-        Name of a configuration.
+    config : Config or str
+        As `accelerate` takes it.
     progress : callable, optional
         Called with the number of outputs received and their total.
     **options
@@ -88,7 +89,7 @@ def measure(commands: Sequence[dict[str, Any]], *, config: str,
     -------
     Measured
     """
-    chosen = planner.CONFIGS[config]
+    chosen = golden_config(config)
     total = _outputs(chosen, commands, options.get("trace", False))
     statistics: dict[str, Any] = {}
     times: dict[str, np.ndarray] = {}
@@ -137,14 +138,14 @@ def tiles(config: planner.Config,
     return np.concatenate(rows), np.concatenate(macs)
 
 
-def random_product(m: int, k: int, n: int, *, config: str, source: int, result: int,
+def random_product(m: int, k: int, n: int, *, config: Config | str, source: int, result: int,
                    seed: int) -> dict[str, Any]:
     """A command with random operands, with heavy tails like those of language models.
 
     Parameters
     ----------
     m, k, n : int
-    config : str
+    config : Config or str
     source, result : int
         From `golden.accelerator.planner.SOURCES`, without KEPT, and from `RESULTS`.
     seed : int
@@ -158,7 +159,7 @@ def random_product(m: int, k: int, n: int, *, config: str, source: int, result: 
     command = {"m": m, "k": k, "n": n, "source": source, "result": result,
                "w": _quantized(quantize_weights, rng.standard_t(5, (n, k)).astype(np.float32))}
     if source == planner.VALUES:
-        return command | {"x": x.astype(TYPES[planner.CONFIGS[config].input])}
+        return command | {"x": x.astype(TYPES[golden_config(config).input])}
     return command | {"a": _quantized(quantize_activations, x)}
 
 

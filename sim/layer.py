@@ -9,11 +9,13 @@ from golden import quantize_weights
 from golden.accelerator import planner
 from golden.formats.mxfp4 import mxfp4_round_trip
 from golden.models.smollm2 import Mlp
+from hw.accelerator.config import Config
 
+from .accelerator import golden_config
 from .gemm import TYPES
 
 
-def commands(mlp: Mlp, *, tokens: int, config: str) -> list[dict[str, Any]]:
+def commands(mlp: Mlp, *, tokens: int, config: Config | str) -> list[dict[str, Any]]:
     """The commands of an MLP's up and down projection.
 
     The first command quantizes the activations on their way in and keeps its result, which is the
@@ -25,7 +27,7 @@ def commands(mlp: Mlp, *, tokens: int, config: str) -> list[dict[str, Any]]:
     mlp : golden.models.smollm2.Mlp
     tokens : int
         Rows of activations.
-    config : str
+    config : Config or str
 
     Returns
     -------
@@ -37,7 +39,7 @@ def commands(mlp: Mlp, *, tokens: int, config: str) -> list[dict[str, Any]]:
     ValueError
         If the accelerator cannot keep results, or its buffer is too small for the tokens.
     """
-    chosen = planner.CONFIGS[config]
+    chosen = golden_config(config)
     hidden, width = mlp.up.shape
     if chosen.columns != 32 or chosen.input is None:
         raise ValueError(f"--config must be one that quantizes values and keeps results, with 32 "

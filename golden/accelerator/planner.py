@@ -48,6 +48,11 @@ CONFIGS = {
 }
 
 
+def configuration(config: "str | Config") -> "Config":
+    """A configuration, given as such or by its name in `CONFIGS`."""
+    return CONFIGS[config] if isinstance(config, str) else config
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """How a product is divided (specification section 14.6).

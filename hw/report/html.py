@@ -72,8 +72,8 @@ def main(options: Any) -> None:
 
 
 def _refuse_options(options):
-    for name in ("units", "set", "flatten", "amap", "compare", "columns", "power", "clock", "json",
-                 "sweep", "csv", "plot", "fresh", "scheduler"):
+    for name in ("units", "config", "set", "flatten", "amap", "compare", "columns", "power",
+                 "clock", "json", "sweep", "csv", "plot", "fresh", "scheduler"):
         if (given := getattr(options, name)) not in (None, False, []):
             raise ValueError("--report chooses units itself; leave out "
                              + (given[0] if name == "units" else f"--{name}"))

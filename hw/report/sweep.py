@@ -171,9 +171,10 @@ def points(units: Iterable[str], fixed: Iterable[str], sweeps: Iterable[str]) ->
     Raises
     ------
     ValueError
-        If a unit has not all of the parameters and values, or a parameter is given twice.
+        If a unit has not all of the parameters and values, or a unit, a parameter or a value is
+        given twice.
     """
-    values: dict[str, dict[str, None]] = {}
+    values: dict[str, list[str]] = {}
     for option, form, texts in (("--set", "value", fixed), ("--sweep", "value,value", sweeps)):
         for text in texts:
             parameter, equals, given = text.partition("=")
@@ -181,9 +182,11 @@ def points(units: Iterable[str], fixed: Iterable[str], sweeps: Iterable[str]) ->
                 raise ValueError(f"{option} must be of the form parameter={form}, not {text!r}")
             if parameter in values:
                 raise ValueError(f"{option} must give a new parameter, not {parameter!r} again")
-            values[parameter] = dict.fromkeys(given.split(",") if option == "--sweep" else [given])
+            values[parameter] = given.split(",") if option == "--sweep" else [given]
+            if len({*values[parameter]}) < len(values[parameter]):
+                raise ValueError(f"{option} must give each value once, not {text!r}")
     found = [Point(unit, tuple(map("=".join, zip(values, choice, strict=True))))
-             for unit in dict.fromkeys(units) for choice in product(*values.values())]
+             for unit in registry.unique(units) for choice in product(*values.values())]
     for point in found:
         registry.parameters(point.unit, point.settings)
     return found

@@ -444,7 +444,7 @@ def test_settings(tmp_path):
 
 @pytest.mark.parametrize("arguments, complaint", [
     (["top2"], "error: Unit must be one of top1, .*, not 'top2'"),
-    (["top1", "--set", "lanes=3"], "error: top1's lanes must be one of 8, .*, not '3'"),
+    (["top1", "--set", "lanes=3"], "error: top1: Lane count must be a power of two .*, not 3 .*"),
     (["top1", "--set", "lines=8"], "error: Parameter of top1 must be one of: lanes, not 'lines'"),
     (["top1", "--set", "lanes"], "error: Setting must be of the form .*, not 'lanes'"),
     (["--set", "lanes=8"], r"error: --set lanes=8 needs exactly one unit, not \d+"),

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Every unit of the registry against its golden reference."""
 
+import dataclasses
 from functools import cache
 
 import numpy as np
@@ -10,6 +11,7 @@ from amaranth import ResetInserter, Signal
 from amaranth.lib import wiring
 
 from hw import registry
+from hw.accelerator.config import Config
 from hw.lib.stream_register import StreamRegister
 from hw.units.decoder import Decoder
 from hw.units.group_accumulator import GroupAccumulator
@@ -250,8 +252,8 @@ def test_parameters_are_keywords(component):
     ("top1", ["lanes"], "Setting must be of the form parameter=value, not 'lanes'"),
     ("top1", ["width=4"], "Parameter of top1 must be one of: lanes, not 'width'"),
     ("group_mac", ["depth=1"], "Parameter of group_mac must be one of: none, not 'depth'"),
-    ("top1", ["lanes=3"], "top1's lanes must be one of 8, 2, 4, 16, 32, not '3'"),
-    ("mac_array", ["columns=2"], "mac_array's columns must be one of 32, 1, 4, 16, not '2'"),
+    ("top1", ["lanes=x"], "top1's lanes must be one of 8, 2, 4, 16, 32, not 'x'"),
+    ("pe_tile", ["depth=1", "depth=2"], "pe_tile's depth must be set once, not again to '2'"),
     ("pe_tile", ["metadata=no"], "pe_tile's metadata must be one of True, False, not 'no'"),
     ("pe_tile", ["depth="], "pe_tile's depth must be one of 0, 1, 2, not ''"),
 ])
@@ -267,9 +269,6 @@ def test_registry_settings():
         "input": "float32", "rule": "floor", "metadata": True, "depth": 2}
     assert registry.parameters("quantization_engine", ["rule=rtn2", "input=float16"]) == {
         "input": "float16", "rule": "rtn2", "metadata": True, "depth": 2}
-    # The last setting of a parameter holds.
-    assert registry.parameters("pe_tile", ["depth=1", "depth=2"]) == {
-        "depth": 2, "metadata": True}
 
 
 def test_registry_builds():
@@ -285,3 +284,115 @@ def test_helper_names_the_failing_row():
                        r"  input codes = \['0x5', '0x4'\]\n"
                        r"  output lane = \['0x0'\]\n  expected lane = \['0x1'\]"):
         check(Top1(lanes=2), {"codes": np.array([[1, 9], [8, 1], [5, 4]])}, expected)
+
+
+# What is not offered.
+
+
+def setting(name, *texts):
+    return registry.parameters(name, texts, units=registry.offered())
+
+
+def test_integers_that_are_not_offered():
+    """Whatever the unit takes, and no more."""
+    assert setting("top1", "lanes=64") == {"lanes": 64}
+    assert setting("mac_array", "columns=3")["columns"] == 3
+    assert setting("mac_array", "columns=24", "weight_width=8")["weight_width"] == 8
+
+
+@pytest.mark.parametrize("name, parameters, rows", [
+    ("top1", ("lanes=64",), 20), ("mac_array", ("columns=2", "weight_width=2"), 4),
+    ("mac_array", ("columns=3", "metadata=False"), 2),
+])
+def test_reference_of_what_is_not_offered(name, parameters, rows):
+    unit, chosen = registry.UNITS[name], registry.parameters(name, parameters)
+    inputs = unit.stimuli(np.random.default_rng(0), rows, **chosen)
+    check(unit.component(**chosen), inputs, unit.reference(inputs, **chosen), outputs=rows)
+
+
+FIELDS = "activations = 512\nweights = 512\nrows = 64\ncolumns = 8\n"
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(text):
+        (tmp_path / "sizes.toml").write_text(text)
+        return f"config={tmp_path / 'sizes.toml'}"
+
+    return write
+
+
+@pytest.mark.parametrize("name", ["accelerator", "axi_accelerator"])
+def test_configurations_that_are_not_offered(name, file):
+    sizes = Config(activations=512, weights=512, rows=64, columns=8)
+    assert setting(name, file(FIELDS)) == {"config": sizes}
+    assert setting(name, "config.columns=4", "config.weights=1024", file(FIELDS)) == {
+        "config": dataclasses.replace(sizes, columns=4, weights=1024)}
+    assert setting(name, "config.input=none") == {
+        "config": dataclasses.replace(registry.CONFIGS["paper"], input=None)}
+    assert setting(name, file(FIELDS + 'input = "none"')) == {
+        "config": dataclasses.replace(sizes, input=None)}
+    assert setting(name, "config=lite", "config.input=float16")["config"] == dataclasses.replace(
+        registry.CONFIGS["lite"], input="float16")
+    assert registry.build(name, [file(FIELDS)], units=registry.offered()).config == sizes
+
+
+def test_golden_takes_configurations_that_are_not_offered():
+    """Stimuli and reference of an accelerator that has no name."""
+    unit, chosen = registry.UNITS["accelerator"], setting("accelerator", "config.columns=8")
+    inputs = unit.stimuli(np.random.default_rng(0), 1, **chosen)
+    # Eight results a row, in place of 32.
+    assert unit.reference(inputs, **chosen)["o"]["values"].shape[1] == 8
+    assert unit.tiles(**chosen) == 32
+
+
+@pytest.mark.parametrize("texts, message", [
+    (("config=x",), "accelerator's config must be one of paper, decode, lite, tiny, a file that "
+                    "ends in .toml, not 'x'"),
+    (("config.columns=3",), "config.columns: columns must be a power of two, not 3"),
+    (("config.columns=x",), "config.columns: columns must be a power of two, not 'x'"),
+    (("config.colums=4",), "config.colums must have fields out of columns, activations, weights, "
+                           "rows, weight_width, activation_banks, weight_banks, output_banks, "
+                           "input, not 'colums'"),
+    (("config.rows=32", "config.rows=64"), "accelerator's config.rows must be set once, not again "
+                                           "to '64'"),
+    (("config=lite", "config=tiny"), "accelerator's config must be set once, not again to 'tiny'"),
+    (("config.weight_width=64",), "config.weight_width: weight_width must be at most the 32 "
+                                  "columns, not 64"),
+])
+def test_wrong_configurations(texts, message):
+    with pytest.raises(ValueError) as info:
+        setting("accelerator", *texts)
+    assert str(info.value) == message
+
+
+@pytest.mark.parametrize("text, message", [
+    ("columns = ", "sizes.toml must be TOML: "),
+    ("columns = 4", "sizes.toml must have the fields activations, weights, rows, too"),
+    (FIELDS + "depth = 1", "sizes.toml must have fields out of columns, .*, not 'depth'"),
+    (FIELDS + "weight_width = 1.5", "sizes.toml: weight_width must be a power of two, not 1.5"),
+])
+def test_wrong_files(text, message, file):
+    with pytest.raises(ValueError, match=message):
+        setting("accelerator", file(text))
+
+
+@pytest.mark.parametrize("name, text, message", [
+    ("top1", "lanes=6", "top1: Lane count must be a power of two of at least 2, not 6 (tested are "
+                        "lanes: 8, 2, 4, 16, 32)"),
+    ("top1", "lanes=-4", "top1: Lane count must be a power of two of at least 2, not -4 (tested "
+                         "are lanes: 8, 2, 4, 16, 32)"),
+    ("top1", "lanes=99999999999", "top1's lanes must be one of 8, 2, 4, 16, 32, not '99999999999'"),
+    ("pe_tile", "metadata=1", "pe_tile's metadata must be one of True, False, not '1'"),
+    ("pe_tile", "config.columns=1", "Parameter of pe_tile must be one of: depth, metadata, not "
+                                    "'config.columns'"),
+])
+def test_wrong_values(name, text, message):
+    with pytest.raises(ValueError) as info:
+        setting(name, text)
+    assert str(info.value) == message
+
+
+def test_units_given_twice():
+    with pytest.raises(ValueError, match="^Each unit must be given once, not 'top1' again$"):
+        registry.select(["top1", "decoder", "top1"])

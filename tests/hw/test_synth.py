@@ -417,7 +417,7 @@ def test_mappers_are_compared(tmp_path, capsys, monkeypatch):
                          f"{second['area_um2'] / first['area_um2']:.2f}"]
 
 
-FILES = "Library", "cannot write", "pyproject.toml"
+FILES = "Library", "cannot write", "pyproject.toml", "no.toml"
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -430,11 +430,15 @@ FILES = "Library", "cannot write", "pyproject.toml"
     (["top1", "--compare", "formats"], "--compare chooses units itself; leave out top1"),
     (["--compare", "formats", "--set", "lanes=4"],
      "--compare chooses units itself; leave out --set lanes=4"),
-    (["--compare", "formats", "--columns", "5"],
-     "mac_array's columns must be one of 32, 1, 4, 16, not '5'"),
+    (["--compare", "formats", "--columns", "0"],
+     "mac_array: Columns must be a positive integer, not 0 "),
+    (["top1", "top1"], "Each unit must be given once, not 'top1' again"),
+    (["top1", "--set", "lanes=4", "--set", "lanes=4"], "lanes must be set once, not again to '4'"),
+    (["top1", "--config", "lite"], "must be one of: lanes, not 'config'"),
+    (["accelerator", "--config", "no.toml"], "no.toml: No such file or directory"),
     (["top1", "--columns", "4"], "--columns 4 needs --compare"),
     (["topp1"], "Unit must be one of top1, "),
-    (["top1", "--set", "lanes=3"], "lanes must be one of 8, 2, "),
+    (["top1", "--set", "lanes=3"], "top1: Lane count must be a power of two"),
     (["top1", "--set", "lane=3"], "must be one of: lanes, not 'lane'"),
     (["--set", "lanes=4"], "--set lanes=4 needs exactly one unit, not "),
     (["top1", "--driver", "INV_X1"], "--driver must be a buffer of NangateOpenCellLibrary, one of"),

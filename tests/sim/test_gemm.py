@@ -76,7 +76,7 @@ def test_gemm_counts_mismatches(monkeypatch, capsys):
     (["--k", "1048576"], "--k must be within 1 and 1048575, not 1048576"),
     (["--n", "-1"], "--n must be within 1 and 1048575, not -1"),
     (["--n", "x"], "argument --n: invalid int value: 'x'"),
-    (["--config", "huge"], "argument --config: invalid choice: 'huge'.*paper"),
+    (["--config", "huge"], "config must be one of paper, .*, not 'huge'"),
     (["--source", "kept"], "argument --source: invalid choice: 'kept'.*records"),
     (["--result", "records"], "--result must be values with config lite, not records"),
     (["--stalls", "1"], "--stalls must be at least 0 and below 1, not 1.0"),

@@ -93,12 +93,12 @@ def test_figures_and_second_run(folder, capsys, monkeypatch):
 
 
 def test_combinations(folder, measured):
-    assert synth.main(["pe_tile", "--set", "depth=2", "--sweep", "metadata=False,True,False"]) == 0
+    assert synth.main(["pe_tile", "--set", "depth=2", "--sweep", "metadata=False,True"]) == 0
     assert sorted(measured) == [("pe_tile", "depth=2", "metadata=False"),
                                 ("pe_tile", "depth=2", "metadata=True")]
     assert [(row["depth"], row["metadata"]) for row in rows()] == [("2", "False"), ("2", "True")]
     assert [point.label for point in sweep.points(
-        ["group_accumulator", "pe_tile", "pe_tile"], [], ["metadata=True,False"])] == [
+        ["group_accumulator", "pe_tile"], [], ["metadata=True,False"])] == [
         "group_accumulator metadata=True", "group_accumulator metadata=False",
         "pe_tile metadata=True", "pe_tile metadata=False"]
     assert len(sweep.points(["quantization_engine"], [], ["input=float32,bfloat16,float16",
@@ -207,7 +207,7 @@ def test_all_points_fail(folder, capsys, monkeypatch):
 
     monkeypatch.setattr(measurement, "measure", failing)
     monkeypatch.setattr(sweep, "_prepare", lambda: None)
-    assert synth.main(["top1_decode", "top1_decode", "--set", "x=1", "--sweep", "y=1"]) == 2
+    assert synth.main(["top1_decode", "--set", "x=1", "--sweep", "y=1"]) == 2
     assert "Parameter of top1_decode must be one of: none, not 'x'" in capsys.readouterr().err
     assert synth.main(["top1", "--sweep", "lanes=4", "--plot", "a.png"]) == 1
     assert capsys.readouterr().err.endswith("error: 1 of 1 points failed\n")
@@ -278,7 +278,9 @@ FILES = "Library", "cannot write"
 @pytest.mark.parametrize("arguments, message", [
     (["--sweep", "lanes=4"], "--sweep needs a unit, one or more of top1, "),
     (["top1", "--sweep", "lanes"], "--sweep must be of the form parameter=value,value, not 'lan"),
-    (["top1", "--sweep", "lanes=4,3"], "top1's lanes must be one of 8, 2, 4, 16, 32, not '3'"),
+    (["top1", "--sweep", "lanes=4,3"], "top1: Lane count must be a power of two of at least 2, no"),
+    (["top1", "--sweep", "lanes=4,4"], "--sweep must give each value once, not 'lanes=4,4'"),
+    (["top1", "top1", "--sweep", "lanes=4"], "Each unit must be given once, not 'top1' again"),
     (["top1", "--sweep", "lanes="], "top1's lanes must be one of 8, 2, 4, 16, 32, not ''"),
     (["top1", "--sweep", "lanes=4", "lanes=8"], "--sweep must give a new parameter, not 'lanes'"),
     (["top1", "--set", "lanes=4", "--sweep", "lanes=8"], "must give a new parameter, not 'lanes'"),
