@@ -48,7 +48,8 @@ def check_regular(path: str | os.PathLike[str], name: str = "OUT") -> None:
     """Raises ValueError if there is something at a path that is not a regular file."""
     try:
         mode = os.lstat(path).st_mode
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
+        # Writing there says what is wrong.
         return
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "special file")
