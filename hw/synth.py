@@ -32,6 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--driver", metavar="CELL", default="",
                         help="the buffer that drives inputs and large loads (default: BUF_X2 or "
                              "the cheapest buffer for logic)")
+    parser.add_argument("--wire-load", metavar="MODEL|default", default="",
+                        help="time with wires as this wire-load model of the library estimates "
+                             "them (default: without wires)")
+    parser.add_argument("--corner", metavar="FILE.lib", action="append", default=[],
+                        help="time with this library, too: the same cells at another corner "
+                             "(repeatable; several files of one corner with commas between them)")
     parser.add_argument("--json", metavar="FILE", type=Path,
                         help="all figures with the slowest paths (default: build/synth.json; "
                              "with --compare, --sweep or --power build/formats.json, "
@@ -60,6 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.library = ",".join(options.library or ["nangate45"])
     options.set = registry.settings_of(options)
     if options.report is not None:
+        for given, option in ((options.wire_load, "--wire-load"), (options.corner, "--corner")):
+            if given:
+                raise ValueError(f"--report is without wires and at one corner; leave out {option}")
         html.main(options)
         return 0
     if options.json is None:
@@ -95,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _library(options):
     """Reads the library and names its cells with logic that nothing is mapped to."""
-    library = find_library(options.library, options.driver)
+    library = find_library(options.library, options.driver, options.wire_load, options.corner)
     for name, reason in library.left_out.items():
         print(f"{name} is left out: {reason}", file=sys.stderr)
     return library
@@ -121,6 +130,8 @@ def _compare(options, inspect):
                  f"--sweep {options.sweep[0]}" if options.sweep else
                  "--flatten" if options.flatten else "--amap")
         raise ValueError(f"--compare chooses units itself; leave out {given}")
+    if options.corner:
+        raise ValueError("--compare times at one corner; leave out --corner")
     title, choose = compared[options.compare]
     rows = choose("4" if options.columns is None else options.columns)
     jobs = {}

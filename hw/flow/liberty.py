@@ -3,7 +3,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import metadata
@@ -242,6 +242,10 @@ class Library:
         supported: one line with the file, the line and the reason, by name.
     chosen_driver : str
         The driver that the user chose, empty without.
+    wire_load : str
+        Name of the wire-load model that timing takes, or ``"default"``; empty for no wires.
+    corners : tuple of Library
+        The library at other corners, for timing.
     """
 
     name: str
@@ -254,6 +258,30 @@ class Library:
     left_out: dict[str, str]
 
     chosen_driver: str = ""
+    wire_load: str = ""
+    corners: tuple["Library", ...] = ()
+
+    @property
+    def wire_load_model(self) -> Group:
+        """The ``wire_load`` group that `wire_load` names; ValueError if there is none."""
+        models = {" ".join(model.arguments): model for model in self.group.all("wire_load")}
+        default = self.group.get("default_wire_load")
+        name = default if self.wire_load == "default" else self.wire_load
+        if name not in models:
+            raise ValueError(f"--wire-load must be one of {', '.join(models) or 'none'} or "
+                             f"default, which is {default or 'none'} in {self.name}, "
+                             f"not {self.wire_load!r}")
+        return models[name]
+
+    @property
+    def header(self) -> "Header":
+        """Units and templates of the first file."""
+        return Header.of(self.group)
+
+    @property
+    def corner(self) -> str:
+        """Name of the corner: that of the first file, without its endings."""
+        return self.path.name.removesuffix(".gz").removesuffix(".lib")
 
     @cached_property
     def buffers(self) -> list[str]:
@@ -289,7 +317,7 @@ class Library:
         for group in (*conditions[:1], self.group):
             name = "nom_voltage" if group is self.group else "voltage"
             if group.find(name):
-                return group.number(name) * Header.of(self.group).volt
+                return group.number(name) * self.header.volt
         raise ToolError(f"Library {self.name} does not state its voltage")
 
     def power(self, kind: str) -> CellPower:
@@ -322,7 +350,8 @@ class Library:
 _SPECIAL = re.compile(r"cl(oc)?k|dl?ly|de?la?y|dela|del(?=[xs_\d])|hold|(^|_)hb\d", re.I)
 
 
-def find_library(name: str = "nangate45", driver: str = "") -> Library:
+def find_library(name: str = "nangate45", driver: str = "", wire_load: str = "",
+                 corners: Sequence[str] = ()) -> Library:
     """Reads a cell library.
 
     Parameters
@@ -332,6 +361,10 @@ def find_library(name: str = "nangate45", driver: str = "") -> Library:
         paths with commas between them, which make one library.
     driver : str
         The buffer that drives inputs; empty for the choice of `Library.driver`.
+    wire_load : str
+        A wire-load model of the library, or ``"default"``, for timing; empty for no wires.
+    corners : sequence of str
+        The library at other corners, each as `name`, for timing.
 
     Returns
     -------
@@ -356,6 +389,21 @@ def find_library(name: str = "nangate45", driver: str = "") -> Library:
     if not library.driver:
         raise ToolError(f"Library {name} has no buffer to drive the inputs with that logic may be "
                         f"mapped to{_reasons(library)}")
+    if corners or wire_load:
+        library = replace(library, wire_load=wire_load, corners=tuple(
+            replace(_known(corner), wire_load=wire_load, chosen_driver=library.driver)
+            for corner in corners))
+        names = [each.corner for each in (library, *library.corners)]
+        if len({*names}) < len(names):
+            raise ValueError(f"--corner must give files of different names, not {', '.join(names)}")
+        for each in (library, *library.corners):
+            _ = wire_load and each.wire_load_model
+        for each in library.corners:
+            missing = [cell for cell, found in library.cells.items() if not found.unused and (
+                cell not in each.cells or not each.cells[cell].arcs)]
+            if missing or each.driver not in each.buffers:
+                raise ToolError(f"Corner {each.corner} lacks cells of {library.corner}, such as "
+                                f"{(missing or [each.driver])[0]}")
     return library
 
 
@@ -436,6 +484,7 @@ def _read(paths):
 _TIMES = {"s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1, "ps": 1e-3, "fs": 1e-6}
 _CAPACITANCES = {"f": 1e15, "mf": 1e12, "uf": 1e9, "nf": 1e6, "pf": 1e3, "ff": 1, "af": 1e-3}
 _POWERS = {"w": 1e9, "mw": 1e6, "uw": 1e3, "nw": 1, "pw": 1e-3, "fw": 1e-6}
+_OHMS = {"ohm": 1, "kohm": 1e3, "mohm": 1e6}
 _VOLTAGES = {"v": 1, "mv": 1e-3, "uv": 1e-6}
 
 
@@ -451,6 +500,11 @@ def _scale(group, name, default, units):
                            f"{name} must be a number with one of {', '.join(units)}, not {text!r}")
     # A quotient of decimal numbers is rounded once, a product with a rounded scale twice.
     return amount * scale if scale >= 1 else amount / round(1 / scale)
+
+
+def ohms(group: Group) -> float:
+    """The unit of resistance of a library in ohm."""
+    return _scale(group, "pulling_resistance_unit", "1kohm", _OHMS)
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,10 @@ def synthesize(name: str, component: wiring.Component, library: Library, *,
         path here; ``path_class`` is the kind of that path. ``io_delay_ns`` is the slowest path from
         or to a port, and ``fmax_io_mhz`` the clock with ideal registers on all ports.
 
+        ``hold_slack_ns`` is that of the fastest path from register to register, None without one.
+        ``violations`` are the pins beyond the library's ``max_capacitance`` and ``max_transition``.
+        If the library has other corners, ``corners`` has these and the delays for each of them.
+
         Memories are left out: ``memory_bits`` counts them, ``memories`` is the number of modules
         that hold them, and their pins are ports of the unit.
 
@@ -133,7 +137,9 @@ def _synthesize(name, emit, library, *, hierarchical, amap, inspect, fresh=None)
         cells, area, sequential, registers = mapping.count_cells(small, library)
         buffers = buffer_nets(timed, library) if hierarchical else 0
         area_timed = mapping.count_cells(timed, library)[1]
-        paths = timing.analyse(timed, library)
+        found = timing.examine(timed, library)
+        paths = found.paths
+        corners = {each.corner: timing.examine(timed, each) for each in library.corners}
         elapsed = time.monotonic() - start
         inspected = {"power": inspect(timed, library)} if inspect else {}
     except ToolError as error:
@@ -161,6 +167,10 @@ def _synthesize(name, emit, library, *, hierarchical, amap, inspect, fresh=None)
         "path": _steps(period) if period else [],
         "paths": {kind: {"delay_ns": _round(path.delay_ns), "startpoint": path.startpoint,
                          "endpoint": path.endpoint} for kind, path in paths.items()},
+        "hold_slack_ns": _round(found.hold_slack_ns),
+        "violations": [vars(one) for one in found.violations],
+        **({"corners": {library.corner: _corner(found)}
+            | {name: _corner(each) for name, each in corners.items()}} if corners else {}),
         "cells_by_type": dict(sorted(cells.items())),
         "synthesis_s": round(elapsed, 1),
         **inspected,
@@ -188,11 +198,23 @@ def describe(library: Library, *, amap: bool = False) -> dict[str, Any]:
                     "output_load_ff": timing.OUTPUT_LOAD,
                     **({"files": {source.path.name: source.sha256 for source in library.sources}}
                        if len(library.sources) > 1 else {}),
+                    **({"wire_load": library.wire_load} if library.wire_load else {}),
+                    **({"corners": {each.corner: each.sha256 for each in library.corners}}
+                       if library.corners else {}),
                     **({"left_out": library.left_out} if library.left_out else {})},
         "versions": {**versions(), "numpy": metadata.version("numpy"),
                      "python": platform.python_version()},
         "script": mapping.scripts(library, amap=amap),
     }
+
+
+def _corner(found):
+    """Figures of a corner, as in the result of `synthesize`."""
+    period, ports = timing.unit_delay(found.paths)
+    return {"delay_ns": _round(period and period.delay_ns),
+            "io_delay_ns": _round(ports and ports.delay_ns),
+            "hold_slack_ns": _round(found.hold_slack_ns),
+            "violations": [vars(one) for one in found.violations]}
 
 
 def _steps(path):

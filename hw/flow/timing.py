@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Static timing analysis of a mapped netlist, without wires.
+"""Static timing analysis of a mapped netlist, without wires or with a wire-load model.
 
 Delays and slews come from the library's tables over input slew and output load. Rising and falling
 edges are separate. At every net, the latest arrival and the largest slew of each edge propagate, as
 in OpenSTA. The clock is ideal: it reaches every flip-flop at 0 ns with a slew of 0. Inputs arrive
 at 0 ns behind the library's driver; the delay that the load adds to the driver counts, its delay
-without load does not (`set_driving_cell` of OpenSTA and of ABC). Hold times, and asynchronous set,
-reset and their recovery times, are not checked.
+without load does not (`set_driving_cell` of OpenSTA and of ABC). Hold times are checked from
+register to register, with the same slews as setup times. Asynchronous set, reset and their recovery
+times are not checked.
 """
 
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ import numpy as np
 
 from ..tools.errors import ToolError
 from .liberty import Library
+from .wire_load import WireLoad
 
 OUTPUT_LOAD = 5.0
 """Load on every output port, fF."""
@@ -56,6 +58,65 @@ class Path:
     startpoint: str
     endpoint: str
     steps: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A pin beyond a limit of the library.
+
+    Attributes
+    ----------
+    kind : str
+        ``"max_capacitance"`` in fF or ``"max_transition"`` in ns.
+    cell, pin, net : str
+        Type of the cell, its pin, and the net if it has a name.
+    value, limit : float
+    """
+
+    kind: str
+    cell: str
+    pin: str
+    net: str
+    value: float
+    limit: float
+
+
+@dataclass(frozen=True)
+class Timing:
+    """All that timing analysis finds.
+
+    Attributes
+    ----------
+    paths : dict of str to Path
+        As `analyse` returns them.
+    hold_slack_ns : float or None
+        By how much the fastest path from register to register is slower than the hold time of its
+        end; negative if it is too fast, None without such a path.
+    hold_endpoint : str
+        The register where it ends.
+    violations : list of Violation
+        The worst first.
+    """
+
+    paths: dict[str, Path]
+    hold_slack_ns: float | None
+    hold_endpoint: str
+    violations: list[Violation]
+
+
+def examine(module: dict[str, Any], library: Library, *,
+            output_load: float = OUTPUT_LOAD) -> Timing:
+    """Finds the slowest paths, the hold slack, and pins beyond the limits of the library.
+
+    Parameters and errors as in `analyse`.
+
+    Returns
+    -------
+    Timing
+    """
+    analysis = _Analysis(module, library, output_load)
+    slack, endpoint = analysis.hold()
+    return Timing(analysis.paths(), slack, endpoint, analysis.violations())
 
 
 def analyse(module: dict[str, Any], library: Library, *,
@@ -142,17 +203,22 @@ class _Analysis:
         bits = [bit for port in self._all_ports() for bit in port["bits"]]
         bits += [bit for cells in by_type.values() for _, pins in cells
                  for pin in pins.values() for bit in pin]
+        self.by_type = by_type
         self.nets = 1 + max((bit for bit in bits if isinstance(bit, int)), default=1)
         self.loads = np.zeros((self.nets + 1, 2))
         # An edge through a gate is six numbers: from, to, cell, delay table, slew table, arc.
         self.names, self.arcs, self.outputs, self.checks = [], [], {}, []
+        self.holds = []
+        # Of each net the number of its readers; of each edge the capacitance of its reader.
+        self.fanout = np.zeros(self.nets + 1)
+        self.readers = [np.zeros(0)]
         clocks, edges = set(), [np.zeros((0, 6), dtype=np.int64)]
         for kind, cells in sorted(by_type.items()):
             edges += self._read_type(kind, cells, clocks)
         if len(clocks) > 1:
             raise ToolError("Timing: the flip-flops have more than one clock")
         self.clock = clocks.pop() if clocks else None
-        self.edges = np.concatenate(edges)
+        self.edges, self.readers = np.concatenate(edges), np.concatenate(self.readers)
 
     def _all_ports(self, direction=None):
         return [port for port in self.module["ports"].values()
@@ -173,10 +239,14 @@ class _Analysis:
             pins[pin] = np.array([net if isinstance(net, int) else self.nets for net in nets])
         for pin, capacitance in (cell.inputs | cell.loads).items():
             np.add.at(self.loads, pins[pin], capacitance)
+        for pin in cell.inputs:
+            np.add.at(self.fanout, pins[pin], 1)
         numbers = np.arange(first, first + len(cells))
         for arc in cell.arcs:
             if arc.kind == "setup_rising":
                 self.checks.append((pins[arc.pin], numbers, arc))
+            elif arc.kind == "hold_rising":
+                self.holds.append((pins[arc.pin], numbers, arc))
             elif arc.kind in ("setup_falling", "falling_edge"):
                 raise ToolError(f"Timing: {cells[0][0]} is {kind}, not clocked by the rising edge")
             if arc.kind == "rising_edge":
@@ -184,11 +254,13 @@ class _Analysis:
                 for number, net in zip(numbers.tolist(), pins[arc.pin].tolist(), strict=True):
                     if net < self.nets:
                         self.outputs.setdefault(number, net)
-                yield from self._edges(arc, np.full(len(cells), self.nets), pins[arc.pin], numbers)
+                yield from self._edges(arc, np.full(len(cells), self.nets), pins[arc.pin], numbers,
+                                       (0.0, 0.0))
             elif arc.kind in COMBINATIONAL:
-                yield from self._edges(arc, pins[arc.related], pins[arc.pin], numbers)
+                yield from self._edges(arc, pins[arc.related], pins[arc.pin], numbers,
+                                       cell.inputs.get(arc.related, (0.0, 0.0)))
 
-    def _edges(self, arc, sources, targets, numbers):
+    def _edges(self, arc, sources, targets, numbers, capacitance):
         used = targets < self.nets
         for start, end in SENSES[arc.sense]:
             tables = [arc.tables.get(name.format(EDGES[end])) for name in
@@ -197,6 +269,7 @@ class _Analysis:
             if None in tables or (arc.kind == "rising_edge" and start == FALL):
                 continue
             self.arcs.append(arc)
+            self.readers.append(np.full(int(used.sum()), capacitance[start]))
             same = [np.full(len(numbers), x) for x in (*tables, len(self.arcs) - 1)]
             yield np.stack([2 * sources + start, 2 * targets + end, numbers, *same], axis=1)[used]
 
@@ -205,6 +278,20 @@ class _Analysis:
             for bit in port["bits"]:
                 if isinstance(bit, int):
                     self.loads[bit] += output_load
+                    self.fanout[bit] += 1
+        self.output_load = output_load
+        self.wires = WireLoad.of(self.library)
+        if self.wires:
+            # The clock is ideal, and the last row stands for no net.
+            self.fanout[[self.nets, *([] if self.clock is None else [self.clock])]] = 0
+            self.loads += (self.wires.length(self.fanout) * self.wires.capacitance)[:, None]
+
+    def _wire(self, nodes, readers):
+        """Delay of the wires from nodes to readers with these capacitances."""
+        if self.wires is None:
+            return 0.0
+        nets = np.minimum(nodes // 2, self.nets)
+        return self.wires.delay(self.fanout[nets], self.loads[nets, nodes % 2], readers)
 
     def _sort_by_level(self):
         sources, targets = self.edges[:, 0] // 2, self.edges[:, 1] // 2
@@ -224,7 +311,7 @@ class _Analysis:
         if waiting.any():
             self._refuse_loop(pairs[(waiting[pairs] > 0).all(axis=1)])
         order = np.lexsort((self.edges[:, 1], level[targets]))
-        self.edges, self.level = self.edges[order], level
+        self.edges, self.level, self.readers = self.edges[order], level, self.readers[order]
         self.starts = np.searchsorted(level[targets[order]], np.arange(depth + 1))
 
     def _refuse_loop(self, pairs):
@@ -254,6 +341,7 @@ class _Analysis:
             load = loads[targets]
             delay = self.library.lookup(delays, slew, load)
             slew = np.where(known, self.library.lookup(slews, slew, load), -np.inf)
+            delay = delay + self._wire(sources, self.readers[low:high])
             self.delay[low:high] = delay
             # Edges that end at the same node are adjacent.
             groups = np.flatnonzero(np.diff(targets, prepend=-1))
@@ -263,6 +351,54 @@ class _Analysis:
             self.slew[ends] = np.maximum.reduceat(slew, groups)
             self.arrival[:, ends] = np.maximum.reduceat(
                 self.arrival[:, sources] + delay, groups, axis=1)
+
+    def hold(self):
+        """The smallest slack of hold times from register to register, and where the path ends."""
+        early = np.full(len(self.slew), np.inf)
+        early[2 * self.nets + RISE] = 0.0
+        for low, high in zip(self.starts[:-1], self.starts[1:], strict=True):
+            sources, targets = self.edges[low:high, 0], self.edges[low:high, 1]
+            if high > low:
+                np.minimum.at(early, targets, early[sources] + self.delay[low:high])
+        worst, where = None, ""
+        for nets, numbers, arc in self.holds:
+            for edge in (RISE, FALL):
+                table = arc.tables.get(f"{EDGES[edge]}_constraint")
+                nodes = 2 * nets + edge
+                reached = np.isfinite(early[nodes])
+                if table is None or not reached.any():
+                    continue
+                nodes, cells = nodes[reached], numbers[reached]
+                kind = self.library.cells[self.names[cells[0]][1]]
+                hold = self.library.lookup(np.full(len(nodes), table), self.slew[nodes],
+                                           np.zeros(len(nodes)))
+                slack = early[nodes] + self._wire(nodes, kind.inputs[arc.pin][edge]) - hold
+                i = int(slack.argmin())
+                if worst is None or slack[i] < worst:
+                    worst, where = float(slack[i]), self._register(cells[i], self.net_names())
+        return worst, where
+
+    def violations(self):
+        """Pins whose load or slew is larger than the library allows."""
+        names, found = self.net_names(), []
+        slews = self.slew.reshape(-1, 2).max(axis=1)
+        loads = self.loads.max(axis=1)
+        for kind, cells in sorted(self.by_type.items()):
+            cell = self.library.cells[kind]
+            group, header = cell.header.group, cell.header
+            for pin in (*cell.inputs, *cell.functions):
+                nets = np.array([net for _, pins in cells for net in pins.get(pin, ["x"])[:1]
+                                 if isinstance(net, int) and net != self.clock], dtype=int)
+                limits = {"max_transition": (slews, cell.max_transition, header.ns)}
+                if pin in cell.functions:
+                    limits["max_capacitance"] = loads, cell.max_capacitance, header.ff
+                for attribute, (values, given, unit) in limits.items():
+                    default = group.number(f"default_{attribute}", np.inf) * unit
+                    limit = given.get(pin, default)
+                    beyond = nets[values[nets] > limit * (1 + 1e-9)]
+                    found += [Violation(attribute, kind, pin, names.get(net, ""),
+                                        float(values[net]), limit) for net in beyond.tolist()]
+        return sorted(found, key=lambda one: (one.kind, -one.value / one.limit, one.net, one.pin))
 
     def _start(self):
         """Sets arrivals and slews of the clock and of the inputs, behind their driver."""
@@ -317,7 +453,9 @@ class _Analysis:
             for bit in port["bits"]:
                 if isinstance(bit, int):
                     for node in (2 * bit, 2 * bit + 1):
-                        yield float(self.arrival[origin, node]), node, names[bit], ()
+                        wire = self._wire(np.array([node]), self.output_load)
+                        yield (float(np.sum(self.arrival[origin, node] + wire)), node, names[bit],
+                               ())
 
     def _to_registers(self, origin, names):
         for nets, numbers, arc in self.checks:
@@ -330,7 +468,9 @@ class _Analysis:
                 nodes, cells = nodes[reached], numbers[reached]
                 setup = self.library.lookup(np.full(len(nodes), table), self.slew[nodes],
                                             np.zeros(len(nodes)))
-                total = self.arrival[origin, nodes] + setup
+                kind = self.library.cells[self.names[cells[0]][1]]
+                total = (self.arrival[origin, nodes] + setup
+                         + self._wire(nodes, kind.inputs[arc.pin][edge]))
                 i = int(total.argmax())
                 yield (float(total[i]), int(nodes[i]), self._register(cells[i], names),
                        (self.names[cells[i]][1], arc.pin))

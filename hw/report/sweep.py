@@ -114,12 +114,14 @@ def main(options: argparse.Namespace) -> int:
         raise ValueError("--sweep does not estimate power; leave out --power")
     if options.amap:
         raise ValueError("--sweep maps as Yosys does; leave out --amap")
+    if options.corner:
+        raise ValueError("--sweep times at one corner; leave out --corner")
     if not options.units:
         raise ValueError("--sweep needs a unit, one or more of " + ", ".join(registry.UNITS))
     chosen = points(options.units, options.set, options.sweep)
     if options.plot:
         check_plot(options.plot)
-    library = find_library(options.library, options.driver)
+    library = find_library(options.library, options.driver, options.wire_load)
     for option, path in (("--csv", table_path), ("--json", options.json)):
         make_folder(path.parent, f"write {option} {path}")
         check_output(path, option)
@@ -232,7 +234,7 @@ def run(points: Sequence[Point], library: Library, *, source: str = "nangate45",
             if cluster:
                 key = key_of(point, library, flatten)
                 return cluster.run(_measure_there, point, _absolute(source),
-                                   library.chosen_driver, flatten, key)
+                                   library.chosen_driver, library.wire_load, flatten, key)
             return _measure(point, library, flatten, estimated, forgotten)
 
         return _kept(key_of(point, library, flatten, power), measure, forgotten)
@@ -319,9 +321,9 @@ def _prepare():
     yosys.prepare()
 
 
-def _measure_there(point, source, driver, flatten, key):
+def _measure_there(point, source, driver, wire_load, flatten, key):
     """Measures a point on a worker of a cluster."""
-    library = _library(source, driver)
+    library = _library(source, driver, wire_load)
     if key_of(point, library, flatten) != key:
         raise ToolError("the worker's version of this project, its library or its tools are not "
                         "those of the sweep")

