@@ -145,6 +145,49 @@ INLINE void activations(const float *x, size_t groups, uint32_t up, uint32_t dow
 /* Elements that are worked on at a time: all intermediate results fit the innermost cache. */
 enum { RUN = 512 };
 
+/* Adds to each subgroup's excess that of a step: the squared error less the sum of u**2, as in
+ * golden/units/weight_encoder.py. Exact. */
+INLINE void add_excess(const float *u, int all, int subgroup, float step, double *excess)
+{
+    for (int i = 0; i < subgroup; i++)
+        for (int n = 0; n < all; n++) {
+            float magnitude = u[i * all + n];
+            double q = e2m1_halves(magnitude, step) * (step / 2);
+            excess[n] += q * (q - 2 * (double)magnitude);
+        }
+}
+
+/* a - b * c, where that is exact, so that it does not matter whether it is rounded once or twice. */
+INLINE float minus_product(float a, float b, float c)
+{
+#ifdef __FMA__
+    return __builtin_fmaf(-b, c, a);
+#else
+    return a - b * c;
+#endif
+}
+
+/* The same in float, for values of bfloat16 in subgroups of at most 8. The nearest code is the one of
+ * the least excess, so no code is looked for. A magnitude whose q is not 0 is at least step / 4 and
+ * has 8 significant bits: in units of 2**b, the power of two in `step`, it is a multiple of 2**-9 and
+ * below 2**5, and q is a multiple of 2**-3 and at most 10.5. An excess is then a multiple of 2**-11,
+ * the least is above -2**9.2, and sums of eight fit in 24 bits. Below step / 4 an excess may be
+ * rounded, but not below 0. */
+INLINE void add_excess_narrow(const float *u, int all, int subgroup, float step, float *excess)
+{
+    const float magnitudes[7] = {0.5f, 1, 1.5f, 2, 3, 4, 6};
+    for (int i = 0; i < subgroup; i++)
+        for (int n = 0; n < all; n++) {
+            float magnitude = u[i * all + n], least = 0;
+            for (int j = 0; j < 7; j++) {
+                float q = magnitudes[j] * step;
+                float tried = minus_product(q * q, 2 * q, magnitude);
+                least = tried < least ? tried : least;
+            }
+            excess[n] += least;
+        }
+}
+
 /* Encodes at most RUN elements in Sg-EM. */
 INLINE void weights_run(const float *x, int groups, uint32_t up, uint32_t down, int adaptive,
                         uint8_t *elements, uint8_t *metadata, uint8_t *scales,
@@ -160,6 +203,11 @@ INLINE void weights_run(const float *x, int groups, uint32_t up, uint32_t down, 
     double best[SUBGROUPS], total[GROUPS];
     float best_step[SUBGROUPS];
     int32_t best_factor[SUBGROUPS];
+
+    uint32_t all_bits = 0;
+    for (int i = 0; i < groups * group; i++)
+        all_bits |= bits_of(x[i]);
+    int narrow = subgroup <= 8 && !(all_bits & 0xFFFF);
 
     memset(u, 0, sizeof u);
     for (int g = 0; g < groups; g++) {
@@ -180,14 +228,15 @@ INLINE void weights_run(const float *x, int groups, uint32_t up, uint32_t down, 
             best[n] = INFINITY;
         for (int k = 0; k < 4; k++) {
             float step = (float)(4 + k) / 4 * (bias < 0 ? 0.5f : (float)(1 << bias));
-            /* The squared error less the sum of u**2, as in golden/units/weight_encoder.py: exact. */
             double excess[SUBGROUPS] = {0};
-            for (int i = 0; i < subgroup; i++)
-                for (int n = 0; n < all; n++) {
-                    float magnitude = u[i * all + n];
-                    double q = e2m1_halves(magnitude, step) * (step / 2);
-                    excess[n] += q * (q - 2 * (double)magnitude);
-                }
+            if (narrow) {
+                float sums[SUBGROUPS] = {0};
+                add_excess_narrow(u, all, subgroup, step, sums);
+                for (int n = 0; n < all; n++)
+                    excess[n] = sums[n];
+            } else {
+                add_excess(u, all, subgroup, step, excess);
+            }
             for (int n = 0; n < all; n++) {
                 int better = excess[n] < best[n];
                 best[n] = better ? excess[n] : best[n];
@@ -218,10 +267,15 @@ INLINE void weights_run(const float *x, int groups, uint32_t up, uint32_t down, 
             memset(elements + g * group, 0, (size_t)group);
             continue;
         }
-        float factor = inverse(starts[g]);
-        for (int j = g * count; j < (g + 1) * count; j++)
-            for (int i = j * subgroup; i < (j + 1) * subgroup; i++)
-                elements[i] = (uint8_t)(sign_of(x[i]) | e2m1(fabsf(x[i]) * factor, steps[j]));
+        /* One step per element, so that the loop over elements is a flat one. */
+        float factor = inverse(starts[g]), spread[32];
+        for (int j = 0; j < count; j++)
+            for (int i = 0; i < subgroup; i++)
+                spread[j * subgroup + i] = steps[g * count + j];
+        const float *values = x + g * group;
+        for (int i = 0; i < group; i++)
+            elements[g * group + i] =
+                (uint8_t)(sign_of(values[i]) | e2m1(fabsf(values[i]) * factor, spread[i]));
     }
 }
 

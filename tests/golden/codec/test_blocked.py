@@ -83,6 +83,20 @@ def test_narrow_types(engine, dtype):
     same(quantize_weights(x), weight_encoder.definition(x))
 
 
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("subgroup", [4, 8, 16])
+def test_weights_of_bfloat16(engine, rule, subgroup):
+    """The kernel adds their errors in float32, if that is exact."""
+    x = hard(np.random.default_rng([subgroup, RULES.index(rule)]), 32, TYPES[-1])
+    # Runs of 512 elements with and without a value that is no bfloat16.
+    mixed = x.astype(np.float32)
+    mixed[::40, 3] *= np.float32(1.0000001)
+    for values in x, mixed:
+        for adaptive in (True, False):
+            options = {"rule": rule, "subgroup": subgroup, "adaptive": adaptive}
+            same(quantize_weights(values, **options), weight_encoder.definition(values, **options))
+
+
 @pytest.mark.parametrize("kind", ["activation", "weight"])
 @pytest.mark.parametrize("group, subgroup", SIZES)
 def test_decoder(engine, group, subgroup, kind):
