@@ -32,8 +32,9 @@ from .values import DTYPES, Weight
 
 T = TypeVar("T")
 
-_PART = 2**15
-"""Elements whose error is summed at a time: intermediate results fit the cache."""
+_PART = 2**13
+"""Elements whose error is summed at a time: intermediate results fit the cache, and BLAS starts no
+threads of its own."""
 
 
 def cores() -> int:
