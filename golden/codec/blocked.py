@@ -8,11 +8,15 @@ a power of two, so that only magnitudes far below every decision point are round
 compared with the decision points, whose products with the factors are exact.
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from ctypes import CDLL
+from math import prod
 from threading import Lock
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import kernel
 from .arrays import BoolArray, Float32Array, FloatArray, UInt8Array
@@ -89,20 +93,16 @@ def encode(x: FloatArray, group: int, subgroup: int, rule: str, threads: int, *,
     elements, extra = (planes[name].reshape(len(scales), -1) if name in planes else None
                        for name in ("elements", "metadata"))
 
-    rows = _rows(np.asarray(x), group)
-    library = _library(x.size)
+    library = library_for(x.size)
 
-    def work(block):
-        values = np.require(_padded(rows, group, *block), np.float32, ["C", "A"]).reshape(-1, group)
-        start = block[0].start * -(-rows.shape[1] // group) + block[1].start
-        part = slice(start, start + len(values))
+    def work(part, values):
         out = [elements[part], None if extra is None else extra[part], scales[part]]
         if encoding == "mixed":
             _mixed(library, values, subgroup, rule, *out)
         else:
             _encode(library, values, subgroup, rule, encoding, adaptive, *out)
 
-    _each(work, _blocks(rows, group, library if encoding != "mixed" else None), threads)
+    each_group(work, x, group, threads, compiled=library is not None and encoding != "mixed")
     return planes
 
 
@@ -115,38 +115,95 @@ def decode(q: Quantized, threads: int) -> Float32Array:
     threads : int
         As in `golden.dequantize`.
     """
-    values = np.empty(q.shape, np.float32)
-    rows = _rows(values, q.group)
-    groups = -(-rows.shape[1] // q.group)
-    library = _library(values.size)
-    planes = [np.require(plane, None, ["C", "A"]).reshape(-1, width) for plane, width in [
-        (q.elements, q.group), (q.metadata, q.group // q.subgroup), (q.scales, 1)]]
+    library = library_for(prod(q.shape))
+    planes = [group_rows(plane, q.scales.size) for plane in (q.elements, q.metadata, q.scales)]
 
-    def work(block):
-        start = block[0].start * groups + block[1].start
-        part = slice(start, start + _count(block[0]) * _count(block[1]))
+    def work(part, out):
         given = [plane[part] for plane in planes]
-        columns = slice(block[1].start * q.group, min(block[1].stop * q.group, rows.shape[1]))
-        target = rows[block[0], columns]
-        whole = target.size == given[0].size
-        out = target.reshape(given[0].shape) if whole else np.empty(given[0].shape, np.float32)
         if q.encoding == "mixed":
             _decode_mixed(library, *given, out)
         else:
             _decode(library, q.encoding, *given, out)
-        if not whole:
-            target[...] = out.reshape(len(target), -1)[:, : target.shape[1]]
 
-    _each(work, _blocks(rows, q.group, library if q.encoding != "mixed" else None), threads)
-    return values
+    return decoded(work, q.shape, q.group, threads,
+                   compiled=library is not None and q.encoding != "mixed")
 
 
-def _library(size):
+def library_for(size: int) -> CDLL | None:
+    """The compiled kernel for a tensor of a size; None where NumPy is to do the work."""
     return kernel.load() if size >= COMPILED_FROM else None
 
 
-def _address(array):
+def address(array: NDArray[Any] | None) -> int | None:
+    """Where an array lies, for the kernel."""
     return None if array is None else array.ctypes.data
+
+
+def group_rows(plane: NDArray[Any], groups: int) -> NDArray[Any]:
+    """A plane with a row for each group, contiguous and aligned."""
+    return np.require(plane, None, ["C", "A"]).reshape(groups, -1)
+
+
+def each_group(work: Callable[[slice, Float32Array], None], x: FloatArray, group: int, threads: int,
+               *, compiled: bool) -> None:
+    """Calls a function with the values of a tensor, some groups at a time.
+
+    Parameters
+    ----------
+    work : callable
+        Takes the slice of groups, counted over the tensor, and their values: a contiguous float32
+        array of shape (groups, group), padded with +0.
+    x : array of float32, float16 or bfloat16, shape (..., K)
+    group : int
+    threads : int
+        Threads that share the work.
+    compiled : bool
+        Whether there are many groups at a time, as ``work`` has no intermediate results.
+    """
+    rows = _rows(np.asarray(x), group)
+
+    def call(block):
+        values = np.require(_padded(rows, group, *block), np.float32, ["C", "A"]).reshape(-1, group)
+        start = block[0].start * -(-rows.shape[1] // group) + block[1].start
+        work(slice(start, start + len(values)), values)
+
+    _each(call, _blocks(rows, group, compiled), threads)
+
+
+def decoded(work: Callable[[slice, Float32Array], None], shape: tuple[int, ...], group: int,
+            threads: int, *, compiled: bool) -> Float32Array:
+    """Makes a tensor by a function that writes the values of some groups at a time.
+
+    Parameters
+    ----------
+    work : callable
+        Takes the slice of groups, counted over the tensor, and a contiguous float32 array of shape
+        (groups, group), which it fills.
+    shape : tuple of int
+        Shape (..., K) of the tensor.
+    group, threads, compiled
+        As in `each_group`.
+
+    Returns
+    -------
+    float32 array, shape ``shape``
+    """
+    values = np.empty(shape, np.float32)
+    rows = _rows(values, group)
+    groups = -(-rows.shape[1] // group)
+
+    def call(block):
+        start, count = block[0].start * groups + block[1].start, _count(block[0]) * _count(block[1])
+        columns = slice(block[1].start * group, min(block[1].stop * group, rows.shape[1]))
+        target = rows[block[0], columns]
+        whole = target.size == count * group
+        out = target.reshape(count, group) if whole else np.empty((count, group), np.float32)
+        work(slice(start, start + count), out)
+        if not whole:
+            target[...] = out.reshape(len(target), -1)[:, : target.shape[1]]
+
+    _each(call, _blocks(rows, group, compiled), threads)
+    return values
 
 
 def _rows(x, group):
@@ -156,10 +213,10 @@ def _rows(x, group):
     return x.reshape(-1, x.shape[-1])
 
 
-def _blocks(rows, group, library):
+def _blocks(rows, group, compiled):
     """Slices of rows and of groups in them: whole rows, or parts of one."""
     # A converted or padded copy of a block stays small beside the tensor.
-    most = BLOCK if library is None else min(max(BLOCK, rows.size // 16), COMPILED_BLOCK)
+    most = min(max(BLOCK, rows.size // 16), COMPILED_BLOCK) if compiled else BLOCK
     most //= group
     count, groups = len(rows), -(-rows.shape[1] // group)
     columns = min(groups, most)
@@ -219,14 +276,14 @@ def _encode(library, x, subgroup, rule, encoding, adaptive, *out):
                 _activations(x, subgroup, rule, *out)
         return
     if encoding == "sg-special":
-        library.encode_special(_address(x), *x.shape, subgroup, bool(adaptive),
-                               *map(_address, out))
+        library.encode_special(address(x), *x.shape, subgroup, bool(adaptive),
+                               *map(address, out))
         return
-    run = (_address(x), *x.shape, subgroup, *MANTISSA_LIMITS[rule])
+    run = (address(x), *x.shape, subgroup, *MANTISSA_LIMITS[rule])
     if encoding == "sg-em":
-        library.encode_weights(*run, bool(adaptive), *map(_address, out))
+        library.encode_weights(*run, bool(adaptive), *map(address, out))
     else:
-        library.encode_activations(*run, *map(_address, out))
+        library.encode_activations(*run, *map(address, out))
 
 
 def _decode(library, encoding, elements, metadata, scales, out):
@@ -235,8 +292,8 @@ def _decode(library, encoding, elements, metadata, scales, out):
             _values(encoding, elements, metadata, scales, out)
         return
     group = elements.shape[1]
-    library.decode_groups(_DECODED.index(encoding), *map(_address, (elements, metadata, scales)),
-                          len(out), group, group // metadata.shape[1], _address(out))
+    library.decode_groups(_DECODED.index(encoding), *map(address, (elements, metadata, scales)),
+                          len(out), group, group // metadata.shape[1], address(out))
 
 
 # The numbers by which kernel.c knows the encodings.

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
  * Encoders and decoders of specification sections 3 to 6, 10 and 12 for runs of whole float32
- * groups. golden/codec/kernel.py compiles this file. The results are, bit for bit, those of the
- * definitions in golden/units/quantization_engine.py, weight_encoder.py and decoder.py and in
- * golden/formats/encodings.py and sg_special.py.
+ * groups, and of the formats of section 9 by tables. golden/codec/kernel.py compiles this file. The
+ * results are, bit for bit, those of the definitions in golden/units/quantization_engine.py,
+ * weight_encoder.py and decoder.py and in golden/formats.
  *
  * Loops are written for the compiler to vectorize. Sizes are constants wherever they are
  * inlined: see DISPATCH at the end.
@@ -476,6 +476,327 @@ INLINE void decode(int encoding, const uint8_t *elements, const uint8_t *metadat
             int eighths = code < 8 ? code : (8 + (code & 7)) << ((code >> 3) - 1);
             out[lane] = copysignf((float)eighths / 8, codes[lane] < 8 ? 1.0f : -1.0f) * scale;
         }
+    }
+}
+
+/* Other formats: elements of a table-driven kind under a power of two, or under a floating-point
+ * scale and a tensor scale. golden/formats/compiled.py fills these structures. */
+
+/* An element in units of its scale: the quantum is 2**-mantissa in the lowest binade, whose
+ * exponent field is `low`, and doubles with each binade up to `high`. */
+struct element {
+    int mantissa;
+    uint32_t low, high;
+    int32_t largest;
+    /* Place of the sign bit, or 8 for two's complement of 8 bits. */
+    int sign;
+};
+
+/* Metadata: none; a bit by which both elements of a pair lie under half the scale; or the index of
+ * the largest element, whose exponent is then implied. */
+enum { NO_METADATA, PAIRS, INDEX };
+
+/* Code of a magnitude without sign, by the sum of e2m3(). */
+INLINE int32_t magnitude_code(float u, int mantissa, uint32_t low, uint32_t high, int32_t largest)
+{
+    uint32_t binade = bits_of(u) & INFINITE;
+    binade = binade < low ? low : binade > high ? high : binade;
+    uint32_t large = binade + ((uint32_t)(23 - mantissa) << 23);
+    int32_t code = (int32_t)(bits_of(u + float_of(large)) - large)
+        + (int32_t)((binade - low) >> (23 - mantissa));
+    return code < largest ? code : largest;
+}
+
+INLINE void scaled_group(const float *x, struct element e, int emax, uint32_t up, uint32_t down,
+                         int kind, uint8_t *elements, uint8_t *metadata, uint8_t *scale, int group)
+{
+    uint32_t largest = largest_of(x, group);
+    int count = kind == PAIRS ? group / 2 : kind == INDEX;
+    if (largest >= INFINITE) {
+        *scale = SCALE_NAN;
+        memset(elements, 0, (size_t)group);
+        if (count)
+            memset(metadata, 0, (size_t)count);
+        return;
+    }
+    uint32_t mantissa = largest & 0x7FFFFF;
+    int code = (int)(largest >> 23) - emax + (mantissa >= up) - (mantissa < down);
+    code = code < 0 || largest < 0x800000 ? 0 : code > SCALE_MAX ? SCALE_MAX : code;
+    *scale = (uint8_t)code;
+    /* 2**-127, a subnormal, has another pattern. */
+    float factor = code == SCALE_MAX ? float_of(0x400000) : inverse(code);
+    float u[64];
+    for (int i = 0; i < group; i++)
+        u[i] = fabsf(x[i]) * factor;
+    if (kind == PAIRS)
+        for (int j = 0; j < group / 2; j++) {
+            int lower = (u[2 * j] < 1) & (u[2 * j + 1] < 1);
+            metadata[j] = (uint8_t)lower;
+            u[2 * j] *= (float)(1 + lower);
+            u[2 * j + 1] *= (float)(1 + lower);
+        }
+    if (e.sign == 8)
+        for (int i = 0; i < group; i++) {
+            int32_t c = magnitude_code(u[i], e.mantissa, e.low, e.high, e.largest);
+            elements[i] = (uint8_t)(bits_of(x[i]) >> 31 ? -c : c);
+        }
+    else
+        for (int i = 0; i < group; i++)
+            elements[i] = (uint8_t)(magnitude_code(u[i], e.mantissa, e.low, e.high, e.largest)
+                                    | (int32_t)(bits_of(x[i]) >> 31 << e.sign));
+    if (kind == INDEX) {
+        int lane = 0;
+        while (lane < group && (bits_of(x[lane]) & 0x7FFFFFFF) != largest)
+            lane++;
+        metadata[0] = (uint8_t)(u[lane] >= 4 ? lane : group);
+        if (u[lane] >= 4) {
+            /* Halves above 4: 0 to 7. */
+            int32_t c = magnitude_code(u[lane] - 4, 1, 127u << 23, 127u << 23, 7);
+            elements[lane] = (uint8_t)(c | sign_of(x[lane]));
+        }
+    }
+}
+
+void encode_scaled(const float *x, size_t groups, int group, const struct element *element,
+                   int emax, uint32_t up, uint32_t down, int kind, uint8_t *elements,
+                   uint8_t *metadata, uint8_t *scales)
+{
+    struct element e = *element;
+    for (size_t g = 0; g < groups; g++, x += group, elements += group) {
+        if (kind == PAIRS)
+            scaled_group(x, e, emax, up, down, PAIRS, elements, metadata + g * 8, scales + g, 16);
+        else if (kind == INDEX)
+            scaled_group(x, e, emax, up, down, INDEX, elements, metadata + g, scales + g, 32);
+        else
+            scaled_group(x, e, emax, up, down, NO_METADATA, elements, metadata, scales + g, 32);
+    }
+}
+
+/* Decodes elements under powers of two. `values` and `factors` are those of all codes. Elements
+ * that are minifloats with `shift` bits of a float32's mantissa below their own (0 if they are not)
+ * are put together in place of being looked up; `unit` undoes the bias of their exponents. */
+void decode_scaled(const uint8_t *elements, const uint8_t *metadata, const uint8_t *scales,
+                   size_t groups, int group, int kind, const float *values, const float *factors,
+                   int shift, int last, float unit, int sign, float *out)
+{
+    for (size_t g = 0; g < groups; g++, elements += group, out += group) {
+        float factor = factors[scales[g]];
+        if (scales[g] == SCALE_NAN) {
+            for (int i = 0; i < group; i++)
+                out[i] = float_of(0x7FC00000);
+            continue;
+        }
+        if (kind == PAIRS) {
+            const uint8_t *lower = metadata + g * 8;
+            for (int i = 0; i < 16; i++)
+                out[i] = values[elements[i]] * (lower[i / 2] ? 0.5f : 1.0f) * factor;
+            continue;
+        }
+        int largest = 0, mask = (1 << sign) - 1;
+        for (int i = 0; i < 32; i++) {
+            int code = elements[i] & mask;
+            largest = code > largest ? code : largest;
+        }
+        if (shift && largest <= last)
+            for (int i = 0; i < 32; i++) {
+                uint32_t code = elements[i];
+                uint32_t bits = (code & (uint32_t)mask) << shift | (code >> sign & 1) << 31;
+                out[i] = float_of(bits) * unit * factor;
+            }
+        else
+            for (int i = 0; i < 32; i++)
+                out[i] = values[elements[i]] * factor;
+        if (kind == INDEX && metadata[g] < 32) {
+            uint8_t code = elements[metadata[g]];
+            float value = 4 + (float)(code & 7) / 2;
+            out[metadata[g]] = (code & 8 ? -value : value) * factor;
+        }
+    }
+}
+
+/* Largest magnitude that is finite, as bits. */
+uint32_t largest_finite(const float *x, size_t count)
+{
+    uint32_t largest = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t magnitude = bits_of(x[i]) & 0x7FFFFFFF;
+        magnitude = magnitude < INFINITE ? magnitude : 0;
+        largest = magnitude > largest ? magnitude : largest;
+    }
+    return largest;
+}
+
+/* A way to encode a group of 16 under a floating-point scale. */
+struct choice {
+    /* The scale has the group's largest magnitude at `top`, and a code higher by `bias`. */
+    double top;
+    int bias;
+    /* Magnitudes are encoded that are `numerator` / `denominator` times as large. */
+    double numerator, denominator;
+    /* Between codes i and i + 1 lies points[i], and the value rises by rises[i]. */
+    double points[7], rises[7];
+    /* Code 8 is this value from `low` to `high`, of one sign, if it is not 0. */
+    double special, low, high;
+    int negative;
+    /* The sign is a bit, or that of two's complement. */
+    int complement;
+    /* What is added to the scale's code. */
+    int selector;
+};
+
+/* A scale with three bits of mantissa, whose values are multiples of `unit`. */
+struct scale {
+    int bias, last, least, nan;
+    double unit;
+    const double *values;
+};
+
+enum { CHOICES = 9 };
+
+INLINE uint64_t wide_bits_of(double x)
+{
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+INLINE double double_of(uint64_t bits)
+{
+    double x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* Code of a scale, by the sum of e2m3(). */
+INLINE int64_t float_scale_code(double v, struct scale scale)
+{
+    uint64_t low = (uint64_t)(1024 - scale.bias) << 52;
+    uint64_t binade = wide_bits_of(v) & 0x7FF0000000000000;
+    binade = binade < low ? low : binade;
+    uint64_t large = binade + ((uint64_t)49 << 52);
+    int64_t code = (int64_t)(wide_bits_of(v + double_of(large)) - large)
+        + (int64_t)((binade - low) >> 49);
+    return code < scale.last ? code : scale.last;
+}
+
+/* Encodes groups of 16 by the choice of the least squared error; ties go to the first one. Where
+ * rounding could hide which one that is, `undecided` is 1 and the caller decides. `t` is the tensor
+ * scale; errors are counted in units of `t` / `unit`. */
+void encode_float_scaled(const float *x, size_t groups, double t, double unit,
+                         const struct scale *scale_format, const struct choice *choices, int count,
+                         uint8_t *elements, uint8_t *scales, uint8_t *undecided)
+{
+    struct scale format = *scale_format;
+    for (size_t g = 0; g < groups; g++, x += 16, elements += 16) {
+        uint32_t largest = largest_of(x, 16);
+        undecided[g] = 0;
+        if (largest >= INFINITE) {
+            scales[g] = (uint8_t)format.nan;
+            memset(elements, 0, 16);
+            continue;
+        }
+        double v[16], top = float_of(largest);
+        double values[CHOICES][16], excess[CHOICES], slack[CHOICES];
+        uint8_t codes[CHOICES][16];
+        int64_t code_of[CHOICES];
+        for (int i = 0; i < 16; i++)
+            v[i] = fabsf(x[i]);
+        for (int c = 0; c < count; c++) {
+            const struct choice *choice = &choices[c];
+            int64_t code = float_scale_code(top / (choice->top * t), format) + choice->bias;
+            code = code < 0 ? 0 : code > format.last ? format.last : code;
+            if (largest)
+                code = code < format.least ? format.least : code;
+            code_of[c] = code;
+            excess[c] = slack[c] = 0;
+            if (!code) {
+                memset(codes[c], 0, 16);
+                memset(values[c], 0, sizeof values[c]);
+                continue;
+            }
+            /* Products of a scale, a tensor scale and a point are exact. */
+            double step = format.values[code] * t, points[7];
+            for (int p = 0; p < 7; p++)
+                points[p] = choice->points[p] * (choice->denominator * step);
+            double q[16] = {0};
+            int64_t n[16] = {0};
+            for (int p = 0; p < 7; p++) {
+                double point = points[p], rise = choice->rises[p];
+                /* A tie goes to the even one of two codes. */
+                if (p & 1)
+                    for (int i = 0; i < 16; i++) {
+                        int above = v[i] * choice->numerator >= point;
+                        q[i] += above ? rise : 0;
+                        n[i] += above;
+                    }
+                else
+                    for (int i = 0; i < 16; i++) {
+                        int above = v[i] * choice->numerator > point;
+                        q[i] += above ? rise : 0;
+                        n[i] += above;
+                    }
+            }
+            if (choice->complement)
+                for (int i = 0; i < 16; i++)
+                    codes[c][i] = (uint8_t)((bits_of(x[i]) >> 31 ? -n[i] : n[i]) & 15);
+            else
+                for (int i = 0; i < 16; i++)
+                    codes[c][i] = (uint8_t)(n[i] | sign_of(x[i]));
+            if (choice->special != 0) {
+                double low = choice->low * step, high = choice->high * step;
+                for (int i = 0; i < 16; i++) {
+                    int taken = (v[i] >= low) & (v[i] <= high)
+                        & ((int)(bits_of(x[i]) >> 31) == choice->negative);
+                    q[i] = taken ? choice->special : q[i];
+                    codes[c][i] = taken ? 8 : codes[c][i] & 7 ? codes[c][i] : 0;
+                }
+            }
+            if (count == 1)
+                continue;
+            double factor = format.values[code] / format.unit, sum = 0, bound = 0;
+            for (int i = 0; i < 16; i++) {
+                values[c][i] = q[i] * factor;
+                double a = values[c][i] * t, b = 2 * unit * v[i];
+                sum += values[c][i] * (a - b);
+                bound += values[c][i] * (a + b);
+            }
+            excess[c] = sum;
+            slack[c] = bound * 0x1p-45;
+        }
+        int best = 0;
+        double least = excess[0] + slack[0];
+        for (int c = 1; c < count; c++) {
+            best = excess[c] < excess[best] ? c : best;
+            least = excess[c] + slack[c] < least ? excess[c] + slack[c] : least;
+        }
+        for (int c = 0; c < count; c++)
+            if (c != best && excess[c] - slack[c] <= least)
+                for (int i = 0; i < 16; i++)
+                    undecided[g] |= values[c][i] != values[best][i];
+        scales[g] = (uint8_t)(code_of[best] | choices[best].selector);
+        memcpy(elements, codes[best], 16);
+    }
+}
+
+/* Decodes groups of 16. By scale byte, `factors` has the value of the scale, times the tensor
+ * scale, and `selected` which of the tables of 16 values and which divisor its group has. */
+void decode_float_scaled(const uint8_t *elements, const uint8_t *scales, size_t groups,
+                         const double *factors, const uint8_t *selected, const double *tables,
+                         const double *divisors, float *out)
+{
+    for (size_t g = 0; g < groups; g++, elements += 16, out += 16) {
+        double factor = factors[scales[g]];
+        const double *table = tables + 16 * selected[scales[g]];
+        double divisor = divisors[selected[scales[g]]];
+        if (isnan(factor))
+            for (int i = 0; i < 16; i++)
+                out[i] = float_of(0x7FC00000);
+        else if (divisor != 1)
+            for (int i = 0; i < 16; i++)
+                out[i] = (float)(table[elements[i] & 15] * factor / divisor);
+        else
+            for (int i = 0; i < 16; i++)
+                out[i] = (float)(table[elements[i] & 15] * factor);
     }
 }
 

@@ -133,7 +133,18 @@ def _declared(path):
     library.encode_weights.argtypes = [*sizes, number, *planes]
     library.encode_special.argtypes = [pointer, size, number, number, number, *planes]
     library.decode_groups.argtypes = [number, *planes, size, number, number, pointer]
+    library.encode_scaled.argtypes = [pointer, size, number, pointer, number, bits, bits, number,
+                                      *planes]
+    library.decode_scaled.argtypes = [*planes, size, number, number, pointer, pointer, number,
+                                      number, ctypes.c_float, number, pointer]
+    real = ctypes.c_double
+    library.encode_float_scaled.argtypes = [pointer, size, real, real, pointer, pointer, number,
+                                            *planes]
+    library.decode_float_scaled.argtypes = [pointer, pointer, size, *[pointer] * 5]
+    library.largest_finite.argtypes = [pointer, size]
     for function in (library.encode_activations, library.encode_weights, library.encode_special,
-                     library.decode_groups):
+                     library.decode_groups, library.encode_scaled, library.decode_scaled,
+                     library.encode_float_scaled, library.decode_float_scaled):
         function.restype = None
+    library.largest_finite.restype = bits
     return library

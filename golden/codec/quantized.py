@@ -22,7 +22,7 @@ ENCODINGS = {"activation": ("elem-em", "sg-em", "mixed", "sg-special"),
 """Meanings that metadata may have, by kind; the first is the default."""
 
 
-DECODERS: dict[str, Callable[["Blocks"], Float32Array]] = {}
+DECODERS: dict[str, Callable[..., Float32Array]] = {}
 """By the name of a format, the decoder of its `Blocks`. `golden.formats.catalogue` fills it."""
 
 _PLANES = ("elements", "metadata", "scales")
@@ -65,8 +65,7 @@ class Blocks:
         Parameters
         ----------
         threads : int
-            Threads that share the work, at least 1. The result does not depend on it. Formats other
-            than M2XFP use one.
+            Threads that share the work, at least 1. The result does not depend on it.
 
         Returns
         -------
@@ -83,7 +82,7 @@ class Blocks:
         if self.format not in DECODERS:
             raise ValueError("format must be the name of a format of golden.formats.FORMATS, "
                              f"not {self.format!r}")
-        return DECODERS[self.format](self)
+        return DECODERS[self.format](self, threads=threads)
 
     @property
     def nbytes(self) -> int:

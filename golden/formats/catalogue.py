@@ -25,6 +25,7 @@ from ..units.decoder import dequantize
 from ..units.quantization_engine import quantize_activations, scaled_magnitudes
 from ..units.weight_encoder import quantize_weights
 from . import m2_nvfp4, nvfp4, razer
+from .compiled import INDEX, PAIRS, Scaled
 from .design_space import SUBGROUPS, elem_em, sg_ee, sg_em
 from .format import Format, assemble, scaled_values
 from .hif4 import HIF4
@@ -58,7 +59,7 @@ def _dequantize_mx(q, *, codec):
 def _mx(name, codec, emax):
     return Format(name=name, group=32, element=codec, scale=E8M0,
                   encoder=partial(_quantize_mx, codec=codec, emax=emax),
-                  decoder=partial(_dequantize_mx, codec=codec))
+                  decoder=partial(_dequantize_mx, codec=codec), compiled=Scaled(codec, emax))
 
 
 def _quantize_mxfp4(x, **options):
@@ -87,7 +88,8 @@ def _smx(name, codec):
     """
     return Format(name=name, group=16, subgroup=2, metadata_bits=1, element=codec, scale=E8M0,
                   encoder=partial(_quantize_smx, codec=codec),
-                  decoder=partial(_dequantize_smx, codec=codec))
+                  decoder=partial(_dequantize_smx, codec=codec),
+                  compiled=Scaled(codec, 0, group=16, kind=PAIRS))
 
 
 def _quantize_mxfp4_plus(x):
@@ -128,13 +130,14 @@ def mxfp4_plus() -> Format:
     others = E2M1.values[np.abs(E2M1.values) <= 4]
     return Format(name="MXFP4+", group=32, element=E2M1, scale=E8M0, subgroup=32, metadata_bits=8,
                   encoder=_quantize_mxfp4_plus, decoder=_dequantize_mxfp4_plus,
+                  compiled=Scaled(E2M1, 2, kind=INDEX),
                   special_groups=np.stack([np.append(v, np.resize(others, 31))
                                            for v in E0M3.values]))
 
 
 def _m2xfp(name, quantize, *, element=E2M1, scale=E8M0, **options):
     return Format(name=name, group=32, element=element, scale=scale, subgroup=8,
-                  metadata_bits=2, encoder=quantize, decoder=dequantize, **options)
+                  metadata_bits=2, encoder=quantize, decoder=dequantize, whole=True, **options)
 
 
 def _m2xfp_mixed():
@@ -156,7 +159,8 @@ def _m2xfp_special(name, quantize):
 
 FORMATS = {f.name: f for f in (
     Format(name="MXFP4", group=32, element=E2M1, scale=E8M0,
-           encoder=_quantize_mxfp4, decoder=partial(_dequantize_mx, codec=E2M1)),
+           encoder=_quantize_mxfp4, decoder=partial(_dequantize_mx, codec=E2M1),
+           compiled=Scaled(E2M1, 2), whole=True),
     _m2xfp("M2XFP activations", quantize_activations),
     _m2xfp("M2XFP Sg-threshold", partial(quantize_activations, encoding="sg-threshold")),
     _m2xfp_mixed(),

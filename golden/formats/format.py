@@ -3,14 +3,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..codec.arrays import BoolArray, Float32Array, Float64Array, FloatArray
-from ..codec.numbers import FLOAT32_NAN
+from ..codec.blocked import address, decoded, each_group, group_rows, library_for
+from ..codec.numbers import FLOAT32_NAN, check_tensor, check_threads
 from ..codec.quantized import Blocks, Quantized
+from ..units.nvfp4_quantizer import TENSOR_SCALE_MIN
+from .compiled import FloatScaled, Scaled
 from .minifloats import Codec
 
 
@@ -30,9 +34,13 @@ class Format:
         Codes of scales. Each is stored in 8 bits; some formats select a special value in spare
         bits.
     encoder : callable
-        Encodes an array as `quantize` does, without naming the format.
+        Encodes an array in NumPy as `quantize` does, without naming the format.
     decoder : callable
         Decodes such `Blocks` to a float32 array.
+    compiled : Scaled or FloatScaled, optional
+        Does the same in the compiled kernel.
+    whole : bool
+        Whether ``encoder`` is fast itself, and takes threads.
     subgroup : int, optional
         Elements per subgroup.
     metadata_bits : int
@@ -59,6 +67,8 @@ class Format:
     shared_exponents: int = 0
     zero_signs: bool = True
     special_groups: Float64Array | None = None
+    compiled: Scaled | FloatScaled | None = None
+    whole: bool = False
 
     @property
     def bits_per_element(self) -> float:
@@ -66,12 +76,14 @@ class Format:
         metadata = self.metadata_bits / self.subgroup if self.subgroup else 0
         return self.element.bits + 8 / self.group + metadata
 
-    def quantize(self, x: FloatArray, **options: Any) -> Any:
-        """Quantizes a tensor.
+    def quantize(self, x: FloatArray, *, threads: int = 1, **options: Any) -> Any:
+        """Quantizes a tensor, some rows at a time.
 
         Parameters
         ----------
         x : array of float32, float16 or bfloat16, shape (..., K)
+        threads : int
+            Threads that share the work, at least 1. The result does not depend on it.
         **options
             ``rule`` where E2M1 is under E8M0 (specification section 5) except in MXFP4+, and
             ``tensor_scale``, a float32, where there is a tensor scale. MXFP4 and M2XFP take the
@@ -83,21 +95,120 @@ class Format:
         Blocks or Quantized
             A Quantized in the formats of M2XFP.
         """
-        q = self.encoder(x, **options)
+        if self.whole:
+            q = self.encoder(x, threads=threads, **options)
+        else:
+            check_threads(threads)
+            check_tensor(x, "x")
+            # A tensor scale per row has no groups that can be told from each other.
+            per_row = np.ndim(options.get("tensor_scale", 0)) > 0
+            q = (self.encoder(x, **options) if per_row
+                 else self._encoded(x, threads, options))
         return q if isinstance(q, Quantized) else replace(q, format=self.name)
 
-    def dequantize(self, q: Any) -> Float32Array:
-        """Decodes what `quantize` gave.
+    def _encoded(self, x, threads, options):
+        library = library_for(x.size) if self.compiled else None
+        largest = 0.0
+        if self.tensor_scale and options.get("tensor_scale") is None:
+            largest = _largest_finite(x, self.group, library_for(x.size))
+        # One group tells what planes there are, the tensor scale, and which option is wrong.
+        first = self.encoder(np.full((1, self.group), largest, np.float32), **options)
+        if self.tensor_scale:
+            options = {**options, "tensor_scale": first.tensor_scale}
+            if not TENSOR_SCALE_MIN <= first.tensor_scale < np.inf:
+                library = None
+        groups = prod(x.shape[:-1]) * -(-x.shape[-1] // self.group)
+        planes = [None if plane is None else np.empty((groups, plane.size), np.uint8)
+                  for plane in (first.elements, first.metadata, first.scales)]
+
+        def work(part, values):
+            out = tuple(None if plane is None else plane[part] for plane in planes)
+            rows: Any = slice(None)
+            if library is not None:
+                rows = self.compiled.encode(library, values, out, **options)
+                if rows is None or not rows.any():
+                    return
+                values = values[rows]
+            # Of a NaN that signals.
+            with np.errstate(invalid="ignore"):
+                q = self.encoder(values, **options)
+            for plane, given in zip(out, (q.elements, q.metadata, q.scales), strict=True):
+                if plane is not None:
+                    plane[rows] = given
+
+        each_group(work, x, self.group, threads, compiled=library is not None)
+        elements, metadata, scales = (
+            None if plane is None else plane.reshape(*x.shape[:-1], -1) for plane in planes)
+        return replace(first, elements=elements, metadata=metadata, scales=scales, shape=x.shape)
+
+    def dequantize(self, q: Any, *, threads: int = 1) -> Float32Array:
+        """Decodes what `quantize` gave, some rows at a time.
 
         Parameters
         ----------
         q : Blocks or Quantized
+        threads : int
+            As in `quantize`.
 
         Returns
         -------
         float32 array, shape ``q.shape``
+
+        Raises
+        ------
+        ValueError
+            If the planes do not fit the shape, or an element or a scale has more bits than the
+            format.
         """
-        return self.decoder(q)
+        if isinstance(q, Quantized):
+            return self.decoder(q, threads=threads)
+        check_threads(threads)
+        self._check_planes(q)
+        for name, plane, limit in [("elements", q.elements, 2**self.element.bits), (
+                "scales", q.scales, self._scales)]:
+            if plane.max() >= limit:
+                raise ValueError(f"{name} must be below {limit} in {self.name}, not {plane.max()}")
+        if np.ndim(q.tensor_scale):
+            return self.decoder(q)
+        group = q.elements.shape[-1] // q.scales.shape[-1]
+        planes = [None if plane is None else group_rows(plane, q.scales.size)
+                  for plane in (q.elements, q.metadata, q.scales)]
+        library = None
+        if self.compiled and group == self.group:
+            library = library_for(prod(q.shape))
+
+        def work(part, out):
+            some = tuple(None if plane is None else plane[part] for plane in planes)
+            if library is not None:
+                self.compiled.decode(library, some, out, q.tensor_scale)
+            else:
+                elements, metadata, scales = some
+                out[...] = self.decoder(replace(q, elements=elements, metadata=metadata,
+                                                scales=scales, shape=out.shape))
+
+        return decoded(work, q.shape, group, threads, compiled=library is not None)
+
+    def _check_planes(self, q):
+        """Raises ValueError unless the planes have the sizes that the kernel and NumPy rely on."""
+        group = q.elements.shape[-1] // q.scales.shape[-1]
+        widths = {"elements": group, "scales": 1}
+        if self.metadata_bits:
+            assert self.subgroup is not None
+            widths["metadata"] = group // self.subgroup
+        lead, groups = q.shape[:-1], -(-q.shape[-1] // max(group, 1))
+        for name, width in widths.items():
+            plane = getattr(q, name)
+            if getattr(plane, "dtype", None) != np.uint8 or plane.shape != (*lead, groups * width):
+                given = getattr(plane, "shape", None)
+                raise ValueError(f"{name} must be uint8 of shape {(*lead, groups * width)} for a "
+                                 f"tensor of shape {q.shape} in {self.name}, not of {given}")
+
+    @property
+    def _scales(self):
+        """How many scale bytes there are, with the selectors beside the code."""
+        if isinstance(self.compiled, FloatScaled):
+            return self.compiled.selectors << self.scale.bits
+        return 256
 
     def round_trip(self, x: FloatArray, **options: Any) -> Float32Array:
         """Quantizes and dequantizes a tensor.
@@ -114,6 +225,22 @@ class Format:
             Of the shape of ``x``.
         """
         return self.dequantize(self.quantize(x, **options))
+
+
+def _largest_finite(x, group, library):
+    """The largest magnitude that is finite; 0 if none is."""
+    found = [np.uint32(0)]
+
+    def work(part, values):
+        if library is not None:
+            found.append(np.uint32(library.largest_finite(address(values), values.size)))
+        else:
+            bits = values.view(np.uint32) & np.uint32(0x7FFFFFFF)
+            bits[bits >= 0x7F800000] = 0
+            found.append(bits.max())
+
+    each_group(work, x, group, 1, compiled=library is not None)
+    return max(found).view(np.float32)
 
 
 def assemble(x: FloatArray, codes: NDArray[Any], scales: NDArray[Any], bad: BoolArray,

@@ -21,6 +21,7 @@ from ..units.nvfp4_quantizer import (
     TENSOR_SCALE_MIN,
     quantize_nvfp4,
 )
+from .compiled import Choice, FloatScaled
 from .design_space import signed
 from .float_scale import (
     chosen,
@@ -152,6 +153,9 @@ def _dequantize_if4(q):
                          np.where(np.isnan(scales), np.nan, 1.0))
 
 
+_BIASES = (0, -1, 1, -2, 2, -3, 3, -4, 4)
+
+
 def _quantize_searched(x, *, tensor_scale=None):
     """NVFP4 whose groups take the best of nine scales, by the least squared error.
 
@@ -161,7 +165,7 @@ def _quantize_searched(x, *, tensor_scale=None):
     """
     groups, v, bad, tensor_scale, t = scaled(x, tensor_scale, 6 * UE4M3.largest)
     start, _ = group_scales(v, t, UE4M3, 6)
-    scales = neighbours(start, (0, -1, 1, -2, 2, -3, 3, -4, 4))
+    scales = neighbours(start, _BIASES)
     near = _near_least(v, t, scales)
     best = near.argmax(axis=0)
     undecided = near.sum(axis=0) > 1
@@ -196,19 +200,27 @@ def _near_least(v, t, scales):
 
 
 def _format(name: str, quantize: Any, *, element: Codec = E2M1, scale: Codec = UE4M3,
-            tensor_scale: bool = True, dequantize: Any = None) -> Format:
+            tensor_scale: bool = True, dequantize: Any = None,
+            choices: tuple[Choice, ...] = (Choice(top=6),), **options: Any) -> Format:
     return Format(name=name, group=GROUP, element=element, scale=scale,
                   tensor_scale=tensor_scale, encoder=quantize,
                   decoder=dequantize or partial(_dequantize_one_scale, element=element,
-                                                   scale=scale))
+                                                scale=scale),
+                  compiled=FloatScaled(scale, choices, **options))
 
 
 FORMATS = (
     _format("NVFP4", _quantize_nvfp4, dequantize=dequantize_nvfp4),
-    _format("NVFP4 searched", _quantize_searched),
-    _format("NVFP4 four-over-six", _quantize_four_over_six),
+    _format("NVFP4 searched", _quantize_searched, unit=2 * 512,
+            choices=tuple(Choice(top=6, bias=bias) for bias in _BIASES)),
+    _format("NVFP4 four-over-six", _quantize_four_over_six, unit=2 * 512,
+            choices=(Choice(top=6), Choice(top=4))),
     _format("NVFP4-UE5M3", _quantize_ue5m3, scale=UE5M3, tensor_scale=False),
-    _format("NVINT4", partial(_quantize_one_scale, element=INT4, scale=UE4M3), element=INT4),
-    _format("IF4", _quantize_if4, dequantize=_dequantize_if4),
+    _format("NVINT4", partial(_quantize_one_scale, element=INT4, scale=UE4M3), element=INT4,
+            choices=(Choice(top=7, element=INT4),), tables=((INT4.values, 1),)),
+    _format("IF4", _quantize_if4, dequantize=_dequantize_if4, unit=14 * 512,
+            choices=(Choice(top=6, weight=7),
+                     Choice(top=6, element=INT4, ratio=(7, 6), weight=12, selector=128)),
+            tables=((E2M1.values, 1), (6 * INT4.values, 7))),
 )
 """NVFP4 and its variants."""

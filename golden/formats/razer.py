@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 
 from ..units.nvfp4_quantizer import GROUP
+from .compiled import Choice, FloatScaled
 from .design_space import signed
 from .float_scale import chosen, e2m1_doubled, least_error, over, scaled
 from .format import Format, assemble, scaled_values
@@ -60,6 +61,11 @@ def _format(name, specials, scale, least):
         name=name, group=GROUP, element=RAZER, scale=scale, tensor_scale=True,
         encoder=partial(_quantize, specials=specials, scale=scale, least=least),
         decoder=partial(_dequantize, specials=specials, scale=scale),
+        compiled=FloatScaled(
+            scale, [Choice(top=max(6, abs(special)), special=special, selector=i << scale.bits)
+                    for i, special in enumerate(specials)],
+            unit=int(2 / scale.values[1]), least=least,
+            tables=[(np.where(np.arange(16) == 8, s, E2M1.values), 1) for s in specials]),
         special_groups=np.stack([np.where(np.arange(16) == 8, s, E2M1.values) for s in specials]))
 
 
