@@ -41,13 +41,13 @@ RULES = ("floor", "ceil", "rtn1", "rtn2")
 """Scale rules (specification section 5)."""
 
 
-def _first_mantissa_above(m):
+def first_mantissa_above(m: float) -> int:
     """Smallest float32 mantissa field whose significand is above the irrational ``m``."""
     return int(np.ceil((m - 1) * 2**23))
 
 
-SQRT2 = _first_mantissa_above(np.sqrt(2.0))
-THREE_HALVES_OVER_SQRT2 = _first_mantissa_above(1.5 / np.sqrt(2.0))
+SQRT2 = first_mantissa_above(np.sqrt(2.0))
+THREE_HALVES_OVER_SQRT2 = first_mantissa_above(1.5 / np.sqrt(2.0))
 
 MANTISSA_LIMITS = {
     "floor": (0x800000, 0),
@@ -57,6 +57,9 @@ MANTISSA_LIMITS = {
     # Sg-threshold's own (section 10): below a significand of 1.375, the factors reach the largest
     # magnitude under the next lower scale.
     "threshold": (0x800000, 0x300000),
+    # Of MXFP4 alone (`golden.formats.rules`).
+    "even": (0x600000, 0),
+    "ceil-log2": (1, 0),
 }
 """By rule, two limits of the float32 mantissa field of a group's largest magnitude.
 

@@ -19,7 +19,7 @@ from functools import partial
 
 import numpy as np
 
-from ..codec.numbers import SCALE_MAX, SPECIALS, groups_of
+from ..codec.numbers import SPECIALS, groups_of
 from ..codec.quantized import DECODERS, Blocks
 from ..units.decoder import dequantize
 from ..units.quantization_engine import quantize_activations, scaled_magnitudes
@@ -31,25 +31,21 @@ from .format import Format, assemble, scaled_values
 from .hif4 import HIF4
 from .minifloats import E0M3, E2M1, E2M3, E3M2, E4M3, E5M2, E6M0, E8M0, INT8, S1P1, S1P3
 from .mxfp4 import quantize_mxfp4
+from .rules import scale_codes
 
 
-def _quantize_mx(x, *, codec, emax):
-    """MX as OCP defines it: under the scale the largest magnitude lies in the uppermost binade."""
-    groups, scales, bad = _floor_scales(x, 32, emax)
+def _quantize_mx(x, *, codec, emax, rule="floor"):
+    """MX: with "floor", the largest magnitude lies in the uppermost binade, as OCP defines it."""
+    groups, scales, bad = _scales(x, 32, codec, emax, rule)
     v = np.copysign(scaled_magnitudes(groups, scales, bad), groups)
     return assemble(x, codec.encode(v), scales, bad, E8M0.nan)
 
 
-def _floor_scales(x, group, emax):
-    """Groups, their scale codes and a mask of NaN groups.
-
-    The codes are floor(log2(amax)) - emax + 127, but at least 0.
-    """
+def _scales(x, group, codec, emax, rule="floor"):
+    """Groups, their scale codes and a mask of NaN groups."""
     groups = groups_of(x, "x", group)
     largest = (groups.view(np.uint32) & 0x7FFFFFFF).max(axis=-1)
-    exponent = (largest >> 23).astype(np.int32)
-    # A subnormal's exponent field is 0, and so is its scale code.
-    return groups, np.clip(exponent - emax, 0, SCALE_MAX), largest >= 0x7F800000
+    return groups, scale_codes(largest, rule, codec, emax), largest >= 0x7F800000
 
 
 def _dequantize_mx(q, *, codec):
@@ -68,7 +64,7 @@ def _quantize_mxfp4(x, **options):
 
 
 def _quantize_smx(x, *, codec):
-    groups, scales, bad = _floor_scales(x, 16, 0)
+    groups, scales, bad = _scales(x, 16, codec, 0)
     pairs = scaled_magnitudes(groups, scales, bad).reshape(*scales.shape, -1, 2)
     lower = pairs.max(axis=-1) < 1
     v = np.ldexp(pairs, lower[..., None].astype(np.int32)).reshape(groups.shape)
@@ -93,7 +89,7 @@ def _smx(name, codec):
 
 
 def _quantize_mxfp4_plus(x):
-    groups, scales, bad = _floor_scales(x, 32, 2)
+    groups, scales, bad = _scales(x, 32, E2M1, 2)
     v = np.copysign(scaled_magnitudes(groups, scales, bad), groups)
     lane = np.abs(v).argmax(axis=-1)[..., None]
     largest = np.take_along_axis(v, lane, -1)

@@ -15,8 +15,8 @@ import numpy as np
 
 from ..codec.arrays import BoolArray, Float32Array, Float64Array, UInt8Array
 from ..codec.blocked import address
-from ..codec.numbers import MANTISSA_LIMITS
 from .minifloats import E2M1, E8M0, INT4, Codec
+from .rules import limits
 
 Planes = tuple[UInt8Array, UInt8Array | None, UInt8Array]
 """Elements, metadata and scales of some groups, a row for each."""
@@ -77,7 +77,7 @@ class Scaled:
         lowest = np.log2(finite[-1 if fixed else differing[0]])
         low = int(np.floor(lowest)) if fixed else int(lowest) - 1
         mantissa = low - int(np.log2(quantum))
-        self.kind, self.group, self.emax = kind, group, emax
+        self.element, self.kind, self.group, self.emax = element, kind, group, emax
         field = 127 + low << 23
         self._element = _Element(mantissa, field, field if fixed else 254 << 23, element.count - 1,
                                  8 if element.sign == "two" else element.bits - 1)
@@ -95,7 +95,7 @@ class Scaled:
         elements, metadata, scales = out
         assert metadata is not None or self.kind == NO_METADATA
         library.encode_scaled(address(x), len(x), self.group, ctypes.byref(self._element),
-                              self.emax, *MANTISSA_LIMITS[rule], self.kind,
+                              self.emax, *limits(rule, self.element), self.kind,
                               *map(address, (elements, metadata, scales)))
         return None
 

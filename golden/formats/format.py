@@ -85,10 +85,10 @@ class Format:
         threads : int
             Threads that share the work, at least 1. The result does not depend on it.
         **options
-            ``rule`` where E2M1 is under E8M0 (specification section 5) except in MXFP4+, and
-            ``tensor_scale``, a float32, where there is a tensor scale. MXFP4 and M2XFP take the
-            options of the codec; with other sizes they have other bits per element than is said
-            here.
+            ``rule`` in MXFP4, MXFP6, MXFP8 and MXINT8 (`golden.formats.rules`), and in M2XFP and
+            its design space (specification section 5); ``tensor_scale``, a float32, where there is
+            a tensor scale. MXFP4 and M2XFP take the options of the codec; with other sizes they
+            have other bits per element than is said here.
 
         Returns
         -------

@@ -8,7 +8,7 @@ from ..codec.arrays import Float32Array, FloatArray, UInt8Array
 from ..codec.numbers import check_sizes, check_tensor, check_threads
 from ..codec.quantized import Quantized
 from ..units.decoder import dequantize
-from ..units.quantization_engine import check_rule
+from .rules import check_rule
 
 
 def quantize_mxfp4(x: FloatArray, *, group: int = 32, rule: str = "floor", threads: int = 1
@@ -24,7 +24,8 @@ def quantize_mxfp4(x: FloatArray, *, group: int = 32, rule: str = "floor", threa
     group : int
         Elements per scale: 16 or 32.
     rule : str
-        Scale rule: "floor", "ceil", "rtn1" or "rtn2" (section 5).
+        Scale rule: "floor", "ceil", "rtn1" or "rtn2" (section 5), "even" or "ceil-log2"
+        (`golden.formats.rules`).
     threads : int
         Threads that share the work, at least 1.
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Formats against torchao, fouroversix and TOSA's reference model, where those are installed.
 
-Last compared with torchao 0.18.0, fouroversix 1.0.5 and tosa-tools 2026.8.0, on torch 2.13.0:
+Last compared with torchao 0.18.0, compressed-tensors 0.20.1, fouroversix 1.0.5 and tosa-tools
+2026.8.0, on torch 2.13.0:
 
-    pip install torchao tosa-tools
+    pip install torchao compressed-tensors tosa-tools
     SKIP_CUDA_BUILD=1 pip install --no-deps --no-build-isolation fouroversix
 
 Bits are compared, without tolerance. Inputs that the other side treats otherwise by definition, and
@@ -185,6 +186,46 @@ def test_mxfp4_ceil_against_torchao(torchao, torch):
     assert_same(x, q.scales, scales, compared)
     # What has a scale of 2**-127 is not scaled there.
     assert_same(x, q.elements, codes, compared & ((q.scales > 0) | (x == 0)))
+
+
+@pytest.mark.parametrize("rule, theirs", [("even", "EVEN"), ("ceil-log2", "CEIL")])
+@pytest.mark.parametrize("name", MX)
+def test_other_rules_against_torchao(name, rule, theirs, torchao, torch):
+    x = mx_groups(name, 4000)
+    q = FORMATS[name].quantize(x, rule=rule)
+    scales, codes = to_mx(x, name, theirs, torchao, torch)
+    # A largest magnitude that is subnormal has the lowest scale here under every rule.
+    assert_same(x, q.scales, scales, largest_of(x) >= 2.0**-126)
+    assert_same(x, q.elements, codes, (q.scales > 0) | (x == 0))
+
+
+@pytest.mark.parametrize("name", MX)
+def test_ceil_of_all_formats_against_torchao(name, torchao, torch):
+    x = mx_groups(name, 4000)
+    q = FORMATS[name].quantize(x, rule="ceil")
+    scales, codes = to_mx(x, name, "RCEIL", torchao, torch)
+    # As for MXFP4 above; and the largest value over its binade is this.
+    top = 2 * np.frexp(MX_VALUES[name][-1])[0]
+    significand = 2 * np.frexp(largest_of(x))[0]
+    compared = (significand <= top) | (significand > top * (1 + 2.0**-18))
+    assert_same(x, q.scales, scales, compared)
+    assert_same(x, q.elements, codes, compared & ((q.scales > 0) | (x == 0)))
+
+
+@pytest.mark.parametrize("name, bits", [("MXFP4", 4), ("MXFP6 E2M3", 6), ("MXFP8 E4M3", 8)])
+def test_rules_against_compressed_tensors(name, bits, torch):
+    mxfp = internals("compressed_tensors", [
+        "compressed_tensors.quantization.utils.mxfp_utils:generate_mx_scales"])
+    x = mx_groups(name, 4000)
+    # Beyond 2**127 their rounding gives an infinity.
+    x = x[(largest_of(x)[:, 0] >= 2.0**-100) & (largest_of(x)[:, 0] < 2.0**127)]
+    theirs = mxfp.generate_mx_scales(torch.from_numpy(largest_of(x).astype(np.float32)),
+                                     num_bits=bits).numpy()
+    # For E4M3 they round to the mantissa of E2M1, whose largest value over its binade is not 1.75.
+    ours = FORMATS[name].quantize(x, rule="ceil" if bits == 8 else "even").scales
+    higher = (bits == 8) & (2 * np.frexp(largest_of(x))[0] == 1.75)
+    assert_same(x, (ours + higher).astype(np.float32), theirs, True)
+    assert higher.any() == (bits == 8)
 
 
 def test_mxfp4_ceil_against_fouroversix(fouroversix, torch):
