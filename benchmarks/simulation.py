@@ -7,16 +7,16 @@ change every 32 activations. Outputs that differ between engines are an error.
 
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 import sim
 from golden import command
+from golden.interrupts import temporary_folder
 from hw.tools import yosys
+from hw.tools.progress import counting
 from hw.units.mac_array import MacArray
 from sim.engines import build
 
@@ -77,14 +77,13 @@ def measure(columns: int, engine: str, inputs: dict[str, Any],
         "i_acc": inputs["acc"][:count],
     }
     figures: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder, \
-            tqdm(total=count, desc=f"{columns} columns, {engine}", leave=False,
-                 disable=None) as bar:
+    with temporary_folder() as folder, \
+            counting(f"{columns} columns, {engine}", "activation") as progress:
         # The cache is empty, so that the build is measured.
-        os.environ["M2XFP_CACHE_DIR"] = folder
+        os.environ["M2XFP_CACHE_DIR"] = str(folder)
         outputs = sim.run(MacArray(columns=columns), inputs, outputs=count, engine=engine,
                           statistics=figures,
-                          progress=lambda received: bar.update(received - bar.n))
+                          progress=lambda received: progress(received, count))
     figures["rate"] = figures["cycles"] / figures["run_s"]
     return outputs["o"], figures
 

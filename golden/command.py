@@ -4,6 +4,7 @@
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import wraps
@@ -85,6 +86,8 @@ def run(main: Callable[..., int | None]) -> Callable[..., int]:
     @wraps(main)
     def command(arguments: Sequence[str] | None = None) -> int:
         guarded = arguments is None and interrupts.guard()
+        if arguments is None:
+            warnings.showwarning = _show_warning
         status, told = FAILURE, False
         try:
             try:
@@ -108,6 +111,12 @@ def run(main: Callable[..., int | None]) -> Callable[..., int]:
         return status
 
     return command
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None):
+    """Tells the user of a warning in one line, without the place in the sources."""
+    with suppress(OSError, AttributeError):
+        print("warning: " + " ".join(str(message).splitlines()), file=file or sys.stderr)
 
 
 def _discard_output():

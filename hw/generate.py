@@ -20,6 +20,7 @@ from .flow import emitted
 from .tools import cache, components, yosys
 from .tools.errors import ToolError
 from .tools.files import make_folder, write
+from .tools.progress import busy
 from .verilog.axi_wrapper import wrap
 from .verilog.emit import ports_of, verilog, versions
 from .verilog.equivalence import prove
@@ -52,11 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     yosys.prepare()
     for name in units:
         try:
-            paths = generate(name, settings, options.o, proof=options.prove, axi=options.axi)
+            with busy(f"generate {name}"):
+                paths = generate(name, settings, options.o, proof=options.prove, axi=options.axi)
         except OSError as error:
             raise ToolError(f"cannot write to -o {error.filename or options.o}: {error.strerror}; "
                             "a folder that can be written is needed") from None
-        print(*paths, sep="\n")
+        print(*paths, sep="\n", flush=True)
 
 
 def listing() -> str:

@@ -15,6 +15,7 @@ from golden.models import smollm2
 from hw.accelerator.planner import SIZE, Status
 from hw.registry import UNITS, add_settings, build, parameters, select, settings_of
 from hw.tools.packing import length
+from hw.tools.progress import busy, counting
 
 from . import gemm, layer, plot
 from .accelerator import golden_config
@@ -142,23 +143,16 @@ def report_lockstep(data: smollm2.Slice, *, tokens: int, rows: int, stalls: floa
     activations, weights = data.activations[:tokens], data.weights[:rows]
     print(f"SmolLM2-135M, {data.tensor}: {tokens} tokens x {rows} rows x K = "
           f"{activations.shape[1]} (reference: dequantized Q4_1)")
-    bars: dict[str, tqdm] = {}
-
-    def progress(unit, received, total):
-        if unit not in bars:
-            bars[unit] = tqdm(total=total, desc=unit, unit="group", disable=None, leave=False)
-        bars[unit].update(received - bars[unit].n)
-
     def report(unit, transfers, wrong):
-        if unit in bars:
-            bars.pop(unit).close()
         what = "groups" if unit == "quantization_engine" else "group dot products"
-        print(f"  {unit}: {transfers} {what}, {wrong} mismatches against golden", flush=True)
+        with tqdm.external_write_mode(file=sys.stdout):
+            print(f"  {unit}: {transfers} {what}, {wrong} mismatches against golden", flush=True)
 
-    result = lockstep(activations, weights, stalls=stalls, seed=seed, engine=engine,
-                      progress=progress, report=report, processes=processes,
-                      vcd=[_vcd_of(vcd, unit) for unit in ("quantization_engine", "group_mac")]
-                      if vcd else None)
+    files = [_vcd_of(vcd, unit) for unit in ("quantization_engine", "group_mac")] if vcd else None
+    with counting("lockstep", "transfer") as count:
+        result = lockstep(activations, weights, stalls=stalls, seed=seed, engine=engine, vcd=files,
+                          progress=lambda unit, received, total: count(received, total),
+                          report=report, processes=processes)
     print("  squared error over float's squares   activations   weights   output")
     for name, errors in result.errors.items():
         x, w, y = errors
@@ -186,10 +180,11 @@ def _gemm(options):
         raise ValueError(f"--m, --k and --n must be such that operands and streams fit half of "
                          f"this computer's {there / 1e9:.0f} GB, not {m} x {k} x {n}, which takes "
                          f"about {needed / 1e9:,.0f} GB")
-    command = gemm.random_product(*sizes, config=options.config, source=source, result=result,
-                                  seed=options.seed)
+    with busy("operands"):
+        command = gemm.random_product(*sizes, config=options.config, source=source, result=result,
+                                      seed=options.seed)
     title = f"M x K x N = {m} x {k} x {n} on config {options.config_name}"
-    print(f"{title}: {options.source} in, {options.result} out")
+    print(f"{title}: {options.source} in, {options.result} out", flush=True)
     return _report(_measure([command], options), ["command"], title, options)
 
 
@@ -217,11 +212,7 @@ def _layer(options):
 
 def _measure(commands, options):
     """Runs commands and shows the outputs received in a progress bar."""
-    with tqdm(desc=options.command, unit="output", disable=None, leave=False) as bar:
-        def progress(received, total):
-            bar.total = total
-            bar.update(received - bar.n)
-
+    with counting(options.command, "output") as progress:
         return gemm.measure(commands, config=options.config, trace=bool(options.plot),
                             engine=options.engine, stalls=options.stalls, seed=options.seed,
                             vcd=options.vcd, progress=progress)
@@ -290,15 +281,16 @@ def _cosim(options):
         total = sum(counts.values())
         engine = preferred(options.engine, options.vcd) if unit.hierarchical \
             else options.engine
-        with tqdm(total=total, desc=name, disable=None, leave=False) as bar:
+        with counting(name, "transfer") as progress:
             outputs = run(build(name, settings), inputs,
                           outputs=count if set(counts.values()) == {count} else counts,
                           stalls=options.stalls, seed=options.seed, engine=engine,
                           vcd=options.vcd and _vcd_of(options.vcd, name, alone=len(chosen) == 1),
-                          progress=lambda received, bar=bar: bar.update(received - bar.n))
+                          progress=lambda received, total=total, progress=progress:
+                          progress(received, total))
         wrong = np.flatnonzero(mismatches(outputs, expected))
         first = f", the first is transfer {wrong[0]}" if len(wrong) else ""
-        print(f"{name}: {count} transfers, {len(wrong)} mismatches{first}")
+        print(f"{name}: {count} transfers, {len(wrong)} mismatches{first}", flush=True)
         failed += bool(len(wrong))
     return 1 if failed else 0
 

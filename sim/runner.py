@@ -74,9 +74,9 @@ def run(component: wiring.Component, inputs: Mapping[str, Any], *,
         by a compiled engine from time to time.
     engine : str
         "amaranth", "verilator" or "cxxrtl". "auto" compiles if a million bits or more pass through
-        all ports: with Verilator if it is installed, else with CXXRTL. Without a C++ compiler,
-        every component runs on Amaranth's simulator, with a warning if the engine was given by
-        name. With "auto", so does a component that cannot be emitted or built, with a warning.
+        all ports: with Verilator if it is installed, else with CXXRTL. Without a C++ compiler it
+        runs on Amaranth's simulator instead, and says so once on stderr; so it does, with a
+        warning, if the component cannot be emitted or built.
     statistics : dict, optional
         Receives "engine", the engine's name; "cycles" from the first input offered to the last
         output taken; and the durations "build_s" and "run_s" in seconds.
@@ -96,7 +96,7 @@ def run(component: wiring.Component, inputs: Mapping[str, Any], *,
         inputs do not fit the ports, an option is out of range, or the component cannot be emitted
         for the chosen engine.
     SimulationError
-        If the chosen engine cannot be built.
+        If the chosen engine cannot be built, or there is no compiler for it.
     Deadlock
         If nothing moves any more; the text says which transfers are outstanding.
     ProtocolError
@@ -187,8 +187,9 @@ def _engine(engine, task):
         raise ValueError(f"engine must be amaranth or auto to write vcd, not {engine!r}")
     if not build.compiler():
         if engine != "auto":
-            warnings.warn(f"No C++ compiler for engine {engine}: running on Amaranth's simulator",
-                          stacklevel=3)
+            raise SimulationError(f"engine {engine} needs a C++ compiler: set CXX, or install g++ "
+                                  "or clang++; engine amaranth needs none")
+        build.note_fallback()
         return amaranth.engine(task)
     chosen = build.fastest() if engine == "auto" else engine
     try:

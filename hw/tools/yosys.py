@@ -20,6 +20,7 @@ from golden.interrupts import temporary_folder
 
 from .cache import folder as cache_folder
 from .errors import ToolError
+from .progress import busy
 
 
 class Event(Protocol):
@@ -57,7 +58,8 @@ def prepare() -> None:
 
 
 def _prepare():
-    with temporary_folder() as folder, _start(["-V"], folder) as process:
+    with temporary_folder() as folder, _start(["-V"], folder) as process, \
+            busy("Yosys prepares itself"):
         for line in process.stderr:
             if "might take a while" in line:
                 print("Preparing Yosys for its first run (about a minute) ...", file=sys.stderr,

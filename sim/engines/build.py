@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from amaranth.lib import wiring
+from tqdm import tqdm
 
 from golden.codec import kernel
 from golden.command import Failure
@@ -46,7 +47,20 @@ def fastest() -> str:
 
 def preferred(engine: str, vcd: Any = None) -> str:
     """The engine to use where "auto" is to compile whenever it can, because a cycle takes long."""
-    return fastest() if engine == "auto" and not vcd and compiler() else engine
+    if engine != "auto" or vcd:
+        return engine
+    if compiler():
+        return fastest()
+    note_fallback()
+    return "amaranth"
+
+
+@cache
+def note_fallback() -> None:
+    """Says once on stderr that "auto" does not compile."""
+    with tqdm.external_write_mode(file=sys.stderr):
+        print("note: no C++ compiler: running on Amaranth's simulator, which is slow; set CXX, or "
+              "install g++ or clang++", file=sys.stderr, flush=True)
 
 
 def library(component: wiring.Component, engine: str) -> Path:
