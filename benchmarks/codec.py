@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Compares speed and memory of the codec with PyTorch: ``python -m benchmarks.codec``.
+"""Compares speed and memory of the codec with others: ``python -m benchmarks.codec``.
 
-The PyTorch engine has the same algorithms, written as a researcher would write them, in operations
-on whole tensors. Runs of all engines alternate, and the figures are medians. CPU-seconds are those
-of one thread.
+The PyTorch engine has the codec's algorithms, written as a researcher would write them, in
+operations on whole tensors. The formats are compared with the packages that people would use in
+their place: torchao, compressed-tensors and gguf, where they are installed. Runs of all engines
+alternate, and the figures are medians. CPU-seconds are those of one thread.
 """
 
 import ctypes
@@ -15,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +25,20 @@ from tqdm import tqdm
 from golden import Quantized, dequantize, matmul, quantize_activations, quantize_weights
 from golden.codec import blocked, kernel
 from golden.command import Parser, check_folder, run
+from golden.formats import FORMATS
 from golden.formats.mxfp4 import quantize_mxfp4
 from golden.output import replacing
 
+from . import rivals
+
 THREADED = ("MXFP4", "activations", "weights", "decode activations", "decode weights")
 """Operations that take a number of threads."""
+
+SMALL = 2**20
+"""Elements of the smallest tensor whose figures mean something: below, fixed costs count."""
+
+SLOW = 2.0
+"""CPU-seconds from which on the first run of an operation is the only one."""
 
 
 @run
@@ -40,6 +51,10 @@ def main(arguments=None):
                         help="also how much faster N threads are than one (default: 2)")
     parser.add_argument("--runs", type=int, default=5, metavar="N",
                         help="of each operation and engine (default: 5)")
+    parser.add_argument("--formats", default="listed", metavar="WHICH",
+                        help="rows of formats: 'listed' has those of the catalogue without the "
+                             "design space, 'rivals' those that other packages have, 'all' every "
+                             "one, which takes long, 'none' none (default: listed)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="writes all figures")
     options = parser.parse_args(arguments)
     if not (size := re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", options.size)):
@@ -51,6 +66,8 @@ def main(arguments=None):
     for name in ("threads", "runs"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1, not {getattr(options, name)}")
+    if options.formats not in ("listed", "rivals", "all", "none"):
+        parser.error(f"--formats must be listed, rivals, all or none, not {options.formats}")
     if options.json:
         check_folder(options.json, "--json")
 
@@ -68,10 +85,13 @@ def main(arguments=None):
         engines["torch"] = Torch()
     except ImportError:
         print("PyTorch is not installed (pip install torch): nothing to compare with")
+    if small := rows * columns < SMALL:
+        print(f"{options.size} is small: fixed costs count, and no ratio below tells anything of "
+              f"tensors of {SMALL:,} elements and more. Formats are measured from there on.")
     before = os.environ.get("M2XFP_NUMPY", "")
+    x = heavy_tails(rows, columns)
     try:
-        results, differing = measure(engines, heavy_tails(rows, columns), options.runs,
-                                     options.threads)
+        results, differing = measure(engines, x, options.runs, options.threads)
     finally:
         os.environ["M2XFP_NUMPY"] = before
     for text in tables(results, engines, options):
@@ -79,11 +99,17 @@ def main(arguments=None):
     if differing["weights"].get("torch"):
         print(f"torch's weights differ in {differing['weights']['torch']:,} values, as it compares "
               "rounded errors")
+    formats = {}
+    if not small and options.formats != "none":
+        packages, missing = rivals.installed(x)
+        formats = measure_formats(x, names_of(options.formats, packages), packages, options.runs)
+        print(format_table(formats, missing, x.nbytes))
     if options.json:
         with replacing(options.json) as (file,):
             file.write(json.dumps(
-                {"size": [rows, columns], "runs": options.runs, "threads": options.threads,
-                 "operations": results, "differing": differing}, indent=2).encode() + b"\n")
+                {"size": [rows, columns], "small": small, "runs": options.runs,
+                 "threads": options.threads, "operations": results, "differing": differing,
+                 "formats": formats}, indent=2).encode() + b"\n")
     for text in wrong(differing):
         print(f"error: {text}", file=sys.stderr)
     return 1 if any(wrong(differing)) else 0
@@ -359,6 +385,97 @@ def _status(field):
     """A figure of /proc/self/status in bytes."""
     text = Path("/proc/self/status").read_text()
     return 1024 * int(re.search(rf"^{field}:\s*(\d+) kB", text, re.M)[1])
+
+
+def names_of(which, packages):
+    """Names of the formats whose rows are wanted."""
+    if which == "rivals":
+        return [name for name in FORMATS if any(name in calls for calls in packages.values())]
+    return [name for name in FORMATS
+            if which == "all" or not name.startswith(("Elem-EM", "Sg-EM", "Sg-EE"))]
+
+
+def measure_formats(x, names, packages, runs):
+    """CPU-seconds and peak memory of formats, here and in other packages.
+
+    Parameters
+    ----------
+    x : float32 array, shape (rows, K)
+    names : list of str
+        Formats.
+    packages : dict of str to dict
+        As `rivals.installed` gives them.
+    runs : int
+
+    Returns
+    -------
+    dict
+        By format, by package ("golden" is this one) and by operation ("quantize", "dequantize"):
+        "cpu_s", the median, "runs", and "peak_extra_bytes".
+    """
+    results = {}
+    with tqdm(total=len(names), leave=False, disable=None) as bar:
+        for name in names:
+            bar.set_description(name)
+            form = FORMATS[name]
+            pairs = {"golden": (partial(form.quantize, x), form.dequantize)}
+            pairs |= {rivals.NOT_THE_SAME.get((package, name), package): calls[name]
+                      for package, calls in packages.items() if name in calls}
+            kept = {}
+            quantized = _measure({key: pair[0] for key, pair in pairs.items()}, runs, kept)
+            decoded = _measure({key: partial(pair[1], kept[key]) for key, pair in pairs.items()},
+                               runs, {})
+            results[name] = {key: {"quantize": quantized[key], "dequantize": decoded[key]}
+                             for key in pairs}
+            bar.update()
+    return results
+
+
+def _measure(calls, runs, kept):
+    """Figures of calls without an argument, by name; ``kept`` gets their results."""
+    figures, times = {}, {name: [] for name in calls}
+    for name, call in calls.items():
+        def once(threads, name=name, call=call):
+            kept[name] = call()
+            return rivals.arrays_of(kept[name])
+
+        cpu = time.process_time()
+        _, memory = peak(once)
+        times[name].append(time.process_time() - cpu)
+        figures[name] = {"peak_extra_bytes": memory}
+    slow = {name for name, taken in times.items() if taken[0] > SLOW}
+    for name in calls.keys() - slow:
+        # The first run may compile and load.
+        times[name].clear()
+    for _ in range(runs):
+        for name, call in calls.items():
+            if name not in slow:
+                times[name].append(_timed(lambda threads, call=call: call(), 1)[0])
+    for name, taken in times.items():
+        figures[name] |= {"cpu_s": statistics.median(taken), "runs": len(taken)}
+    return figures
+
+
+def format_table(results, missing, size):
+    """A row for each format, and for each package that has it."""
+    lines = ["formats: CPU-seconds of one thread, times those of golden, peak memory over input",
+             f"{'format':<28}{'package':<20}" + "".join(
+                 f"{head:>11}" for head in ("quantize", "times", "peak", "dequantize", "times",
+                                            "peak"))]
+
+    def cells(figure, ours):
+        memory = figure["peak_extra_bytes"]
+        return (f"{figure['cpu_s']:>11.4f}{figure['cpu_s'] / max(ours['cpu_s'], 1e-9):>11.1f}"
+                + (f"{memory / size:>11.2f}" if memory is not None else f"{'-':>11}"))
+
+    for name, packages in results.items():
+        for package, figures in packages.items():
+            lines.append(f"{name:<28}{package:<20}" + "".join(
+                cells(figures[operation], packages["golden"][operation])
+                for operation in ("quantize", "dequantize")))
+    if missing:
+        lines.append(f"not installed: {', '.join(missing)} (pip install 'm2xfp-rtl[bench]')")
+    return "\n".join(lines) + "\n"
 
 
 def tables(results, engines, options):

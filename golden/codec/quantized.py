@@ -172,6 +172,8 @@ class Blocks:
         ------
         OSError
             If the file cannot be written.
+        ValueError
+            If there is something at ``path`` that is not a regular file.
         """
         bits = {name: self._bits(name) for name in self._planes()}
         arrays = self._arrays() | {name: _pack(plane, bits[name])

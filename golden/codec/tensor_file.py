@@ -5,17 +5,16 @@ Such a file is small enough to be read at once. `golden.checkpoint.safetensors` 
 whole checkpoints, a part of a tensor at a time.
 """
 
-import errno
 import json
 import os
-import secrets
-from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..output import replacing
 
 KEY = "golden"
 """Name of the description in the file's metadata."""
@@ -38,12 +37,10 @@ def write(path: str | os.PathLike[str], arrays: dict[str, NDArray[Any]],
     Raises
     ------
     OSError
-        If the file cannot be written, or if ``path`` exists and is not a regular file.
+        If the file cannot be written.
+    ValueError
+        If there is something at ``path`` that is not a regular file.
     """
-    path = Path(path)
-    if path.exists() and not path.is_file():
-        kind = errno.EISDIR if path.is_dir() else errno.EINVAL
-        raise OSError(kind, "must be a regular file or a new one", str(path))
     header: dict[str, Any] = {"__metadata__": {KEY: json.dumps(description)}}
     names = {dtype: name for name, dtype in DTYPES.items()}
     end = 0
@@ -55,19 +52,10 @@ def write(path: str | os.PathLike[str], arrays: dict[str, NDArray[Any]],
         end += array.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text = text.ljust(-(-len(text) // 8) * 8)
-    scratch = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    try:
-        with open(scratch, "xb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            for _, array in ordered:
-                file.write(np.ascontiguousarray(array).data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    except BaseException:
-        with suppress(OSError):
-            scratch.unlink()
-        raise
+    with replacing(path) as (file,):
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, array in ordered:
+            file.write(np.ascontiguousarray(array).data)
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

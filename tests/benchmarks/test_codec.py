@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import codec
+from benchmarks import codec, rivals
 from golden.codec import kernel
+from golden.formats import FORMATS
 
 OPERATIONS = {"MXFP4", "activations", "weights", "decode activations", "decode weights", "pack",
               "unpack", "matmul"}
@@ -58,6 +59,61 @@ def test_small_tensors_have_no_compiled_figures(monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "compiled" not in printed
     assert "threads instead" not in printed
+    assert printed.splitlines()[1].startswith("16x32 is small: fixed costs count, and no ratio ")
+    assert "formats: " not in printed
+
+
+def test_rows_of_formats(tmp_path, monkeypatch, capsys):
+    """In a tensor that counts as large: of each format, and of each package that has it."""
+    without_torch(monkeypatch)
+    monkeypatch.setattr(codec, "SMALL", 1)
+    fake = {"MXFP4": (lambda: np.ones(4), lambda q: q), "NVFP4": (lambda: (q := np.ones(4), q),
+                                                                  lambda q: q[0])}
+    monkeypatch.setattr(rivals, "PACKAGES", {"other": lambda x: fake, "gguf": lambda x: {
+        "M2XFP weights": fake["MXFP4"]}, "gone": rivals.torchao})
+    file = tmp_path / "bench.json"
+    assert codec.main(["--size", "16x32", "--runs", "2", "--threads", "1", "--json", str(file),
+                       "--formats", "rivals"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("formats: "))
+    rows = [line[:48].split("  ") for line in lines[start + 2: start + 8]]
+    assert [[cell.strip() for cell in row if cell.strip()] for row in rows] == [
+        ["MXFP4", "golden"], ["MXFP4", "other"], ["M2XFP weights", "golden"],
+        ["M2XFP weights", "gguf Q4_0"], ["NVFP4", "golden"], ["NVFP4", "other"]]
+    assert lines[start + 8] == "not installed: gone (pip install 'm2xfp-rtl[bench]')"
+    figures = json.loads(file.read_text())["formats"]
+    assert list(figures) == ["MXFP4", "M2XFP weights", "NVFP4"]
+    assert {figure["runs"] for package in figures.values() for operations in package.values()
+            for figure in operations.values()} == {2}
+
+
+def test_slow_operations_run_once(monkeypatch):
+    monkeypatch.setattr(codec, "SLOW", -1)
+    kept = {}
+    figures = codec._measure({"a": lambda: np.ones(3)}, 5, kept)
+    assert figures["a"]["runs"] == 1 and kept["a"].tolist() == [1, 1, 1]
+
+
+def test_every_format_has_a_row():
+    assert codec.names_of("all", {}) == list(FORMATS)
+    listed = codec.names_of("listed", {})
+    assert len(listed) == 33 and {"HiF4", "IF4", "M2XFP mixed", "RaZeR weights"} <= {*listed}
+
+
+def test_other_packages_compute_the_formats():
+    """Where they are installed: errors are about those of this project."""
+    x = codec.heavy_tails(16, 256)
+    packages, _ = rivals.installed(x)
+    if not packages:
+        pytest.skip("needs torchao, compressed-tensors or gguf")
+    for package, calls in packages.items():
+        for name, (quantize, dequantize) in calls.items():
+            values = np.asarray(dequantize(quantize()))
+            assert values.shape == x.shape
+            theirs, ours = (np.square(v - x).sum() for v in (values, FORMATS[name].round_trip(x)))
+            # Where scales are those of "ceil", nothing saturates and errors are lower.
+            limit = 2 if (package, name) in rivals.NOT_THE_SAME else 1.15
+            assert ours / 2 < theirs < ours * limit, (package, name)
 
 
 class Other(codec.Golden):
@@ -111,6 +167,7 @@ def test_torch_agrees():
     (["--size", "24x64"], "--size must have a multiple of 16 rows and of 32 columns, not 24x64"),
     (["--threads", "0"], "--threads must be at least 1, not 0"),
     (["--runs", "0"], "--runs must be at least 1, not 0"),
+    (["--formats", "mx"], "--formats must be listed, rivals, all or none, not mx"),
     (["--json", "/no/such/folder/x.json"],
      "--json must lie in a folder that exists, not /no/such/folder"),
 ])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from golden.codec import blocked, kernel
+from golden.formats import catalogue, minifloats
 from golden.formats.catalogue import FORMATS
 from golden.formats.razer import razer_weights
 from golden.units.nvfp4_quantizer import TENSOR_SCALE_MIN
@@ -146,6 +147,20 @@ def test_ties_of_choices_are_decided_as_in_numpy(name, way):
         undecided = form.compiled.encode(kernel.load(), x, out, tensor_scale=one)
         assert 0 < undecided.sum() < 1500
     assert_same(q, form.encoder(x, tensor_scale=one))
+
+
+@pytest.mark.parametrize("exponent, mantissa", [(2, 2), (3, 1), (4, 2), (3, 4)])
+def test_further_elements_need_no_code(exponent, mantissa, way):
+    """Such as that of the page on adding a format: the tables are enough."""
+    codec = minifloats._minifloat("new", exponent, mantissa, sign="bit",
+                                  bias=2 ** (exponent - 1) - 1)
+    form = catalogue._mx("new", codec, 2 ** (exponent - 1))
+    x = hard(32, 20)
+    q = form.quantize(x, rule="even")
+    with np.errstate(invalid="ignore"):
+        expected = form.encoder(x, rule="even")
+    assert_same(q, expected)
+    assert same_bits(form.dequantize(q), form.decoder(q))
 
 
 def test_formats_of_functions_are_compiled(way):
