@@ -464,7 +464,8 @@ def test_table_is_printed_whatever_happens_to_the_file(arguments, tmp_path, caps
     """The file's folder has gone meanwhile."""
     figures = {"hierarchical": False, "cells": 1, "area_um2": 2.0, "sequential_area_um2": 1.0,
                "area_timed_um2": 3.0, "delay_ns": None, "fmax_io_mhz": 500, "synthesis_s": 1,
-               "startpoint": None, "area_per_tile_um2": None, "memory_bits": 0, "script": ""}
+               "startpoint": None, "area_per_tile_um2": None, "memory_bits": 0, "script": "",
+               "violations": [], "hold_slack_ns": None}
     monkeypatch.setattr(synth.sweep, "figures", lambda *_, **options: figures)
 
     def write(path, text):

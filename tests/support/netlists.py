@@ -108,11 +108,12 @@ def opensta(name, netlist, library, commands, folder, *, period=0):
                          inputs={"unit.json": design}, outputs=["unit.v"])
     # It does not read signed ports, and would add the default wires without a word.
     (folder / "unit.v").write_text(re.sub(r"(put|wire) signed\b", r"\1", files["unit.v"]))
+    # Numbers are in the library's units.
     text = library.path.read_text()
     (folder / "cells.lib").write_text(re.sub(r"default_wire_load *:.*", "", text))
     clock = "[get_ports clk]" if "clk" in netlist["ports"] else ""
-    script = OPENSTA.format(name=name, clock=clock, driver=library.driver, load=LOAD,
-                            period=period)
+    script = OPENSTA.format(name=name, clock=clock, driver=library.driver,
+                            load=LOAD / library.header.ff, period=period)
     (folder / "run.tcl").write_text(script + commands + "exit\n")
     return subprocess.run(["sta", "-no_splash", "-exit", "run.tcl"], cwd=folder, text=True,
                           capture_output=True, check=True).stdout
