@@ -40,6 +40,7 @@ SPELLINGS = {
         '"!A"', "!\nA\n"),
     "other operators": lambda text: text.replace("!(A & B)", "(A*B)'").replace("!A", "A'"),
     "names with quotes": lambda text: re.sub(r"(pin|cell|library) \((\w+)\)", r'\1("\2")', text),
+    "quotes around all values": lambda text: re.sub(r": ([\w.]+);", r': "\1";', text),
     "no blanks": lambda text: re.sub(r" *([{}();:,]) *", r"\1", text),
     "semicolons behind groups": lambda text: text.replace("}", "};;"),
     "escaped quotes": lambda text: text.replace('time_unit', 'comment : "\\"{";time_unit', 1),
