@@ -62,7 +62,7 @@ class WireLoad:
             raise LibertyError(model.place, f"{model} has no fanout_length")
         conditions = [found for found in group.all("operating_conditions")
                       if found.arguments == (group.get("default_operating_conditions"),)]
-        tree = conditions[0].get("tree_type", "best_case_tree") if conditions else "balanced_tree"
+        tree = conditions[0].get("tree_type", "balanced_tree") if conditions else "balanced_tree"
         if tree not in TREES:
             raise LibertyError(conditions[0].place, f"tree_type must be one of {', '.join(TREES)}, "
                                                     f"not {tree!r}")

@@ -63,6 +63,24 @@ def test_spellings(tmp_path, spelling):
     assert figures(find_library(str(path))) == figures(read(tmp_path, PLAIN))
 
 
+def test_what_files_have_besides(tmp_path):
+    """Lines of published libraries that say nothing to this flow."""
+    head = """define (process_corner, operating_conditions, string);
+        define_cell_area (pads, slots)
+        technology (cmos)
+        voltage_map ("VDD", 1.0);
+        date : "$Date: 10 Feb 2011; {18:11} $";
+        input_voltage (cmos) { vil : 0.3 * VDD ; vih : 0.7 * VDD; vimin : -0.5 ; vimax : VDD + 0.5 }
+        active_input_ccb (some:ck);
+        active_input_ccb (some:d, \\
+                          some:e);
+        power_down_function : !VDD+VSS ;
+        wire_load_selection ("routing") { wire_load_from_area (0, 1.2e+06, 0_1k); }
+        library_features (report_delay_calculation, report_power_calculation) ;
+        default_wire_load_mode : "top";"""
+    assert figures(read(tmp_path, liberty(head=head))) == figures(read(tmp_path, PLAIN))
+
+
 def test_latin_1(tmp_path):
     path = tmp_path / "old.lib"
     path.write_bytes(PLAIN.replace("a comment", "µ").encode("latin-1"))
