@@ -21,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..codec.arrays import Float32Array
+from ..codec.blocked import compare
 from ..codec.quantized import Quantized, check_quantized
 from ..output import check_output, new_folder, replacing
 from ..units.decoder import dequantize
@@ -31,10 +32,6 @@ from .safetensors import BITS, BadFile, Reader, Writer
 from .values import DTYPES, Weight
 
 T = TypeVar("T")
-
-_PART = 2**13
-"""Elements whose error is summed at a time: intermediate results fit the cache, and BLAS starts no
-threads of its own."""
 
 
 def cores() -> int:
@@ -100,32 +97,9 @@ class Block:
 def encoded(start: int, values: Float32Array, q: Quantized) -> Block:
     """Packs some rows and compares what they decode to with what they were."""
     read = dequantize(q, threads=1)
-    error = square = 0.0
-    a, b = values.reshape(-1), read.reshape(-1)
-    lossless = True
-    with np.errstate(invalid="ignore", over="ignore"):
-        for first in range(0, a.size, _PART):
-            given, got = a[first: first + _PART], b[first: first + _PART]
-            exact = given.astype(np.float64)
-            difference = got - exact
-            some, all_of = float(difference @ difference), float(exact @ exact)
-            if not math.isfinite(all_of) or not math.isfinite(some):
-                # Where both are NaN or the same infinity, there is no error.
-                difference[_equal(given, got)] = 0
-                some = float(difference @ difference)
-                exact[~np.isfinite(exact)] = 0
-                all_of = float(exact @ exact)
-            error += some
-            square += all_of
-            # An error of 0 may hide that -0 became +0.
-            lossless = lossless and some == 0 and bool(_equal(given, got).all())
+    error, square, lossless = compare(values, read)
     return Block(start=start, planes=q.pack(), values=read, error=error, square=square,
                  lossless=lossless)
-
-
-def _equal(a, b):
-    """Tells which values have the same bits, or are NaN in both."""
-    return (a.view(np.uint32) == b.view(np.uint32)) | (np.isnan(a) & np.isnan(b))
 
 
 def write(target: str | os.PathLike[str],

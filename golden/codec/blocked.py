@@ -129,6 +129,49 @@ def decode(q: Quantized, threads: int) -> Float32Array:
                    compiled=library is not None and q.encoding != "mixed")
 
 
+def compare(a: Float32Array, b: Float32Array) -> tuple[float, float, bool]:
+    """Compares values with what they became.
+
+    Parameters
+    ----------
+    a, b : float32 array
+        Contiguous, of one shape.
+
+    Returns
+    -------
+    error : float
+        Sum of the squared differences. It is infinite or NaN if a finite value is not finite any
+        more; NaN that stays NaN has no error, nor has an infinity that stays.
+    square : float
+        Sum of the squares of all finite values of ``a``.
+    same : bool
+        Whether all have the same bits, or are NaN in both.
+    """
+    a, b = a.reshape(-1), b.reshape(-1)
+    if library := library_for(a.size):
+        sums = np.empty(2)
+        different = library.compare_values(address(a), address(b), a.size, address(sums))
+        return float(sums[0]), float(sums[1]), different == 0
+    error = square = 0.0
+    lossless = True
+    with np.errstate(invalid="ignore", over="ignore"):
+        for start in range(0, a.size, _COMPARED):
+            x, y = a[start: start + _COMPARED], b[start: start + _COMPARED]
+            same = (x.view(np.uint32) == y.view(np.uint32)) | (np.isnan(x) & np.isnan(y))
+            exact = x.astype(np.float64)
+            difference = y - exact
+            difference[same] = 0
+            exact[~np.isfinite(x)] = 0
+            error += float(difference @ difference)
+            square += float(exact @ exact)
+            lossless = lossless and bool(same.all())
+    return error, square, lossless
+
+
+# Elements that are compared at a time in NumPy: BLAS starts no threads of its own for so few.
+_COMPARED = 2**13
+
+
 def library_for(size: int) -> CDLL | None:
     """The compiled kernel for a tensor of a size; None where NumPy is to do the work."""
     return kernel.load() if size >= COMPILED_FROM else None
@@ -136,7 +179,8 @@ def library_for(size: int) -> CDLL | None:
 
 def address(array: NDArray[Any] | None) -> int | None:
     """Where an array lies, for the kernel."""
-    return None if array is None else array.ctypes.data
+    # A fifth of the time of `array.ctypes.data`.
+    return None if array is None else array.__array_interface__["data"][0]
 
 
 def group_rows(plane: NDArray[Any], groups: int) -> NDArray[Any]:

@@ -3,7 +3,8 @@
  * Encoders and decoders of specification sections 3 to 6, 10 and 12 for runs of whole float32
  * groups, and of the formats of section 9 by tables. golden/codec/kernel.py compiles this file. The
  * results are, bit for bit, those of the definitions in golden/units/quantization_engine.py,
- * weight_encoder.py and decoder.py and in golden/formats.
+ * weight_encoder.py and decoder.py and in golden/formats. `compare_values` serves
+ * golden/codec/blocked.py.
  *
  * Loops are written for the compiler to vectorize. Sizes are constants wherever they are
  * inlined: see DISPATCH at the end.
@@ -839,4 +840,46 @@ void decode_groups(int encoding, const uint8_t *elements, const uint8_t *metadat
         DISPATCH(decode, SG_EM, elements, metadata, scales, groups, values)
     else
         DISPATCH(decode, SG_SPECIAL, elements, metadata, scales, groups, values)
+}
+
+/* Sums side by side, as the compiler may not reorder one. */
+enum { LANES = 16 };
+
+INLINE void compare_lanes(const float *restrict a, const float *restrict b, double *errors,
+                          double *squares, uint32_t *different)
+{
+    for (int i = 0; i < LANES; i++) {
+        uint32_t p = bits_of(a[i]), q = bits_of(b[i]);
+        uint32_t both_nan = ((p & 0x7FFFFFFF) > INFINITE) & ((q & 0x7FFFFFFF) > INFINITE);
+        uint32_t differ = (p != q) & !both_nan;
+        different[i] += differ;
+        /* Bits of +0 in place of what does not count. */
+        double x = float_of(p & -differ), y = float_of(q & -differ);
+        double value = float_of(p & -(uint32_t)((p & 0x7FFFFFFF) < INFINITE));
+        errors[i] += (y - x) * (y - x);
+        squares[i] += value * value;
+    }
+}
+
+/* Compares values `a` with what they became, `b`: sums[0] is the sum of the squared differences and
+ * sums[1] that of the squares of all finite a. Returns how many differ in a bit. NaN differs from
+ * NaN in nothing. */
+size_t compare_values(const float *a, const float *b, size_t n, double *sums)
+{
+    double errors[LANES] = {0}, squares[LANES] = {0};
+    uint32_t different[LANES] = {0};
+    float x[LANES] = {0}, y[LANES] = {0};
+    size_t count = 0, whole = n - n % LANES;
+    for (size_t start = 0; start < whole; start += LANES)
+        compare_lanes(a + start, b + start, errors, squares, different);
+    memcpy(x, a + whole, (n - whole) * sizeof *a);
+    memcpy(y, b + whole, (n - whole) * sizeof *b);
+    compare_lanes(x, y, errors, squares, different);
+    sums[0] = sums[1] = 0;
+    for (int i = 0; i < LANES; i++) {
+        sums[0] += errors[i];
+        sums[1] += squares[i];
+        count += different[i];
+    }
+    return count;
 }

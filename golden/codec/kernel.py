@@ -147,4 +147,6 @@ def _declared(path):
                      library.encode_float_scaled, library.decode_float_scaled):
         function.restype = None
     library.largest_finite.restype = bits
+    library.compare_values.argtypes = [pointer, pointer, size, pointer]
+    library.compare_values.restype = size
     return library

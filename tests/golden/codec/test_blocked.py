@@ -97,6 +97,30 @@ def test_weights_of_bfloat16(engine, rule, subgroup):
             same(quantize_weights(values, **options), weight_encoder.definition(values, **options))
 
 
+@pytest.mark.parametrize("size", [1, 31, 1000, 2**13 + 5])
+@pytest.mark.parametrize("at", [0, -1])
+def test_comparison(engine, size, at):
+    """Each kind of value at either end."""
+    a = np.random.default_rng(size).standard_normal(size).astype(np.float32)
+    b = (a * np.float32(1.01)).astype(np.float32)
+    square = sum(float(value)**2 for value in a)
+    exact = sum((float(y) - float(x))**2 for x, y in zip(a, b, strict=True))
+    assert blocked.compare(a, b) == pytest.approx((exact, square, False), rel=1e-12)
+    assert blocked.compare(a, a) == pytest.approx((0, square, True), rel=1e-12)
+    minus_nan = np.uint32(0xFFC00001).view(np.float32)
+    for x, y, error, same in [
+        (0, -0.0, 0, False), (-0.0, -0.0, 0, True), (np.nan, minus_nan, 0, True),
+        (np.inf, np.inf, 0, True), (np.inf, 1, np.inf, False), (1, np.inf, np.inf, False),
+        (-np.inf, np.inf, np.inf, False), (1, np.nan, np.nan, False), (np.nan, 1, np.nan, False),
+        (1e-45, 4e-45, 2.0**-296, False), (3e38, -3e38, 36e76, False),
+    ]:
+        c, d = a.copy(), a.copy()
+        c[at], d[at] = x, y
+        finite = float(c[at])**2 if np.isfinite(x) else 0
+        assert blocked.compare(c, d) == pytest.approx(
+            (error, square - float(a[at])**2 + finite, same), rel=1e-6, abs=1e-300, nan_ok=True)
+
+
 @pytest.mark.parametrize("kind", ["activation", "weight"])
 @pytest.mark.parametrize("group, subgroup", SIZES)
 def test_decoder(engine, group, subgroup, kind):
