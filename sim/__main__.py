@@ -21,10 +21,17 @@ from . import gemm, layer, plot
 from .accelerator import golden_config
 from .cycles import cycles, scale_sim
 from .engines.build import ENGINES, compiler, preferred
+from .engines.waveform import save_file
 from .lockstep import lockstep
 from .runner import mismatches, run
 
 _LARGEST = (1 << SIZE) - 1
+
+# Of Amaranth's simulator with a waveform, on one core: cycles times columns of an accelerator, and
+# groups or dot products of a lockstep.
+_CYCLES_PER_SECOND = 200
+_TRANSFERS_PER_SECOND = 30
+
 _SOURCES = {"records": planner.RECORDS, "values": planner.VALUES}
 _RESULTS = {"values": planner.VALUES_OUT, "records": planner.RECORDS_OUT}
 
@@ -89,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.config_name = " ".join([options.config or "paper", *options.set])
         options.config = parameters("accelerator", words)["config"]
     if options.vcd:
-        check_output(options.vcd, "--vcd")
+        for path in (options.vcd, save_file(options.vcd)):
+            check_output(path, "--vcd")
     if getattr(options, "plot", None):
         check_plot(options.plot)
     return options.act(options)
@@ -148,6 +156,9 @@ def report_lockstep(data: smollm2.Slice, *, tokens: int, rows: int, stalls: floa
         with tqdm.external_write_mode(file=sys.stdout):
             print(f"  {unit}: {transfers} {what}, {wrong} mismatches against golden", flush=True)
 
+    if vcd:
+        _announce(tokens * -(-activations.shape[1] // 32) * (rows + 1), "transfers",
+                  _TRANSFERS_PER_SECOND)
     files = [_vcd_of(vcd, unit) for unit in ("quantization_engine", "group_mac")] if vcd else None
     with counting("lockstep", "transfer") as count:
         result = lockstep(activations, weights, stalls=stalls, seed=seed, engine=engine, vcd=files,
@@ -212,10 +223,31 @@ def _layer(options):
 
 def _measure(commands, options):
     """Runs commands and shows the outputs received in a progress bar."""
+    if options.vcd:
+        columns = golden_config(options.config).columns
+        kinds = {planner.RECORDS: "records", planner.VALUES: "values", planner.KEPT: "kept"}
+        results = {planner.VALUES_OUT: "values", planner.RECORDS_OUT: "records",
+                   planner.KEEP: "keep"}
+        _announce(sum(cycles(options.config, *(command[name] for name in "mkn"),
+                             source="values" if command["source"] == planner.KEPT
+                             else kinds[command["source"]],
+                             result=results[command["result"]]) for command in commands),
+                  "cycles", _CYCLES_PER_SECOND / columns)
     with counting(options.command, "output") as progress:
         return gemm.measure(commands, config=options.config, trace=bool(options.plot),
                             engine=options.engine, stalls=options.stalls, seed=options.seed,
                             vcd=options.vcd, progress=progress)
+
+
+def _announce(number, what, rate):
+    """Tells before a waveform that it takes long: it is Amaranth's simulator that writes it.
+
+    The rates were measured on one core of a server.
+    """
+    seconds = number / rate
+    if seconds > 60:
+        print(f"note: --vcd is of Amaranth's simulator, which takes about {seconds / 60:,.0f} min "
+              f"for {number:,} {what}", file=sys.stderr, flush=True)
 
 
 def _report(measured, names, title, options):

@@ -69,7 +69,7 @@ def counting(what: str, unit: str) -> Iterator["Count"]:
 @contextmanager
 def busy(what: str) -> Iterator[None]:
     """Shows for how long something has been going on that cannot be counted."""
-    with tqdm(desc=what, bar_format="{desc}{elapsed}", disable=None, leave=False) as bar, \
+    with tqdm(desc=what, bar_format="{desc}: {elapsed}", disable=None, leave=False) as bar, \
             _watched(Count(what, "", bar).beat):
         yield
 
@@ -122,7 +122,8 @@ class Count:
 
     def __init__(self, what: str, unit: str, bar: Any) -> None:
         self._what, self._unit, self._bar = what, unit, bar
-        self._state = ""
+        self._state = self._left = ""
+        self._start = time.monotonic()
         self._lines = _Lines()
 
     def __call__(self, done: int, total: int) -> None:
@@ -130,11 +131,13 @@ class Count:
         self._bar.total = total
         self._bar.update(done - self._bar.n)
         self._state = f" {done} of {total} {self._unit}s,"
+        seconds = (time.monotonic() - self._start) * (total - done) / max(1, done)
+        self._left = f", about {seconds / 60:.0f} min left" if done and seconds >= 60 else ""
 
     def beat(self) -> None:
         """Shows that the work goes on."""
         if self._bar.disable:
-            self._lines.after_silence(f"{self._what}:{self._state}".rstrip(",:"))
+            self._lines.after_silence(f"{self._what}:{self._state}".rstrip(",:"), self._left)
         else:
             self._bar.refresh()
 
@@ -149,10 +152,10 @@ class _Lines:
         self._last = time.monotonic()
         print(text, file=sys.stderr, flush=True)
 
-    def after_silence(self, text):
+    def after_silence(self, text, more=""):
         now = time.monotonic()
         if now - self._last >= SILENCE:
-            self.write(f"{text}, {now - self._start:.0f} s")
+            self.write(f"{text}, {now - self._start:.0f} s{more}")
 
 
 @contextmanager

@@ -267,19 +267,19 @@ class QuantizationEngine(wiring.Component):
     def _round(self, m, ranked, rounded):
         """Second stage: the scale, and every element with its metadata."""
         nonfinite = Signal()
-        reference = Signal(8)
+        largest = Signal(8)
         top = Signal(8)
         maximum = ranked.maximum
         m.d.comb += [
             nonfinite.eq(maximum.all()),
             # At least 2: scale code 0.
-            reference.eq(Cat(maximum[0] & maximum[1:].any(), maximum[1] | ~maximum[2:].any(),
-                             maximum[2:])),
+            largest.eq(Cat(maximum[0] & maximum[1:].any(), maximum[1] | ~maximum[2:].any(),
+                           maximum[2:])),
             rounded.scale.eq(Mux(nonfinite, SCALE_NAN, top - 2)),
         ]
         # Where the rule adds 1 to a largest exponent of 1, the scale is 0 all the same.
         if not self.rule.moves_top:
-            m.d.comb += top.eq(reference)
+            m.d.comb += top.eq(largest)
         else:
             unclamped = Signal(signed(10))
             m.d.comb += [
@@ -295,7 +295,7 @@ class QuantizationEngine(wiring.Component):
                 metadata=self.has_metadata)
             m.d.comb += [
                 element.value.eq(value),
-                element.reference.eq(reference),
+                element.largest.eq(largest),
                 element.blank.eq(nonfinite),
                 rounded.elements[n].eq(element.element),
             ]
@@ -303,7 +303,7 @@ class QuantizationEngine(wiring.Component):
                 m.d.comb += element.in_third_block.eq(ranked.in_third_block[lanes.index(n)])
             if self.rule.moves_top:
                 # They are at most 1 apart.
-                m.d.comb += element.top_shifted.eq(top[0] ^ reference[0])
+                m.d.comb += element.top_shifted.eq(top[0] ^ largest[0])
             if self.has_metadata:
                 m.d.comb += rounded.metadata[n].eq(element.meta)
 
@@ -415,7 +415,7 @@ class _Round(wiring.Component):
     Members
     -------
     value : In(ranked)
-    reference : In(2)
+    largest : In(2)
         Low bits of the largest exponent, which is taken to be at least 2.
     in_third_block : In(1)
         See `_ranked`; with ``below_window``.
@@ -436,7 +436,7 @@ class _Round(wiring.Component):
         self.has_metadata = metadata
         super().__init__({
             "value": In(ranked),
-            "reference": In(2),
+            "largest": In(2),
             **({"in_third_block": In(1)} if below_window else {}),
             **({"top_shifted": In(1)} if rule.moves_top else {}),
             "blank": In(1),
@@ -511,7 +511,7 @@ class _Round(wiring.Component):
         borrow = difference[2]
         m.d.comb += [
             exponent.eq(value.low | ~value.normal),
-            difference.eq(self.reference - exponent),
+            difference.eq(self.largest - exponent),
             # In the top block there is no borrow, as no value is above the largest one.
             in_window.eq((value.in_top_block | (value.in_next_block & borrow)) & ~self.blank),
             next_below.eq(value.in_next_block & ~value.in_top_block & ~self.blank),

@@ -4,6 +4,7 @@
 import functools
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 
 from amaranth import Cat, Elaboratable, Value
 from amaranth.lib import wiring
@@ -12,6 +13,7 @@ from amaranth.sim import Simulator
 from golden.output import check_output
 from hw.tools.packing import from_integers, to_integers
 
+from . import waveform
 from .protocol import PERIOD, Outcome, Task, broken, deadlock, payload_width, surplus
 
 NAME = "amaranth"
@@ -254,7 +256,7 @@ def _simulate(component, testbench, clocked, vcd):
         check_output(vcd, "vcd")
         # It says where it writes before its first run.
         new = Simulated(component, clocked=clocked)
-        with new.simulator.write_vcd(str(vcd)):
+        with waveform.written(new.simulator, component, Path(vcd)):
             new.run(testbench)
         return
     try:

@@ -177,15 +177,32 @@ def test_equivalent_to_the_component(emitted):
     equivalence.prove(registry.build(name, SMALL.get(name, [])), name, path.read_text())
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("columns", [1, 32])
-def test_lint_of_the_array_is_silent(columns, tmp_path):
-    path, _ = generate.generate("mac_array", [f"columns={columns}"], tmp_path)
-    assert lint(path, "mac_array") == ""
+# Each value that is offered, but for defaults, which the tests above lint.
+OFFERED = [(name, f"{parameter}={value}") for name, unit in registry.UNITS.items()
+           for parameter, values in unit.parameters.items() for value in values[1:]
+           if name != "accelerator"]
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("config", ["paper", "decode"])
+@pytest.mark.parametrize("name, setting", [*OFFERED, ("mac_array", "columns=32")])
+def test_lint_of_every_value_is_silent(name, setting, tmp_path):
+    small = ["columns=8"] * (name == "mac_array" and not setting.startswith("columns="))
+    path, _ = generate.generate(name, [setting, *small], tmp_path)
+    assert lint(path, name) == ""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("rule", ["floor", "ceil", "rtn1", "rtn2"])
+@pytest.mark.parametrize("depth", [0, 3])
+def test_lint_of_every_rule_is_silent(rule, depth, tmp_path):
+    """With each depth, as the stages of the engine have other ports."""
+    path, _ = generate.generate("quantization_engine", [f"rule={rule}", f"depth={depth}",
+                                                        "metadata=False"], tmp_path)
+    assert lint(path, "quantization_engine") == ""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("config", ["paper", "decode", "lite", "tiny"])
 def test_lint_of_the_accelerator_is_silent(config, tmp_path):
     path, _ = generate.generate("accelerator", [f"config={config}"], tmp_path)
     assert lint(path, "accelerator") == ""
