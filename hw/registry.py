@@ -52,6 +52,9 @@ class Unit:
         ``tiles(**parameters)`` is the number of 8-MAC tiles, for figures per tile.
     hierarchical : bool
         Whether synthesis maps the unit module by module, as it is too large to be mapped at once.
+    same_job : frozenset of str
+        Parameters that change what the unit costs and not what it computes. Points that differ in
+        others do not compete.
     """
 
     component: Callable
@@ -61,6 +64,7 @@ class Unit:
     parameters: dict[str, tuple] = field(default_factory=dict)
     tiles: Callable | None = None
     hierarchical: bool = False
+    same_job: frozenset = frozenset({"depth"})
 
 
 UNITS = {

@@ -37,7 +37,10 @@ class Windows:
 
 def windows(times: Mapping[str, np.ndarray], rows: np.ndarray, macs: np.ndarray, *, cycles: int,
             peak: int, count: int = 400) -> Windows:
-    """Divides a run into windows.
+    """Divides a run into windows, each of whole tiles of weights.
+
+    Windows of equal lengths would hold now more and now fewer waits between tiles, and show a
+    ripple that is not there.
 
     A tile of weights meets one activation per cycle, the last one in the tile's cycle of
     ``o_trace``. All pauses since the tile before count as before the tile's first activation.
@@ -53,15 +56,15 @@ def windows(times: Mapping[str, np.ndarray], rows: np.ndarray, macs: np.ndarray,
     peak : int
         Multiplications that the array can do in a cycle.
     count : int
-        Number of windows, unless there are fewer cycles.
+        Largest number of windows.
 
     Returns
     -------
     Windows
     """
-    edges = np.linspace(0, cycles, min(count, cycles) + 1).round().astype(np.int64)
-    widths = np.diff(edges)
     after = np.asarray(times["o_trace"], np.int64) + 1
+    edges = _edges(after, rows, cycles, count)
+    widths = np.diff(edges)
 
     def during(amounts):
         # The amount done until each cycle grows linearly while a tile meets its activations.
@@ -76,6 +79,17 @@ def windows(times: Mapping[str, np.ndarray], rows: np.ndarray, macs: np.ndarray,
         activity[lane] = sum(np.histogram(of, edges)[0] for of in moves) / widths if streams \
             else during(rows)
     return Windows(edges=edges, utilisation=during(macs) / peak, activity=activity)
+
+
+def _edges(after, rows, cycles, count):
+    """Ends of tiles, and their first activations if that is not too many, equally many a window."""
+    marks = np.unique(np.concatenate([after - rows, after]))
+    if len(marks) >= count:
+        marks = np.unique(after)
+    marks = marks[(marks > 0) & (marks < cycles)]
+    if count == 1 or not len(marks):
+        return np.array([0, cycles], np.int64)
+    return np.array([0, *marks[:: -(-len(marks) // (count - 1))], cycles], np.int64)
 
 
 def draw(path: Path, windows: Windows, *, title: str, ends: Sequence[int] = (),

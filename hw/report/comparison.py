@@ -38,6 +38,9 @@ def format_units(columns: str) -> list[Row]:
     ]
 
 
+DIGITS = 0, 3, 1
+"""Digits behind the point of areas in um2, delays in ns and energies in fJ."""
+
 FLATTEN = "--flatten"
 """Among the settings, this marks a unit that is mapped as a whole."""
 

@@ -2,9 +2,10 @@
 """Drawings of the report, with Matplotlib."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import pareto
+from .comparison import DIGITS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -13,47 +14,50 @@ FORMATS = {"MXFP4": "#0072b2", "NVFP4": "#d55e00", "M2XFP": "#009e73", "M2XFP Sg
            "M2XFP Sg-special": "#cc79a7"}
 """Formats and their colours in all drawings."""
 
+WIDTH = 5
+"""Inches of each drawing: small enough that its text can be read on a phone."""
+
 _AREA = "area {} (\N{MICRO SIGN}m\N{SUPERSCRIPT TWO})"
 
 
-def depths(curves: Mapping[str, Mapping[str, Sequence[tuple[int, float, float]]]]) -> "Figure":
-    """Draws area over delay, one plot per unit and one line per format.
+def depths(name: str, curves: Mapping[str, Sequence[tuple[int, float, float]]]) -> "Figure":
+    """Draws a unit's area over its delay, one line per format.
 
     Parameters
     ----------
-    curves : dict of str to dict of str to list of (int, float, float)
-        By unit and format: depth, delay in ns and area T in um2.
+    name : str
+        Of the unit.
+    curves : dict of str to list of (int, float, float)
+        By format: depth, delay in ns and area T in um2.
 
     Returns
     -------
     matplotlib.figure.Figure
     """
-    figure, (axes,) = _figure(max(6, 5 * len(curves)), 4.2, 1, len(curves))
-    labels: dict[Any, tuple[list, list]] = {}
-    for (name, of_unit), each in zip(curves.items(), axes, strict=True):
-        for format, color in FORMATS.items():
-            if format not in of_unit:
-                continue
-            steps, delays, areas = zip(*of_unit[format], strict=True)
-            each.plot(delays, areas, "o-", color=color, label=format)
-            corners = [*zip(delays, areas, strict=True)]
-            texts, lines = labels.setdefault(each, ([], []))
-            texts += [(f"depth {depth}", *corner)
-                      for depth, corner in zip(steps, corners, strict=True)]
-            lines += zip(corners, corners[1:], strict=False)
-        each.set_title(name)
-        each.margins(x=0.2, y=0.15)
-        each.set_xlabel("slowest path T (ns)")
-        each.set_ylabel(_AREA.format("T"))
-        each.yaxis.set_major_formatter("{x:,.0f}")
-        each.legend(frameon=False)
-    for each, (texts, lines) in labels.items():
-        pareto.label(figure, each, texts, lines)
+    figure, axes = _figure(WIDTH, 4)
+    texts: list[tuple[str, float, float]] = []
+    lines: list[tuple] = []
+    for format, color in FORMATS.items():
+        if format not in curves:
+            continue
+        steps, delays, areas = zip(*curves[format], strict=True)
+        axes.plot(delays, areas, "o-", color=color, label=format)
+        corners = [*zip(delays, areas, strict=True)]
+        texts += [(f"depth {depth}", *corner)
+                  for depth, corner in zip(steps, corners, strict=True)]
+        lines += zip(corners, corners[1:], strict=False)
+    axes.set_title(name)
+    axes.margins(x=0.2, y=0.15)
+    axes.set_xlabel("slowest path T (ns)")
+    axes.set_ylabel(_AREA.format("T"))
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.legend(frameon=False)
+    pareto.label(figure, axes, texts, lines)
     return figure
 
 
-def columns(points: Sequence[tuple[int, float, float]]) -> "Figure":
-    """Draws the array's area per tile and its slowest path over its columns.
+def columns(points: Sequence[tuple[int, float, float]]) -> "list[Figure]":
+    """Draws the array's area per tile, and its slowest path, over its columns.
 
     Parameters
     ----------
@@ -62,26 +66,28 @@ def columns(points: Sequence[tuple[int, float, float]]) -> "Figure":
 
     Returns
     -------
-    matplotlib.figure.Figure
+    list of matplotlib.figure.Figure
     """
+    drawn = []
     labels = [str(number) for number, _, _ in points]
-    figure, ((area, delay),) = _figure(10, 3.8, 1, 2)
-    for axes, values, label, digits in (
-            (area, [size for _, size, _ in points], _AREA.format("A for each 8-MAC tile"), 0),
-            (delay, [slowest for _, _, slowest in points], "slowest path T (ns)", 2)):
+    for values, text, digits in (
+            ([size for _, size, _ in points], _AREA.format("A for each 8-MAC tile"), DIGITS[0]),
+            ([slowest for _, _, slowest in points], "slowest path T (ns)", DIGITS[1])):
+        figure, axes = _figure(WIDTH, 3.6)
         axes.plot(labels, values, "o-", color=FORMATS["M2XFP"])
         for x, value in zip(labels, values, strict=True):
-            axes.annotate(f"{value:,.{digits}f}", (x, value), (0, 8), ha="center",
+            axes.annotate(f"{value:.{digits}f}", (x, value), (0, 8), ha="center",
                           textcoords="offset points", fontsize=9)
         axes.set_xlabel("columns of mac_array")
-        axes.set_ylabel(label)
+        axes.set_ylabel(text)
         axes.set_ylim(0, 1.2 * max(values))
         axes.yaxis.set_major_formatter("{x:,.0f}" if digits == 0 else "{x:g}")
-    return figure
+        drawn.append(figure)
+    return drawn
 
 
-def formats(compared: Sequence[tuple]) -> "Figure":
-    """Draws area, delay and energy of each format side by side.
+def formats(compared: Sequence[tuple]) -> "list[Figure]":
+    """Draws area, delay and energy of each format, with the digits of the table.
 
     Parameters
     ----------
@@ -90,47 +96,62 @@ def formats(compared: Sequence[tuple]) -> "Figure":
 
     Returns
     -------
-    matplotlib.figure.Figure
+    list of matplotlib.figure.Figure
+        One for each figure.
     """
     parts: dict[str, list] = {}
     for part, format, label, _, figures, _ in compared:
         parts.setdefault(part, []).append((format, label, figures))
-    figure, axes = _figure(11, 1.2 + 0.42 * len(compared) + 0.6 * len(parts), len(parts), 3,
-                           height_ratios=[len(rows) + 1 for rows in parts.values()])
-    titles = (_AREA.format("A"), "slowest path T (ns)", "energy of one MAC or value (fJ)")
-    for (part, rows), line in zip(parts.items(), axes, strict=True):
-        names = [format for format, _, _ in rows]
-        # A format that occurs twice is told apart by the unit's settings.
-        labels = [f"{format}, {label.partition(' ')[2]}" if names.index(format) < i else format
-                  for i, (format, label, _) in enumerate(rows)]
-        for number, (each, digits) in enumerate(zip(line, (0, 2, 0), strict=True)):
+    drawn = []
+    for number, (title, digits) in enumerate(zip((
+            _AREA.format("A"), "slowest path T (ns)", "energy of one MAC or value (fJ)"),
+            DIGITS, strict=True)):
+        figure, panels = _panels(WIDTH, 1.2 + 0.36 * len(compared) + 0.6 * len(parts),
+                                 [len(rows) + 1 for rows in parts.values()])
+        for (part, rows), axes in zip(parts.items(), panels, strict=True):
+            names = [format for format, _, _ in rows]
+            # A format that occurs twice is told apart by the unit's settings.
+            labels = [f"{format}, {label.partition(' ')[2]}" if names.index(format) < i else format
+                      for i, (format, label, _) in enumerate(rows)]
             values = [figures[number] for _, _, figures in rows]
-            bars = each.barh(range(len(rows)), values, height=0.7,
+            bars = axes.barh(range(len(rows)), values, height=0.7,
                              color=[FORMATS[format] for format in names])
-            each.bar_label(bars, [f"{value:,.{digits}f}" for value in values], padding=3,
+            axes.bar_label(bars, [f"{value:.{digits}f}" for value in values], padding=3,
                            fontsize=9)
-            each.set_yticks(range(len(rows)), labels if number == 0 else [""] * len(rows))
-            each.tick_params(axis="y", length=0)
-            each.invert_yaxis()
-            each.set_xlim(0, 1.25 * max(values))
-            each.xaxis.set_major_formatter("{x:,g}")
-            each.grid(visible=False, axis="y")
-        line[0].set_title(part, loc="left", fontsize=10, fontweight="bold")
-    for each, title in zip(axes[-1], titles, strict=True):
-        each.set_xlabel(title)
-    return figure
+            axes.set_yticks(range(len(rows)), labels)
+            axes.tick_params(axis="y", length=0)
+            axes.invert_yaxis()
+            axes.set_xlim(0, 1.3 * max(values))
+            axes.xaxis.set_major_locator(_locator())
+            axes.xaxis.set_major_formatter("{x:,g}")
+            axes.grid(visible=False, axis="y")
+            axes.set_title(part, loc="left", fontsize=10, fontweight="bold")
+        panels[-1].set_xlabel(title)
+        drawn.append(figure)
+    return drawn
 
 
-def _figure(width: float, height: float, rows: int, columns: int, **options: Any) -> tuple:
-    """A figure with its axes, shape (rows, columns)."""
+def _locator():
+    from matplotlib.ticker import MaxNLocator
+    return MaxNLocator(4)
+
+
+def _figure(width: float, height: float) -> tuple:
+    """A figure with its axes."""
+    figure, (axes,) = _panels(width, height, [1])
+    return figure, axes
+
+
+def _panels(width: float, height: float, ratios: Sequence[float]) -> tuple:
+    """A figure with axes one below the other, whose heights have these ratios."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False, **options)
-    for each in axes.flat:
-        each.spines[["top", "right"]].set_visible(False)
-        each.grid(color="0.9", linewidth=0.8)
-        each.set_axisbelow(True)
-    return figure, axes
+    panels = figure.subplots(len(ratios), 1, squeeze=False, height_ratios=ratios)[:, 0]
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="0.9", linewidth=0.8)
+        axes.set_axisbelow(True)
+    return figure, panels

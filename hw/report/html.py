@@ -185,8 +185,8 @@ def _curves(results):
         yield f"<h3>{escape(name)} over its pipeline depth</h3>"
         yield _table(("format", "depth", "area A um2", "area T um2", "flip-flops",
                       "slowest path T ns"), rows, left=(0,))
-    if curves:
-        yield _image(figures.depths(curves), "Area T over the slowest path, one point per depth")
+    yield _images([figures.depths(name, of_unit) for name, of_unit in curves.items()],
+                  "Area T over the slowest path, one point per depth")
     rows, points = [], []
     for chosen in gather.array_points():
         unit, slowest = measured[chosen], sweep.slowest(measured[chosen])
@@ -198,7 +198,7 @@ def _curves(results):
     yield "<h3>mac_array* over its columns</h3>"
     yield _table(("columns", "8-MAC tiles", "area A um2", "A per tile um2", "T per tile um2",
                   "slowest path T ns"), rows, left=())
-    yield _image(figures.columns(points), "Area per tile and slowest path over columns")
+    yield _images(figures.columns(points), "Area per tile and slowest path over columns")
     yield _text("Slowest path: of all paths, including those from and to ports.")
 
 
@@ -206,7 +206,8 @@ def _formats(results):
     compared = _compared(results)[1]
     rows = []
     for part, format, label, count, values, ratios in compared:
-        texts = (f"{value:.{digits}f}" for value, digits in zip(values, (0, 3, 1), strict=True))
+        texts = (f"{value:.{digits}f}"
+                 for value, digits in zip(values, comparison.DIGITS, strict=True))
         rows.append((part, _line(f"{_swatch(figures.FORMATS[format])} {escape(format)}"), label,
                      f"{count:g}", *(text for pair in zip(texts, ratios, strict=True)
                                      for text in pair)))
@@ -215,7 +216,7 @@ def _formats(results):
     yield _text("Area: of all units of the row; the count makes the rows of a part do the same "
                 "work. Delay: the slowest of all paths, including those from and to ports. Energy: "
                 "of one MAC or one quantized value under real activity. Ratio: to MXFP4.")
-    yield _image(figures.formats(compared), "Area, delay and energy of each format")
+    yield _images(figures.formats(compared), "Area, delay and energy of each format")
 
 
 def _compared(results):
@@ -355,8 +356,12 @@ def _stack(shares):
             f'{"".join(parts)}</svg>\n')
 
 
+def _images(drawn, text):
+    """Drawings side by side, embedded into the page as PNG files; a narrow page has fewer a row."""
+    return "<div class=images>" + "".join(_image(figure, text) for figure in drawn) + "</div>\n"
+
+
 def _image(figure, text):
-    """A drawing, embedded into the page as a PNG file."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
     data = base64.b64encode(file.getvalue()).decode()
@@ -374,7 +379,9 @@ th, td { padding: .2em .7em; text-align: left; vertical-align: bottom;
          border-bottom: 1px solid #e4e4e4; }
 th { border-bottom: 2px solid #888; } .n { text-align: right;
      font-variant-numeric: tabular-nums; }
-img { max-width: 100%; height: auto; } .stack { width: 100%; height: 2.2em; }
+.images { display: flex; flex-wrap: wrap; gap: 1em; }
+img { width: 32em; max-width: 100%; height: auto; align-self: start; }
+.stack { width: 100%; height: 2.2em; }
 span.line { white-space: nowrap; }
 .swatch { display: inline-block; width: .9em; height: .9em; }
 pre { background: #f5f5f5; padding: .7em; overflow-x: auto; }

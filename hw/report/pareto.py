@@ -30,6 +30,8 @@ def front(points: Sequence[Sequence[float]]) -> list[bool]:
 def draw(path: Path, groups: dict[str, list[tuple[str, float, float]]], *, title: str) -> None:
     """Draws area over delay with the Pareto front of each group to a PNG or SVG file.
 
+    A group is of points that do the same job; one of a single point has no front.
+
     Parameters
     ----------
     path : path
@@ -54,18 +56,22 @@ def draw(path: Path, groups: dict[str, list[tuple[str, float, float]]], *, title
     axes.margins(0.14)
     for (name, group), color in zip(groups.items(), _colors(), strict=False):
         on_fronts = front([point[1:] for point in group])
+        rivals = len(group) > 1
         for (_, x, y), on_front in zip(group, on_fronts, strict=True):
             axes.plot(x, y, "o", color=color, markerfacecolor=color if on_front else "white",
                       markersize=7, zorder=3)
-        axes.plot([], [], "o-", color=color, label=f"{name}: Pareto front" if len(groups) > 1
-                  else "Pareto front")
-    axes.plot([], [], "o", color="0.4", markerfacecolor="white", label="other points")
+        axes.plot([], [], "o-" if rivals else "o", color=color, label=name if not rivals else
+                  f"{name}: Pareto front" if len(groups) > 1 else "Pareto front")
+    if any(len(group) > 1 for group in groups.values()):
+        axes.plot([], [], "o", color="0.4", markerfacecolor="white", label="other points")
     # The limits come from the points; the fronts extend to the edges and do not change them.
     right, top = axes.get_xlim()[1], axes.get_ylim()[1]
     axes.set_autoscale_on(False)
     lines: list[tuple] = []
     for group, color in zip(groups.values(), _colors(), strict=False):
         points = [point[1:] for point in group]
+        if len(points) == 1:
+            continue
         best = sorted({point for point, on_front in zip(points, front(points), strict=True)
                        if on_front})
         # At each delay the front is the smallest area of all points up to that delay.
@@ -78,7 +84,7 @@ def draw(path: Path, groups: dict[str, list[tuple[str, float, float]]], *, title
     axes.grid(color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     label(figure, axes, [point for group in groups.values() for point in group], lines)
     save_figure(figure, path)
 

@@ -392,7 +392,10 @@ def slowest(result: Mapping[str, Any]) -> float | None:
 
 
 def fronts(results: Mapping[Point, dict[str, Any]]) -> set[Point]:
-    """Finds the points on the Pareto front of their unit, of area and delay mapped for delay.
+    """Finds the points on the Pareto front of their job, of area and delay mapped for delay.
+
+    Points do the same job if they are of one unit and differ in `Unit.same_job` only. A point alone
+    is on no front.
 
     Parameters
     ----------
@@ -404,20 +407,24 @@ def fronts(results: Mapping[Point, dict[str, Any]]) -> set[Point]:
     set of Point
     """
     found: set[Point] = set()
-    for group in _groups(results).values():
-        best = pareto.front([(delay, result["area_timed_um2"]) for result in group.values()
-                             if (delay := slowest(result)) is not None])
-        found |= {point for point, is_best in zip(group, best, strict=True) if is_best}
+    for group in _jobs(results).values():
+        if len(group) > 1:
+            best = pareto.front([(delay, result["area_timed_um2"]) for result in group.values()
+                                 if (delay := slowest(result)) is not None])
+            found |= {point for point, is_best in zip(group, best, strict=True) if is_best}
     return found
 
 
-def _groups(results):
-    """Groups the results that have a delay by unit."""
-    groups = {}
+def _jobs(results):
+    """Groups the results that have a delay by what the points do."""
+    jobs: dict[tuple[str, str], dict[Point, dict[str, Any]]] = {}
     for point, result in results.items():
         if slowest(result) is not None:
-            groups.setdefault(point.unit, {})[point] = result
-    return groups
+            chosen = {parameter: value for parameter, value
+                      in registry.parameters(point.unit, point.settings).items()
+                      if parameter not in registry.UNITS[point.unit].same_job}
+            jobs.setdefault((point.unit, str(chosen)), {})[point] = result
+    return jobs
 
 
 def as_csv(points: Sequence[Point], results: Mapping[Point, dict[str, Any]],
@@ -434,7 +441,8 @@ def as_csv(points: Sequence[Point], results: Mapping[Point, dict[str, Any]],
     -------
     str
     """
-    best = fronts(results)
+    best, rivals = fronts(results), {point for job in _jobs(results).values() if len(job) > 1
+                                     for point in job}
     parameters = {point: registry.parameters(point.unit, point.settings) for point in points}
     names = dict.fromkeys(name for chosen in parameters.values() for name in chosen)
     text = io.StringIO()
@@ -445,7 +453,8 @@ def as_csv(points: Sequence[Point], results: Mapping[Point, dict[str, Any]],
         row = {"unit": point.unit, **parameters[point], "error": failed.get(point)}
         if result := results.get(point):
             row |= {name: result[name] for name in FIGURES}
-            row |= {"slowest_path_ns": slowest(result), "pareto": point in best}
+            row |= {"slowest_path_ns": slowest(result),
+                    "pareto": point in best if point in rivals else None}
         writer.writerow(row)
     return text.getvalue()
 
@@ -490,19 +499,27 @@ def table(points: Sequence[Point], results: Mapping[Point, dict[str, Any]],
     return "\n".join([
         *text_tables.aligned(rows, left=(0, len(rows[0]) - 1)), "",
         "A: mapped for area. T: mapped for delay, which is the slowest path of all, ports",
-        "included. clock: with registers on all ports. front: no other point of the unit is at",
-        "least as good in area T and delay T and better in one. *: mapped module by module.",
+        "included. clock: with registers on all ports. front: of the points that do the same job,",
+        "and so differ in depth only, none is at least as good in area T and delay T and better in",
+        "one. *: mapped module by module.",
         text_tables.tools_line(described)])
 
 
 def _draw(path, results, library):
-    groups = {}
-    for unit, group in _groups(results).items():
-        groups[unit] = [(_short(point, group) or unit, slowest(result), result["area_timed_um2"])
-                        for point, result in group.items()]
+    groups: dict[str, list[tuple[str, float | None, float]]] = {}
+    for group in _jobs(results).values():
+        name = next(iter(group)).unit
+        all_of_unit = [point for point in results if point.unit == name]
+        same = registry.UNITS[name].same_job
+        kept = [setting for setting in next(iter(group)).settings
+                if setting.partition("=")[0] not in same]
+        groups[label(name, kept)] = [
+            (_short(point, group if len(group) > 1 else all_of_unit) or name, slowest(result),
+             result["area_timed_um2"]) for point, result in group.items()]
     if not groups:
         raise ToolError(f"--plot {path}: no point has a delay")
-    title = f"{', '.join(groups)}: area over delay, {library.name}"
+    units = dict.fromkeys(point.unit for point in results)
+    title = f"{', '.join(units)}: area over delay, {library.name}"
     try:
         pareto.draw(path, groups, title=title)
     except OSError as error:

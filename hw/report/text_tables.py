@@ -8,7 +8,7 @@ from ..flow import mapping, power
 from ..flow.buffering import FANOUT
 from ..flow.power import amount
 from ..tools import pins
-from .comparison import Row, compare
+from .comparison import DIGITS, Row, compare
 
 
 def table(results: dict[str, Any]) -> str:
@@ -178,7 +178,7 @@ def comparison(rows: Sequence[Row], results: dict[str, Any], title: str) -> str:
         ("", "", "", "", "um2", "", "ns", "", *("fJ", "") * energies)]
     before = None
     for part, format, label, count, figures, ratios in compared:
-        texts = (amount(figure, digits) for figure, digits in zip(figures, (0, 3, 1), strict=False))
+        texts = (amount(figure, digits) for figure, digits in zip(figures, DIGITS, strict=False))
         lines.append(("" if part == before else part, format, label, f"{count:g}",
                       *(text for pair in zip(texts, ratios, strict=True) for text in pair)))
         before = part

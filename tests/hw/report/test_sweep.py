@@ -74,7 +74,7 @@ def test_figures_and_second_run(folder, capsys, monkeypatch):
     assert (four["unit"], four["lanes"], two["lanes"]) == ("top1", "4", "2")
     assert four["area_um2"] == str(unit["area_um2"])
     assert four["slowest_path_ns"] == str(unit["io_delay_ns"])
-    assert (four["pareto"], two["pareto"], four["error"]) == ("False", "True", "")
+    assert (four["pareto"], two["pareto"], four["error"]) == ("", "", "")
     line = first.out.splitlines()[2].split()
     assert line == ["top1", "4", str(unit["cells"]), f"{unit['area_um2']:.0f}",
                     f"{unit['area_timed_um2']:.0f}", f"{unit['io_delay_ns']:.3f}",
@@ -369,23 +369,52 @@ def test_front():
     assert pareto.front([]) == []
 
 
-def test_front_is_the_unit_s_own(folder, measured, capsys):
+def test_points_of_other_jobs_are_no_rivals(folder, measured, capsys):
     """`measured` gives the more lanes the less delay and the more area, and one size otherwise."""
     assert synth.main(["top1", "--sweep", "lanes=4,8"]) == 0
-    assert [row["pareto"] for row in rows()] == ["True", "True"]
-    results = {Point(unit, ()): {"paths": {"in-out": {"delay_ns": delay}}, "area_timed_um2": area}
-               for unit, delay, area in (("a", 1, 1), ("b", 2, 2))}
-    results[Point("a", ("x=1",))] = {"paths": {}, "area_timed_um2": 0}
-    assert sweep.fronts(results) == {Point("a", ()), Point("b", ())}
+    assert [row["pareto"] for row in rows()] == ["", ""]
+    assert "  front" not in capsys.readouterr().out.partition("\n\n")[0]
+
+    def result(delay, area):
+        return {"paths": {"in-out": {"delay_ns": delay}} if delay else {}, "area_timed_um2": area}
+
+    tile = {"0": result(2, 10), "1": result(1, 12), "2": result(1, 13)}
+    results = {Point("pe_tile", (f"depth={depth}",)): figures for depth, figures in tile.items()}
+    # Smaller and faster than all of them; but it does less.
+    results[Point("pe_tile", ("depth=2", "metadata=False"))] = result(0.5, 1)
+    results[Point("group_accumulator", ())] = result(9, 99)
+    results[Point("sg_pe_tile", ("depth=0",))] = result(None, 0)
+    results[Point("sg_pe_tile", ("depth=1",))] = result(9, 99)
+    assert sweep.fronts(results) == {Point("pe_tile", ("depth=0",)), Point("pe_tile", ("depth=1",))}
 
 
-def test_plot(folder, measured, capsys):
+def test_parameters_of_one_job():
+    for unit in registry.UNITS.values():
+        assert unit.same_job & unit.parameters.keys() <= {"depth"}
+    assert "depth" in registry.UNITS["pe_tile"].same_job
+
+
+def test_plot(folder, capsys):
     pytest.importorskip("matplotlib")
-    assert synth.main(["top1", "--sweep", "lanes=2,4,32", "--plot", "a.svg"]) == 0
-    assert capsys.readouterr().out.endswith("\nPlot in a.svg.\n")
+    results = {point: {"paths": {"in-out": {"delay_ns": 3 - number % 3}},
+                       "area_timed_um2": 10 + (number % 3 - 1) ** 2}
+               for number, point in enumerate(sweep.points(
+                   ["pe_tile"], [], ["metadata=True,False", "depth=0,1,2"]))}
+    sweep._draw(folder / "a.svg", results, once())
+    assert capsys.readouterr().out == f"Plot in {folder / 'a.svg'}.\n"
     content = (folder / "a.svg").read_text()
     assert all(f"<!-- {text} -->" in content for text in (
-        "lanes=2", "lanes=4", "lanes=32", "Pareto front", "other points"))
+        "depth=0", "depth=2", "pe_tile metadata=True: Pareto front",
+        "pe_tile metadata=False: Pareto front", "other points"))
+
+
+def test_plot_of_points_that_do_not_compete(folder, measured):
+    pytest.importorskip("matplotlib")
+    assert synth.main(["top1", "--sweep", "lanes=2,4,32", "--plot", "a.svg"]) == 0
+    content = (folder / "a.svg").read_text()
+    assert all(f"<!-- {text} -->" in content for text in (
+        "lanes=2", "lanes=32", "top1 lanes=32"))
+    assert "Pareto front" not in content and "other points" not in content
 
 
 def test_plot_of_several_units(tmp_path):
