@@ -182,7 +182,7 @@ def describe(component: wiring.Component, name: str, text: str,
         entry = {"name": port, "direction": "input" if member.flow == wiring.In else "output",
                  "width": len(value), "signed": shape.signed}
         ports.append(entry | _fields(member.shape))
-    clocked = re.search(r"^  input clk;$", text, re.M) is not None
+    clocked = re.search(r"^  input +wire +clk\b", text, re.M) is not None
     return {
         "unit": name,
         "summary": (unit := registry.offered().get(name)) and unit.summary,

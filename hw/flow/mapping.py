@@ -15,7 +15,7 @@ from amaranth.lib import wiring
 
 from ..tools import cache, yosys
 from ..tools.yosys import ToolError
-from ..verilog.emit import hierarchy, verilog
+from ..verilog.emit import hierarchy, verilog, without_comments
 from . import mapped_library, timing
 from .liberty import Library
 from .partition import partition
@@ -206,8 +206,8 @@ class Part:
         boxes = tuple(i for i, name in enumerate(names) if i and name in closed)
         texts = [stub(text, name) if i in boxes else "module " + bodies[name]
                  for i, name in enumerate(names)]
-        plain = re.sub(r"^`line .*\n", "", "".join(texts), flags=re.M)
-        plain = re.sub(r"^(module )(\w+)(\()", number, plain, flags=re.M)
+        plain = "".join(f"{without_comments(body).rstrip()}\n" for body in texts)
+        plain = re.sub(r"^(module )(\w+)( \()", number, plain, flags=re.M)
         plain = re.sub(r"^(  )(\w+)( \S+ +\($)", number, plain, flags=re.M)
         return cls(plain, tuple(names), boxes)
 
@@ -292,9 +292,8 @@ def _only(text):
 
 def stub(text: str, name: str) -> str:
     """Returns Verilog of a module that has the ports of a module of `text` and no contents."""
-    body = hierarchy(text)[0][name]
-    ports = re.findall(r"^  (?:input|output) .*;$", body, re.M)
-    return "module " + "\n".join([body.partition(";")[0] + ";", *ports, "endmodule", ""])
+    body = without_comments(hierarchy(text)[0][name])
+    return f"module {body.partition(');')[0]});\nendmodule\n"
 
 
 def script(name: str, kept: Collection[str], memories: Collection[str], *,
@@ -409,7 +408,7 @@ def memory_sizes(text: str, name: str) -> dict[str, int]:
         If such a module is the top or holds logic beside its memory.
     """
     sizes = {}
-    for module in re.split(r"^(?=module )", text, flags=re.M)[1:]:
+    for module in re.split(r"^(?=module )", without_comments(text), flags=re.M)[1:]:
         found = re.findall(r"^  reg \[(\d+):0\] \w+ \[0:(\d+)\];$", module, flags=re.M)
         if not found:
             continue
@@ -424,13 +423,12 @@ def memory_sizes(text: str, name: str) -> dict[str, int]:
 
 
 _MEMORY_ALONE = r"""
-    ^ (?: module .* | endmodule | `line .* | [ ]+end | \s+ wire[ ]unused .*
-    | [ ]+ (?: input | output | wire | reg ) [ ] [^=]*;
+    ^ (?: module [ ] \w+ [ ] \( | \); | endmodule | [ ]+end | \s+ wire[ ]unused [ ] .*
+    | [ ]+ (?: input | output | wire | reg ) [ ] [^=]*? [,;]?
     | [ ]+ assign [ ] \w+ [ ] = [ ] \w+;
     | [ ]+ always [ ] @\(posedge[ ]clk\) [ ] begin
-    | [ ]+ if [ ] \(\w+\) (?: [ ] begin )?
-    | [ ]+ \w+ \[\w+\] [ ] <= [ ] \w+;
-    | [ ]+ \w+ [ ] <= [ ] \w+ \[\w+\];
+    | [ ]+ (?: if [ ] \(\w+\) [ ] )? \w+ \[\w+\] [ ] <= [ ] \w+;
+    | [ ]+ (?: if [ ] \(\w+\) [ ] )? \w+ [ ] <= [ ] \w+ \[\w+\];
     ) $
 """
 

@@ -6,7 +6,7 @@ from functools import cache
 
 from ..verilog.emit import hierarchy
 
-LARGEST = 16_384
+LARGEST = 12_288
 """Bits of signals, in a module and all below it, up to which it is mapped as a whole."""
 
 
@@ -29,9 +29,10 @@ def partition(text: str, top: str) -> list[str]:
 
     @cache
     def size(name):
-        widths = re.findall(r"^  (?:wire|reg)(?: signed)?(?: \[(\d+):0\])? [^\s;]+ *(?:=.*)?;",
-                            bodies[name], re.M)
-        return sum(int(width or 0) + 1 for width in widths) + sum(map(size, children[name]))
+        ranges = re.findall(r"^  (?:input +|output +)?(?:wire|reg)\b(?: +signed)?"
+                            r"(?: +\[(\d+):(\d+)\])? +[\w\\]+", bodies[name], re.M)
+        return (sum(int(high or 0) - int(low or 0) + 1 for high, low in ranges)
+                + sum(map(size, children[name])))
 
     kept: list[str] = []
 

@@ -99,7 +99,7 @@ def _cut(reference, emitted, *, everywhere):
               for bit in port["bits"]} for side in sides]
     cuts = {}
     for name in filter(emitted["netnames"].get, reference["netnames"]):
-        for pair in zip(*(side["netnames"][name]["bits"] for side in sides), strict=False):
+        for pair in zip(*(_placed(side["netnames"][name]) for side in sides), strict=False):
             stored = [bit in state for bit, state in zip(pair, states, strict=True)]
             new = all(isinstance(bit, int) and bit not in bits
                       for bit, bits in zip(pair, known, strict=True))
@@ -108,11 +108,25 @@ def _cut(reference, emitted, *, everywhere):
                 for bit, bits in zip(pair, known, strict=True):
                     bits.add(bit)
     for i, (side, state) in enumerate(zip(sides, states, strict=True)):
-        if lost := state.keys() - known[i]:
+        # A register that nothing reads has no effect.
+        if lost := (state.keys() - known[i]) & _read(side):
             name = next((name for name, net in side["netnames"].items()
                          if not lost.isdisjoint(net["bits"])), "without name")
             raise yosys.ToolError(f"Register {name} has no counterpart of that name")
         _open(side, {name: [pair[i] for pair in pairs] for name, pairs in cuts.items()}, state)
+
+
+def _placed(net):
+    """Bits of a net by their place, which begin with None where the net begins above 0."""
+    return [None] * net.get("offset", 0) + net["bits"]
+
+
+def _read(module):
+    """Bits that a cell or an output of a netlist reads."""
+    pins = [bits for cell in module["cells"].values() for pin, bits in cell["connections"].items()
+            if cell["port_directions"][pin] == "input"]
+    pins += [port["bits"] for port in module["ports"].values() if port["direction"] == "output"]
+    return {bit for bits in pins for bit in bits}
 
 
 def _open(module, cuts, state):

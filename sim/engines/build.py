@@ -175,7 +175,7 @@ class _Verilator:
 _RUNTIME = ["verilated", "verilated_threads"]
 
 # Lines of Verilog that inlining may add by repeating a module; above that its instances share code.
-_REPEATED = 20_000
+_REPEATED = 10_000
 
 
 def _shared(verilog):
