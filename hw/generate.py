@@ -23,7 +23,9 @@ from .tools.files import make_folder, write
 from .tools.progress import busy
 from .verilog.axi_wrapper import wrap
 from .verilog.emit import ports_of, verilog, versions
+from .verilog.emit import split as divide
 from .verilog.equivalence import prove
+from .verilog.words import WORDS
 
 
 @command.run
@@ -38,6 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--axi", action="store_true",
                         help="also write UNIT_axi.v, a module around the unit with AXI4-Stream and "
                              "AXI4-Lite interfaces")
+    parser.add_argument("--name", metavar="NAME",
+                        help="name of the top module and prefix of all others, in place of UNIT, "
+                             "so that two configurations fit into one chip")
+    parser.add_argument("--split", action="store_true",
+                        help="write a file for each module, and NAME.f, which lists them")
     parser.add_argument("--prove", action="store_true",
                         help="also prove the Verilog equivalent to what is simulated")
     parser.add_argument("-o", metavar="DIR", default="build", help="folder (default: build)")
@@ -49,12 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise ValueError("-o must be a folder, not ''")
     settings = registry.settings_of(options)
     units = registry.select(options.units or registry.UNITS, settings, units=registry.offered())
+    if options.name is not None and len(units) != 1:
+        raise ValueError(f"--name {options.name} needs exactly one unit, not {len(units)}")
     make_folder(Path(options.o), f"write to -o {options.o}")
     yosys.prepare()
     for name in units:
         try:
             with busy(f"generate {name}"):
-                paths = generate(name, settings, options.o, proof=options.prove, axi=options.axi)
+                paths = generate(name, settings, options.o, proof=options.prove, axi=options.axi,
+                                 split=options.split, module=options.name)
         except OSError as error:
             raise ToolError(f"cannot write to -o {error.filename or options.o}: {error.strerror}; "
                             "a folder that can be written is needed") from None
@@ -73,7 +83,8 @@ def listing() -> str:
 
 
 def generate(name: str, settings: Sequence[str] = (), directory: str | Path = "build", *,
-             proof: bool = False, axi: bool = False) -> tuple[Path, ...]:
+             proof: bool = False, axi: bool = False, split: bool = False,
+             module: str | None = None) -> tuple[Path, ...]:
     """Writes a unit's Verilog and its description, each file as a whole or not at all.
 
     Parameters
@@ -88,18 +99,23 @@ def generate(name: str, settings: Sequence[str] = (), directory: str | Path = "b
         Whether to prove the Verilog first, see `hw.verilog.equivalence.prove`.
     axi : bool
         Whether to write also a module with AXI interfaces, see `hw.verilog.axi_wrapper.wrap`.
+    split : bool
+        Whether every module has a file of its own. ``NAME.f`` then lists the files.
+    module : str, optional
+        Name of the top module, which begins the names of all other modules and files, and of the C
+        header; the default is the name of the unit.
 
     Returns
     -------
     tuple of Path
-        The files: ``NAME.v``, ``NAME.json``, with ``axi`` ``NAME_axi.v``, and a C header if the
-        unit has registers.
+        The files: ``NAME.v``, ``NAME.json``, with ``axi`` ``NAME_axi.v``, with ``split`` one for
+        each module and ``NAME.f``, and a C header if the unit has registers.
 
     Raises
     ------
     ValueError
-        If the registry does not offer the unit or a setting, or the component cannot be emitted or
-        wrapped.
+        If the registry does not offer the unit or a setting, the component cannot be emitted or
+        wrapped, or ``module`` cannot name a module.
     ToolError
         If Yosys or the proof fails.
     OSError
@@ -107,23 +123,45 @@ def generate(name: str, settings: Sequence[str] = (), directory: str | Path = "b
     """
     parameters = registry.parameters(name, settings, units=registry.offered())
     component = registry.build(name, settings, units=registry.offered())
+    summary = registry.offered()[name].summary
+    if module is not None:
+        if not re.fullmatch(r"[A-Za-z_]\w*", module, re.ASCII) or module in WORDS:
+            raise ValueError(f"--name must be a name in Verilog, not {module!r}")
+        name, unit = module, name
+    else:
+        unit = name
     text = verilog(component, name, parameters)
     if proof:
-        prove(registry.build(name, settings, units=registry.offered()), name, text)
-    description = describe(component, name, text, parameters)
-    files = {f"{name}.v": text, f"{name}.json": None}
+        prove(registry.build(unit, settings, units=registry.offered()), name, text)
+    description = describe(component, name, text, parameters) | {"summary": summary}
+    sources = ({f"{part}.v": content for part, content in divide(text).items()} if split
+               else {f"{name}.v": text})
+    files = {**sources, f"{name}.json": None}
     if axi:
         wrapper, interfaces = wrap(description)
-        files[f"{name}_axi.v"] = wrapper
+        files[f"{name}_axi.v"] = sources[f"{name}_axi.v"] = wrapper
         description["axi"] = {"file": f"{name}_axi.v", **interfaces}
+    if split:
+        files[f"{name}.f"] = "".join(f"{file}\n" for file in sources)
     if description["registers"]:
-        files[description["registers"]["header"]] = component.registers.header()
+        header = component.registers.header()
+        if module is not None:
+            header = _renamed(header, component.registers.name, module)
+            description["registers"]["header"] = f"{module}_registers.h"
+        files[description["registers"]["header"]] = header
     files[f"{name}.json"] = json.dumps(description, indent=2) + "\n"
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     for file, content in files.items():
         write(directory / file, content)
     return tuple(directory / file for file in files)
+
+
+def _renamed(header, old, new):
+    """A C header with another prefix of all its names."""
+    for before, after in ((old, new), (old.upper(), new.upper())):
+        header = re.sub(rf"\b{before}_", f"{after}_", header)
+    return header
 
 
 def generate_and_keep(name: str, directory: Path) -> None:

@@ -2,7 +2,7 @@
 """Verilog of a component, the proof that it is equivalent, and AXI interfaces around it."""
 
 from .axi_wrapper import wrap
-from .emit import hierarchy, netlist, ports_of, verilog, versions
+from .emit import hierarchy, netlist, ports_of, split, verilog, versions
 from .equivalence import prove
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "netlist",
     "ports_of",
     "prove",
+    "split",
     "verilog",
     "versions",
     "wrap",

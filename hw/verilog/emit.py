@@ -487,6 +487,25 @@ def hierarchy(text):
     return bodies, children
 
 
+def split(text):
+    """Divides emitted Verilog into a file for each module.
+
+    Parameters
+    ----------
+    text : str
+        Result of `verilog`.
+
+    Returns
+    -------
+    dict of str to str
+        Text of each file by the name of its module, the top one first.
+    """
+    head, *modules = re.split(r"\n\n(?=(?://.*\n)*module )", text.rstrip("\n"))
+    head = "\n".join(line for line in head.splitlines() if "lint_off" not in line)
+    return {re.search(r"^module (\w+)", module, re.M)[1]: f"{head}\n\n{module}\n"
+            for module in modules}
+
+
 def without_comments(text):
     """Emitted Verilog without its comments.
 

@@ -902,9 +902,11 @@ class _Writer:
         if kind in BITWISE:
             return chain(BITWISE[kind], map(self.expression, (get["A"], get["B"])))
         if kind in ("$add", "$mul"):
-            return chain(ARITHMETIC[kind], map(self.expression, (get["A"], get["B"])))
+            return chain(ARITHMETIC[kind], (_unsigned(self.expression(get[port]))
+                                            for port in ("A", "B")))
         if kind == "$sub":
-            return Chain("-", (self.expression(get["A"]), self.expression(get["B"])))
+            return Chain("-", tuple(_unsigned(self.expression(get[port]))
+                                    for port in ("A", "B")))
         if kind == "$neg":
             return Unary("-", self.expression(get["A"]))
         if kind == "$mux":
@@ -955,8 +957,8 @@ class _Writer:
         if op.signed:
             left, right = (side if side.signed else Call("$signed", side)
                            for side in (left, right))
-        elif left.signed and right.signed:
-            left = Call("$unsigned", left)
+        else:
+            left, right = _unsigned(left), _unsigned(right)
         return Chain(COMPARED[op.kind], (left, right))
 
     def _shift(self, op):
@@ -974,7 +976,7 @@ class _Writer:
         if op.kind != "$sshr":
             return Chain(SHIFTS[op.kind], (value, amount))
         # Within an unsigned expression even >>> would fill in zeros.
-        return Call("$unsigned", Chain(">>>", (
+        return Call("$unsigned", Chain(SHIFTS[op.kind], (
             value if value.signed else Call("$signed", value), amount)))
 
     def _slice(self, op):
@@ -989,6 +991,8 @@ class _Writer:
             self._wire(name, used, value)
             self.read[name].update(range(used))
             value = Text(name)
+        # As many bits as a place in the operand has.
+        offset = _extended(offset, max((used - 1).bit_length(), 1), False)
         return Select(value.flat, self.expression(offset), width)
 
     @staticmethod
@@ -1005,6 +1009,7 @@ class _Writer:
 
     def _wire(self, name, width, value):
         """Declares a wire with its value."""
+        self.ranges[name] = 0, width - 1
         head = f"wire {_range(width - 1, 0)}{name} = "
         self.statements.append(head + value.layout(2 + len(head), 6) + ";")
 
@@ -1418,6 +1423,11 @@ def _capitals(name):
     """A name as that of a constant."""
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
     return re.sub(r"\W", "_", name).upper()
+
+
+def _unsigned(tree):
+    """A tree that Verilog takes as unsigned."""
+    return Call("$unsigned", tree) if tree.signed else tree
 
 
 def _spelled(name):

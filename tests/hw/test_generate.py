@@ -15,6 +15,8 @@ from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from filelock import FileLock
+from pyslang.ast import Compilation
+from pyslang.syntax import SyntaxTree
 
 from hw import generate, registry
 from hw.lib.stream_register import StreamRegister
@@ -41,8 +43,14 @@ def lint(path, top, *others):
                               env=os.environ | {"VERILATOR_ROOT": str(VERILATOR)})
                for command in commands]
     assert all(result.returncode == 0 for result in results), results[0].stderr + results[-1].stderr
-    return "".join(re.sub(r"^- .*\n", "", result.stdout + result.stderr, flags=re.M)
-                   for result in results)
+    compilation = Compilation()
+    for file in (path, *others):
+        compilation.addSyntaxTree(SyntaxTree.fromFile(str(file)))
+    # Off by default: ports may be signed, wires are not.
+    found = [code for diagnostic in compilation.getAllDiagnostics()
+             if "SignConversion" not in (code := str(diagnostic.code))]
+    return "".join([*found, *(
+        re.sub(r"^- .*\n", "", result.stdout + result.stderr, flags=re.M) for result in results)])
 
 
 def settings(name):
@@ -455,6 +463,55 @@ def test_signals_must_not_bypass_the_ports_of_an_equal_component():
         emit.verilog(Parent(), "parent")
 
 
+def test_a_file_for_each_module(tmp_path):
+    paths = generate.generate("decoder", (), tmp_path, split=True)
+    names = [path.name for path in paths]
+    assert names[0] == "decoder.v" and names[-2:] == ["decoder.json", "decoder.f"]
+    files = (tmp_path / "decoder.f").read_text().splitlines()
+    assert files == names[:-2] and len(files) > 1
+    whole = generate.generate("decoder", (), tmp_path / "whole")[0].read_text()
+    texts = [(tmp_path / file).read_text() for file in files]
+    for file, text in zip(files, texts, strict=True):
+        assert re.findall(r"^module (\w+)", text, re.M) == [file.removesuffix(".v")]
+        assert text.splitlines()[:3] == whole.splitlines()[:3]
+        assert "lint" not in text
+    # Together they are the one file.
+    bodies = [text.split("\n\n", 1)[1] for text in texts]
+    assert "\n".join(bodies) == whole.split("\n\n", 1)[1]
+    assert lint(tmp_path / files[0], "decoder", *(tmp_path / file for file in files[1:])) == ""
+
+
+def test_two_configurations_in_one_design(tmp_path):
+    designs = {"wide": "encoding=sg-em", "narrow": "encoding=sg-threshold"}
+    texts = {name: generate.generate("weight_encoder", [setting], tmp_path, module=name, axi=True)
+             for name, setting in designs.items()}
+    files = [path for paths in texts.values() for path in paths if path.suffix == ".v"]
+    assert [file.name for file in files] == ["wide.v", "wide_axi.v", "narrow.v", "narrow_axi.v"]
+    modules = [module for file in files
+               for module in re.findall(r"^module (\w+)", file.read_text(), re.M)]
+    assert len(modules) == len({*modules}) and {"wide_axi", "narrow_axi"} < {*modules}
+    top = tmp_path / "chip.v"
+    top.write_text("module chip;\n  wide_axi a ();\n  narrow_axi b ();\nendmodule\n")
+    _, files = yosys.run(
+        "".join(f"read_verilog {file.name}\n" for file in (top, *files))
+        + "hierarchy -check -top chip\nproc\nwrite_json chip.json\n",
+        inputs={file.name: file for file in (top, *files)}, outputs=["chip.json"])
+    assert len(json.loads(files["chip.json"])["modules"]) == len(modules) + 1
+
+
+@pytest.mark.parametrize("name", ["1st", "a-b", "module", "", "é"])
+def test_names_that_are_none(name, tmp_path):
+    with pytest.raises(ValueError, match=f"^--name must be a name in Verilog, not '{name}'"):
+        generate.generate("top1", (), tmp_path, module=name)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_the_header_has_the_name_too():
+    table = registry.build("axi_accelerator", ["config=tiny"], units=registry.offered()).registers
+    header = generate._renamed(table.header(), table.name, "second")
+    assert "SECOND_REGISTERS_H" in header and "m2xfp_" not in header and "M2XFP_" not in header
+
+
 def test_settings(tmp_path):
     paths = generate.generate("top1", ["lanes=2"], tmp_path / "new" / "folder")
     assert "// top1, lanes=2\n" in paths[0].read_text()
@@ -469,6 +526,8 @@ def test_settings(tmp_path):
     (["top1", "--set", "lines=8"], "error: Parameter of top1 must be one of: lanes, not 'lines'"),
     (["top1", "--set", "lanes"], "error: Setting must be of the form .*, not 'lanes'"),
     (["--set", "lanes=8"], r"error: --set lanes=8 needs exactly one unit, not \d+"),
+    (["--name", "mine"], r"error: --name mine needs exactly one unit, not \d+"),
+    (["top1", "--name", "wire"], "error: --name must be a name in Verilog, not 'wire'"),
     (["top1", "-o", "README.md/x"], "error: cannot write to -o README.md/x.*"),
     (["--sit"], "error: unrecognized arguments: --sit; see --help"),
 ])
