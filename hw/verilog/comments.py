@@ -69,8 +69,11 @@ def ports(component):
 
 
 def shape(of):
-    """The fields of a layout with their places, the length of an array, or the values of an
-    enumeration; empty for a plain number."""
+    """Says what the bits of a shape mean; nothing of a plain number.
+
+    These are the fields of a layout with their places, the length of an array, or the values of an
+    enumeration.
+    """
     if isinstance(of, type) and issubclass(of, enum.Enum):
         return ", ".join(f"{member.value} {member.name}" for member in of)
     try:

@@ -50,6 +50,21 @@ def verilog(component, name, parameters=None):
         If a register or a memory would start undefined although its initial value matters, or if
         the component has anything else that this Verilog cannot express.
     """
+    return written(component, name, parameters)[0]
+
+
+def written(component, name, parameters=None):
+    """Emits a component, and tells which names the writer made up.
+
+    Parameters and exceptions are those of `verilog`.
+
+    Returns
+    -------
+    text : str
+        As `verilog` returns it.
+    made : set of str
+        Names of signals that the design does not have.
+    """
     netlist = _Netlist(component, name)
     _, files = yosys.run(_CLEAN.format(name=name), outputs=["raw.json", "clean.json"],
                          inputs={"raw.il": netlist.text()}, urgent=True)
@@ -65,12 +80,13 @@ def verilog(component, name, parameters=None):
         "",
     ])
     ports = {module: content["ports"] for module, content in clean.items()}
+    made: set[str] = set()
     texts = [write_module(module, Module(
         content=clean[module], plain=_plain_names(raw[module], clean[module]), ports=ports,
         order=order, sources=netlist.sources.get(module, {}), states=netlist.states.get(module, {}),
-        **netlist.comments(module, "clk" in ports[module])))
+        **netlist.comments(module, "clk" in ports[module])), made)
         for module, order in netlist.instances().items()]
-    return "\n".join([header, *texts])
+    return "\n".join([header, *texts]), made
 
 
 def netlist(component, name):

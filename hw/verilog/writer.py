@@ -373,13 +373,15 @@ class Module:
     comments: dict[str, list[str]] = field(default_factory=dict)
 
 
-def write_module(name: str, module: Module) -> str:
+def write_module(name: str, module: Module, made: set[str] | None = None) -> str:
     """Writes a module.
 
     Parameters
     ----------
     name : str
     module : Module
+    made : set of str, optional
+        Takes the names that the writer makes up.
 
     Returns
     -------
@@ -395,7 +397,10 @@ def write_module(name: str, module: Module) -> str:
         writer = _Writer(name, module, banned)
         writer.decide()
         if not (loops := writer.loops()):
-            return writer.text()
+            text = writer.text()
+            if made is not None:
+                made |= writer.made
+            return text
         banned |= loops
 
 
@@ -408,7 +413,7 @@ class _Writer:
         content = module.content
         self.taken = {*WORDS, "unused", *content["netnames"], *content["cells"],
                       *content.get("memories", {})}
-        self.made: dict[str, int] = {}
+        self.made: set[str] = set()
         self.ops: list[_Op] = []
         self.instances: dict[str, dict[str, Any]] = {}
         self.reads: list[dict[str, Any]] = []
@@ -881,7 +886,7 @@ class _Writer:
             count += 1
             name = f"{base}_{count}"
         self.taken.add(name)
-        self.made[name] = 1
+        self.made.add(name)
         return name
 
     def tree(self, op: _Op, values=None) -> Expression:

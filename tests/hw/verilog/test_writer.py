@@ -9,8 +9,9 @@ from amaranth import *
 from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw import registry
 from hw.tools import yosys
-from hw.verilog import emit, equivalence, expressions, writer
+from hw.verilog import emit, equivalence, expressions, statistics, writer
 from tests.hw.test_generate import lint
 
 
@@ -130,8 +131,36 @@ def test_text(text, part):
     assert part in re.sub(r"(?<=\w|\]) +", " ", text)
 
 
-def test_only_few_names_are_made_up(text):
-    assert not re.search(r"\b_\d+_\b", text)
+def test_statistics():
+    counted = statistics.count("""
+module one(a, y);
+  input [3:0] a;
+  wire [3:0] a;
+  output y;
+  // A comment
+  wire \\$1 ;
+  wire _2_;
+  wire y_sum = 1;  // and another
+  reg signed [1:0] held;
+endmodule
+module two (
+  input  wire       a,
+  output reg  [1:0] y
+);
+  wire a_2;
+endmodule
+""".lstrip(), {"y_sum"})
+    assert counted == {"lines": 16, "longest": 33, "signals": 5, "anonymous": 3, "comments": 1}
+    assert statistics.row("it", counted) == "| it | 16 | 33 | 5 | 60% | 6% |"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", registry.UNITS)
+def test_few_names_are_made_up(name):
+    text, made = emit.written(registry.build(name), name)
+    counted = statistics.count(text, made)
+    assert counted["anonymous"] <= 0.07 * counted["signals"]
+    assert all(re.search(rf"\b{name}\b", text) for name in made)
 
 
 # Each is a fault that a writer of Verilog makes. Equivalence is checked by Yosys, which reads the
