@@ -73,10 +73,12 @@ class Parentheses(Expression):
 
     @cached_property
     def flat(self):
+        """Text on one line."""
         return f"({self.inner.flat})"
 
     @property
     def signed(self):
+        """Whether Verilog takes it as signed."""
         return self.inner.signed
 
     def _broken(self, column, indent):
@@ -93,6 +95,7 @@ class Unary(Expression):
 
     @cached_property
     def flat(self):
+        """Text on one line."""
         return self.operator + self._operand.flat
 
     @cached_property
@@ -103,9 +106,11 @@ class Unary(Expression):
 
     @property
     def signed(self):
+        """Whether Verilog takes it as signed."""
         return self.operator in ("~", "-") and self.inner.signed
 
     def operand(self):
+        """The tree as an operand of an operator."""
         # Behind a binary operator a reduction would look like another operator: "a & &b".
         return self if self.operator in ("~", "~|") else Parentheses(self)
 
@@ -123,6 +128,7 @@ class Chain(Expression):
 
     @cached_property
     def flat(self):
+        """Text on one line."""
         return f" {self.operator} ".join(part.flat for part in self._operands)
 
     @cached_property
@@ -131,6 +137,7 @@ class Chain(Expression):
 
     @property
     def signed(self):
+        """Whether Verilog takes it as signed."""
         return self.operator not in COMPARISONS and all(part.signed for part in self.parts)
 
     def _broken(self, column, indent):
@@ -159,6 +166,7 @@ class Choice(Expression):
 
     @cached_property
     def flat(self):
+        """Text on one line."""
         cases = "".join(f"{condition.flat} ? {value.flat} : " for condition, value in self._cases)
         return cases + self._default.flat
 
@@ -172,6 +180,7 @@ class Choice(Expression):
 
     @property
     def signed(self):
+        """Whether Verilog takes it as signed."""
         return all(value.signed for _, value in self.cases) and self.default.signed
 
     def _broken(self, column, indent):
@@ -203,6 +212,7 @@ class Concatenation(Expression):
 
     @cached_property
     def flat(self):
+        """Text on one line."""
         return "{" + ", ".join(part.flat for part in self.parts) + "}"
 
     def _broken(self, column, indent):
@@ -222,6 +232,7 @@ class Replication(Expression):
 
     @cached_property
     def flat(self):
+        """Text on one line."""
         return f"{{{self.count}{{{self.part.flat}}}}}"
 
     def _broken(self, column, indent):
@@ -238,10 +249,12 @@ class Call(Expression):
 
     @cached_property
     def flat(self):
+        """Text on one line."""
         return f"{self.function}({self.inner.flat})"
 
     @property
     def signed(self):
+        """Whether Verilog takes it as signed."""
         return self.function == "$signed"
 
     def _broken(self, column, indent):
@@ -258,6 +271,7 @@ class Select(Expression):
 
     @cached_property
     def flat(self):
+        """Text on one line."""
         size = "" if self.width == 1 else f" +: {self.width}"
         return f"{self.name}[{self.offset.flat}{size}]"
 
