@@ -1056,9 +1056,7 @@ class _Writer:
         return self._assemble()
 
     def _declare(self):
-        """Ranges of all declared signals; those of vectors of several results are declared first.
-
-        """
+        """Finds the ranges of all signals, and which ones are declared before the statements."""
         content = self.module.content
         self.ranges = {name: (0, len(port["bits"]) - 1) for name, port in content["ports"].items()}
         self.kinds: dict[str, str] = {}
@@ -1372,7 +1370,8 @@ def _statement(target, value, indent):
     lines: list[str] = []
     if state := _state(value):
         lines.append(f"{pad}case ({state})")
-        for condition, result in value.cases:
+        # The netlist has them from the last one on; only one can hold.
+        for condition, result in reversed(value.cases):
             lines += _branch(f"{pad}  {condition.parts[1].flat}:", target, result, indent + 2)
         lines += _branch(f"{pad}  default:", target, value.default, indent + 2)
         return [*lines, f"{pad}endcase"]
@@ -1409,11 +1408,17 @@ def _keeps(value, target):
 
 
 def _state(value):
-    """The signal whose value decides between several cases, if one does."""
+    """The signal whose value decides between several cases, if one does.
+
+    Each case has another value, so that their order means nothing.
+    """
     names = {condition.parts[0].flat if isinstance(condition, Chain)
              and condition.operator == "==" and isinstance(condition.parts[1], Text) else None
              for condition, _ in value.cases}
-    return names.pop() if len(value.cases) > 1 and len(names) == 1 else None
+    if len(value.cases) == 1 or len(names) > 1 or None in names:
+        return None
+    values = {condition.parts[1].flat for condition, _ in value.cases}
+    return names.pop() if len(values) == len(value.cases) else None
 
 
 def _enumeration(net):
