@@ -36,10 +36,10 @@ from .words import WORDS
 Bits = list[Any]
 """Bits of a netlist, the least significant one first: numbers of nets, "0" and "1"."""
 
-_LONGEST = 260
+_LONGEST = 420
 """Characters up to which an expression becomes a part of another one."""
 
-_SHORT = 26
+_SHORT = 50
 """Characters up to which an expression is repeated rather than given a name."""
 
 BITWISE = {"$not": "~", "$and": "&", "$or": "|", "$xor": "^", "$xnor": "^"}
