@@ -6,11 +6,11 @@ import re
 
 import pytest
 
-from hw.flow import mapped_library
+from hw.flow import mapped_library, timing
 from hw.flow.liberty import find_library
 from hw.flow.liberty_text import Group, LibertyError
 from hw.tools.errors import ToolError
-from tests.support.netlists import CELLS, arc, liberty, pin, read
+from tests.support.netlists import CELLS, LOAD, arc, liberty, module, pin, read
 
 PLAIN = liberty()
 
@@ -389,6 +389,24 @@ def test_missing_sense_is_that_of_the_function(tmp_path, function, sense):
     cell = CELLS["NAND"].replace("timing_sense : negative_unate;", "").replace("!(A & B)", function)
     library = read(tmp_path, liberty(CELLS | {"NAND": cell}))
     assert {arc.sense for arc in library.cells["NAND"].arcs if arc.related == "A"} == {sense}
+
+
+def test_both_edges_follow_a_clock_whatever_the_sense(tmp_path):
+    clocked = CELLS["DFF"].replace("timing_sense : non_unate", "timing_sense : positive_unate")
+    assert clocked != CELLS["DFF"]
+    library = read(tmp_path, liberty(CELLS | {"DFF": clocked}))
+    assert {arc.sense for arc in library.cells["DFF"].arcs if arc.pin == "Q"} == {"non_unate"}
+
+
+def test_output_pin_bears_itself(tmp_path):
+    gate = module(["input a", "output y"], ("u", "INV", {"A": "a", "Y": "y"}))
+    for own, load in (("", LOAD), ("capacitance : 7;", LOAD + 7),
+                      ("rise_capacitance : 7; fall_capacitance : 7;", LOAD + 7)):
+        cell = INVERTER.replace("pin (Y) {", f"pin (Y) {{ {own}")
+        library = read(tmp_path, liberty(CELLS | {"INV": cell}))
+        plain = timing.analyse(gate, read(tmp_path, PLAIN), output_load=load)
+        assert timing.analyse(gate, library)["in-out"].delay_ns == pytest.approx(
+            plain["in-out"].delay_ns, abs=1e-12)
 
 
 def test_capacitances(tmp_path):

@@ -51,6 +51,21 @@ def test_hold(tmp_path):
     assert timing.examine(REGISTERS, read(tmp_path, liberty())).hold_slack_ns is None
 
 
+def test_hold_with_wires(tmp_path):
+    read(tmp_path, liberty(WITH_HOLD, wires(0.2)))
+    found = timing.examine(REGISTERS, find_library(str(tmp_path / "tiny.lib"), "", "long"))
+    wire = 1.5 * 1.5
+    slew_s = 0.01 + 0.001 * (2 + wire)
+    slew_n = 0.01 + 0.5 * slew_s + 0.001 * (1 + wire)
+    # Of the inverter's pin and of the register's.
+    wires_take = 1.5 * 0.2 * ((wire + 2) + (wire + 1)) / 1000
+    rising = (0.12 + 0.002 * (2 + wire) + 0.02 + 0.1 * slew_s + 0.002 * (1 + wire)
+              - (0.05 + 0.3 * slew_n))
+    falling = (0.1 + 0.002 * (2 + wire) + 0.03 + 0.1 * slew_s + 0.001 * (1 + wire)
+               - (0.06 + 0.3 * slew_n))
+    assert found.hold_slack_ns == pytest.approx(min(rising, falling) + wires_take, abs=1e-12)
+
+
 @pytest.mark.parametrize("fanout, length", [(0, 0), (1, 1.5), (2, 4), (3, 4.5), (4, 5), (6, 9)])
 def test_length_of_wires(tmp_path, fanout, length):
     read(tmp_path, liberty(head=wires(0)))

@@ -38,6 +38,19 @@ def test_dont_use(tmp_path, mark, used):
     assert ('cell ("NAND")' in text) == used
 
 
+def test_netlists_are_kept_by_what_was_read_of_the_library(tmp_path, monkeypatch):
+    keys = []
+    monkeypatch.setattr(mapping.cache, "digest", lambda *texts: keys.append(texts) or "key")
+    monkeypatch.setattr(mapping.cache, "read", lambda path: "{}")
+    text = liberty()
+    for other in (text, text.replace("a comment", "another"),
+                  text.replace("area : 2;", "area : 3;"),
+                  text.replace("{ area : 2;", "{ dont_use : true; area : 2;")):
+        mapping.Part("", ("top",), ()).mapped(read(tmp_path, other))
+    assert keys[0] == keys[1]
+    assert len({*keys}) == 3
+
+
 @pytest.mark.long
 def test_figures_of_the_default_library_are_those_of_its_file():
     """Yosys and ABC make the same netlists from the file itself."""
