@@ -437,7 +437,7 @@ def _known(name):
     _libraries.pop(name, None)
     _libraries[name] = library
     for oldest in [*_libraries][:-4]:
-        del _libraries[oldest]
+        _libraries.pop(oldest, None)
     return library
 
 
