@@ -146,8 +146,9 @@ def _checked(parser, arguments):
         parser.error("--swizzled, --include and --exclude must come with a conversion or --list")
     if options.fixed and options.format != "m2xfp":
         parser.error(f"--fixed must come with --format m2xfp, not {options.format}")
-    if options.threads is not None and options.threads < 1:
-        parser.error(f"--threads must be at least 1, not {options.threads}")
+    # Each thread holds a block.
+    if options.threads is not None and not 1 <= options.threads <= 4 * cores():
+        parser.error(f"--threads must be 1 to 4 per processor, not {options.threads}")
     return options
 
 

@@ -169,6 +169,8 @@ def read_manifest(reader: Reader) -> dict[str, Any]:
                 if stated["tensor"] != f"{name}.{plane}" or not isinstance(stated["sha256"], str):
                     raise ValueError(f"{plane} of {name!a}")
                 expected[stated["tensor"]] = "U8", plane_shape(shape, plane)
+        if not isinstance(manifest.get("left_alone", {}), dict):
+            raise ValueError("left_alone")
         for name, _ in manifest["copied"].items():
             tensor = reader.tensors[name]
             expected[name] = tensor.dtype, tensor.shape

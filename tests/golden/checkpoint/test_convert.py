@@ -395,6 +395,9 @@ def test_bad_nvfp4(others, text, tmp_path, capsys):
     lambda m: m.update(tensors=[1]),
     lambda m: m.update(copied=["ids", "norm", "odd"]),
     lambda m: m["tensors"]["b"].update(source_dtype=[]),
+    lambda m: m["tensors"]["b"].update(transposed=1),
+    lambda m: m["tensors"]["b"].update(shape=[3, 96], transposed=True),
+    lambda m: m.update(left_alone=["ids"]),
 ])
 def test_bad_manifests(change, checkpoint, tmp_path, capsys):
     path, _ = checkpoint
@@ -449,6 +452,11 @@ def test_no_folder_is_replaced(tmp_path):
     (["in", "out", "--dequantize", "--fixed"], "must come with a conversion"),
     (["in", "out", "--format", "mxfp4", "--fixed"], "--fixed must come with --format m2xfp"),
     (["in", "out", "--rule", "up"], "invalid choice: 'up'"),
+    (["in", "out", "--list"], "--list must come without OUT, --verify and --dequantize"),
+    (["in", "--verify", "--include", "a"], "--include and --exclude must come with a conversion"),
+    (["in", "out", "--dequantize", "--swizzled"], "must come with a conversion or --list"),
+    (["in", "out", "--threads", "0"], "--threads must be 1 to 4 per processor, not 0"),
+    (["in", "out", "--threads", "99999"], "per processor, not 99999"),
 ])
 def test_bad_options(arguments, text, capsys):
     with pytest.raises(SystemExit, match="2"):
