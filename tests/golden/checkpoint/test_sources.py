@@ -162,6 +162,22 @@ def test_fp8_in_blocks_as_the_configuration_says(tmp_path, config):
     assert equal(values, scaled(codes.view(FP8["F8_E4M3"]).astype(np.float32), e8m0(scales), 32, 4))
 
 
+@pytest.mark.parametrize(("shape", "block"), [
+    ((2, 2, 3), (4, 32)), ((2, 1, 1), (6, 80)), ((2,), (6, 80)), ((2, 6, 1), (1, 80))])
+def test_fp8_of_experts(tmp_path, shape, block):
+    """Blocks begin anew with each expert."""
+    codes = RNG.integers(0, 256, (2, 6, 80), np.uint8)
+    scales = np.float32(RNG.random(shape))
+    raw(tmp_path / "model.safetensors", {"x.weight": ("F8_E4M3", codes),
+                                         "x.weight_scale": ("F32", scales)})
+    (tmp_path / "config.json").write_text(
+        json.dumps({"quantization_config": {"weight_block_size": [4, 32]}}))
+    weight, values = one(tmp_path)
+    factors = scales.reshape(2, -(-6 // block[0]), -(-80 // block[1]))
+    assert equal(values, scaled(codes.view(FP8["F8_E4M3"]).astype(np.float32), factors,
+                                block[1], block[0]))
+
+
 def torchao(kind, **data):
     return {"x.weight": json.dumps({"_type": kind, "_data": data}),
             "tensor_names": json.dumps(["x.weight"])}
