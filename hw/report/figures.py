@@ -4,6 +4,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ..flow.power import amount
 from . import pareto
 from .comparison import DIGITS
 
@@ -76,7 +77,7 @@ def columns(points: Sequence[tuple[int, float, float]]) -> "list[Figure]":
         figure, axes = _figure(WIDTH, 3.6)
         axes.plot(labels, values, "o-", color=FORMATS["M2XFP"])
         for x, value in zip(labels, values, strict=True):
-            axes.annotate(f"{value:.{digits}f}", (x, value), (0, 8), ha="center",
+            axes.annotate(amount(value, digits), (x, value), (0, 8), ha="center",
                           textcoords="offset points", fontsize=9)
         axes.set_xlabel("columns of mac_array")
         axes.set_ylabel(text)
@@ -116,7 +117,7 @@ def formats(compared: Sequence[tuple]) -> "list[Figure]":
             values = [figures[number] for _, _, figures in rows]
             bars = axes.barh(range(len(rows)), values, height=0.7,
                              color=[FORMATS[format] for format in names])
-            axes.bar_label(bars, [f"{value:.{digits}f}" for value in values], padding=3,
+            axes.bar_label(bars, [amount(value, digits) for value in values], padding=3,
                            fontsize=9)
             axes.set_yticks(range(len(rows)), labels)
             axes.tick_params(axis="y", length=0)

@@ -206,7 +206,7 @@ def _formats(results):
     compared = _compared(results)[1]
     rows = []
     for part, format, label, count, values, ratios in compared:
-        texts = (f"{value:.{digits}f}"
+        texts = (power.amount(value, digits)
                  for value, digits in zip(values, comparison.DIGITS, strict=True))
         rows.append((part, _line(f"{_swatch(figures.FORMATS[format])} {escape(format)}"), label,
                      f"{count:g}", *(text for pair in zip(texts, ratios, strict=True)

@@ -253,7 +253,8 @@ class Streams:
 
 def _simulate(component, testbench, clocked, vcd):
     if vcd:
-        check_output(vcd, "vcd")
+        for path in (vcd, waveform.save_file(Path(vcd))):
+            check_output(path, "vcd")
         # It says where it writes before its first run.
         new = Simulated(component, clocked=clocked)
         with waveform.written(new.simulator, component, Path(vcd)):
