@@ -15,7 +15,8 @@ REASONS = (
     ("bias, scale or zero point", re.compile(
         r"(.*bias|.*scales?|.*scale_2|.*scale_inv|.*zero_points?|.*qzeros|.*absmax)")),
     ("norm", re.compile(r"(.*norm\w*|ln_?\w*)")),
-    ("embedding", re.compile(r"(.*embed\w*|.*embd|wte|wpe|shared|relative_attention_bias)")),
+    ("embedding", re.compile(
+        r"(.*embed\w*|.*embd|.*_tokens?|wte|wpe|shared|relative_attention_bias)")),
     ("position table", re.compile(
         r"(.*position\w*|.*pos_emb\w*|.*rotary\w*|.*inv_freq|rope_\w*|freqs\w*|(cos|sin)(_cached)?)")),
     ("router", re.compile(r"(.*router|gate|gating|.*gate_inp\w*|shared_expert_gate|wg)")),
