@@ -97,7 +97,8 @@ class GgufReader(Reader):
         self.metadata = {"gguf": json.dumps(values)}
         self.tensors = {}
         order = sorted(found.items(), key=lambda t: t[1][2])
-        limits = [*(offset for _, (_, _, offset) in order[1:]), self._size - self._data]
+        limits = [offset for _, (_, _, offset) in order[1:]]
+        limits += [self._size - self._data] * bool(order)
         for (name, (shape, kind, offset)), limit in zip(order, limits, strict=True):
             tensor = self._tensor_of(name, shape, kind, offset, limit)
             if tensor.stop > limit:

@@ -171,6 +171,7 @@ def test_bad_files(tmp_path, change, problem, capsys):
     ({"a": ("F32", (1,) * 5, bytes(4))}, {}, "'a' that must have at most 4 axes, not 5"),
     ({"a": ("MXFP4", (2, 48), bytes(51))}, {}, "'a' of MXFP4 whose rows must have a multiple of"),
     ({"a": ("MXFP4", (), bytes(17))}, {}, "'a' of MXFP4 whose rows must have a multiple of 32"),
+    ({}, {}, "holds no weight to quantize"),
     ({}, {"x": struct.pack("<I", 13)}, "has an entry of type 13, which is not known"),
     ({}, {"general.alignment": struct.pack("<II", 4, 0)}, "a general.alignment of at least 1"),
     ({}, {"general.alignment": struct.pack("<I", 8) + text("a")}, "a general.alignment of at lea"),
