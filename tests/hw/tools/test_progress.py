@@ -70,5 +70,5 @@ def test_time_goes_on_on_a_terminal(impatient, monkeypatch):
             drawn = b""
             while drawn.count(b"generate top1: 00:0") < 3 and len(drawn) < 1000:
                 drawn += os.read(ours, 100)
-        assert drawn.count(b"generate top1: 00:0") == 3, drawn
+        assert drawn.count(b"generate top1: 00:0") >= 3, drawn
     os.close(ours)
