@@ -59,6 +59,7 @@ def run(main: Callable[..., int | None]) -> Callable[..., int]:
     `Failure`                     ``error: `` and its text     1
     OSError                       ``error: ``, file, reason    1
     Standard output is full       ``error: ``, reason          1
+    MemoryError                   ``error: ``, what it was     1
     ValueError: wrong use         ``error: `` and its text     2
     `Interrupted`                 its text                     130
     KeyboardInterrupt             ``interrupted``              130
@@ -146,6 +147,8 @@ def _reported(main: Callable[..., int | None], arguments: Sequence[str] | None
     except OSError as error:
         where = f"{error.filename}: " if error.filename is not None else ""
         return _report(f"{where}{error.strerror or error}", FAILURE)
+    except MemoryError as error:
+        return _report(f"not enough memory: {error}".removesuffix(": "), FAILURE)
     except ValueError as error:
         return _report(error, WRONG_USE)
 
