@@ -96,8 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.config_name = " ".join([options.config or "paper", *options.set])
         options.config = parameters("accelerator", words)["config"]
     if options.vcd:
-        for path in (options.vcd, save_file(options.vcd)):
-            check_output(path, "--vcd")
+        _check_vcd(options.vcd)
     if getattr(options, "plot", None):
         check_plot(options.plot)
     return options.act(options)
@@ -160,6 +159,8 @@ def report_lockstep(data: smollm2.Slice, *, tokens: int, rows: int, stalls: floa
         _announce(tokens * -(-activations.shape[1] // 32) * (rows + 1), "transfers",
                   _TRANSFERS_PER_SECOND)
     files = [_vcd_of(vcd, unit) for unit in ("quantization_engine", "group_mac")] if vcd else None
+    for file in files or ():
+        _check_vcd(file)
     with counting("lockstep", "transfer") as count:
         result = lockstep(activations, weights, stalls=stalls, seed=seed, engine=engine, vcd=files,
                           progress=lambda unit, received, total: count(received, total),
@@ -303,6 +304,8 @@ def _cosim(options):
     chosen = select(options.units or UNITS, settings)
     if options.count is not None and options.count < 1:
         raise ValueError(f"--count must be at least 1, not {options.count}")
+    for name in chosen if options.vcd else ():
+        _check_vcd(_vcd_of(options.vcd, name, alone=len(chosen) == 1))
     failed = 0
     for name in chosen:
         unit = UNITS[name]
@@ -338,6 +341,11 @@ def _count(name, chosen, options):
     # The time of a cycle grows with the number of tiles, and so does the number of cycles in which
     # new weights load, for every other transfer.
     return min(500, max(1, 2**17 // tiles(**chosen) ** 2))
+
+
+def _check_vcd(path):
+    for file in (path, save_file(path)):
+        check_output(file, "--vcd")
 
 
 def _vcd_of(path, unit, *, alone=False):

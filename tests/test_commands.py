@@ -89,7 +89,14 @@ def test_vcd(tmp_path, capsys):
     assert (tmp_path / "a.vcd").read_text().count("$var") > 2
     assert command.main(["cosim", "top1", "top1_decode", "--count", "3",
                          "--vcd", str(tmp_path / "b.vcd")]) == 0
-    assert {path.name for path in tmp_path.glob("b.*")} == {"b.top1.vcd", "b.top1_decode.vcd"}
+    assert {path.name for path in tmp_path.glob("b.*")} == {
+        "b.top1.vcd", "b.top1.gtkw", "b.top1_decode.vcd", "b.top1_decode.gtkw"}
+    # Each file is tried before the first unit runs.
+    (tmp_path / "c.top1_decode.gtkw").mkdir()
+    capsys.readouterr()
+    assert command.main(["cosim", "top1", "top1_decode", "--count", "3",
+                         "--vcd", str(tmp_path / "c.vcd")]) == 2
+    assert capsys.readouterr().out == ""
 
 
 def test_main_job_refuses_bad_options():
