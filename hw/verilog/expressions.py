@@ -6,6 +6,7 @@ the operands of an operator have the operator's width, those of a comparison hav
 what is signed says so. A tree therefore means the same wherever it stands.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -148,12 +149,44 @@ class Chain(Expression):
 COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
 
 
-def chain(operator: str, parts: Iterable[Expression]) -> Chain:
+def chain(operator: str, parts: Iterable[Expression]) -> Expression:
     """Joins operands by an associative operator; parts that are such chains become one with it."""
     flat: list[Expression] = []
     for part in parts:
         flat += part.parts if isinstance(part, Chain) and part.operator == operator else [part]
-    return Chain(operator, tuple(flat))
+    flat = _joined(operator, flat) if operator in "&|" else flat
+    return flat[0] if len(flat) == 1 else Chain(operator, tuple(flat))
+
+
+def _joined(operator, parts):
+    """Parts in which three or more bits of a vector that are side by side are a reduction."""
+    places: dict[str, set[int]] = {}
+    others: list[Expression | str] = []
+    for part in parts:
+        reduced = isinstance(part, Unary) and part.operator == operator
+        text = part.inner.flat if reduced else part.flat
+        found = re.fullmatch(r"(\w+)\[(\d+)(?::(\d+))?\]", text)
+        if not found or (found[3] is not None) != reduced:
+            others.append(part)
+            continue
+        name, high, low = found[1], int(found[2]), int(found[3] or found[2])
+        if name not in places:
+            others.append(name)
+        places.setdefault(name, set()).update(range(low, high + 1))
+    result: list[Expression] = []
+    for part in others:
+        if isinstance(part, Expression):
+            result.append(part)
+            continue
+        bits = sorted(places[part], reverse=True)
+        while bits:
+            count = next((i for i, bit in enumerate(bits) if bit != bits[0] - i), len(bits))
+            run, bits = bits[:count], bits[count:]
+            if count > 2:
+                result.append(Unary(operator, Text(f"{part}[{run[0]}:{run[-1]}]")))
+            else:
+                result += [Text(f"{part}[{bit}]") for bit in run]
+    return result
 
 
 @dataclass(frozen=True)

@@ -272,6 +272,23 @@ def test_layout_keeps_lines_short(width, monkeypatch):
     assert "".join(lines).replace(" ", "") == ("x=" + tree.flat).replace(" ", "")
 
 
+@pytest.mark.parametrize("operator, parts, expected", [
+    ("&", "a[3] a[1] b a[2]", "(&a[3:1]) & b"), ("|", "a[4] a[2] a[3] a[2]", "|a[4:2]"),
+    ("&", "a[1] a[0]", "a[1] & a[0]"), ("&", "a[5] a[3:1] a[2]", "a[5] & a[2] & a[3:1]"),
+    ("^", "a[2] a[1] a[0]", "a[2] ^ a[1] ^ a[0]")])
+def test_bits_side_by_side(operator, parts, expected):
+    tree = expressions.chain(operator, map(expressions.Text, parts.split()))
+    assert tree.flat == expected
+
+
+def test_reductions_become_one():
+    text = expressions.Text
+    tree = expressions.chain("&", [expressions.Unary("&", text("a[7:4]")), text("a[3]")])
+    assert tree.flat == "&a[7:3]"
+    tree = expressions.chain("|", [expressions.Unary("&", text("a[7:4]")), text("a[3]")])
+    assert tree.flat == "(&a[7:4]) | a[3]"
+
+
 @pytest.mark.parametrize("value, width, expected", [
     (0, 1, "1'b0"), (1, 1, "1'b1"), (9, 4, "4'd9"), (255, 8, "8'hff"), (0, 65, "{65{1'b0}}"),
     (2**65 - 1, 65, "{65{1'b1}}"), (5, 65, "65'd5")])
