@@ -3,6 +3,7 @@
 
 import os
 import re
+import select
 import sys
 import time
 
@@ -69,6 +70,8 @@ def test_time_goes_on_on_a_terminal(impatient, monkeypatch):
         with progress.busy("generate top1"):
             drawn = b""
             while drawn.count(b"generate top1: 00:0") < 3 and len(drawn) < 1000:
+                # Without a time that goes on there is nothing more to read.
+                assert select.select([ours], [], [], 10)[0], drawn
                 drawn += os.read(ours, 100)
         assert drawn.count(b"generate top1: 00:0") >= 3, drawn
     os.close(ours)
