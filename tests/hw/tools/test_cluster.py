@@ -105,7 +105,8 @@ def test_failures_are_reported(address, folder, monkeypatch):
         # The worker has been started anew, or there is the other one.
         assert machines.run(divmod, 7, 2) == (3, 1)
         with pytest.raises(ToolError, match="^the worker's version of this project, its "):
-            machines.run(sweep._measure_there, sweep.Point("top1", ()), "nangate45", False, "key")
+            machines.run(sweep._measure_there, sweep.Point("top1", ()), "nangate45", "", "",
+                         False, "key")
         machines.stop()
         with pytest.raises(ToolError, match="^stopped$"):
             machines.run(time.sleep, 3)
