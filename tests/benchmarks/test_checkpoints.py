@@ -55,6 +55,8 @@ def test_other_planes_are_an_error(small, tmp_path, monkeypatch, capsys):
 
 def test_failures_are_one_line(small, tmp_path, monkeypatch, capsys):
     (tmp_path / "golden").mkdir()
+    # Without it the installed package comes first.
+    (tmp_path / "golden" / "__init__.py").touch()
     (tmp_path / "golden" / "__main__.py").write_text("raise SystemExit('it went wrong')")
     real = checkpoints._run
     monkeypatch.setattr(checkpoints, "_digests", lambda _: "")
