@@ -31,6 +31,7 @@ def test_a_top_of_two_units(tmp_path):
     assert "module transcoder (\n" in text and "  input  wire [143:0] i__payload" in text
 
 
+@pytest.mark.long
 def test_a_wrong_top_is_found(tmp_path):
     text = (EXAMPLES / "transcoder.py").read_text(encoding="utf-8")
     wrong = text.replace('Decoder(kind="special")', 'Decoder(kind="weight")')

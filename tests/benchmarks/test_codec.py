@@ -28,6 +28,7 @@ def without_torch(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not kernel.compiler(), reason="needs a C compiler")
 def test_figures(tmp_path, monkeypatch, capsys):
     without_torch(monkeypatch)

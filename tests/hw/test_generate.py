@@ -116,6 +116,7 @@ each_unit = pytest.mark.parametrize("emitted", [
     for name in registry.UNITS], indirect=True)
 
 
+@pytest.mark.long
 @each_unit
 def test_same_bytes_in_another_process(emitted, folders):
     name, path, _ = emitted

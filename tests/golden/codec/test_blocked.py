@@ -253,6 +253,7 @@ def test_wrong_threads(threads, error, message):
         assert str(raised.value) == message
 
 
+@pytest.mark.long
 @needs_compiler
 def test_kernel_compiles_in_silence(tmp_path):
     source = kernel.resources.files("golden.codec").joinpath("kernel.c")

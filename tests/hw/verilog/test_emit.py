@@ -27,7 +27,8 @@ QUICK = ["top1", "top1_decode", "pe_tile", "sg_pe_tile", "group_accumulator"]
     pytest.param([name for name in UNITS if name not in QUICK], id="others",
                  marks=pytest.mark.long),
 ])
-@pytest.mark.parametrize("simulator", ["iverilog", "verilator"])
+@pytest.mark.parametrize("simulator", [
+    "iverilog", pytest.param("verilator", marks=pytest.mark.long)])
 def test_emitted_verilog_in_another_simulator(simulator, names, tmp_path):
     reason = missing(simulator)
     if reason:
