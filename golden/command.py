@@ -196,7 +196,7 @@ def check_output(path: Path, option: str) -> None:
         if not path.exists():
             path.open("x").close()
             path.unlink()
-        part = path.with_name(f".{path.name}.{os.getpid()}")
+        part = output.temporary(path)
         part.open("x").close()
         part.unlink()
     except OSError as error:

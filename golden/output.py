@@ -119,7 +119,8 @@ def save_figure(figure: Any, path: Path) -> None:
         figure.savefig(file, format=path.suffix[1:].lower(), dpi=150)
 
 
-def _temporary(path: Path) -> Path:
+def temporary(path: Path) -> Path:
+    """A name beside a path, which nobody can guess, for the file that takes its place."""
     # `tempfile` would make files that only their owner may read.
     return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
 
@@ -127,7 +128,7 @@ def _temporary(path: Path) -> Path:
 def _create(path):
     """Opens a new file beside a path, locked as long as it is open."""
     while True:
-        file = open(_temporary(path), "xb")
+        file = open(temporary(path), "xb")
         if fcntl is None:
             return file
         with suppress(OSError):
@@ -164,7 +165,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     with stopping():
         remove_left(path)
-        folder = _temporary(path)
+        folder = temporary(path)
         folder.mkdir()
         lock = None
         try:
@@ -200,7 +201,7 @@ def _remove_unless_in_use(path):
         if fcntl is None:
             remove(path)
         elif stat.S_ISDIR(mode) or stat.S_ISREG(mode):
-            lock = os.open(path, os.O_RDONLY)
+            lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 remove(path)

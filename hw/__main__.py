@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.vcd:
         command.check_output(options.vcd, "--vcd")
     make_folder(Path(options.o), f"write to -o {options.o}")
-    make_folder(cache.folder(), "keep results in {}; M2XFP_CACHE_DIR sets another folder")
+    cache.prepare("keep results")
     command.check_output(Path(options.o, "synth.json"), "-o")
     return _all(Path(options.o), options.vcd, library)
 

@@ -114,7 +114,7 @@ def _prepare(path):
     """Tries the outputs and prepares Yosys, so that nothing of it fails after the work."""
     make_folder(path.parent, f"write --json {path}")
     command.check_output(path, "--json")
-    make_folder(cache.folder(), "keep figures in {}; M2XFP_CACHE_DIR sets another folder")
+    cache.prepare("keep figures")
     yosys.prepare()
 
 

@@ -7,29 +7,13 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
+import warnings
 from contextlib import suppress
 from functools import cache
 from importlib import resources
-from pathlib import Path
 
-from ..interrupts import PLACES, temporary_folder
-
-
-def folder() -> Path:
-    """The cache folder: ``$M2XFP_CACHE_DIR``, or m2xfp-rtl in the user's cache folder."""
-    if chosen := os.environ.get("M2XFP_CACHE_DIR"):
-        return Path(chosen)
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "m2xfp-rtl"
-
-
-PLACES.append(folder)
+from ..cache import check_private, checksum, flush, folder, make_private
+from ..interrupts import temporary_folder
 
 
 def load() -> ctypes.CDLL | None:
@@ -40,7 +24,8 @@ def load() -> ctypes.CDLL | None:
     Returns
     -------
     ctypes.CDLL or None
-        None if no C compiler works, or if the environment variable ``M2XFP_NUMPY`` is not empty.
+        None if no C compiler works, if the environment variable ``M2XFP_NUMPY`` is not empty, or,
+        with a warning, if others may write into the cache folder.
     """
     return None if os.environ.get("M2XFP_NUMPY") else _load()
 
@@ -82,6 +67,13 @@ def _load():
     command = compiler()
     if command is None:
         return None
+    try:
+        if folder().exists():
+            check_private(folder())
+    except OSError as error:
+        warnings.warn(f"the compiled codec is not used: cache folder {folder()}: "
+                      f"{error.strerror}; M2XFP_CACHE_DIR sets another folder", stacklevel=4)
+        return None
     source = resources.files(__package__).joinpath("kernel.c").read_bytes()
     for options in (_NATIVE, []):
         words = [*command, *_FLAGS, *options]
@@ -91,30 +83,38 @@ def _load():
         if defined is None:
             continue
         digest = hashlib.sha256(b"\0".join([" ".join(words).encode(), source, defined]))
-        path = folder() / f"kernel-{digest.hexdigest()[:32]}.so"
-        try:
-            if path.exists() or _build(words, source, path):
+        name = f"kernel-{digest.hexdigest()[:32]}"
+        # The folder cannot be written, or the file is not such a library: then the next options.
+        with suppress(OSError, AttributeError):
+            path = _kept(name) or _build(words, source, name)
+            if path:
                 return _declared(path)
-        except (OSError, AttributeError):
-            # The folder cannot be written, or the file is not such a library: once more.
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
-                if _build(words, source, path):
-                    return _declared(path)
     return None
 
 
-def _build(command, source, path):
-    """Compiles the library; False if that fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with temporary_folder(path.parent) as scratch:
+def _kept(name):
+    """The library in the cache folder whose content has the digest in its name, or None."""
+    for path in folder().glob(f"{name}-*.so"):
+        # A library that was cut off would end the process that loads it.
+        if path.name == f"{name}-{checksum(path)}.so":
+            return path
+        path.unlink(missing_ok=True)
+    return None
+
+
+def _build(command, source, name):
+    """Compiles the library into the cache folder; returns its path, or None if that fails."""
+    make_private(folder())
+    with temporary_folder(folder()) as scratch:
         (scratch / "kernel.c").write_bytes(source)
-        target = scratch / path.name
-        if _run([*command, str(target.with_name("kernel.c")), "-o", str(target)]) is None:
-            return False
+        target = scratch / "kernel.so"
+        if _run([*command, str(scratch / "kernel.c"), "-o", str(target)]) is None:
+            return None
+        flush(target)
+        path = folder() / f"{name}-{checksum(target)}.so"
         # At once, as others may load or build it meanwhile.
         target.replace(path)
-    return True
+    return path
 
 
 def _run(command):

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from ..cache import folder
 from ..codec.arrays import Float64Array
-from ..codec.kernel import folder
 from ..command import Interrupted, Parser, check_folder, check_plot, run
 from ..formats.catalogue import FORMATS
 from ..output import replacing

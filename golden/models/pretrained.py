@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
+from ..cache import folder
 from ..codec.arrays import Int64Array
-from ..codec.kernel import folder
 from ..command import Failure
 
 EXTRA = ("accelerate", "gguf", "torch", "transformers")

@@ -53,7 +53,7 @@ def main(options: Any) -> None:
     library = find_library(options.library, options.driver)
     make_folder(path.parent, f"write --report {path}")
     command.check_output(path, "--report")
-    make_folder(kept.folder(), "keep points in {}; M2XFP_CACHE_DIR sets another folder")
+    kept.prepare("keep points")
     try:
         results = gather.results(library)
     except KeyboardInterrupt:

@@ -125,7 +125,7 @@ def main(options: argparse.Namespace) -> int:
     for option, path in (("--csv", table_path), ("--json", options.json)):
         make_folder(path.parent, f"write {option} {path}")
         check_output(path, option)
-    make_folder(kept.folder(), "keep points in {}; M2XFP_CACHE_DIR sets another folder")
+    kept.prepare("keep points")
     cluster = Cluster(options.scheduler) if options.scheduler is not None else None
     try:
         results, failed = run(chosen, library, source=options.library, flatten=options.flatten,

@@ -12,10 +12,13 @@ from pathlib import Path
 from filelock import FileLock
 from tqdm import tqdm
 
-from golden.codec.kernel import folder
+from golden.cache import check_private, checksum, flush, folder, make_private
 from golden.interrupts import temporary_folder
 
-__all__ = ["digest", "folder", "forget", "intact", "publish", "read", "store"]
+from .errors import ToolError
+from .files import make_folder
+
+__all__ = ["digest", "folder", "forget", "intact", "prepare", "publish", "read", "store"]
 
 
 def digest(*texts: str) -> str:
@@ -24,6 +27,27 @@ def digest(*texts: str) -> str:
     for text in texts:
         total.update(hashlib.sha256(text.encode()).digest())
     return total.hexdigest()[:32]
+
+
+def prepare(purpose: str) -> None:
+    """Makes the cache folder, unless it exists, and tries to write there.
+
+    Parameters
+    ----------
+    purpose : str
+        What the error says that cannot be done, such as "keep results".
+
+    Raises
+    ------
+    ToolError
+        If that fails, or if others may write there.
+    """
+    purpose = f"{purpose} in {{}}; M2XFP_CACHE_DIR sets another folder"
+    try:
+        make_private(folder())
+    except OSError as error:
+        raise ToolError(f"cannot {purpose.format(folder())}: {error.strerror}") from None
+    make_folder(folder(), purpose)
 
 
 def publish(path: Path, build: Callable[[Path], object]) -> None:
@@ -42,8 +66,9 @@ def publish(path: Path, build: Callable[[Path], object]) -> None:
     Raises
     ------
     OSError
-        If the cache cannot be written.
+        If the cache cannot be written, or others may write there.
     """
+    make_private(path.parent.parent)
     locks = path.parent.parent / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     with FileLock(locks / path.parent.name):
@@ -58,22 +83,24 @@ def _make(path, build):
         ready.mkdir()
         build(work)
         shutil.move(work / path.name, ready / path.name)
-        (ready / "sha256").write_text(_checksum(ready / path.name))
+        (ready / "sha256").write_text(checksum(ready / path.name))
+        for file in (ready / path.name, ready / "sha256"):
+            flush(file)
         if path.parent.exists():
             path.parent.rename(Path(scratch, "damaged"))
         ready.rename(path.parent)
 
 
 def intact(path: Path) -> bool:
-    """Says whether the cache has a file and the file is as it was published."""
+    """Says whether the cache has a file and the file is as it was published.
+
+    Nothing is taken from a folder into which others may write.
+    """
     try:
-        return path.with_name("sha256").read_text() == _checksum(path)
-    except OSError:
+        check_private(path.parent.parent)
+        return path.with_name("sha256").read_text() == checksum(path)
+    except (OSError, ValueError):
         return False
-
-
-def _checksum(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def store(path: Path, text: str) -> None:

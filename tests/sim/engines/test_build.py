@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Libraries are built once and kept; a build that fails is one line."""
 
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,6 +11,7 @@ import pytest
 
 import sim
 from sim.engines import build
+from sim.engines.protocol import SimulationError
 from tests.sim.engines.test_compiled import (  # fixtures among them
     ENGINES,
     Rebel,
@@ -49,6 +51,18 @@ def test_damaged_cache_entry_is_rebuilt(tmp_path, monkeypatch):
         path.unlink()
         path.write_bytes(b"not a library")
     assert {path.name for path in tmp_path.iterdir()} == {path.parent.name, "locks"}
+
+
+@needs_compiler
+@pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
+def test_nothing_is_loaded_from_a_folder_of_many(tmp_path, monkeypatch):
+    monkeypatch.setenv("M2XFP_CACHE_DIR", str(tmp_path))
+    inputs = {"i": np.arange(4)}
+    run(Rebel(), inputs, engine="cxxrtl")
+    tmp_path.chmod(0o777)
+    with pytest.raises(SimulationError, match=r"others may write there \(mode 0777.*; "
+                                               "M2XFP_CACHE_DIR sets another folder$"):
+        run(Rebel(), inputs, engine="cxxrtl")
 
 
 @needs_compiler
