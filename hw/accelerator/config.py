@@ -8,6 +8,12 @@ from dataclasses import dataclass
 
 from ..lib.formats import GROUP
 
+SIZE = 20
+"""Bits of M, K and N, and of all that the planner divides."""
+
+MOST_WEIGHTS = 1 << 31
+"""Records of the largest weight buffer: the register WEIGHTS has 32 bits."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -18,11 +24,11 @@ class Config:
     columns : int, power of two, at most 32
         Columns of the array. With 32 columns a row of results is a group, so results can be
         quantized, and kept as the activations of the next command. With fewer they cannot.
-    activations : int, power of two, at least 64
+    activations : int, power of two, 64 to 2^19
         Group records (18 bytes) that the activation buffer holds.
-    weights : int, power of two
+    weights : int, power of two, at most 2^31
         Group records that the weight buffer holds.
-    rows : int, at least 16
+    rows : int, 16 to 2^20 - 1
         Rows of ``columns`` float32 partial sums that the output buffer holds.
     weight_width : int, power of two, at most ``columns``
         Weight records per cycle, into the accelerator and into the array.
@@ -61,9 +67,18 @@ class Config:
                              f"not {self.weight_width}")
         if self.activations < 2 * GROUP:
             raise ValueError(f"activations must be at least {2 * GROUP}, not {self.activations}")
+        # The planner divides the activations by a number of groups.
+        if self.activations >= 1 << SIZE:
+            raise ValueError(f"activations must be at most {1 << SIZE - 1}, "
+                             f"not {self.activations}")
+        if self.weights > MOST_WEIGHTS:
+            raise ValueError(f"weights must be at most {MOST_WEIGHTS}, not {self.weights}")
         # A bundle of several tiles has up to 14 sums: two tiles of 7 rows.
         if type(self.rows) is not int or self.rows < 16:
             raise ValueError(f"rows must be an integer of at least 16, not {self.rows!r}")
+        # It divides M by them.
+        if self.rows >= 1 << SIZE:
+            raise ValueError(f"rows must be at most {(1 << SIZE) - 1}, not {self.rows}")
         for rows, banks in (("activations", self.activation_banks), ("rows", self.output_banks),
                             ("weights", self.weight_banks * self.weight_width)):
             if getattr(self, rows) % banks or getattr(self, rows) < 2 * banks:

@@ -11,9 +11,7 @@ from amaranth.lib.enum import Enum
 from amaranth.lib.wiring import In, Out
 
 from ..lib.formats import GROUP
-
-SIZE = 20
-"""Bits of M, K and N."""
+from .config import SIZE
 
 INTERLEAVE = 8
 """Rows in flight from the read of a partial sum to its write back: the array's round trip."""

@@ -26,6 +26,7 @@ PLANS = [
     plan(groups=3, tiles=2, blocks=2, rows=8),
     plan(groups=2, tiles=3, blocks=3, rows=7, larger=2),        # bundles of 1, 1 and 2 tiles
     plan(groups=2, tiles=11, blocks=1, rows=1),                 # bundles of 8 and 3
+    plan(groups=1, tiles=16, blocks=1, rows=1),                 # of 8 and 8
     plan(groups=1, tiles=5, blocks=2, rows=3, larger=1),        # of 2 and of 4
     plan(groups=2, tiles=5, blocks=2, rows=2, larger=1, resident=1),
     plan(groups=1, tiles=2, blocks=1, rows=16),

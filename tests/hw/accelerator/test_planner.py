@@ -4,11 +4,14 @@
 
 import numpy as np
 import pytest
+from amaranth import ResetInserter, Signal
 
 import sim
 from golden.accelerator import planner
 from hw.accelerator.config import CONFIGS, Config
 from hw.accelerator.planner import SIZE, Planner, Result, Source, Status, plan_layout
+from hw.bus.axi_lite import register_map
+from tests.support.testbench import simulate
 
 
 def commands(rng, count, config):
@@ -42,12 +45,19 @@ def test_golden(config):
     chosen = planner.CONFIGS[config]
     given = commands(np.random.default_rng(0), 60, chosen)
     plans = sim.run(Planner(CONFIGS[config]), {"i": given}, stalls=0.3)["o"]
-    kept, codes = None, set()
-    for i in range(60):
+    codes = {*expected_codes(chosen, given, plans)}
+    # Without 32 columns nothing is kept; there is no machine without an engine here.
+    assert codes == ({*planner.STATUSES} if chosen.columns == 32 else {0, 1, 2, 3})
+
+
+def expected_codes(chosen, given, plans):
+    """Compares plans with golden and returns their statuses."""
+    kept, codes = None, []
+    for i in range(len(given["m"])):
         command = {name: int(values[i]) for name, values in given.items()}
         plan = {name: int(values[i]) for name, values in plans.items()}
         code = planner.check(chosen, **command, kept=kept)
-        codes.add(code)
+        codes.append(code)
         assert plan["code"] == code, command
         if code != planner.DONE:
             continue
@@ -61,8 +71,82 @@ def test_golden(config):
             "blocks": len(sizes), "rows": m // len(sizes), "larger": m % len(sizes),
             "resident": expected.resident,
         }, command
-    # Without 32 columns nothing is kept; there is no machine without an engine here.
-    assert codes == ({*planner.STATUSES} if chosen.columns == 32 else {0, 1, 2, 3})
+    return codes
+
+
+def test_edges():
+    """Each limit met and missed by one, on tiny: 64 records, 16 rows, 8 transfers a tile."""
+    records, kept = Source.RECORDS.value, Source.KEPT.value
+    values, keep = Result.VALUES.value, Result.KEEP.value
+    rows = [
+        # Nothing was kept before the first command.
+        (1, 1, 1, kept, values, Status.NOT_KEPT),
+        # As many rows fit as it takes transfers to load a tile, and one less.
+        (9, 32 * 8, 1, records, values, Status.DONE),
+        (9, 32 * 9, 1, records, values, Status.DONE),
+        # The buffer's room, and one row more.
+        (7, 32 * 9, 1, records, values, Status.DONE),
+        (12, 32 * 4, 32, records, keep, Status.DONE),
+        (13, 32 * 4, 32, records, keep, Status.TOO_LARGE),
+        # What was kept stays when a command fails, but for one row or column more or less.
+        (11, 32, 1, kept, values, Status.NOT_KEPT),
+        (12, 31, 1, kept, values, Status.NOT_KEPT),
+        (12, 33, 1, kept, values, Status.NOT_KEPT),
+        (12, 32, 33, kept, keep, Status.DONE),
+        (12, 33, 1, kept, values, Status.DONE),
+        # The last one kept nothing, with the sizes of the one before.
+        (12, 33, 1, kept, values, Status.NOT_KEPT),
+        # The output buffer's rows, where the other buffer has room for more.
+        (16, 32, 32, records, keep, Status.DONE),
+        (17, 32, 32, records, keep, Status.TOO_LARGE),
+        (16, 32, 32, kept, values, Status.DONE),
+        (16, 32, 32, kept, values, Status.NOT_KEPT),
+        # Sizes that fill their bits.
+        (MOST, MOST, MOST, records, values, Status.DONE),
+        (MOST, 1, 1, records, values, Status.DONE),
+    ]
+    columns = zip(*[row[:5] for row in rows], strict=True)
+    given = dict(zip(("m", "k", "n", "source", "result"), map(np.array, columns), strict=True))
+    plans = sim.run(Planner(CONFIGS["tiny"]), {"i": given})["o"]
+    assert expected_codes(planner.CONFIGS["tiny"], given, plans) == [row[5].value for row in rows]
+
+
+MOST = (1 << SIZE) - 1
+
+
+def test_largest_buffers():
+    """The planner's divider holds the largest sizes that a configuration takes."""
+    config = Config(activations=1 << SIZE - 1, weights=64, rows=MOST)
+    chosen = sim.golden_config(config)
+    given = {"m": np.array([MOST, MOST, MOST, 1 << 18, 1 << 18, (1 << 18) + 1, 5]),
+             "k": np.array([MOST, 1, 33, 1, 32, 32, 77]), "n": np.array([MOST, 9, 1, 1, 32, 9, 9]),
+             "source": np.zeros(7, int), "result": np.array([0, 0, 0, 2, 2, 2, 2])}
+    plans = sim.run(Planner(config), {"i": given})["o"]
+    codes = expected_codes(chosen, given, plans)
+    assert codes == [planner.DONE] * 5 + [planner.TOO_LARGE, planner.DONE]
+
+
+def test_reset_forgets_what_is_kept():
+    reset = Signal()
+    unit = Planner(CONFIGS["tiny"])
+    codes = []
+
+    async def bench(ctx):
+        ctx.set(unit.o.ready, 1)
+        for source, result, resets in ((0, 2, False), (2, 2, False), (2, 0, True)):
+            if resets:
+                ctx.set(reset, 1)
+                await ctx.tick()
+                ctx.set(reset, 0)
+            ctx.set(unit.i.payload, {"m": 3, "k": 5, "n": 5, "source": source, "result": result})
+            ctx.set(unit.i.valid, 1)
+            await ctx.tick().until(unit.i.ready)
+            ctx.set(unit.i.valid, 0)
+            plan, = await ctx.tick().sample(unit.o.payload).until(unit.o.valid)
+            codes.append(plan.code)
+
+    simulate(ResetInserter(reset)(unit), bench)
+    assert codes == [Status.DONE, Status.DONE, Status.NOT_KEPT]
 
 
 def test_latency():
@@ -116,9 +200,24 @@ def test_rows_of_a_plan_fit():
     ({"weight_width": 8, "columns": 4}, "weight_width must be at most the 4 columns, not 8"),
     ({"rows": 15}, "rows must be an integer of at least 16, not 15"),
     ({"rows": 17, "output_banks": 2}, "rows must be a multiple of 2, at least twice, not 17"),
+    ({"activations": 1 << 20}, "activations must be at most 524288, not 1048576"),
+    ({"weights": 1 << 32}, "weights must be at most 2147483648, not 4294967296"),
+    ({"rows": 1 << 20}, "rows must be at most 1048575, not 1048576"),
     ({"input": "float8"}, "input must be None, 'float32', 'bfloat16' or 'float16', not 'float8'"),
 ])
 def test_wrong_config(setting, text):
+    """Each field one beyond what it may be."""
     with pytest.raises(ValueError) as error:
         Config(**({"activations": 64, "weights": 64, "rows": 16} | setting))
     assert str(error.value) == text
+
+
+@pytest.mark.parametrize("setting", [
+    {"columns": 1}, {"columns": 32}, {"activations": 1 << 19}, {"activations": 64}, {"weights": 2},
+    {"weights": 1 << 31}, {"weight_width": 32}, {"rows": 16}, {"rows": (1 << 20) - 1},
+    {"activation_banks": 32}, {"weight_banks": 32}, {"rows": 16, "output_banks": 8},
+])
+def test_bounds_of_a_config(setting):
+    config = Config(**({"activations": 64, "weights": 64, "rows": 16} | setting))
+    assert register_map(config).describe()
+    assert Planner(config).signature
