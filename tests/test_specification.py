@@ -338,8 +338,8 @@ def test_registers():
         for row, (register, field) in zip(given, fields, strict=True):
             high = field.lsb + field.width - 1
             bits = f"[{high}:{field.lsb}]" if field.width > 1 else f"[{high}]"
-            assert row[:5] == [f"0x{register.offset:02x}", register.name, register.access, bits,
-                               field.name]
+            assert row[:5] == [f"0x{register.offset:02x}", register.name,
+                               register.access_of(field), bits, field.name]
             if row[5] == "configuration":
                 of_configuration.add((f"{register.name}.{field.name}", config, field.reset))
             else:

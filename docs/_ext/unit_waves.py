@@ -85,7 +85,8 @@ def record(component, inputs, counts, pauses, *, limit=2000):
     rows = {name: to_integers(to_words(shape(members[name]), value, name))
             for name, value in inputs.items()}
     recording = Recording(sources=set(rows), streams={
-        name: {"valid": [], "ready": [], "transfer": []} for name in members})
+        name: {"valid": [], "ready": [], "transfer": []} for name, member in members.items()
+        if member.is_signature})
     received = {name: [] for name in counts}
 
     async def bench(ctx):

@@ -3,6 +3,7 @@
 
 from amaranth import *
 from amaranth.lib import wiring
+from amaranth.lib.wiring import Out
 
 from ..accelerator.accelerator import Accelerator, data_streams
 from ..accelerator.config import configuration
@@ -25,6 +26,8 @@ class AxiAccelerator(wiring.Component):
         As in `CommandRegisters`.
     i_weight, i_activation, i_value, o, o_record
         As in `Accelerator`; the configuration decides which of them there are.
+    o_interrupt : Out(1)
+        As in `CommandRegisters`.
 
     Raises
     ------
@@ -38,7 +41,7 @@ class AxiAccelerator(wiring.Component):
     def __init__(self, *, config="paper"):
         self.config = configuration(config)
         self.registers = register_map(self.config)
-        super().__init__(CHANNELS | data_streams(self.config))
+        super().__init__(CHANNELS | data_streams(self.config) | {"o_interrupt": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -47,6 +50,7 @@ class AxiAccelerator(wiring.Component):
         m.submodules.accelerator = accelerator = Accelerator(config=self.config)
         wiring.connect(m, registers.o_command, accelerator.i_command)
         wiring.connect(m, accelerator.o_status, registers.i_status)
+        m.d.comb += self.o_interrupt.eq(registers.o_interrupt)
         for name in CHANNELS:
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(registers, name))
         for name in data_streams(self.config):

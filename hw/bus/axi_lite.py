@@ -77,6 +77,24 @@ static inline int m2xfp_finish(volatile uint32_t *base)
     return (int)((result & M2XFP_RESULT_CODE_MASK) >> M2XFP_RESULT_CODE_SHIFT);
 }
 
+/* Events that are pending, as M2XFP_INTERRUPT_PENDING_..._MASK; also those that are masked. */
+static inline uint32_t m2xfp_pending(const volatile uint32_t *base)
+{
+    return base[M2XFP_INTERRUPT_PENDING_OFFSET / 4];
+}
+
+/* Lets these events raise the interrupt line, and no others. */
+static inline void m2xfp_unmask(volatile uint32_t *base, uint32_t events)
+{
+    base[M2XFP_INTERRUPT_MASK_OFFSET / 4] = events;
+}
+
+/* Clears those of these events that stay pending until they are cleared. */
+static inline void m2xfp_clear(volatile uint32_t *base, uint32_t events)
+{
+    base[M2XFP_INTERRUPT_PENDING_OFFSET / 4] = events;
+}
+
 /* Cycles in which the machine had commands, since its reset. */
 static inline uint64_t m2xfp_cycles(const volatile uint32_t *base)
 {
@@ -102,6 +120,17 @@ def register_map(config):
                        registers=(*_constants(config), *_COMMANDS))
 
 
+EVENTS = (
+    Field(name="done", lsb=0, width=1, access="ro",
+          description="A result waits; 0 once all are popped"),
+    Field(name="free", lsb=1, width=1, access="ro", reset=1,
+          description="A command can be written"),
+    Field(name="failed", lsb=2, width=1, access="w1c",
+          description="A command ended with a code other than DONE; a written 1 clears it"),
+)
+"""Fields of INTERRUPT_PENDING."""
+
+
 def _word(name, offset, access, *fields):
     return Register(name=name, offset=offset, access=access, fields=fields)
 
@@ -122,7 +151,7 @@ def _constants(config):
     return (
         _constant("ID", 0x00, "letters", int.from_bytes(b"M2XF", "big"), "M2XF in ASCII"),
         _word("VERSION", 0x04, "ro",
-              Field(name="minor", lsb=0, width=16, reset=0,
+              Field(name="minor", lsb=0, width=16, reset=1,
                     description="Counts additions to this table"),
               Field(name="major", lsb=16, width=16, reset=1,
                     description="Counts changes that old drivers do not survive")),
@@ -174,6 +203,10 @@ _COMMANDS = (
     _word("CYCLES_HIGH", 0x44, "ro",
           Field(name="cycles", lsb=0, width=WIDTH,
                 description="Upper half, as it was when the lower one was last read")),
+    _word("INTERRUPT_PENDING", 0x48, "rw", *EVENTS),
+    _word("INTERRUPT_MASK", 0x4C, "rw", *(
+        Field(name=event.name, lsb=event.lsb, width=1,
+              description=f"1 lets `{event.name}` raise the interrupt line") for event in EVENTS)),
 )
 """Registers through which software starts and follows commands."""
 
@@ -198,6 +231,9 @@ class CommandRegisters(wiring.Component):
     A write is answered two cycles after it is complete, a read in the next cycle. No output
     depends combinationally on an input. Specification sections 15.3 to 15.6.
 
+    ``o_interrupt`` is 1 one cycle after an event is pending whose bit in INTERRUPT_MASK is 1, and
+    stays 1 as long as there is one (section 15.8). It comes from a register, so it has no glitches.
+
     Parameters
     ----------
     config : Config
@@ -216,6 +252,8 @@ class CommandRegisters(wiring.Component):
     o_command : Out(stream.Signature(Command))
     i_status : In(stream.Signature(Status))
         Statuses of the commands that have left, in their order. None is taken before.
+    o_interrupt : Out(1)
+        A level.
     """
 
     # From the write of COMMAND to the command.
@@ -226,6 +264,7 @@ class CommandRegisters(wiring.Component):
         super().__init__(CHANNELS | {
             "o_command": Out(stream.Signature(Command)),
             "i_status": In(stream.Signature(Status)),
+            "o_interrupt": Out(1),
         })
 
     def elaborate(self, platform):
@@ -241,6 +280,7 @@ class CommandRegisters(wiring.Component):
         taken, cycles = self._track(m, words, commands, results, push, pop)
         address, written, write, answered = self._take_write(m)
         response = self._write(m, table, words, stored, taken, push, pop, address, written, write)
+        self._interrupt(m, words, stored["INTERRUPT_PENDING"])
         self._command(m, table, words, commands, written)
         self._answer_write(m, write, answered, response)
         self._read(m, table, words, cycles)
@@ -248,14 +288,17 @@ class CommandRegisters(wiring.Component):
         return m
 
     def _words(self, m, table):
-        """Readable registers by name, and the stored fields of those that software writes."""
+        """Readable registers by name, and the stored fields of those that software writes.
+
+        Software writes all fields of a register with access "rw" but its read-only ones.
+        """
         # Fields that nothing drives are constants.
         words = {name: Signal(register.layout, name=name.lower(),
                               init={field.name: field.reset for field in register.fields})
                  for name, register in table.items() if register.access != "wo"}
         stored = {name: {field.name: Signal(field.width, init=field.reset,
                                             name=f"{name.lower()}_{field.name}")
-                         for field in register.fields}
+                         for field in register.fields if field.access != "ro"}
                   for name, register in table.items() if register.access == "rw"}
         m.d.comb += [words[name][field].eq(value)
                      for name, fields in stored.items() for field, value in fields.items()]
@@ -331,10 +374,7 @@ class CommandRegisters(wiring.Component):
                     with m.Case(register.offset >> 2):
                         m.d.comb += response.eq(Response.OKAY)
                         with m.If(write):
-                            merged = (word & strobed) | (words[name].as_value() & ~strobed)
-                            fields = data.View(register.layout, merged)
-                            m.d.sync += [stored[name][field.name].eq(fields[field.name])
-                                         for field in register.fields]
+                            self._store(m, register, stored[name], words[name], word, strobed)
             with m.Case(table["COMMAND"].offset >> 2):
                 with m.If(~strobe[0] | (taken != QUEUE)):
                     m.d.comb += [response.eq(Response.OKAY), push.eq(write & strobe[0])]
@@ -342,6 +382,33 @@ class CommandRegisters(wiring.Component):
                 fields = data.View(table["POP"].layout, word)
                 m.d.comb += [response.eq(Response.OKAY), pop.eq(write & strobe[0] & fields.pop)]
         return response
+
+    def _store(self, m, register, stored, present, word, strobed):
+        """Writes the fields of a register in the bytes that are strobed."""
+        merged = data.View(register.layout, (word & strobed) | (present.as_value() & ~strobed))
+        ones = data.View(register.layout, word & strobed)
+        for field in register.fields:
+            if field.name in stored:
+                old, new = stored[field.name], merged[field.name]
+                m.d.sync += old.eq(old & ~ones[field.name] if field.access == "w1c" else new)
+
+    def _interrupt(self, m, words, sticky):
+        """Events: those that are levels, and those that stay until software clears them.
+
+        An event that comes in the cycle in which it is cleared is pending after that.
+        """
+        pending = words["INTERRUPT_PENDING"]
+        m.d.comb += [
+            pending.done.eq(words["RESULT"].valid),
+            pending.free.eq(words["STATUS"].free != 0),
+        ]
+        failed = Signal()
+        m.d.comb += failed.eq(self.i_status.valid & self.i_status.ready
+                              & (self.i_status.payload != Status.DONE))
+        with m.If(failed):
+            m.d.sync += sticky["failed"].eq(1)
+        m.d.sync += self.o_interrupt.eq(
+            (pending.as_value() & words["INTERRUPT_MASK"].as_value()).any())
 
     def _command(self, m, table, words, commands, written):
         """The command that a write of COMMAND pushes."""

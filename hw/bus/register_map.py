@@ -13,6 +13,9 @@ WIDTH = 32
 
 ACCESSES = {"ro": "read", "wo": "write", "rw": "read, write"}
 
+FIELD_ACCESSES = ("ro", "w1c")
+"""Accesses that single fields of a register can have in place of the register's."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
@@ -30,11 +33,15 @@ class Field:
         Value after reset. A constant field has this value always.
     values : type or None
         Enumeration of the values that have names.
+    access : str or None
+        "ro" or "w1c" (read, a written 1 clears) in a register that is otherwise "rw"; None stands
+        for the access of the register.
 
     Raises
     ------
     ValueError
-        If the field does not fit into a register, or its reset value does not fit into the field.
+        If the field does not fit into a register, its reset value does not fit into the field, or
+        the access is not one of these.
     """
 
     name: str
@@ -43,8 +50,12 @@ class Field:
     description: str
     reset: int = 0
     values: type | None = None
+    access: str | None = None
 
     def __post_init__(self):
+        if self.access not in (None, *FIELD_ACCESSES):
+            raise ValueError(f"Access of field {self.name} must be one of "
+                             f"{', '.join(FIELD_ACCESSES)}, not {self.access!r}")
         if self.lsb < 0 or self.width < 1 or self.lsb + self.width > WIDTH:
             raise ValueError(f"Field {self.name} must lie within {WIDTH} bits, not at bit "
                              f"{self.lsb} with {self.width} bits")
@@ -76,7 +87,8 @@ class Register:
     Raises
     ------
     ValueError
-        If the offset is not that of a word, the access is not one of these, or fields overlap.
+        If the offset is not that of a word, the access is not one of these, fields overlap, or a
+        field has an access of its own in a register that is not "rw".
     """
 
     name: str
@@ -96,6 +108,13 @@ class Register:
             if taken & field.mask:
                 raise ValueError(f"Field {field.name} of {self.name} must not overlap others")
             taken |= field.mask
+            if field.access and self.access != "rw":
+                raise ValueError(f"Access of {self.name} must be rw for a field with an access of "
+                                 f"its own, not {self.access!r}")
+
+    def access_of(self, field):
+        """Access of a field of this register: "ro", "wo", "rw" or "w1c"."""
+        return field.access or self.access
 
     @property
     def layout(self):
@@ -145,7 +164,8 @@ class RegisterMap:
             "reset": register.reset,
             "fields": [{
                 "name": field.name, "lsb": field.lsb, "width": field.width, "reset": field.reset,
-                "description": field.description, "values": _values(field),
+                "access": register.access_of(field), "description": field.description,
+                "values": _values(field),
             } for field in register.fields],
         } for register in self.registers]
 
@@ -154,15 +174,17 @@ class RegisterMap:
         lines = ["| offset | register | access | bits | field | reset | meaning |",
                  "|---|---|---|---|---|---|---|"]
         for register in self.registers:
-            left = f"`0x{register.offset:02x}`", f"`{register.name}`", register.access
+            left = f"`0x{register.offset:02x}`", f"`{register.name}`"
             for field in register.fields:
                 high = field.lsb + field.width - 1
                 bits = str(high) if field.width == 1 else f"{high}:{field.lsb}"
                 values = ", ".join(f"{value} `{name}`" for name, value in _values(field).items())
                 reset = f"{field.reset:#x}" if field.reset > 0xFFFF else field.reset
-                lines.append(f"| {' | '.join(left)} | {bits} | `{field.name}` | {reset} | "
-                             f"{field.description}{': ' if values else ''}{values} |")
-                left = "", "", ""
+                # The access stands beside the first field, and where a field has its own.
+                access = register.access_of(field) if left[0] or field.access else ""
+                lines.append(f"| {' | '.join(left)} | {access} | {bits} | `{field.name}` | {reset} "
+                             f"| {field.description}{': ' if values else ''}{values} |")
+                left = "", ""
         return "\n".join(lines)
 
     def header(self):

@@ -26,6 +26,7 @@ def wrap(description):
     output stream that is always valid       ``tvalid`` of 1
     input stream that is always valid        no ``tvalid``
     the streams of `LITE`, if all are there  AXI4-Lite ``s_axi_*``
+    output ``o_x`` that is no stream         ``x``, of the same width
     ======================================== =====================================================
 
     Every byte is valid, so there is no ``tkeep``. Specification section 16.5.
@@ -45,7 +46,8 @@ def wrap(description):
     Raises
     ------
     ValueError
-        If the unit has no clock, or ports other than streams ``i``, ``o``, ``i_x`` and ``o_x``.
+        If the unit has no clock, no stream, or ports other than streams ``i``, ``o``, ``i_x`` and
+        ``o_x`` and outputs ``o_x``.
     """
     ports = {port["name"]: port for port in description["ports"]}
     streams = {stream["name"]: stream for stream in description["streams"]}
@@ -56,6 +58,8 @@ def wrap(description):
         interfaces.append(_lite_slave(module, lite, streams, ports))
     interfaces += [_axi_stream(module, stream, ports.get(stream["payload"]))
                    for name, stream in streams.items() if name not in lite]
+    for name in _plain_outputs(ports, streams):
+        _plain_output(module, ports[name])
 
     parameters = "".join(f", {key}={value}" for key, value in description["parameters"].items())
     tools = ", ".join(f"{tool} {version}" for tool, version in description["versions"].items())
@@ -83,11 +87,28 @@ def _check_streams(description, ports, streams):
     unit = description["unit"]
     others = ports.keys() - {stream[part] for stream in streams.values()
                              for part in ("payload", "valid", "ready")}
+    if streams:
+        others -= set(_plain_outputs(ports, streams))
     others |= {name for name, stream in streams.items()
                if re.match("i(_|$)" if stream["direction"] == "input" else "o(_|$)", name) is None}
     if others or not description["clock"]:
         raise ValueError(f"Ports of {unit} must all be streams i, i_x, o or o_x of a clocked unit "
                          f"to become AXI, not {', '.join(sorted(others)) or 'without clock'}")
+
+
+def _plain_outputs(ports, streams):
+    """Names of the outputs that belong to no stream and have a name in the wrapper."""
+    return [name for name, port in ports.items()
+            if port["direction"] == "output" and re.fullmatch("o_[a-z0-9]+(_[a-z0-9]+)*", name)
+            and not any(name == stream[part] for stream in streams.values()
+                        for part in ("payload", "valid", "ready"))]
+
+
+def _plain_output(module, port):
+    """Passes on an output that is no stream."""
+    name = port["name"].removeprefix("o_")
+    module.ports.append(("output", port["width"], name))
+    module.connections.append((port["name"], name))
 
 
 class _Module:

@@ -9,7 +9,8 @@ import subprocess
 
 import numpy as np
 import pytest
-from amaranth import Fragment
+from amaranth import Fragment, Module
+from amaranth.lib import wiring
 from amaranth.sim import Simulator
 
 import sim
@@ -27,10 +28,11 @@ OKAY, SLVERR = 0, 2
 # Written out here once more, so that the table cannot change unnoticed.
 ID, VERSION, CONFIG, ACTIVATIONS, WEIGHTS, ROWS = 0x00, 0x04, 0x08, 0x0C, 0x10, 0x14
 M, K, N, COMMAND, STATUS, RESULT, POP = 0x20, 0x24, 0x28, 0x2C, 0x30, 0x34, 0x38
-CYCLES_LOW, CYCLES_HIGH = 0x40, 0x44
+CYCLES_LOW, CYCLES_HIGH, PENDING, MASK = 0x40, 0x44, 0x48, 0x4C
+DONE, FREE, FAILED = 1, 2, 4
 ALL = (ID, VERSION, CONFIG, ACTIVATIONS, WEIGHTS, ROWS, M, K, N, COMMAND, STATUS, RESULT, POP,
-       CYCLES_LOW, CYCLES_HIGH)
-CONSTANTS = {ID: 0x4D325846, VERSION: 0x00010000,
+       CYCLES_LOW, CYCLES_HIGH, PENDING, MASK)
+CONSTANTS = {ID: 0x4D325846, VERSION: 0x00010001,
              CONFIG: 32 | 4 << 8 | 1 << 16 | 1 << 18, ACTIVATIONS: 64, WEIGHTS: 64, ROWS: 16}
 
 
@@ -42,6 +44,8 @@ class Model:
         self.commands = []
         self.running = 0
         self.codes = []
+        self.failed = False
+        self.mask = 0
 
     def write(self, address, data, strobe):
         address &= ~3
@@ -55,18 +59,33 @@ class Model:
             self.commands.append((*self.sizes.values(), data & 3, data >> 4 & 3))
         elif address == POP and strobe & 1 and data & 1:
             self.codes = self.codes[1:]
-        return OKAY if address in (*self.sizes, COMMAND, POP) else SLVERR
+        elif address == PENDING and strobe & 1 and data & FAILED:
+            self.failed = False
+        elif address == MASK and strobe & 1:
+            self.mask = data & (DONE | FREE | FAILED)
+        return OKAY if address in (*self.sizes, COMMAND, POP, PENDING, MASK) else SLVERR
 
     def end(self, code):
         self.running -= 1
         self.codes.append(code)
+        self.failed |= code != 0
+
+    @property
+    def pending(self):
+        free = self.running + len(self.codes) < QUEUE
+        return DONE * bool(self.codes) | FREE * free | FAILED * self.failed
+
+    @property
+    def interrupt(self):
+        return bool(self.pending & self.mask)
 
     def read(self, address):
         address &= ~3
         values = CONSTANTS | self.sizes | {
             STATUS: QUEUE - self.running - len(self.codes) | self.running << 8
             | len(self.codes) << 16,
-            RESULT: (1 << 31 | self.codes[0]) if self.codes else 0}
+            RESULT: (1 << 31 | self.codes[0]) if self.codes else 0,
+            PENDING: self.pending, MASK: self.mask}
         return (values[address], OKAY) if address in values else (0, SLVERR)
 
 
@@ -156,11 +175,13 @@ def test_random_transfers(seed):
     rng = np.random.default_rng(seed)
     model = Model()
     # Reads and writes, in the same words more often than not, and whether they met what is rare.
-    met = {"full": 0, "partial": 0, "unmapped": 0, "popped": 0}
+    met = {"full": 0, "partial": 0, "unmapped": 0, "popped": 0, "cleared": 0, "raised": 0,
+           "lowered": 0}
 
     async def bench(ctx):
         bus = Bus(ctx, component, rng)
-        for _ in range(400):
+        before = False
+        for _ in range(800):
             kind = rng.integers(4)
             address = int(rng.choice(ALL)) + int(rng.integers(4)) if rng.random() < 0.9 \
                 else int(rng.integers(1 << ADDRESS))
@@ -177,19 +198,26 @@ def test_random_transfers(seed):
             elif kind == 1:
                 if address & ~3 not in (CYCLES_LOW, CYCLES_HIGH):
                     assert await bus.read(address) == model.read(address), hex(address)
-                    met["unmapped"] += address >= 0x48
+                    met["unmapped"] += address >= 0x50
             else:
-                if rng.random() < 0.6:
-                    address = int(rng.choice([COMMAND, POP]))
+                if rng.random() < 0.7:
+                    address = int(rng.choice([COMMAND, POP, PENDING, MASK], p=(.35, .35, .15, .15)))
                 data, strobe = int(rng.integers(1 << 32)), int(rng.integers(16))
                 order = ("aw, w", "w, aw")[rng.integers(2)]
-                codes = len(model.codes)
+                codes, failed = len(model.codes), model.failed
                 expected = model.write(address, data, strobe)
                 assert await bus.write(address, data, strobe=strobe, order=order) == expected
                 met["full"] += address == COMMAND and expected == SLVERR
                 met["partial"] += address & ~3 in (M, K, N) and strobe not in (0, 15)
                 met["popped"] += len(model.codes) < codes
-        for address in (M, K, N, STATUS, RESULT):
+                met["cleared"] += model.failed < failed
+            # The line follows a cycle after what it shows.
+            await ctx.tick()
+            assert ctx.get(component.o_interrupt) == model.interrupt
+            met["raised"] += before < model.interrupt
+            met["lowered"] += before > model.interrupt
+            before = model.interrupt
+        for address in (M, K, N, STATUS, RESULT, PENDING, MASK):
             assert await bus.read(address) == model.read(address)
         # Commands on their way have time to leave.
         for _ in range(100):
@@ -209,6 +237,23 @@ def test_random_transfers(seed):
     assert all(count >= 5 for count in met.values()), met
 
 
+class Streams(wiring.Component):
+    """The streams of the registers alone, as `sim.run` takes no other ports beside them."""
+
+    def __init__(self):
+        self.inner = registers()
+        self.latency = self.inner.latency
+        super().__init__({name: member for name, member in self.inner.signature.members.items()
+                          if member.is_signature})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.inner = self.inner
+        for name in self.signature.members:
+            wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(self.inner, name))
+        return m
+
+
 def test_streams_stall_at_random():
     """Addresses and data are offered independently of each other and of the answers."""
     rng = np.random.default_rng(5)
@@ -226,7 +271,7 @@ def test_streams_stall_at_random():
     assert answers[100] == SLVERR and len(model.commands) == QUEUE
     for stalls in (0, 0.3, 0.7):
         outputs = sim.run(
-            registers(), {"i_aw": writes, "i_w": data, "i_ar": reads,
+            Streams(), {"i_aw": writes, "i_w": data, "i_ar": reads,
                           "i_status": np.zeros(QUEUE, np.uint8)},
             outputs={"o_b": 200, "o_r": 150, "o_command": QUEUE}, stalls=stalls, seed=1)
         assert outputs["o_b"]["resp"].tolist() == answers
@@ -330,6 +375,69 @@ def test_status_waits_for_a_command():
         await ctx.tick()
         assert await bus.read(STATUS) == (QUEUE - 1 | 1 << 16, OKAY)
         assert not ctx.get(component.i_status.ready)
+
+    simulate(component, bench)
+
+
+def test_interrupt():
+    """Each event raises the line if its bit of the mask is 1, and only then."""
+    component = registers()
+
+    async def bench(ctx):
+        async def line():
+            await ctx.tick().repeat(2)
+            return ctx.get(component.o_interrupt)
+
+        async def end(code):
+            ctx.set(component.i_status.payload, code)
+            ctx.set(component.i_status.valid, 1)
+            await ctx.tick().until(component.i_status.ready)
+            ctx.set(component.i_status.valid, 0)
+
+        bus = Bus(ctx, component)
+        ctx.set(component.o_command.ready, 1)
+        # Nothing is masked in, though `free` is pending from reset on.
+        assert await bus.read(PENDING) == (FREE, OKAY) and not await line()
+        assert await bus.write(MASK, 0xFFFFFFFF) == OKAY
+        assert await bus.read(MASK) == (DONE | FREE | FAILED, OKAY) and await line()
+        assert await bus.write(MASK, DONE | FAILED) == OKAY and not await line()
+        for _ in range(QUEUE):
+            assert await bus.read(PENDING) == (FREE, OKAY)
+            assert await bus.write(COMMAND, 0) == OKAY
+        assert await bus.read(PENDING) == (0, OKAY) and not await line()
+
+        # A result: a level that only POP takes back.
+        await end(Status.DONE)
+        # One cycle after the event is pending, the line rises.
+        assert not ctx.get(component.o_interrupt)
+        await ctx.tick()
+        assert ctx.get(component.o_interrupt)
+        assert await bus.read(PENDING) == (DONE, OKAY)
+        assert await bus.write(PENDING, DONE) == OKAY and await line()
+        assert await bus.write(MASK, FAILED) == OKAY and not await line()
+        assert await bus.write(MASK, DONE | FAILED) == OKAY and await line()
+        assert await bus.write(POP, 1) == OKAY and not await line()
+        assert await bus.read(PENDING) == (FREE, OKAY)
+
+        # A failure stays, also when its result is popped, until a 1 in byte 0 clears it.
+        await end(Status.TOO_LARGE)
+        assert await bus.write(POP, 1) == OKAY and await line()
+        for data, strobe in ((~FAILED & 0xFFFFFFFF, 15), (FAILED, 0b1110)):
+            assert await bus.write(PENDING, data, strobe=strobe) == OKAY
+            assert await bus.read(PENDING) == (FREE | FAILED, OKAY) and await line()
+        assert await bus.write(PENDING, FAILED) == OKAY and not await line()
+        assert await bus.read(PENDING) == (FREE, OKAY)
+
+        # One that comes in the very cycle of the clear is not lost.
+        await end(Status.BAD_SIZE)
+        ctx.set(component.i_status.payload, Status.BAD_SIZE)
+        await bus.send("i_aw", addr=PENDING)
+        await bus.send("i_w", data=FAILED, strb=1)
+        ctx.set(component.i_status.valid, 1)
+        await ctx.tick()
+        ctx.set(component.i_status.valid, 0)
+        assert (await bus.receive("o_b")).resp.value == OKAY
+        assert await bus.read(PENDING) == (DONE | FREE | FAILED, OKAY)
 
     simulate(component, bench)
 
@@ -500,6 +608,12 @@ int main(void)
                           M2XFP_COMMAND_RESULT_RECORDS) != 0;
     words[M2XFP_RESULT_OFFSET / 4] = M2XFP_RESULT_VALID_MASK | M2XFP_RESULT_CODE_TOO_LARGE;
     failed |= m2xfp_finish(words) != M2XFP_RESULT_CODE_TOO_LARGE;
+    m2xfp_unmask(words, M2XFP_INTERRUPT_MASK_DONE_MASK | M2XFP_INTERRUPT_MASK_FAILED_MASK);
+    failed |= words[0x4c / 4] != 5;
+    words[0x48 / 4] = M2XFP_INTERRUPT_PENDING_FREE_MASK;
+    failed |= m2xfp_pending(words) != 2;
+    m2xfp_clear(words, M2XFP_INTERRUPT_PENDING_FAILED_MASK);
+    failed |= words[0x48 / 4] != 4;
     words[M2XFP_CYCLES_LOW_OFFSET / 4] = 0xfffffffeu;
     words[M2XFP_CYCLES_HIGH_OFFSET / 4] = 3;
     failed |= m2xfp_cycles(words) != 0x3fffffffeu;
@@ -560,6 +674,9 @@ def register(**changes):
     (lambda: register(access="r"), "Access of A must be one of ro, wo, rw, not 'r'"),
     (lambda: register(fields=(field(), field(name="b", lsb=7))),
      "Field b of A must not overlap others"),
+    (lambda: field(access="rw"), "Access of field a must be one of ro, w1c, not 'rw'"),
+    (lambda: register(access="ro", fields=(field(access="w1c"),)),
+     "Access of A must be rw for a field with an access of its own, not 'ro'"),
     (lambda: RegisterMap(name="x", registers=(register(), register(name="B"))),
      "Offset of B must be above 0x4, not 0x4"),
 ])

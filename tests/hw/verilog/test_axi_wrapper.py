@@ -272,6 +272,7 @@ module bench;
   wire [1:0] bresp, rresp;
   wire [31:0] rdata;
   wire [63:0] command;
+  wire interrupt;
 
   unit_axi dut (
     .aclk(clk), .aresetn(aresetn),
@@ -284,7 +285,8 @@ module bench;
     .s_axi_rdata(rdata), .s_axi_rresp(rresp), .s_axi_rvalid(rvalid), .s_axi_rready(1'b1),
     .m_axis_command_tdata(command), .m_axis_command_tvalid(command_valid),
     .m_axis_command_tready(1'b0),
-    .s_axis_status_tdata(8'd0), .s_axis_status_tvalid(1'b0), .s_axis_status_tready()
+    .s_axis_status_tdata(8'd0), .s_axis_status_tvalid(1'b0), .s_axis_status_tready(),
+    .interrupt(interrupt)
   );
 
   always #1 clk = ~clk;
@@ -330,6 +332,9 @@ module bench;
     read(12'h030);
     read(12'hffc);
     if (command_valid) $display("%h", command);
+    $display("%b", interrupt);
+    write(12'h04c, 32'd2, 4'b0001);
+    @(negedge clk) $display("%b", interrupt);
     aresetn = 0;
     @(negedge clk) aresetn = 1;
     read(12'h020);
@@ -356,7 +361,8 @@ def test_registers(tmp_path):
     lines = [line for line in done.stdout.splitlines() if "$finish" not in line]
     assert lines == [
         "000 4d325846 0", "020 0", "020 0", "020 000123ff 0", "000 2", "02c 0", "030 00000103 0",
-        "ffc 00000000 2", f"{0x123ff | 2 << 60 | 1 << 62:016x}", "020 00000000 0"]
+        "ffc 00000000 2", f"{0x123ff | 2 << 60 | 1 << 62:016x}", "0", "04c 0", "1",
+        "020 00000000 0"]
 
 
 def test_four_channels_are_no_bus():
@@ -378,6 +384,49 @@ def test_four_channels_are_no_bus():
     assert {"s_axis_aw_tdata", "m_axis_b_tdata"} < declared(wrapper).keys()
 
 
+class Wires(wiring.Component):
+    """Outputs beside streams that are no streams."""
+
+    i: In(stream.Signature(8))
+    o_level: Out(signed(5))
+    o_irq: Out(1)
+
+    latency = 1
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.sync += [self.o_irq.eq(self.i.valid), self.o_level.eq(self.i.payload)]
+        m.d.comb += self.i.ready.eq(1)
+        return m
+
+
+def test_outputs_that_are_no_streams(tmp_path):
+    text, wrapper, axi = interfaces(Wires())
+    (tmp_path / "unit.v").write_text(text)
+    (tmp_path / "unit_axi.v").write_text(wrapper)
+    assert lint(tmp_path / "unit_axi.v", "unit_axi", tmp_path / "unit.v") == ""
+    ports = declared(wrapper)
+    assert ports["level"] == ("output", 5) and ports["irq"] == ("output", 1)
+    assert ".o_irq(irq)" in wrapper and ".o_level(level)" in wrapper
+    assert {"name": "irq", "direction": "output", "width": 1} in axi["ports"]
+
+
+class Wired(wiring.Component):
+    """An input beside a stream that is no stream."""
+
+    i: In(stream.Signature(8))
+    i_enable: In(1)
+    o_irq: Out(1)
+
+    latency = 1
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.sync += self.o_irq.eq(self.i.valid & self.i_enable)
+        m.d.comb += self.i.ready.eq(self.i.payload == 1)
+        return m
+
+
 class Named(wiring.Component):
     """An input that is called like an output."""
 
@@ -396,6 +445,7 @@ class Named(wiring.Component):
     (lambda: registry.build("pe_tile", ["depth=1"]),
      "activations, enable, lane, meta, refinement, sum, weights"),
     (Named, "o_x"),
+    (Wired, "i_enable"),
 ])
 def test_ports_that_are_no_streams(build, others):
     with pytest.raises(ValueError) as info:
