@@ -308,9 +308,11 @@ def _config(where, fields):
         raise ValueError(f"{where} must have fields out of {', '.join(known)}, not {wrong[0]!r}")
     if missing := [field for field, needed in known.items() if needed and field not in fields]:
         raise ValueError(f"{where} must have the fields {', '.join(missing)}, too")
-    # TOML has no None, nor has a command line.
+    # TOML has no None, nor has a command line, which has no truth values either.
     if fields.get("input") == "none":
         fields = fields | {"input": None}
+    if fields.get("framed") in ("true", "false"):
+        fields = fields | {"framed": fields["framed"] == "true"}
     try:
         return Config(**fields)
     except ValueError as error:

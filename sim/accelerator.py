@@ -100,7 +100,8 @@ def golden_config(config: Config | str) -> planner.Config:
     """Golden's configuration of the same sizes as one of the hardware, or as the one so named."""
     sizes = configuration(config)
     return planner.Config(columns=sizes.columns, activations=sizes.activations, rows=sizes.rows,
-                          weight_width=sizes.weight_width, input=sizes.input)
+                          weight_width=sizes.weight_width, input=sizes.input,
+                          framed=sizes.framed)
 
 
 def _products(config, commands, executed, outputs, wrong):

@@ -353,5 +353,6 @@ def test_registers():
             ("CONFIG.columns", config.columns), ("CONFIG.weight_width", config.weight_width),
             ("CONFIG.input", types[(config.input or "none").upper()]),
             ("CONFIG.quantizes", int(config.columns == 32)),
+            ("CONFIG.framed", int(config.framed)),
             ("ACTIVATIONS.size", config.activations), ("WEIGHTS.size", config.weights),
             ("ROWS.size", config.rows))}

@@ -202,7 +202,8 @@ def streams(config, commands, executed):
     Returns
     -------
     inputs, outputs : dict of str to array or dict
-        By port, one row per transfer.
+        By port, one row per transfer. In a framed configuration the last transfer of each command
+        is marked on the streams of its operands, and no mark is wrong.
     """
     return _inputs(config, commands, executed), _outputs(config, commands, executed)
 
@@ -227,7 +228,25 @@ def _inputs(config, commands, executed):
         elif command["source"] == planner.VALUES:
             groups = value_groups(plan, command["x"])
             inputs["i_value"].append(groups.view(f"u{groups.itemsize}"))
-    return {name: _joined(parts) for name, parts in inputs.items()}
+    joined = {name: _joined(parts) for name, parts in inputs.items()}
+    if config.framed:
+        joined |= {name: _marked(name, joined[name], inputs[name]) for name in _UNMARKED
+                   if name in inputs}
+    return joined
+
+
+# The field of a framed stream's payload beside its mark.
+_UNMARKED = {"i_weight": "records", "i_activation": "record", "i_value": "values"}
+
+
+def _marked(name, joined, parts):
+    """A stream with a mark in the last transfer of each of its parts."""
+    last = [np.arange(count) == count - 1 for count in map(_length, parts)]
+    return {_UNMARKED[name]: joined, "last": np.concatenate(last).astype(np.uint8)}
+
+
+def _length(rows):
+    return _length(next(iter(rows.values()))) if isinstance(rows, dict) else len(rows)
 
 
 def _outputs(config, commands, executed):
@@ -237,6 +256,8 @@ def _outputs(config, commands, executed):
     if config.columns == 32:
         outputs["o_record"] = [{"record": _no_records(), "last": flags}]
     outputs["o_status"] = [flags]
+    if config.framed:
+        outputs["o_misframed"] = [{"weight": flags, "activation": flags}]
     for command, (status, plan, y) in zip(commands, executed, strict=True):
         outputs["o_status"].append(np.array([status], np.uint8))
         if status != planner.DONE:
@@ -257,7 +278,8 @@ def accelerator(config, inputs):
     Operands are read from the streams in the order of the commands' plans. Lanes beyond K are
     quantized and multiplied like all others, whatever they hold, and weight records beyond N are
     ignored (specification section 14.7). Of an operand that comes more than once, the last copy
-    counts; the specification leaves undefined what happens if the copies differ.
+    counts; the specification leaves undefined what happens if the copies differ. Marks are not
+    looked at, as if they were right.
 
     Parameters
     ----------
@@ -270,6 +292,9 @@ def accelerator(config, inputs):
     dict of str to array or dict
         The outputs, in the same form.
     """
+    if config.framed:
+        inputs = {name: rows[_UNMARKED[name]] if name in _UNMARKED else rows
+                  for name, rows in inputs.items()}
     position = dict.fromkeys(inputs, 0)
 
     def take(name, count):

@@ -31,6 +31,8 @@ class Config:
     input : str or None
         Type of the values that are quantized on the way in; None if the accelerator takes records
         only.
+    framed : bool
+        Whether the operand streams mark the last transfer of a command.
     """
 
     columns: int = 32
@@ -38,6 +40,7 @@ class Config:
     rows: int
     weight_width: int = 1
     input: str | None = "float32"
+    framed: bool = False
 
 
 CONFIGS = {

@@ -9,18 +9,22 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..lib.formats import Record, values_layout
+from ..lib.stream import chain
 from ..lib.stream_register import StreamRegister
 from ..units.mac_array import MacArray
 from ..units.quantization_engine import QuantizationEngine
-from .activation_feeder import ActivationFeeder
+from .activation_feeder import ActivationFeeder, activation_layout
 from .config import configuration
 from .loop_nest import LoopNest
 from .partial_sums import PartialSums, result_layout
 from .planner import Command, Planner, Result, Source, Status, plan_layout
-from .weight_feeder import WeightFeeder
+from .weight_feeder import WeightFeeder, weights_layout
 
 ResultRecord = data.StructLayout({"record": Record, "last": 1})
 """A group record of results, and whether it is the last one of the command."""
+
+Misframed = data.StructLayout({"weight": 1, "activation": 1})
+"""Operands whose marks are not those of their command: weights; activations or values."""
 
 RESULT_ENGINE_DEPTH = 2
 """Pipeline registers of the engine that quantizes results, see `QuantizationEngine`."""
@@ -29,11 +33,13 @@ RESULT_ENGINE_DEPTH = 2
 def data_streams(config):
     """Members of an accelerator that carry operands and results, by name."""
     members = {
-        "i_weight": In(stream.Signature(data.ArrayLayout(Record, config.weight_width))),
-        "i_activation": In(stream.Signature(Record)),
+        "i_weight": In(stream.Signature(weights_layout(config))),
+        "i_activation": In(stream.Signature(activation_layout(config))),
     }
     if config.input is not None:
-        members["i_value"] = In(stream.Signature(values_layout(config.input)))
+        values = values_layout(config.input)
+        members["i_value"] = In(stream.Signature(
+            data.StructLayout({"values": values, "last": 1}) if config.framed else values))
     members["o"] = Out(stream.Signature(result_layout(config)))
     if config.quantizes:
         members["o_record"] = Out(stream.Signature(ResultRecord))
@@ -78,10 +84,10 @@ class Accelerator(wiring.Component):
     -------
     i_command : In(stream.Signature(Command))
         One per product: its sizes, the source of the activations and the kind of result.
-    i_weight : In(stream.Signature(data.ArrayLayout(Record, config.weight_width)))
+    i_weight : In(stream.Signature(weights_layout(config)))
         Weight records of a tile, column 0 first. Of a partial tile only the transfers with
         records of the matrix are sent; records beyond these fill the last one and are ignored.
-    i_activation : In(stream.Signature(Record))
+    i_activation : In(stream.Signature(activation_layout(config)))
         For source RECORDS.
     i_value : In(stream.Signature(data.ArrayLayout(width, 32)))
         For source VALUES: bits of the values of a group, of type ``config.input``. There is no
@@ -93,6 +99,10 @@ class Accelerator(wiring.Component):
         Result RECORDS: the same rows as group records. Only with 32 columns.
     o_status : Out(stream.Signature(Status))
         One per command, in order.
+    o_misframed : Out(stream.Signature(Misframed, always_ready=True))
+        Marks that are missing or too early, each once. Those of a command come before its status.
+        Only in a framed configuration, in which the payloads of the operand streams have a field
+        ``last`` above the others: 1 in the last transfer of a command on this stream, else 0.
     o_trace : Out(stream.Signature(range(config.rows + 1), always_ready=True))
         Activations that met a tile of weights, given as the last of them enters the array. Only
         with ``trace``.
@@ -114,6 +124,8 @@ class Accelerator(wiring.Component):
             **data_streams(self.config),
             "o_status": Out(stream.Signature(Status)),
         }
+        if self.config.framed:
+            members["o_misframed"] = Out(stream.Signature(Misframed, always_ready=True))
         if trace:
             members["o_trace"] = Out(stream.Signature(range(self.config.rows + 1),
                                                           always_ready=True))
@@ -143,6 +155,13 @@ class Accelerator(wiring.Component):
         wiring.connect(m, array.o, sums.i)
         self._sources(m, command, activations)
         self._products(m, command, activations, array, sums)
+        if config.framed:
+            found = self.o_misframed.payload
+            m.d.comb += [
+                found.weight.eq(weights.misframed),
+                found.activation.eq(activations.misframed),
+                self.o_misframed.valid.eq(weights.misframed | activations.misframed),
+            ]
         if self.trace:
             self._trace(m, activations.o)
         self._results(m, command, sums.o, activations, done)
@@ -188,11 +207,35 @@ class Accelerator(wiring.Component):
             wiring.connect(m, wiring.flipped(self.i_activation), activations.i)
             return
         m.submodules.quantize_input = engine = QuantizationEngine(input=self.config.input)
-        wiring.connect(m, wiring.flipped(self.i_value), engine.i)
+        if self.config.framed:
+            values = self._framed_values(m, engine)
+        else:
+            wiring.connect(m, wiring.flipped(self.i_value), engine.i)
+            values = engine.o
         with m.If(command.source == Source.VALUES):
-            wiring.connect(m, engine.o, activations.i)
+            wiring.connect(m, values, activations.i)
         with m.Else():
             wiring.connect(m, wiring.flipped(self.i_activation), activations.i)
+
+    def _framed_values(self, m, engine):
+        """Takes values into the engine; returns the stream of its records with their marks."""
+        marks = [StreamRegister(1) for _ in range(engine.latency)]
+        chain(m, marks, name="value_last")
+        records = stream.Signature(activation_layout(self.config)).create(path=("quantized",))
+        m.d.comb += [
+            engine.i.valid.eq(self.i_value.valid),
+            engine.i.payload.eq(self.i_value.payload["values"]),
+            self.i_value.ready.eq(engine.i.ready),
+            # The marks go beside the engine, through as many registers, with the same handshakes.
+            marks[0].i.valid.eq(self.i_value.valid),
+            marks[0].i.payload.eq(self.i_value.payload.last),
+            marks[-1].o.ready.eq(records.ready),
+            records.valid.eq(engine.o.valid),
+            records.payload.record.eq(engine.o.payload),
+            records.payload.last.eq(marks[-1].o.payload),
+            engine.o.ready.eq(records.ready),
+        ]
+        return records
 
     def _products(self, m, command, activations, array, sums):
         """Forks each activation to the array and its tag, the sum that it adds to, to the sums."""

@@ -42,6 +42,11 @@ def product_layout(config):
     })
 
 
+def activation_layout(config):
+    """Payload of a stream of activations: a record, in a framed configuration with a mark."""
+    return data.StructLayout({"record": Record, "last": 1}) if config.framed else Record
+
+
 class ActivationFeeder(wiring.Component):
     """Holds activations in a ring buffer and gives them in the order of all products.
 
@@ -75,13 +80,16 @@ class ActivationFeeder(wiring.Component):
         Taken when the products of the plan before have been given. It must not be offered before
         all records that the command before keeps have come in. Unless its source is KEPT, it
         empties the ring.
-    i : In(stream.Signature(Record))
+    i : In(stream.Signature(activation_layout(config)))
         Activations of sources RECORDS and VALUES.
     i_kept : In(stream.Signature(Record))
         Results to be kept. They wait until all activations of the command have arrived.
     retired : In(1)
         A product was added to its sum, which can be read again.
     o : Out(stream.Signature(product_layout(config)))
+    misframed : Out(1)
+        The mark of an activation is not that of the last one of its command: it is missing or too
+        early. Only in a framed configuration.
     """
 
     # Into the buffer and out of it.
@@ -91,11 +99,11 @@ class ActivationFeeder(wiring.Component):
         self.config = config
         super().__init__({
             "i_plan": In(stream.Signature(plan_layout(config))),
-            "i": In(stream.Signature(Record)),
+            "i": In(stream.Signature(activation_layout(config))),
             "i_kept": In(stream.Signature(Record)),
             "retired": In(1),
             "o": Out(stream.Signature(product_layout(config))),
-        })
+        } | ({"misframed": Out(1)} if config.framed else {}))
 
     def elaborate(self, platform):
         m = Module()
@@ -152,8 +160,12 @@ class ActivationFeeder(wiring.Component):
             put.eq((self.i.valid & self.i.ready) | (self.i_kept.valid & self.i_kept.ready)),
             buffer.write.eq(put),
             buffer.address.eq(written),
-            buffer.row.eq(Mux(arriving, self.i.payload, self.i_kept.payload)),
+            buffer.row.eq(Mux(arriving, self.i.payload.record if self.config.framed
+                              else self.i.payload, self.i_kept.payload)),
         ]
+        if self.config.framed:
+            m.d.comb += self.misframed.eq(self.i.valid & self.i.ready & (
+                self.i.payload.last != arrivals.o.payload.last))
         with m.If(begin):
             m.d.sync += arriving.eq(comes)
         with m.Elif(arrivals.o.valid & arrivals.o.ready & arrivals.o.payload.last):

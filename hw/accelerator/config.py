@@ -37,6 +37,9 @@ class Config:
     input : str or None
         Type of the values that are quantized on the way in: "float32", "bfloat16" or "float16".
         None leaves that quantization engine out; activations then come as records only.
+    framed : bool
+        Whether the operand streams mark the last transfer of a command, ``tlast`` in AXI. The
+        machine then checks the marks, which change no result.
 
     Raises
     ------
@@ -53,6 +56,7 @@ class Config:
     weight_banks: int = 1
     output_banks: int = 1
     input: str | None = "float32"
+    framed: bool = False
 
     def __post_init__(self):
         for name in ("columns", "activations", "weights", "weight_width", "activation_banks",
@@ -87,6 +91,8 @@ class Config:
         if self.input not in (None, "float32", "bfloat16", "float16"):
             raise ValueError("input must be None, 'float32', 'bfloat16' or 'float16', "
                              f"not {self.input!r}")
+        if type(self.framed) is not bool:
+            raise ValueError(f"framed must be true or false, not {self.framed!r}")
 
     @property
     def quantizes(self):

@@ -7,8 +7,15 @@ from amaranth.lib.wiring import In, Out
 
 from ..lib.buffer import Buffer
 from ..lib.formats import Record
+from ..lib.stream_register import StreamRegister
 from .loop_nest import LoopNest
 from .planner import plan_layout
+
+
+def weights_layout(config):
+    """Payload of a stream of weights: records, in a framed configuration with a mark."""
+    records = data.ArrayLayout(Record, config.weight_width)
+    return data.StructLayout({"records": records, "last": 1}) if config.framed else records
 
 
 class WeightFeeder(wiring.Component):
@@ -21,6 +28,10 @@ class WeightFeeder(wiring.Component):
 
     ``level`` counts the transfers in the ring, from ``read`` up to ``written``.
 
+    In a framed configuration the mark of the last transfer goes through the buffer beside the
+    records and is checked behind it: a transfer that follows a marked one in the same plan, and a
+    plan whose last transfer is not marked, are misframed.
+
     Parameters
     ----------
     config : Config
@@ -28,10 +39,12 @@ class WeightFeeder(wiring.Component):
     Members
     -------
     i_plan : In(stream.Signature(plan_layout(config)))
-    i : In(stream.Signature(data.ArrayLayout(Record, config.weight_width)))
+    i : In(stream.Signature(weights_layout(config)))
         Records of a tile, column 0 first; whole transfers, also for a partial tile.
     o : Out(stream.Signature(data.ArrayLayout(Record, config.weight_width)))
         Records of whole tiles, column 0 first.
+    misframed : Out(1)
+        A mark is missing or too early. Only in a framed configuration.
     """
 
     # Into the buffer and out of it.
@@ -42,9 +55,9 @@ class WeightFeeder(wiring.Component):
         transfer = data.ArrayLayout(Record, config.weight_width)
         super().__init__({
             "i_plan": In(stream.Signature(plan_layout(config))),
-            "i": In(stream.Signature(transfer)),
+            "i": In(stream.Signature(weights_layout(config))),
             "o": Out(stream.Signature(transfer)),
-        })
+        } | ({"misframed": Out(1)} if config.framed else {}))
 
     def elaborate(self, platform):
         m = Module()
@@ -92,6 +105,31 @@ class WeightFeeder(wiring.Component):
         with m.If(take):
             m.d.sync += read.eq(read + 1)
 
-        wiring.connect(m, buffer.o, wiring.flipped(self.o))
+        if config.framed:
+            self._check_frames(m, buffer, step, wanted)
+        else:
+            wiring.connect(m, buffer.o, wiring.flipped(self.o))
 
         return m
+
+    def _check_frames(self, m, buffer, step, wanted):
+        """Gives the records behind the buffer, and checks their marks there."""
+        m.submodules.tag = tag = StreamRegister(data.StructLayout({"wanted": 1, "last": 1}))
+        # Whether the transfer before, of the same plan, was marked.
+        before = Signal()
+        marked = Signal()
+        m.d.comb += [
+            # The tag goes beside the buffer, with the same handshakes.
+            tag.i.valid.eq(buffer.i.valid),
+            tag.i.payload.wanted.eq(wanted),
+            tag.i.payload.last.eq(step.last),
+            tag.o.ready.eq(self.o.ready),
+            buffer.o.ready.eq(self.o.ready),
+            self.o.valid.eq(buffer.o.valid),
+            self.o.payload.eq(buffer.o.payload.records),
+            marked.eq(Mux(tag.o.payload.wanted, buffer.o.payload.last, before)),
+        ]
+        with m.If(self.o.valid & self.o.ready):
+            m.d.comb += self.misframed.eq((tag.o.payload.wanted & before)
+                                          | (tag.o.payload.last & ~marked))
+            m.d.sync += before.eq(marked & ~tag.o.payload.last)

@@ -50,6 +50,8 @@ class AxiAccelerator(wiring.Component):
         m.submodules.accelerator = accelerator = Accelerator(config=self.config)
         wiring.connect(m, registers.o_command, accelerator.i_command)
         wiring.connect(m, accelerator.o_status, registers.i_status)
+        if self.config.framed:
+            wiring.connect(m, accelerator.o_misframed, registers.i_misframed)
         m.d.comb += self.o_interrupt.eq(registers.o_interrupt)
         for name in CHANNELS:
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(registers, name))

@@ -6,6 +6,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.enum import Enum
 from amaranth.lib.wiring import In, Out
 
+from ..accelerator.accelerator import Misframed
 from ..accelerator.planner import SIZE, Command, Result, Source, Status
 from ..lib.stream_queue import StreamQueue
 from ..lib.stream_register import StreamRegister
@@ -127,6 +128,9 @@ EVENTS = (
           description="A command can be written"),
     Field(name="failed", lsb=2, width=1, access="w1c",
           description="A command ended with a code other than DONE; a written 1 clears it"),
+    Field(name="misframed", lsb=3, width=1, access="w1c",
+          description="The last transfer of a command's operands was not marked, or another one "
+                      "was; a written 1 clears it; 0 where `CONFIG.framed` is 0"),
 )
 """Fields of INTERRUPT_PENDING."""
 
@@ -163,7 +167,9 @@ def _constants(config):
               Field(name="input", lsb=16, width=2, reset=given.value, values=Input,
                     description="Type of the values that source VALUES takes"),
               Field(name="quantizes", lsb=18, width=1, reset=int(config.quantizes),
-                    description="Whether there are results RECORDS and KEEP")),
+                    description="Whether there are results RECORDS and KEEP"),
+              Field(name="framed", lsb=19, width=1, reset=int(config.framed),
+                    description="Whether operand streams mark the last transfer of a command")),
         _constant("ACTIVATIONS", 0x0C, "size", config.activations,
                   "Group records that the activation buffer holds"),
         _constant("WEIGHTS", 0x10, "size", config.weights,
@@ -252,6 +258,8 @@ class CommandRegisters(wiring.Component):
     o_command : Out(stream.Signature(Command))
     i_status : In(stream.Signature(Status))
         Statuses of the commands that have left, in their order. None is taken before.
+    i_misframed : In(stream.Signature(Misframed, always_ready=True))
+        Marks of operands that are missing or too early. Only in a framed configuration.
     o_interrupt : Out(1)
         A level.
     """
@@ -260,12 +268,15 @@ class CommandRegisters(wiring.Component):
     latency = 2
 
     def __init__(self, config):
+        self.config = config
         self.registers = register_map(config)
-        super().__init__(CHANNELS | {
+        members = {
             "o_command": Out(stream.Signature(Command)),
             "i_status": In(stream.Signature(Status)),
-            "o_interrupt": Out(1),
-        })
+        }
+        if config.framed:
+            members["i_misframed"] = In(stream.Signature(Misframed, always_ready=True))
+        super().__init__(CHANNELS | members | {"o_interrupt": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -298,11 +309,16 @@ class CommandRegisters(wiring.Component):
                  for name, register in table.items() if register.access != "wo"}
         stored = {name: {field.name: Signal(field.width, init=field.reset,
                                             name=f"{name.lower()}_{field.name}")
-                         for field in register.fields if field.access != "ro"}
+                         for field in register.fields if self._stores(field)}
                   for name, register in table.items() if register.access == "rw"}
         m.d.comb += [words[name][field].eq(value)
                      for name, fields in stored.items() for field, value in fields.items()]
         return words, stored
+
+    def _stores(self, field):
+        """Whether a field of a register that software writes has a register of its own."""
+        return field.access == "w1c" and (field.name != "misframed" or self.config.framed) \
+            or field.access is None
 
     def _track(self, m, words, commands, results, push, pop):
         """Follows commands from push to pop: registers STATUS, RESULT and the cycle counter.
@@ -407,6 +423,9 @@ class CommandRegisters(wiring.Component):
                               & (self.i_status.payload != Status.DONE))
         with m.If(failed):
             m.d.sync += sticky["failed"].eq(1)
+        if self.config.framed:
+            with m.If(self.i_misframed.valid):
+                m.d.sync += sticky["misframed"].eq(1)
         m.d.sync += self.o_interrupt.eq(
             (pending.as_value() & words["INTERRUPT_MASK"].as_value()).any())
 

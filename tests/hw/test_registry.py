@@ -334,6 +334,10 @@ def test_configurations_that_are_not_offered(name, file):
         "config": dataclasses.replace(sizes, input=None)}
     assert setting(name, "config=lite", "config.input=float16")["config"] == dataclasses.replace(
         registry.CONFIGS["lite"], input="float16")
+    framed = {"config": dataclasses.replace(sizes, framed=True)}
+    assert setting(name, file(FIELDS + "framed = true")) == framed
+    assert setting(name, file(FIELDS), "config.framed=true") == framed
+    assert setting(name, "config.framed=false") == {"config": registry.CONFIGS["paper"]}
     assert registry.build(name, [file(FIELDS)], units=registry.offered()).config == sizes
 
 
@@ -353,7 +357,9 @@ def test_golden_takes_configurations_that_are_not_offered():
     (("config.columns=x",), "config.columns: columns must be a power of two, not 'x'"),
     (("config.colums=4",), "config.colums must have fields out of columns, activations, weights, "
                            "rows, weight_width, activation_banks, weight_banks, output_banks, "
-                           "input, not 'colums'"),
+                           "input, framed, not 'colums'"),
+    (("config.framed=1",), "config.framed: framed must be true or false, not 1"),
+    (("config.framed=yes",), "config.framed: framed must be true or false, not 'yes'"),
     (("config.rows=32", "config.rows=64"), "accelerator's config.rows must be set once, not again "
                                            "to '64'"),
     (("config=lite", "config=tiny"), "accelerator's config must be set once, not again to 'tiny'"),

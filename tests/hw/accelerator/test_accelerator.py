@@ -150,6 +150,35 @@ def test_own_configuration_without_engine():
 
 
 @pytest.mark.long
+def test_marks_of_the_last_transfer():
+    """Wrong marks are found on each stream, and change no result."""
+    config = Config(columns=1, activations=64, weights=4, rows=16, framed=True)
+    component = Accelerator(config=config)
+    rng = np.random.default_rng(7)
+    commands = [
+        command(2, 33, 3, a=normal(rng, "activation", 2, 33), w=normal(rng, "weight", 3, 33)),
+        command(3, 40, 2, source=planner.VALUES, w=normal(rng, "weight", 2, 40),
+                x=rng.standard_normal((3, 40)).astype(np.float32)),
+        command(0, 1, 1),
+        command(1, 32, 1, a=normal(rng, "activation", 1, 32), w=normal(rng, "weight", 1, 32))]
+    run(commands, component, engine="amaranth", stalls=0.3)
+
+    sizes = sim.golden_config(config)
+    inputs, expected = streams(sizes, commands, execute(sizes, commands))
+    assert [inputs[name]["last"].sum() for name in ("i_weight", "i_activation", "i_value")] \
+        == [3, 2, 1]
+    for name, position, mark in (("i_weight", 0, 1), ("i_activation", 3, 0), ("i_value", 2, 1),
+                                 ("i_value", 5, 0)):
+        assert inputs[name]["last"][position] != mark
+        inputs[name]["last"][position] = mark
+    found = sim.run(component, inputs, engine="amaranth", outputs={
+        "o": len(expected["o"]["last"]), "o_status": 4, "o_misframed": 4})
+    assert {key: flags.tolist() for key, flags in found["o_misframed"].items()} == {
+        "weight": [1, 0, 0, 0], "activation": [0, 1, 1, 1]}
+    assert not sim.mismatches({"o": found["o"]}, {"o": expected["o"]}).any()
+
+
+@pytest.mark.long
 def test_reset_in_flight():
     """After a reset the machine has forgotten command and operands, and works as if new."""
     rng = np.random.default_rng(3)

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The weight buffer: partial tiles, weights ahead of their plan, timing."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,60 @@ def test_tiles_are_filled_up(stalls):
             row = next(source)
             for name, plane in given.items():
                 assert (found[name][number, :columns] == plane[row, :columns]).all(), number
+
+
+async def feed(ctx, feeder, plans, scale, last, rng):
+    """Gives plans to a framed feeder; scales that it gave, and how many wrong marks it found."""
+    plan, sent, found, scales = 0, 0, 0, []
+    rows = len(wanted(plans))
+    for _ in range(20 * rows):
+        ctx.set(feeder.i_plan.valid, plan < len(plans))
+        if plan < len(plans):
+            ctx.set(feeder.i_plan.payload, plans[plan])
+        if not ctx.get(feeder.i.valid) and sent < len(last) and rng.random() < 0.7:
+            ctx.set(feeder.i.valid, 1)
+            ctx.set(feeder.i.payload.records[0].scale, int(scale[sent]))
+            ctx.set(feeder.i.payload.last, int(last[sent]))
+        ctx.set(feeder.o.ready, rng.random() < 0.7)
+        plan += ctx.get(feeder.i_plan.valid) and ctx.get(feeder.i_plan.ready)
+        taken = ctx.get(feeder.i.valid) and ctx.get(feeder.i.ready)
+        sent += taken
+        if ctx.get(feeder.o.valid) and ctx.get(feeder.o.ready):
+            scales.append(ctx.get(feeder.o.payload[0].scale))
+        found += ctx.get(feeder.misframed)
+        await ctx.tick()
+        if taken:
+            ctx.set(feeder.i.valid, 0)
+        if len(scales) == rows:
+            break
+    return scales, found
+
+
+def test_marks_of_the_last_transfer():
+    """Each mark that is missing or too early is found, and no record changes."""
+    rng = np.random.default_rng(3)
+    feeder = WeightFeeder(dataclasses.replace(CONFIG, framed=True))
+    plans = PARTIAL[:4]
+    needed = wanted(plans)
+    counts = [sum(columns > 0 for columns in wanted([each])) for each in plans]
+    ends = np.cumsum(counts)
+    scale = rng.integers(0, 256, ends[-1])
+    order = iter(scale)
+    expected = [next(order) if columns else None for columns in needed]
+    # Marks that are changed, and how many faults these are.
+    changes = [({}, 0), ({ends[0] - 1: 0}, 1), ({ends[-1] - 1: 0}, 1), ({ends[2] - 3: 1}, 1),
+               ({ends[1] - 2: 1, ends[1] - 1: 0}, 2),
+               (dict.fromkeys(range(ends[0], ends[1]), 1), counts[1] - 1)]
+
+    async def bench(ctx):
+        for change, faults in changes:
+            last = np.isin(np.arange(ends[-1]), ends - 1).astype(int)
+            last[[*change]] = [*change.values()]
+            scales, found = await feed(ctx, feeder, plans, scale, last, rng)
+            assert found == faults, change
+            assert all(a == b for a, b in zip(scales, expected, strict=True) if b is not None)
+
+    simulate(feeder, bench)
 
 
 def test_one_transfer_per_cycle():

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Registers on AXI4-Lite: the bus, the registers, the C header, and products by register."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -29,7 +30,7 @@ OKAY, SLVERR = 0, 2
 ID, VERSION, CONFIG, ACTIVATIONS, WEIGHTS, ROWS = 0x00, 0x04, 0x08, 0x0C, 0x10, 0x14
 M, K, N, COMMAND, STATUS, RESULT, POP = 0x20, 0x24, 0x28, 0x2C, 0x30, 0x34, 0x38
 CYCLES_LOW, CYCLES_HIGH, PENDING, MASK = 0x40, 0x44, 0x48, 0x4C
-DONE, FREE, FAILED = 1, 2, 4
+DONE, FREE, FAILED, MISFRAMED = 1, 2, 4, 8
 ALL = (ID, VERSION, CONFIG, ACTIVATIONS, WEIGHTS, ROWS, M, K, N, COMMAND, STATUS, RESULT, POP,
        CYCLES_LOW, CYCLES_HIGH, PENDING, MASK)
 CONSTANTS = {ID: 0x4D325846, VERSION: 0x00010001,
@@ -62,7 +63,7 @@ class Model:
         elif address == PENDING and strobe & 1 and data & FAILED:
             self.failed = False
         elif address == MASK and strobe & 1:
-            self.mask = data & (DONE | FREE | FAILED)
+            self.mask = data & (DONE | FREE | FAILED | MISFRAMED)
         return OKAY if address in (*self.sizes, COMMAND, POP, PENDING, MASK) else SLVERR
 
     def end(self, code):
@@ -399,7 +400,7 @@ def test_interrupt():
         # Nothing is masked in, though `free` is pending from reset on.
         assert await bus.read(PENDING) == (FREE, OKAY) and not await line()
         assert await bus.write(MASK, 0xFFFFFFFF) == OKAY
-        assert await bus.read(MASK) == (DONE | FREE | FAILED, OKAY) and await line()
+        assert await bus.read(MASK) == (DONE | FREE | FAILED | MISFRAMED, OKAY) and await line()
         assert await bus.write(MASK, DONE | FAILED) == OKAY and not await line()
         for _ in range(QUEUE):
             assert await bus.read(PENDING) == (FREE, OKAY)
@@ -438,6 +439,33 @@ def test_interrupt():
         ctx.set(component.i_status.valid, 0)
         assert (await bus.receive("o_b")).resp.value == OKAY
         assert await bus.read(PENDING) == (DONE | FREE | FAILED, OKAY)
+
+    simulate(component, bench)
+
+
+def test_misframed():
+    """A wrong mark of an operand is an event like a failure, where operands have marks."""
+    config = dataclasses.replace(CONFIGS["tiny"], framed=True)
+    component = CommandRegisters(config)
+
+    async def bench(ctx):
+        bus = Bus(ctx, component)
+        assert await bus.read(CONFIG) == (CONSTANTS[CONFIG] | 1 << 19, OKAY)
+        assert await bus.write(MASK, MISFRAMED) == OKAY
+        for name in ("weight", "activation"):
+            ctx.set(component.i_misframed.payload, {name: 1})
+            await ctx.tick().repeat(3)
+            assert not ctx.get(component.o_interrupt)
+            ctx.set(component.i_misframed.valid, 1)
+            await ctx.tick()
+            ctx.set(component.i_misframed.valid, 0)
+            await ctx.tick().repeat(3)
+            assert ctx.get(component.o_interrupt)
+            assert await bus.read(PENDING) == (FREE | MISFRAMED, OKAY)
+            assert await bus.write(PENDING, FAILED) == OKAY
+            assert await bus.read(PENDING) == (FREE | MISFRAMED, OKAY)
+            assert await bus.write(PENDING, MISFRAMED) == OKAY
+            assert await bus.read(PENDING) == (FREE, OKAY)
 
     simulate(component, bench)
 
@@ -653,6 +681,8 @@ def test_header_and_description_say_the_same():
     assert len(header) == count + len(description)
     # The same for every configuration, as one driver serves all of them.
     assert table.header() == register_map(CONFIGS["paper"]).header()
+    assert table.header() == register_map(dataclasses.replace(CONFIGS["lite"],
+                                                              framed=True)).header()
 
 
 def field(**changes):
