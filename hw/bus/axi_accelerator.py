@@ -26,7 +26,7 @@ class AxiAccelerator(wiring.Component):
         As in `CommandRegisters`.
     i_weight, i_activation, i_value, o, o_record
         As in `Accelerator`; the configuration decides which of them there are.
-    o_interrupt : Out(1)
+    o_irq : Out(1)
         As in `CommandRegisters`.
 
     Raises
@@ -41,7 +41,7 @@ class AxiAccelerator(wiring.Component):
     def __init__(self, *, config="paper"):
         self.config = configuration(config)
         self.registers = register_map(self.config)
-        super().__init__(CHANNELS | data_streams(self.config) | {"o_interrupt": Out(1)})
+        super().__init__(CHANNELS | data_streams(self.config) | {"o_irq": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -52,7 +52,7 @@ class AxiAccelerator(wiring.Component):
         wiring.connect(m, accelerator.o_status, registers.i_status)
         if self.config.framed:
             wiring.connect(m, accelerator.o_misframed, registers.i_misframed)
-        m.d.comb += self.o_interrupt.eq(registers.o_interrupt)
+        m.d.comb += self.o_irq.eq(registers.o_irq)
         for name in CHANNELS:
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(registers, name))
         for name in data_streams(self.config):

@@ -237,7 +237,7 @@ class CommandRegisters(wiring.Component):
     A write is answered two cycles after it is complete, a read in the next cycle. No output
     depends combinationally on an input. Specification sections 15.3 to 15.6.
 
-    ``o_interrupt`` is 1 one cycle after an event is pending whose bit in INTERRUPT_MASK is 1, and
+    ``o_irq`` is 1 one cycle after an event is pending whose bit in INTERRUPT_MASK is 1, and
     stays 1 as long as there is one (section 15.8). It comes from a register, so it has no glitches.
 
     Parameters
@@ -260,7 +260,7 @@ class CommandRegisters(wiring.Component):
         Statuses of the commands that have left, in their order. None is taken before.
     i_misframed : In(stream.Signature(Misframed, always_ready=True))
         Marks of operands that are missing or too early. Only in a framed configuration.
-    o_interrupt : Out(1)
+    o_irq : Out(1)
         A level.
     """
 
@@ -276,7 +276,7 @@ class CommandRegisters(wiring.Component):
         }
         if config.framed:
             members["i_misframed"] = In(stream.Signature(Misframed, always_ready=True))
-        super().__init__(CHANNELS | members | {"o_interrupt": Out(1)})
+        super().__init__(CHANNELS | members | {"o_irq": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -426,7 +426,7 @@ class CommandRegisters(wiring.Component):
         if self.config.framed:
             with m.If(self.i_misframed.valid):
                 m.d.sync += sticky["misframed"].eq(1)
-        m.d.sync += self.o_interrupt.eq(
+        m.d.sync += self.o_irq.eq(
             (pending.as_value() & words["INTERRUPT_MASK"].as_value()).any())
 
     def _command(self, m, table, words, commands, written):

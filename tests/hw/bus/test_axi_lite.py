@@ -214,7 +214,7 @@ def test_random_transfers(seed):
                 met["cleared"] += model.failed < failed
             # The line follows a cycle after what it shows.
             await ctx.tick()
-            assert ctx.get(component.o_interrupt) == model.interrupt
+            assert ctx.get(component.o_irq) == model.interrupt
             met["raised"] += before < model.interrupt
             met["lowered"] += before > model.interrupt
             before = model.interrupt
@@ -387,7 +387,7 @@ def test_interrupt():
     async def bench(ctx):
         async def line():
             await ctx.tick().repeat(2)
-            return ctx.get(component.o_interrupt)
+            return ctx.get(component.o_irq)
 
         async def end(code):
             ctx.set(component.i_status.payload, code)
@@ -410,9 +410,9 @@ def test_interrupt():
         # A result: a level that only POP takes back.
         await end(Status.DONE)
         # One cycle after the event is pending, the line rises.
-        assert not ctx.get(component.o_interrupt)
+        assert not ctx.get(component.o_irq)
         await ctx.tick()
-        assert ctx.get(component.o_interrupt)
+        assert ctx.get(component.o_irq)
         assert await bus.read(PENDING) == (DONE, OKAY)
         assert await bus.write(PENDING, DONE) == OKAY and await line()
         assert await bus.write(MASK, FAILED) == OKAY and not await line()
@@ -455,12 +455,12 @@ def test_misframed():
         for name in ("weight", "activation"):
             ctx.set(component.i_misframed.payload, {name: 1})
             await ctx.tick().repeat(3)
-            assert not ctx.get(component.o_interrupt)
+            assert not ctx.get(component.o_irq)
             ctx.set(component.i_misframed.valid, 1)
             await ctx.tick()
             ctx.set(component.i_misframed.valid, 0)
             await ctx.tick().repeat(3)
-            assert ctx.get(component.o_interrupt)
+            assert ctx.get(component.o_irq)
             assert await bus.read(PENDING) == (FREE | MISFRAMED, OKAY)
             assert await bus.write(PENDING, FAILED) == OKAY
             assert await bus.read(PENDING) == (FREE | MISFRAMED, OKAY)

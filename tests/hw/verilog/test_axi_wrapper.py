@@ -272,7 +272,7 @@ module bench;
   wire [1:0] bresp, rresp;
   wire [31:0] rdata;
   wire [63:0] command;
-  wire interrupt;
+  wire irq;
 
   unit_axi dut (
     .aclk(clk), .aresetn(aresetn),
@@ -286,7 +286,7 @@ module bench;
     .m_axis_command_tdata(command), .m_axis_command_tvalid(command_valid),
     .m_axis_command_tready(1'b0),
     .s_axis_status_tdata(8'd0), .s_axis_status_tvalid(1'b0), .s_axis_status_tready(),
-    .interrupt(interrupt)
+    .irq(irq)
   );
 
   always #1 clk = ~clk;
@@ -332,9 +332,9 @@ module bench;
     read(12'h030);
     read(12'hffc);
     if (command_valid) $display("%h", command);
-    $display("%b", interrupt);
+    $display("%b", irq);
     write(12'h04c, 32'd2, 4'b0001);
-    @(negedge clk) $display("%b", interrupt);
+    @(negedge clk) $display("%b", irq);
     aresetn = 0;
     @(negedge clk) aresetn = 1;
     read(12'h020);
