@@ -8,7 +8,7 @@ from tests.support.imports import ROOT, imports
 STOREYS = {
     "hw": (("tools",), ("lib",), ("units",), ("accelerator",), ("bus",), ("registry",),
            ("verilog",), ("flow",), ("report",), ("generate", "synth"), ("__main__",)),
-    "golden": (("interrupts",), ("output",), ("command",), ("codec",), ("units",),
+    "golden": (("interrupts",), ("cache", "output"), ("command",), ("codec",), ("units",),
                ("accelerator", "formats"),
                ("reference", "stimuli", "checkpoint"), ("models", "torch"), ("__main__",)),
 }
