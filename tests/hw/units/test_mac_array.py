@@ -186,33 +186,39 @@ def test_reset_in_flight(metadata, depth):
         for name in inputs}
     received = []
 
+    async def offer(ctx, cycles):
+        """Offers all inputs from the first one on; returns the results of these cycles."""
+        results = []
+        position = dict.fromkeys(rows, 0)
+        for _ in range(cycles):
+            for name in rows:
+                port = getattr(array, name)
+                ctx.set(port.valid, position[name] < len(rows[name]))
+                if position[name] < len(rows[name]):
+                    ctx.set(port.payload.as_value(), rows[name][position[name]])
+            taken = {name: ctx.get(getattr(array, name).ready)
+                     and position[name] < len(rows[name]) for name in rows}
+            if ctx.get(array.o.valid):
+                results.append([ctx.get(value) for value in array.o.payload])
+            await ctx.tick()
+            for name in rows:
+                position[name] += bool(taken[name])
+        return results
+
     async def bench(ctx):
         ctx.set(array.o.ready, 1)
-        for attempt in range(2):
-            position = dict.fromkeys(rows, 0)
-            for cycle in range(30):
-                for name in rows:
-                    port = getattr(array, name)
-                    ctx.set(port.valid, position[name] < len(rows[name]))
-                    if position[name] < len(rows[name]):
-                        ctx.set(port.payload.as_value(), rows[name][position[name]])
-                if attempt == 0 and cycle == 9:
-                    for name in rows:
-                        ctx.set(getattr(array, name).valid, 0)
-                    ctx.set(reset, 1)
-                    await ctx.tick()
-                    ctx.set(reset, 0)
-                    break
-                taken = {name: ctx.get(getattr(array, name).ready)
-                         and position[name] < len(rows[name]) for name in rows}
-                if attempt and ctx.get(array.o.valid):
-                    received.append([ctx.get(value) for value in array.o.payload])
-                await ctx.tick()
-                for name in rows:
-                    position[name] += bool(taken[name])
+        # Within the first tile, while a second one waits, and amid results.
+        for cycle in 1, 2, 3, 9:
+            await offer(ctx, cycle)
+            for name in rows:
+                ctx.set(getattr(array, name).valid, 0)
+            ctx.set(reset, 1)
+            await ctx.tick()
+            ctx.set(reset, 0)
+            received.append(await offer(ctx, 10 + depth + 6))
 
     simulate(ResetInserter(reset)(Fragment.get(array, None)), bench)
-    assert received == expected.tolist()
+    assert received == [expected.tolist()] * 4
 
 
 @pytest.mark.parametrize("columns", [0, -1, 2.0, True])
