@@ -25,6 +25,7 @@ from .verilog.axi_wrapper import wrap
 from .verilog.emit import ports_of, verilog, versions
 from .verilog.emit import split as divide
 from .verilog.equivalence import prove
+from .verilog.style import DEFAULT, Style
 from .verilog.words import WORDS
 
 
@@ -45,6 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                              "so that two configurations fit into one chip")
     parser.add_argument("--split", action="store_true",
                         help="write a file for each module, and NAME.f, which lists them")
+    parser.add_argument("--reset", metavar="KIND", default="sync",
+                        help="sync (default) or async: whether the reset waits for the clock")
+    parser.add_argument("--reset-level", metavar="LEVEL", default="high",
+                        help="level at which the reset is active: high (default), on the port rst, "
+                             "or low, on rst_n")
     parser.add_argument("--prove", action="store_true",
                         help="also prove the Verilog equivalent to what is simulated")
     parser.add_argument("-o", metavar="DIR", default="build", help="folder (default: build)")
@@ -54,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if not options.o:
         raise ValueError("-o must be a folder, not ''")
+    style = Style(reset=options.reset, level=options.reset_level)
     settings = registry.settings_of(options)
     units = registry.select(options.units or registry.UNITS, settings, units=registry.offered())
     if options.name is not None and len(units) != 1:
@@ -64,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         try:
             with busy(f"generate {name}"):
                 paths = generate(name, settings, options.o, proof=options.prove, axi=options.axi,
-                                 split=options.split, module=options.name)
+                                 split=options.split, module=options.name, style=style)
         except OSError as error:
             raise ToolError(f"cannot write to -o {error.filename or options.o}: {error.strerror}; "
                             "a folder that can be written is needed") from None
@@ -84,7 +91,7 @@ def listing() -> str:
 
 def generate(name: str, settings: Sequence[str] = (), directory: str | Path = "build", *,
              proof: bool = False, axi: bool = False, split: bool = False,
-             module: str | None = None) -> tuple[Path, ...]:
+             module: str | None = None, style: Style = DEFAULT) -> tuple[Path, ...]:
     """Writes a unit's Verilog and its description, each file as a whole or not at all.
 
     Parameters
@@ -104,6 +111,8 @@ def generate(name: str, settings: Sequence[str] = (), directory: str | Path = "b
     module : str, optional
         Name of the top module, which begins the names of all other modules and files, and of the C
         header; the default is the name of the unit.
+    style : Style
+        What the chip around the unit needs of it.
 
     Returns
     -------
@@ -130,10 +139,10 @@ def generate(name: str, settings: Sequence[str] = (), directory: str | Path = "b
         name, unit = module, name
     else:
         unit = name
-    text = verilog(component, name, parameters)
+    text = verilog(component, name, parameters, style)
     if proof:
-        prove(registry.build(unit, settings, units=registry.offered()), name, text)
-    description = describe(component, name, text, parameters) | {"summary": summary}
+        prove(registry.build(unit, settings, units=registry.offered()), name, text, style)
+    description = describe(component, name, text, parameters, style) | {"summary": summary}
     sources = ({f"{part}.v": content for part, content in divide(text).items()} if split
                else {f"{name}.v": text})
     files = {**sources, f"{name}.json": None}
@@ -190,7 +199,7 @@ def _kept(name: str) -> Path:
 
 
 def describe(component: wiring.Component, name: str, text: str,
-             parameters: dict[str, Any] | None = None) -> dict[str, Any]:
+             parameters: dict[str, Any] | None = None, style: Style = DEFAULT) -> dict[str, Any]:
     """Describes an emitted unit for an integrator's tools.
 
     Parameters
@@ -200,6 +209,8 @@ def describe(component: wiring.Component, name: str, text: str,
     text : str
         The Verilog that `hw.verilog.emit.verilog` returned for them.
     parameters : dict, optional
+    style : Style
+        The style of the Verilog.
 
     Returns
     -------
@@ -228,7 +239,8 @@ def describe(component: wiring.Component, name: str, text: str,
                        for key, value in (parameters or {}).items()},
         "latency": component.latency,
         "clock": {"name": "clk", "edge": "rising"} if clocked else None,
-        "reset": {"name": "rst", "active": "high", "synchronous": True} if clocked else None,
+        "reset": {"name": style.reset_port, "active": style.level,
+                  "synchronous": not style.asynchronous} if clocked else None,
         "ports": ports,
         "streams": _streams(component),
         "axi": None,

@@ -4,8 +4,10 @@
 from .axi_wrapper import wrap
 from .emit import hierarchy, netlist, ports_of, split, verilog, versions
 from .equivalence import prove
+from .style import Style
 
 __all__ = [
+    "Style",
     "hierarchy",
     "netlist",
     "ports_of",

@@ -17,7 +17,8 @@ def wrap(description):
     ======================================== =====================================================
     unit                                     wrapper
     ======================================== =====================================================
-    clock, reset                             ``aclk``; ``aresetn``, active low and synchronous
+    clock, reset                             ``aclk``; ``aresetn``, active low; asynchronous if
+                                             the unit's reset is
     stream ``i``, ``i_x``                    AXI4-Stream ``s_axis_*``, ``s_axis_x_*``
     stream ``o``, ``o_x``                    AXI4-Stream ``m_axis_*``, ``m_axis_x_*``
     payload                                  ``tdata``, filled up with zeros to whole bytes
@@ -52,7 +53,7 @@ def wrap(description):
     ports = {port["name"]: port for port in description["ports"]}
     streams = {stream["name"]: stream for stream in description["streams"]}
     _check_streams(description, ports, streams)
-    module, interfaces = _Module(), []
+    module, interfaces = _Module(description["reset"]), []
     lite = _lite(streams, ports)
     if lite:
         interfaces.append(_lite_slave(module, lite, streams, ports))
@@ -75,7 +76,8 @@ def wrap(description):
     return text, {
         "module": name,
         "clock": {"name": "aclk", "edge": "rising"},
-        "reset": {"name": "aresetn", "active": "low", "synchronous": True},
+        "reset": {"name": "aresetn", "active": "low",
+                  "synchronous": description["reset"]["synchronous"]},
         "ports": [{"name": port, "direction": direction, "width": width}
                   for direction, width, port in module.ports],
         "interfaces": interfaces,
@@ -125,10 +127,11 @@ class _Module:
         Input bits that nothing reads, which lint tools want to be named.
     """
 
-    def __init__(self):
+    def __init__(self, reset):
         self.ports = [("input", 1, "aclk"), ("input", 1, "aresetn")]
         self.wires = []
-        self.connections = [("clk", "aclk"), ("rst", "~aresetn")]
+        value = "aresetn" if reset["active"] == "low" else "~aresetn"
+        self.connections = [("clk", "aclk"), (reset["name"], value)]
         self.assignments = []
         self.unused = []
 

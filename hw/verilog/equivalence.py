@@ -8,9 +8,10 @@ from amaranth.hdl import Fragment
 
 from ..tools import yosys
 from .emit import LOAD, UNESCAPE, direction, ports_of, rename, verilog
+from .style import DEFAULT
 
 
-def prove(component, name, text=None):
+def prove(component, name, text=None, style=DEFAULT):
     """Proves emitted Verilog equivalent to the component, by induction over its registers.
 
     The reference is Amaranth's own conversion of the whole component. It shares neither the
@@ -20,24 +21,36 @@ def prove(component, name, text=None):
     each proof small. Memories correspond by name, too: both sides read equal rows, and write
     equal rows at equal addresses.
 
+    The reference is the same for every `Style`, as Amaranth simulates a synchronous reset. With a
+    reset that is active low, an inverter goes before the port of the Verilog. An asynchronous reset
+    is taken as if it acted at the clock edge, which makes both sides comparable, and its port may
+    reach nothing but the asynchronous resets of registers. So the proof shows for this Verilog:
+    outside reset it behaves as the reference in every state, the same registers have a reset, to
+    the same values, and nothing else depends on the reset. That these registers change before the
+    clock edge is the meaning of their event list, and not proven. Nor does the proof cover a reset
+    with glitches, or one that ends too near to a clock edge.
+
     Parameters
     ----------
     component : Component
     name : str
     text : str, optional
         Verilog of the component; the default is the result of `verilog`.
+    style : Style, optional
+        The style in which the Verilog was emitted.
 
     Raises
     ------
     ToolError
         If the two differ, or if a register or memory of one has no counterpart in the other.
     """
-    text = verilog(component, name) if text is None else text
+    text = verilog(component, name, style=style) if text is None else text
     _, files = yosys.run(_READ.format(name=name), outputs=["reference.json", "emitted.json"],
                          inputs={"reference.il": _reference(component, name), "emitted.v": text})
     for everywhere in (True, False):
         sides = {file: json.loads(files[f"{file}.json"])["modules"][name]
                  for file in ("reference", "emitted")}
+        _meet_reset(sides["emitted"], style)
         _cut(*sides.values(), everywhere=everywhere)
         try:
             yosys.run(_PROVE, inputs={f"{side}.json": json.dumps({"modules": {side: module}})
@@ -116,6 +129,67 @@ def _cut(reference, emitted, *, everywhere):
         _open(side, {name: [pair[i] for pair in pairs] for name, pairs in cuts.items()}, state)
 
 
+def _meet_reset(module, style):
+    """Gives a flat netlist the reset of the reference: synchronous and active high."""
+    ports, nets = module["ports"], module["netnames"]
+    if style.reset_port not in ports:
+        return
+    pin, = ports[style.reset_port]["bits"]
+    if style.level == "low":
+        del ports["rst_n"], nets["rst_n"]
+        reset = _free(module, pin)
+        ports["rst"] = {"direction": "input", "bits": [reset]}
+        nets["rst"] = {"bits": [reset]}
+    else:
+        reset = pin
+    if style.asynchronous:
+        _make_synchronous(module, pin, reset, "0" if style.level == "low" else "1")
+    elif style.level == "low":
+        _add_gate(module, "$rst", "$not", [pin], A=[reset])
+
+
+def _make_synchronous(module, pin, reset, active):
+    """Makes the asynchronous resets of a flat netlist take effect at the clock edge."""
+    registers = {name: cell for name, cell in module["cells"].items() if cell["type"] == "$adff"}
+    for name, cell in registers.items():
+        del cell["port_directions"]["ARST"]
+        if (cell["connections"].pop("ARST") != [pin]
+                or cell["parameters"]["ARST_POLARITY"][-1] != active):
+            raise yosys.ToolError(f"Register {name} has another reset than the port")
+    if pin in _read(module):
+        raise yosys.ToolError("The reset reaches something else than asynchronous resets")
+    for name, cell in registers.items():
+        cell["type"] = "$dff"
+        pins = cell["connections"]
+        first = _free(module)
+        value = [*range(first, first + len(pins["D"]))]
+        _add_gate(module, f"{name}.reset", "$mux", value, A=pins["D"],
+                  B=[*reversed(cell["parameters"]["ARST_VALUE"])], S=[reset])
+        pins["D"] = value
+
+
+def _free(module, *others):
+    """A number that no net of a netlist has."""
+    return 1 + max(bit for bits in (
+        others, *(net["bits"] for net in module["netnames"].values()),
+        *(bits for cell in module["cells"].values() for bits in cell["connections"].values()))
+        for bit in bits if isinstance(bit, int))
+
+
+def _add_gate(module, name, kind, out, **inputs):
+    """Adds an operator to a netlist."""
+    connections = {**inputs, "Y": out}
+    if kind == "$mux":
+        parameters = {"WIDTH": len(out)}
+    else:
+        parameters = {f"{key}_{part}": value for key, bits in connections.items()
+                      for part, value in (("WIDTH", len(bits)), ("SIGNED", 0))
+                      if (key, part) != ("Y", "SIGNED")}
+    module["cells"][name] = {
+        "type": kind, "connections": connections, "parameters": parameters,
+        "port_directions": dict.fromkeys(inputs, "input") | {"Y": "output"}}
+
+
 def _placed(net):
     """Bits of a net by their place, which begin with None where the net begins above 0."""
     return [None] * net.get("offset", 0) + net["bits"]
@@ -132,8 +206,7 @@ def _read(module):
 def _open(module, cuts, state):
     """Cuts nets of a netlist, given by name, into inputs and outputs."""
     # Readers move to a new net; drivers keep the old one.
-    first = 1 + max(bit for net in module["netnames"].values() for bit in net["bits"]
-                    if isinstance(bit, int))
+    first = _free(module)
     moved = {bit: first + i for i, bit in enumerate(bit for bits in cuts.values() for bit in bits)}
     for cell in module["cells"].values():
         for pin, bits in cell["connections"].items():
@@ -188,16 +261,9 @@ def _open_memory(module, name):
         module["netnames"][f"{name}.{pin}"] = {"bits": bits}
 
     def add_gate(pin, kind, width, **inputs):
-        first = 1 + max(bit for net in module["netnames"].values() for bit in net["bits"]
-                        if isinstance(bit, int))
+        first = _free(module)
         bits = [*range(first, first + width)]
-        connections = {**inputs, "Y": bits}
-        module["cells"][f"${name}.{pin}"] = {
-            "type": kind, "connections": connections,
-            "parameters": {f"{key}_{part}": value for key, bits in connections.items()
-                           for part, value in (("WIDTH", len(bits)), ("SIGNED", 0))
-                           if (key, part) != ("Y", "SIGNED")},
-            "port_directions": dict.fromkeys(inputs, "input") | {"Y": "output"}}
+        _add_gate(module, f"${name}.{pin}", kind, bits, **inputs)
         add_port(pin, "output", bits)
         return bits
 

@@ -48,7 +48,7 @@ REDUCTIONS = {"$reduce_and": "&", "$reduce_or": "|", "$reduce_bool": "|", "$redu
 COMPARED = {"$eq": "==", "$ne": "!=", "$lt": "<", "$le": "<=", "$gt": ">", "$ge": ">="}
 ARITHMETIC = {"$add": "+", "$sub": "-", "$mul": "*"}
 SHIFTS = {"$shl": "<<", "$sshl": "<<", "$shr": ">>", "$sshr": ">>>"}
-REGISTERS = ("$dff", "$dffe", "$sdff", "$sdffe", "$sdffce")
+REGISTERS = ("$dff", "$dffe", "$sdff", "$sdffe", "$sdffce", "$adff", "$adffe")
 
 _WORDS = {
     "$not": "not", "$and": "and", "$or": "or", "$xor": "xor", "$xnor": "equal", "$mux": "choice",
@@ -174,9 +174,9 @@ def _register(place, cell, pins, value):
     operands = {"D": pins["D"], "clock": pins["CLK"]}
     if "EN" in pins:
         operands["enable" if value("EN_POLARITY") else "disable"] = pins["EN"]
-    if "SRST" in pins:
-        operands["clear" if value("SRST_POLARITY") else "keep"] = pins["SRST"]
-        text = cell["parameters"]["SRST_VALUE"]
+    for pin in {"SRST", "ARST"} & pins.keys():
+        operands["clear" if value(f"{pin}_POLARITY") else "keep"] = pins[pin]
+        text = cell["parameters"][f"{pin}_VALUE"]
         operands["reset"] = ["1" if bit == "1" else "0" for bit in reversed(text)]
     return _Op(kind, pins["Q"], operands, False, (place,))
 
@@ -770,7 +770,8 @@ class _Writer:
                                  for name in names(bits)}
             for port, bits in cell["connections"].items():
                 if cell["port_directions"][port] == "input":
-                    if not self.module.ports[cell["type"]].get("clk") or port not in ("clk", "rst"):
+                    if not self.module.ports[cell["type"]].get("clk") or port not in (
+                            "clk", "rst", "rst_n"):
                         taken |= names(bits)
                 else:
                     given |= {self.of[bit][0] for bit in bits if bit in self.of}
@@ -1237,7 +1238,7 @@ class _Writer:
         enable = conditions.get("enable") or (
             Unary("~", conditions["disable"]) if "disable" in conditions else None)
         clear = conditions.get("clear") or (
-            Unary("~", conditions["keep"]) if "keep" in conditions else None)
+            Unary("!", conditions["keep"]) if "keep" in conditions else None)
 
         def assignments(indent, port):
             lines = []
@@ -1271,8 +1272,12 @@ class _Writer:
             lines = guarded(enable, assignments(6, "D"), 4)
         else:
             lines = assignments(4, "D")
-        clock = self.expression(first["clock"]).flat
-        self.statements.append("\n".join([f"always @(posedge {clock}) begin", *lines, "  end"]))
+        events = [f"posedge {self.expression(first['clock']).flat}"]
+        if kind in ("$adff", "$adffe"):
+            edge, level = ("posedge", "clear") if "clear" in first else ("negedge", "keep")
+            events.append(f"{edge} {conditions[level].flat}")
+        head = f"always @({' or '.join(events)}) begin"
+        self.statements.append("\n".join([head, *lines, "  end"]))
 
     def _outputs(self):
         """Assigns outputs that are declared by other names."""

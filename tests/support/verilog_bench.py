@@ -20,24 +20,19 @@ from hw.tools.packing import to_bits, to_integers
 # Time is in steps of three: inputs change, all is sampled once settled, the clock rises.
 _STREAM = """
 module bench_{name};
-  reg clk = 0, rst = 1, o_ready = 0, stalled = 0;
-  wire o_valid;
+  reg clk = 0, rst = {first};
 {declarations}
-  reg [{o}:0] expected [0:{last}];
-  wire [{o}:0] o_payload;
-  reg [{o}:0] held;
   reg [31:0] random = 32'h{seed:08x};
   integer received = 0, cycle = 0, failed = -1;
 
   {name} dut (
-    .clk(clk), .rst(rst),
+    .clk(clk), {reset},
 {connections}
-    .o__payload(o_payload), .o__valid(o_valid), .o__ready(o_ready)
   );
 
   initial begin
 {reads}
-    $readmemh("{name}.out.hex", expected);
+{pulse}
     // After the last vector, a few cycles more show whether anything is left.
     while (failed < 0 && cycle < {limit} && (received < {count} || cycle < 40)) begin
       random = random ^ (random << 13);
@@ -45,20 +40,11 @@ module bench_{name};
       random = random ^ (random << 5);
       // Stalls at all ends in three eighths of the cycles; none at all for the second half.
 {offers}
-      o_ready = random[28:26] > 2 || received > {count} / 2;
       #1;
 {takes}
-      if (!rst && stalled && (o_valid !== 1 || o_payload !== held)) failed = received;
-      if (!rst && o_valid !== 0 && o_ready) begin
-        if (received == {count} || o_valid !== 1 || o_payload !== expected[received])
-          failed = received;
-        received = received + 1;
-      end
-      stalled = !rst && o_valid && !o_ready;
-      held = o_payload;
       #1 clk = 1;
       #1 clk = 0;
-      rst = cycle < 2;
+      rst = cycle + 1 < {cycles};
 {moves}
       cycle = cycle + 1;
     end
@@ -79,7 +65,7 @@ _INPUT = {
   integer {port}_sent = 0;""",
     "connections": """\
     .{port}__payload({port}_payload), .{port}__valid({port}_valid),
-    .{port}__ready({port}_ready),""",
+    .{port}__ready({port}_ready)""",
     "reads": """\
     $readmemh("{name}.{port}.hex", {port}_rows);""",
     "offers": """\
@@ -96,6 +82,37 @@ _INPUT = {
         {port}_valid = 0;
         {port}_payload = ~{port}_payload;
       end""",
+}
+
+# What there is of each output stream.
+_OUTPUT = {
+    "declarations": """\
+  reg {port}_ready = 0, {port}_stalled = 0;
+  wire {port}_valid;
+  reg [{high}:0] {port}_rows [0:{last}];
+  wire [{high}:0] {port}_payload;
+  reg [{high}:0] {port}_held;
+  integer {port}_received = 0;""",
+    "connections": """\
+    .{port}__payload({port}_payload), .{port}__valid({port}_valid),
+    .{port}__ready({port}_ready)""",
+    "reads": """\
+    $readmemh("{name}.{file}.hex", {port}_rows);""",
+    "offers": """\
+      {port}_ready = random[{bit} +: 3] > 2 || {port}_received > {count} / 2;""",
+    "takes": """\
+      if (!rst && {port}_stalled && ({port}_valid !== 1 || {port}_payload !== {port}_held))
+        failed = {port}_received;
+      if (!rst && {port}_valid !== 0 && {port}_ready) begin
+        if ({port}_received == {count} || {port}_valid !== 1
+            || {port}_payload !== {port}_rows[{port}_received])
+          failed = {port}_received;
+        {port}_received = {port}_received + 1;
+        received = received + 1;
+      end
+      {port}_stalled = !rst && {port}_valid && !{port}_ready;
+      {port}_held = {port}_payload;""",
+    "moves": "",
 }
 
 _COMBINATIONAL = """
@@ -123,36 +140,54 @@ endmodule
 """
 
 
-def write_bench(folder, name, component, text, inputs, expected):
+def write_bench(folder, name, component, text, inputs, expected, *, style=None, cycles=None):
     """Writes a unit's Verilog, bench and vectors, which are in the form of `sim.run`.
 
-    A unit has any number of input streams and the output stream ``o``, or no streams.
+    A unit has streams only, at least one output among them, or no streams. In place of three clock
+    edges in reset a `Style` gives its reset once: for one edge, or, where it is asynchronous, as a
+    pulse without any. ``cycles`` bounds the run; the default suits units that stall little.
     """
     (folder / f"{name}.v").write_text(text)
     ports = component.signature.members
-    write = _write_streams if all(port.is_signature for port in ports.values()) else _write_ports
-    bench, vectors = write(name, component, inputs, expected)
+    if all(port.is_signature for port in ports.values()):
+        bench, vectors = _write_streams(name, component, inputs, expected, style, cycles)
+    else:
+        bench, vectors = _write_ports(name, component, inputs, expected)
     (folder / f"bench_{name}.v").write_text(bench)
     for port, bits in vectors.items():
         write_vectors(folder / f"{name}.{port}.hex", to_integers(bits))
 
 
-def _write_streams(name, component, inputs, expected):
-    bits = {}
+def _write_streams(name, component, inputs, expected, style, cycles):
+    streams, vectors, total = [], {}, 0
+    given = 0
     for port, member in component.signature.members.items():
-        values = (inputs if member.flow == wiring.In else expected)[port]
-        bits[port] = to_bits(member.signature.members["payload"].shape, values, port)
-    o = bits.pop("o")
-    fields = [{"name": name, "port": port, "high": rows.shape[1] - 1, "count": len(rows),
-               "last": len(rows) - 1, "bit": 3 * i} for i, (port, rows) in enumerate(bits.items())]
-    parts = {part: "\n".join(text.format(**stream) for stream in fields)
-             for part, text in _INPUT.items()}
-    most = max(len(o), *map(len, bits.values()))
+        given += (taken := member.flow == wiring.In)
+        values = (inputs if taken else expected)[port]
+        bits = to_bits(member.signature.members["payload"].shape, values, port)
+        count, width = bits.shape
+        file = port if taken else "out" + port[1:]
+        vectors[file] = bits
+        # Inputs take the lower bits of the random number, outputs the upper ones.
+        bit = 3 * (given - 1) if taken else 26 - 3 * (len(streams) - given)
+        total += 0 if taken else count
+        streams.append((_INPUT if taken else _OUTPUT, {
+            "name": name, "port": port, "file": file, "high": width - 1, "count": count,
+            "last": max(count - 1, 0), "bit": bit}))
+    parts = {part: [text[part].format(**stream) for text, stream in streams
+                    if stream["count"] or part != "reads"] for part in _INPUT}
+    parts = {part: (",\n" if part == "connections" else "\n").join(filter(None, texts))
+             for part, texts in parts.items()}
     # For each transfer the cycles that a serial unit takes, and stalls.
-    limit = (20 + getattr(component, "cycles", 0)) * most + 1000
-    return _STREAM.format(
-        name=name, o=o.shape[1] - 1, count=len(o), last=len(o) - 1, limit=limit,
-        seed=2463534242, **parts), bits | {"out": o}
+    most = max(map(len, vectors.values()))
+    limit = cycles or (20 + getattr(component, "cycles", 0)) * most + 1000
+    reset, pulse, edges = ".rst(rst)", "", 3
+    if style is not None:
+        reset = f".{style.reset_port}({'!' * (style.level == 'low')}rst)"
+        pulse = "    #1 rst = 1;\n    #1 rst = 0;" * style.asynchronous
+        edges = 0 if style.asynchronous else 1
+    return _STREAM.format(name=name, count=total, limit=limit, seed=2463534242, reset=reset,
+                          pulse=pulse, cycles=edges, first=int(edges > 0), **parts), vectors
 
 
 def _write_ports(name, component, inputs, expected):
