@@ -21,6 +21,7 @@ from .tools import cache, components, yosys
 from .tools.errors import ToolError
 from .tools.files import make_folder, write
 from .tools.progress import busy
+from .verilog import sram
 from .verilog.axi_wrapper import wrap
 from .verilog.emit import ports_of, verilog, versions
 from .verilog.emit import split as divide
@@ -51,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--reset-level", metavar="LEVEL", default="high",
                         help="level at which the reset is active: high (default), on the port rst, "
                              "or low, on rst_n")
+    parser.add_argument("--sram", action="store_true",
+                        help="make memories instances that macros can replace, and write a "
+                             "behavioural model of each size, NAME_sram_DEPTHxWIDTH.v")
     parser.add_argument("--prove", action="store_true",
                         help="also prove the Verilog equivalent to what is simulated")
     parser.add_argument("-o", metavar="DIR", default="build", help="folder (default: build)")
@@ -60,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if not options.o:
         raise ValueError("-o must be a folder, not ''")
-    style = Style(reset=options.reset, level=options.reset_level)
+    style = Style(reset=options.reset, level=options.reset_level, sram=options.sram)
     settings = registry.settings_of(options)
     units = registry.select(options.units or registry.UNITS, settings, units=registry.offered())
     if options.name is not None and len(units) != 1:
@@ -118,7 +122,8 @@ def generate(name: str, settings: Sequence[str] = (), directory: str | Path = "b
     -------
     tuple of Path
         The files: ``NAME.v``, ``NAME.json``, with ``axi`` ``NAME_axi.v``, with ``split`` one for
-        each module and ``NAME.f``, and a C header if the unit has registers.
+        each module and ``NAME.f``, a C header if the unit has registers, and models of memories
+        that the style makes instances.
 
     Raises
     ------
@@ -145,6 +150,7 @@ def generate(name: str, settings: Sequence[str] = (), directory: str | Path = "b
     description = describe(component, name, text, parameters, style) | {"summary": summary}
     sources = ({f"{part}.v": content for part, content in divide(text).items()} if split
                else {f"{name}.v": text})
+    sources |= {f"{part}.v": content for part, content in sram.models(name, text).items()}
     files = {**sources, f"{name}.json": None}
     if axi:
         wrapper, interfaces = wrap(description)
@@ -246,6 +252,7 @@ def describe(component: wiring.Component, name: str, text: str,
         "axi": None,
         "registers": _registers(component),
         "modules": _modules(text),
+        "memories": sram.listed(name, text),
         "versions": versions(),
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
     }

@@ -15,6 +15,8 @@ class Style:
         "async": they take it as soon as the reset is active. Its end must be synchronous.
     level : str
         Level at which the reset is active, "high" or "low".
+    sram : bool
+        Whether memories are instances that macros can replace, see `hw.verilog.sram`.
 
     Raises
     ------
@@ -24,6 +26,7 @@ class Style:
 
     reset: str = "sync"
     level: str = "high"
+    sram: bool = False
 
     def __post_init__(self):
         for option, value, offered in (("--reset", self.reset, ("sync", "async")),

@@ -39,7 +39,7 @@ Bits = list[Any]
 _LONGEST = 420
 """Characters up to which an expression becomes a part of another one."""
 
-_SHORT = 50
+_SHORT = 49
 """Characters up to which an expression is repeated rather than given a name."""
 
 BITWISE = {"$not": "~", "$and": "&", "$or": "|", "$xor": "^", "$xnor": "^"}
@@ -448,7 +448,7 @@ class _Writer:
             if state in content["netnames"]:
                 bits = tuple(content["netnames"][state]["bits"])
                 self.enums[bits] = state.removesuffix("_state"), labels
-        self.constants: dict[str, tuple[int, str]] = {}
+        self.constants: dict[str, tuple[str, int, int]] = {}
         self.commented: set = set()
         self.read = defaultdict(set)
         self.driver: dict[int, tuple[_Op, int]] = {}
@@ -829,9 +829,9 @@ class _Writer:
         literal = number(value, len(bits))
         if value not in names:
             return literal
-        name = f"{_capitals(base)}_{_capitals(names[value])}"
-        if self.constants.setdefault(name, (len(bits), literal.flat)) != (
-                len(bits), literal.flat) or name in self.taken:
+        name = _camel(base) + _camel(names[value])
+        constant = base, value, len(bits)
+        if self.constants.setdefault(name, constant) != constant or name in self.taken:
             return literal
         return Text(name)
 
@@ -1316,9 +1316,8 @@ class _Writer:
             lines.append(f"{head}{bits:{width}}{' ' if width else ''}{_spelled(name)}"
                          f"{',' if i < len(ports) else ''}")
         lines.append(");")
-        for name, (bits, value) in sorted(
-                self.constants.items(), key=lambda item: (item[0].rpartition("_")[0], item[1])):
-            lines.append(f"  localparam {_range(bits - 1, 0)}{name} = {value};")
+        for name, (_, value, bits) in sorted(self.constants.items(), key=lambda item: item[1]):
+            lines.append(f"  localparam {_range(bits - 1, 0)}{name} = {number(value, bits).flat};")
         if self.constants:
             lines.append("")
         declared = []
@@ -1434,10 +1433,10 @@ def _enumeration(net):
     return (tuple(net["bits"]), (attributes["enum_base_type"], names)) if names else None
 
 
-def _capitals(name):
-    """A name as that of a constant."""
-    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
-    return re.sub(r"\W", "_", name).upper()
+def _camel(name):
+    """A name as a part of that of a constant: TOO_LARGE becomes TooLarge."""
+    words = re.findall(r"[A-Z0-9]+(?![a-z])|[A-Z]?[a-z0-9]+", name)
+    return "".join(word[0].upper() + word[1:].lower() for word in words)
 
 
 def _unsigned(tree):
