@@ -71,8 +71,19 @@ def test_the_notebook_prints_what_it_shows(tmp_path):
     assert sum(map(bool, parts)) >= 4
 
 
-@pytest.mark.parametrize("name", ["transcoder.py", "zero_counter.py", "compare_formats.ipynb"])
+@pytest.mark.parametrize("name", ["transcoder.py", "zero_counter.py", "compare_formats.ipynb",
+                                  "beats.py", "driver/", "cocotb/"])
 def test_no_stranger_in_the_folder(name):
     assert {path.name for path in EXAMPLES.iterdir()} - {"__pycache__"} == {
-        "README.md", "compare_formats.ipynb", "transcoder.py", "zero_counter.py"}
+        "README.md", "beats.py", "cocotb", "compare_formats.ipynb", "driver", "transcoder.py",
+        "zero_counter.py"}
     assert f"`{name}`" in (EXAMPLES / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_page_of_beats_is_what_the_program_prints():
+    printed = run(EXAMPLES / "beats.py")
+    page = (ROOT / "docs/beats.md").read_text(encoding="utf-8")
+    assert page.partition("## The product\n\n")[2] == printed
+    # Another product has other beats, and sizes that do not fit are one line.
+    assert run(EXAMPLES / "beats.py", 1, 32, 1).count("\n0: ") == 4
+    run(EXAMPLES / "beats.py", 1, 32, 33, code=2)

@@ -237,8 +237,9 @@ class CommandRegisters(wiring.Component):
     A write is answered two cycles after it is complete, a read in the next cycle. No output
     depends combinationally on an input. Specification sections 15.3 to 15.6.
 
-    ``o_irq`` is 1 one cycle after an event is pending whose bit in INTERRUPT_MASK is 1, and
-    stays 1 as long as there is one (section 15.8). It comes from a register, so it has no glitches.
+    ``o_irq`` is 1 in those cycles in which an event is pending whose bit in INTERRUPT_MASK is 1
+    (section 15.8). It is computed a cycle before and comes from a register, so it has no glitches,
+    and it is 0 again when the write that took its last reason away is answered.
 
     Parameters
     ----------
@@ -288,10 +289,13 @@ class CommandRegisters(wiring.Component):
         wiring.connect(m, commands.o, wiring.flipped(self.o_command))
         push = Signal()
         pop = Signal()
-        taken, cycles = self._track(m, words, commands, results, push, pop)
+        taken, ended, cycles = self._track(m, words, commands, results, push, pop)
         address, written, write, answered = self._take_write(m)
-        response = self._write(m, table, words, stored, taken, push, pop, address, written, write)
-        self._interrupt(m, words, stored["INTERRUPT_PENDING"])
+        coming = self._coming(m, stored)
+        response = self._write(m, table, words, stored, coming, taken, push, pop, address, written,
+                               write)
+        self._interrupt(m, words, coming, ended, taken + push - (pop & results.o.valid),
+                        results.level + ended - (pop & results.o.valid))
         self._command(m, table, words, commands, written)
         self._answer_write(m, write, answered, response)
         self._read(m, table, words, cycles)
@@ -323,7 +327,8 @@ class CommandRegisters(wiring.Component):
     def _track(self, m, words, commands, results, push, pop):
         """Follows commands from push to pop: registers STATUS, RESULT and the cycle counter.
 
-        Returns how many are on their way, and the cycles in which at least one was running.
+        Returns how many are on their way, whether one ends now, and the cycles in which at least
+        one was running.
         """
         # A command has its place in both queues from its push on, so neither is ever full when it
         # is given something.
@@ -353,7 +358,18 @@ class CommandRegisters(wiring.Component):
         ]
         with m.If(results.o.valid):
             m.d.comb += words["RESULT"].code.eq(results.o.payload)
-        return taken, cycles
+        return taken, ended, cycles
+
+    def _coming(self, m, stored):
+        """Next values of the stored fields of the interrupt registers, by register and field."""
+        coming = {}
+        for name in ("INTERRUPT_PENDING", "INTERRUPT_MASK"):
+            coming[name] = {field: Signal(name=f"{name.lower()}_{field}_next")
+                            for field in stored[name]}
+            for field, value in stored[name].items():
+                m.d.comb += coming[name][field].eq(value)
+                m.d.sync += value.eq(coming[name][field])
+        return coming
 
     def _take_write(self, m):
         """Collects address and data of a write.
@@ -376,7 +392,7 @@ class CommandRegisters(wiring.Component):
         ]
         return address.o.payload, written.o.payload, write, answered
 
-    def _write(self, m, table, words, stored, taken, push, pop, address, written, write):
+    def _write(self, m, table, words, stored, coming, taken, push, pop, address, written, write):
         """Does what a write asks for, and returns the response to it."""
         word = written.data
         strobe = written.strb
@@ -390,7 +406,13 @@ class CommandRegisters(wiring.Component):
                     with m.Case(register.offset >> 2):
                         m.d.comb += response.eq(Response.OKAY)
                         with m.If(write):
-                            self._store(m, register, stored[name], words[name], word, strobed)
+                            values = self._values(register, words[name], word, strobed)
+                            # The values of the interrupt registers are seen before they are stored.
+                            m.d.comb += [coming[name][field].eq(values[field])
+                                         for field in coming.get(name, ())]
+                            m.d.sync += [value.eq(values[field])
+                                         for field, value in stored[name].items()
+                                         if name not in coming]
             with m.Case(table["COMMAND"].offset >> 2):
                 with m.If(~strobe[0] | (taken != QUEUE)):
                     m.d.comb += [response.eq(Response.OKAY), push.eq(write & strobe[0])]
@@ -399,35 +421,32 @@ class CommandRegisters(wiring.Component):
                 m.d.comb += [response.eq(Response.OKAY), pop.eq(write & strobe[0] & fields.pop)]
         return response
 
-    def _store(self, m, register, stored, present, word, strobed):
-        """Writes the fields of a register in the bytes that are strobed."""
+    def _values(self, register, present, word, strobed):
+        """Fields of a register after a write of the bytes that are strobed."""
         merged = data.View(register.layout, (word & strobed) | (present.as_value() & ~strobed))
         ones = data.View(register.layout, word & strobed)
-        for field in register.fields:
-            if field.name in stored:
-                old, new = stored[field.name], merged[field.name]
-                m.d.sync += old.eq(old & ~ones[field.name] if field.access == "w1c" else new)
+        return {field.name: present[field.name] & ~ones[field.name] if field.access == "w1c"
+                else merged[field.name] for field in register.fields}
 
-    def _interrupt(self, m, words, sticky):
+    def _interrupt(self, m, words, coming, ended, taken_next, waiting_next):
         """Events: those that are levels, and those that stay until software clears them.
 
         An event that comes in the cycle in which it is cleared is pending after that.
         """
+        sticky = coming["INTERRUPT_PENDING"]
         pending = words["INTERRUPT_PENDING"]
         m.d.comb += [
             pending.done.eq(words["RESULT"].valid),
             pending.free.eq(words["STATUS"].free != 0),
         ]
-        failed = Signal()
-        m.d.comb += failed.eq(self.i_status.valid & self.i_status.ready
-                              & (self.i_status.payload != Status.DONE))
-        with m.If(failed):
-            m.d.sync += sticky["failed"].eq(1)
+        with m.If(ended & (self.i_status.payload != Status.DONE)):
+            m.d.comb += sticky["failed"].eq(1)
         if self.config.framed:
             with m.If(self.i_misframed.valid):
-                m.d.sync += sticky["misframed"].eq(1)
-        m.d.sync += self.o_irq.eq(
-            (pending.as_value() & words["INTERRUPT_MASK"].as_value()).any())
+                m.d.comb += sticky["misframed"].eq(1)
+        events = sticky | {"done": waiting_next != 0, "free": taken_next != QUEUE}
+        raised = [event & coming["INTERRUPT_MASK"][name] for name, event in events.items()]
+        m.d.sync += self.o_irq.eq(Cat(raised).any())
 
     def _command(self, m, table, words, commands, written):
         """The command that a write of COMMAND pushes."""
