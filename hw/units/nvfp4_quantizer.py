@@ -85,7 +85,15 @@ class Nvfp4Quantizer(wiring.Component):
         ]
         wiring.connect(m, rounded.o, wiring.flipped(self.o))
         self._measure(m, self.i.payload, measured.i.payload)
-        self._scale(m, measured.o.payload, scaled.i.payload)
+        m.submodules.scale = scale = _Scale()
+        m.d.comb += [
+            scale.tensor_scale.eq(measured.o.payload.tensor_scale),
+            scale.largest.eq(measured.o.payload.largest),
+            scale.bad.eq(measured.o.payload.bad),
+            scaled.i.payload.values.eq(measured.o.payload.values),
+            scaled.i.payload.tensor_scale.eq(measured.o.payload.tensor_scale),
+            scaled.i.payload.scale.eq(scale.scale),
+        ]
         self._round(m, scaled.o.payload, rounded.i.payload)
 
         return m
@@ -109,77 +117,6 @@ class Nvfp4Quantizer(wiring.Component):
             measured.bad.eq(players[0][23:].all() | i.tensor_scale[31] | exponent.all()
                             | (exponent < _LEAST_TENSOR_SCALE)),
         ]
-
-    def _scale(self, m, measured, scaled):
-        """Second stage: the block scale, largest / (6 * tensor scale)."""
-        # With significands of 24 bits, 3 * divisor and 4 or 8 * largest are brought to a quotient
-        # in 1 to 2. A subnormal largest has no leading one, but gives 0 by its exponent alone.
-        tripled = Signal(26)
-        divisor = Signal(26)
-        largest = Signal(26)
-        small = Signal()
-        low = Signal()
-        numerator = Signal(27)
-        rest = Signal(26)
-        exponent = Signal(signed(10))
-        significand = Cat(measured.tensor_scale[:23], C(1, 1))
-        m.d.comb += [
-            tripled.eq(significand + (significand << 1)),
-            small.eq(~tripled[25]),
-            divisor.eq(Mux(small, tripled << 1, tripled)),
-            largest.eq(Cat(C(0, 2), measured.largest[:23], C(1, 1))),
-            low.eq(greater(m, divisor, largest, name="low")),
-            numerator.eq(Mux(low, largest << 1, largest)),
-            rest.eq(numerator - divisor),
-            # The scale's biased exponent: of E4M3 the bias is 7; 1 and more are normal.
-            exponent.eq(measured.largest[23:] - measured.tensor_scale[23:] + 4 + small - low),
-        ]
-
-        # In sixteenths of a normal quotient what is above its leading one, and in 2**-10 a
-        # subnormal one: either is rounded at the odd multiples of the divisor.
-        normal = Signal()
-        dividend = Signal(30)
-        m.d.comb += normal.eq(exponent > 0)
-        with m.If(normal):
-            m.d.comb += dividend.eq(rest << 4)
-        for places in range(4):
-            with m.Elif(exponent == -places):
-                m.d.comb += dividend.eq(numerator << (3 - places))
-        multiples = [Signal(30, name=f"multiple{odd}") for odd in range(1, 16, 2)]
-        past = Signal(8)
-        m.d.comb += [
-            multiple.eq(value) for multiple, value in zip(multiples, (
-                divisor, divisor + (divisor << 1), divisor + (divisor << 2),
-                (divisor << 3) - divisor, (divisor << 3) + divisor, (divisor << 3) + multiples[1],
-                (divisor << 3) + multiples[2], (divisor << 4) - divisor), strict=True)]
-        for code, multiple in enumerate(multiples):
-            # A tie goes to the even code.
-            m.d.comb += past[code].eq(
-                ~greater(m, multiple, dividend, name=f"past{code}") if code & 1 else
-                greater(m, dividend, multiple, name=f"past{code}"))
-
-        # The mantissa is how many points are past; all eight carry into the exponent. Its field is
-        # at least 0. With d = divisor, the dividend below the points d, 3 d, 5 d ... 15 d:
-        # point after mantissa  | at the point
-        # 0, 2, 4, 6            | stays: even
-        # 1, 3, 5               | 1 more: 2, 4, 6 are even
-        # 7                     | 1 more: 0 of the next exponent is even
-        code = Signal(13)
-        upper = Mux(normal, exponent[:9], 0)
-        m.d.comb += code.eq(Cat(
-            (past[0] & ~past[1]) | (past[2] & ~past[3]) | (past[4] & ~past[5])
-            | (past[6] & ~past[7]),
-            (past[1] & ~past[3]) | (past[5] & ~past[7]),
-            past[3] & ~past[7],
-            upper + past[7],
-        ))
-        m.d.comb += [
-            scaled.values.eq(measured.values),
-            scaled.tensor_scale.eq(measured.tensor_scale),
-            scaled.scale.eq(Mux(code > NVFP4_SCALE_MAX, NVFP4_SCALE_MAX, code[:7])),
-        ]
-        with m.If(measured.bad):
-            m.d.comb += scaled.scale.eq(NVFP4_SCALE_NAN)
 
     def _round(self, m, scaled, record):
         """Third stage: the elements, by comparison with multiples of scale * tensor scale."""
@@ -227,6 +164,97 @@ class Nvfp4Quantizer(wiring.Component):
                   for multiple, limit in limits.items()),
                 record.elements[i].eq(Cat(compare.code, scaled.values[i][31] & ~blank)),
             ]
+
+
+class _Scale(wiring.Component):
+    """Finds the block scale of a group, largest / (6 * tensor scale).
+
+    Combinational. Specification section 9.2.
+
+    Members
+    -------
+    tensor_scale, largest : In(31)
+        Float32 without signs.
+    bad : In(1)
+        Gives NaN.
+    scale : Out(7)
+        E4M3 without its sign.
+    """
+
+    tensor_scale: In(31)
+    largest: In(31)
+    bad: In(1)
+    scale: Out(7)
+
+    def elaborate(self, platform):
+        m = Module()
+
+        # With significands of 24 bits, 3 * divisor and 4 or 8 * largest are brought to a quotient
+        # in 1 to 2. A subnormal largest has no leading one, but gives 0 by its exponent alone.
+        tripled = Signal(26)
+        divisor = Signal(26)
+        largest = Signal(26)
+        small = Signal()
+        low = Signal()
+        numerator = Signal(27)
+        rest = Signal(26)
+        exponent = Signal(signed(10))
+        significand = Cat(self.tensor_scale[:23], C(1, 1))
+        m.d.comb += [
+            tripled.eq(significand + (significand << 1)),
+            small.eq(~tripled[25]),
+            divisor.eq(Mux(small, tripled << 1, tripled)),
+            largest.eq(Cat(C(0, 2), self.largest[:23], C(1, 1))),
+            low.eq(greater(m, divisor, largest, name="low")),
+            numerator.eq(Mux(low, largest << 1, largest)),
+            rest.eq(numerator - divisor),
+            # The scale's biased exponent: of E4M3 the bias is 7; 1 and more are normal.
+            exponent.eq(self.largest[23:] - self.tensor_scale[23:] + 4 + small - low),
+        ]
+
+        # In sixteenths of a normal quotient what is above its leading one, and in 2**-10 a
+        # subnormal one: either is rounded at the odd multiples of the divisor.
+        normal = Signal()
+        dividend = Signal(30)
+        m.d.comb += normal.eq(exponent > 0)
+        with m.If(normal):
+            m.d.comb += dividend.eq(rest << 4)
+        for places in range(4):
+            with m.Elif(exponent == -places):
+                m.d.comb += dividend.eq(numerator << (3 - places))
+        multiples = [Signal(30, name=f"multiple{odd}") for odd in range(1, 16, 2)]
+        past = Signal(8)
+        m.d.comb += [
+            multiple.eq(value) for multiple, value in zip(multiples, (
+                divisor, divisor + (divisor << 1), divisor + (divisor << 2),
+                (divisor << 3) - divisor, (divisor << 3) + divisor, (divisor << 3) + multiples[1],
+                (divisor << 3) + multiples[2], (divisor << 4) - divisor), strict=True)]
+        for code, multiple in enumerate(multiples):
+            # A tie goes to the even code.
+            m.d.comb += past[code].eq(
+                ~greater(m, multiple, dividend, name=f"past{code}") if code & 1 else
+                greater(m, dividend, multiple, name=f"past{code}"))
+
+        # The mantissa is how many points are past; all eight carry into the exponent. Its field is
+        # at least 0. With d = divisor, the dividend below the points d, 3 d, 5 d ... 15 d:
+        # point after mantissa  | at the point
+        # 0, 2, 4, 6            | stays: even
+        # 1, 3, 5               | 1 more: 2, 4, 6 are even
+        # 7                     | 1 more: 0 of the next exponent is even
+        code = Signal(13)
+        upper = Mux(normal, exponent[:9], 0)
+        m.d.comb += code.eq(Cat(
+            (past[0] & ~past[1]) | (past[2] & ~past[3]) | (past[4] & ~past[5])
+            | (past[6] & ~past[7]),
+            (past[1] & ~past[3]) | (past[5] & ~past[7]),
+            past[3] & ~past[7],
+            upper + past[7],
+        ))
+        m.d.comb += self.scale.eq(Mux(code > NVFP4_SCALE_MAX, NVFP4_SCALE_MAX, code[:7]))
+        with m.If(self.bad):
+            m.d.comb += self.scale.eq(NVFP4_SCALE_NAN)
+
+        return m
 
 
 class _Compare(wiring.Component):
