@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from examples import beats
 from tests.support.imports import ROOT
 
 EXAMPLES = ROOT / "examples"
@@ -80,10 +81,13 @@ def test_no_stranger_in_the_folder(name):
     assert f"`{name}`" in (EXAMPLES / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_page_of_beats_is_what_the_program_prints():
-    printed = run(EXAMPLES / "beats.py")
+def test_the_page_of_beats_is_what_the_program_prints(capsys):
     page = (ROOT / "docs/beats.md").read_text(encoding="utf-8")
-    assert page.partition("## The product\n\n")[2] == printed
+    assert beats.main([]) == 0
+    assert page.partition("## The product\n\n")[2] == capsys.readouterr().out
     # Another product has other beats, and sizes that do not fit are one line.
-    assert run(EXAMPLES / "beats.py", 1, 32, 1).count("\n0: ") == 4
-    run(EXAMPLES / "beats.py", 1, 32, 33, code=2)
+    assert beats.main(["1", "32", "1"]) == 0
+    assert capsys.readouterr().out.count("\n0: ") == 4
+    assert beats.main(["1", "32", "33"]) == 2
+    assert capsys.readouterr().err == ("error: sizes must be M, K and N, each from 1 to 256, and N "
+                                       "at most 32, not 1 32 33\n")

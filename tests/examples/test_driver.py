@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 
 from examples import beats
-from golden import Quantized, quantize_activations, quantize_weights
+from examples.driver.jobs import command, planes, script, word
+from examples.driver.jobs import main as jobs_of_the_example
+from golden import Quantized, quantize_activations
 from golden.accelerator import planner
 from golden.accelerator.accelerator import (
     activation_records,
-    execute,
     result_records,
     result_rows,
     value_groups,
@@ -80,10 +81,6 @@ def packed(records):
     low = elements[..., ::2] | elements[..., 1::2] << 4
     meta = (metadata << np.array([0, 2, 4, 6], np.uint8)).sum(-1, dtype=np.uint8)
     return np.concatenate([low, meta[..., None], records["scale"][..., None]], -1).tobytes()
-
-
-def planes(q):
-    return b"".join(map(bytes, q.pack()))
 
 
 def quantized(rng, kind, rows, k):
@@ -192,49 +189,6 @@ def test_smaller_floats(tmp_path):
 
 # Products on the machine
 
-def command(rng, config, m, k, n, source=planner.RECORDS, result=planner.VALUES_OUT):
-    """A command with operands, whether it uses them or not."""
-    fields = {"m": m, "k": k, "n": n, "source": source, "result": result}
-    if not (m and k and n):
-        return fields
-    x = rng.standard_normal((m, k)).astype(np.float32)
-    w = quantize_weights(rng.standard_normal((n, k)).astype(np.float32), adaptive=False)
-    return fields | {"w": w, "floats": x, "x": x.astype(FLOATS[config.input]),
-                     "a": quantize_activations(x)}
-
-
-def word(*numbers):
-    return np.array([*numbers, *[0] * (6 - len(numbers))], "<u4").tobytes()
-
-
-def script(config, runs):
-    """Jobs for `simulation.cpp`, what it must write, and the statuses that there are.
-
-    Each run is the number of cycles after which it is given up, or None, and its commands. A reset
-    comes after each.
-    """
-    jobs, expected, statuses = [], [], []
-    for cycles, commands in runs:
-        executed = execute(config, commands)
-        for command, (status, _, y) in zip(commands, executed, strict=True):
-            jobs.append(word(0, *(command[name] for name in ("m", "k", "n", "source", "result"))))
-            if status == planner.DONE:
-                jobs.append(planes(command["w"]))
-                if command["source"] == planner.RECORDS:
-                    jobs.append(planes(command["a"]))
-                elif command["source"] == planner.VALUES:
-                    jobs.append(command["floats"].tobytes())
-            if cycles is None:
-                statuses.append(status)
-                expected.append(struct.pack("<i", status))
-                if status == planner.DONE and command["result"] == planner.VALUES_OUT:
-                    expected.append(y.tobytes())
-                elif status == planner.DONE and command["result"] == planner.RECORDS_OUT:
-                    expected.append(planes(quantize_activations(y)))
-        jobs += [word(2, cycles)] if cycles is not None else [word(1), word(2)]
-    return jobs, expected, statuses
-
-
 def results(program, folder, jobs, seed):
     """Runs jobs on the machine; returns what it writes."""
     (folder / "jobs").write_bytes(b"".join(jobs))
@@ -286,6 +240,11 @@ def test_products_on_tiny(tmp_path):
     assert set(statuses) == set(planner.STATUSES)
     program = axi_model.simulation(tmp_path, ["config=tiny"], "-DQUANTIZES")
     check(program, tmp_path, jobs, expected, DONE | FAILED)
+
+    # Random commands, as the example writes them.
+    assert jobs_of_the_example(["tiny", str(tmp_path / "random"), str(tmp_path / "expected")]) == 0
+    random = (tmp_path / "random").read_bytes()
+    assert results(program, tmp_path, [random], 0) == (tmp_path / "expected").read_bytes()
 
     # A product that is written out: what the page shows crosses the pins, and nothing else.
     shown = beats.command(*beats.SIZES)
