@@ -294,8 +294,16 @@ class CommandRegisters(wiring.Component):
         coming = self._coming(m, stored)
         response = self._write(m, table, words, stored, coming, taken, push, pop, address, written,
                                write)
-        self._interrupt(m, words, coming, ended, taken + push - (pop & results.o.valid),
-                        results.level + ended - (pop & results.o.valid))
+        taken_next = Signal(range(QUEUE + 1))
+        waiting_next = Signal(range(QUEUE + 1))
+        popped = Signal()
+        m.d.comb += [
+            popped.eq(pop & results.o.valid),
+            # Neither overflows: a command has its place in both queues.
+            taken_next.eq(taken + push - popped),
+            waiting_next.eq(results.level + ended - popped),
+        ]
+        self._interrupt(m, words, coming, ended, taken_next, waiting_next)
         self._command(m, table, words, commands, written)
         self._answer_write(m, write, answered, response)
         self._read(m, table, words, cycles)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The accelerator's reference: streams that carry commands, chains, and operands with padding."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -41,6 +43,30 @@ def test_streams_hold_all_that_the_results_need(config):
         inputs, outputs = streams(config, commands, executed)
         again = accelerator(config, inputs)
     assert {code for code, _, _ in executed} > {planner.DONE}
+    assert not sim.mismatches(again, outputs).any()
+
+
+def test_marks_of_the_last_transfer():
+    """A framed machine's operands are the same, with a mark at the end of each command's."""
+    rng = np.random.default_rng(5)
+    config = planner.CONFIGS["tiny"]
+    framed = replace(config, framed=True)
+    commands = [command(rng, 3, 40, 33), command(rng, 2, 70, 8, source=planner.VALUES),
+                command(rng, 2, 32, 64, result=planner.KEEP), command(rng, 1, 1, 1) | {"n": 0},
+                command(rng, 2, 64, 8, source=planner.KEPT)]
+    executed = execute(config, commands)
+    plain, outputs = streams(config, commands, executed)
+    marked, also = streams(framed, commands, executed)
+    # Transfers of each command: two groups of 8 and 1, three of 2, one of 16, two of 2.
+    assert np.flatnonzero(marked["i_weight"]["last"]).tolist() == [17, 23, 39, 43]
+    assert np.flatnonzero(marked["i_activation"]["last"]).tolist() == [5, 7]
+    assert np.flatnonzero(marked["i_value"]["last"]).tolist() == [5]
+    for name, field in (("i_weight", "records"), ("i_activation", "record"), ("i_value", "values")):
+        assert not sim.mismatches({name: marked[name][field]}, {name: plain[name]}).any()
+    assert also.pop("o_misframed")["weight"].size == 0
+    assert not sim.mismatches(also, outputs).any()
+    again = accelerator(framed, marked)
+    assert again.pop("o_misframed")["activation"].size == 0
     assert not sim.mismatches(again, outputs).any()
 
 

@@ -673,6 +673,10 @@ def test_header_and_description_say_the_same():
                 assert header[f"{name}_{key}"] == f"{value}u"
             count += 2 + len(field["values"])
     assert len(header) == count + len(description)
+    accesses = {register["name"]: [field["access"] for field in register["fields"]]
+                for register in description}
+    assert accesses["INTERRUPT_PENDING"] == ["ro", "ro", "w1c", "w1c"]
+    assert accesses["INTERRUPT_MASK"] == ["rw"] * 4 and accesses["POP"] == ["wo"]
     # The same for every configuration, as one driver serves all of them.
     assert table.header() == register_map(CONFIGS["paper"]).header()
     assert table.header() == register_map(dataclasses.replace(CONFIGS["lite"],
