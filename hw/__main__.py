@@ -15,7 +15,7 @@ from pathlib import Path
 
 from golden import command, interrupts
 
-from . import generate, synth
+from . import generate, kit, synth
 from .flow.liberty import find_library
 from .registry import UNITS
 from .tools import cache, yosys
@@ -76,6 +76,7 @@ def _all(directory, vcd, library):
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    kit.bender(directory)
     return lockstep.result()
 
 

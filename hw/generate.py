@@ -15,7 +15,7 @@ from amaranth.lib import data, stream, wiring
 
 from golden import command
 
-from . import registry
+from . import kit, registry
 from .flow import emitted
 from .tools import cache, components, yosys
 from .tools.errors import ToolError
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         help="name of the top module and prefix of all others, in place of UNIT, "
                              "so that two configurations fit into one chip")
     parser.add_argument("--split", action="store_true",
-                        help="write a file for each module, and NAME.f, which lists them")
+                        help="write a file for each module; NAME.f lists them")
     parser.add_argument("--reset", metavar="KIND", default="sync",
                         help="sync (default) or async: whether the reset waits for the clock")
     parser.add_argument("--reset-level", metavar="LEVEL", default="high",
@@ -55,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sram", action="store_true",
                         help="make memories instances that macros can replace, and write a "
                              "behavioural model of each size, NAME_sram_DEPTHxWIDTH.v")
+    parser.add_argument("--testbench", metavar="COUNT", nargs="?", const="0",
+                        help="also write NAME_tb.sv, a self-checking testbench, with COUNT golden "
+                             "vectors or commands (default: 200 vectors, 6 commands)")
     parser.add_argument("--prove", action="store_true",
                         help="also prove the Verilog equivalent to what is simulated")
     parser.add_argument("-o", metavar="DIR", default="build", help="folder (default: build)")
@@ -69,17 +72,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     units = registry.select(options.units or registry.UNITS, settings, units=registry.offered())
     if options.name is not None and len(units) != 1:
         raise ValueError(f"--name {options.name} needs exactly one unit, not {len(units)}")
+    vectors = _vectors(options.testbench)
     make_folder(Path(options.o), f"write to -o {options.o}")
     yosys.prepare()
     for name in units:
         try:
             with busy(f"generate {name}"):
                 paths = generate(name, settings, options.o, proof=options.prove, axi=options.axi,
-                                 split=options.split, module=options.name, style=style)
+                                 split=options.split, module=options.name, style=style,
+                                 vectors=vectors)
         except OSError as error:
             raise ToolError(f"cannot write to -o {error.filename or options.o}: {error.strerror}; "
                             "a folder that can be written is needed") from None
         print(*paths, sep="\n", flush=True)
+    print(kit.bender(Path(options.o)))
+
+
+def _vectors(text):
+    """The number of vectors of ``--testbench``: None without it, 0 for the default."""
+    if text in (None, "0"):
+        return text and 0
+    if not (text.isdecimal() and text.isascii() and 0 < int(text) <= 1_000_000):
+        raise ValueError(f"--testbench must be a number from 1 to 1000000, not {text!r}")
+    return int(text)
 
 
 def listing() -> str:
@@ -95,7 +110,8 @@ def listing() -> str:
 
 def generate(name: str, settings: Sequence[str] = (), directory: str | Path = "build", *,
              proof: bool = False, axi: bool = False, split: bool = False,
-             module: str | None = None, style: Style = DEFAULT) -> tuple[Path, ...]:
+             module: str | None = None, style: Style = DEFAULT,
+             vectors: int | None = None) -> tuple[Path, ...]:
     """Writes a unit's Verilog and its description, each file as a whole or not at all.
 
     Parameters
@@ -117,19 +133,21 @@ def generate(name: str, settings: Sequence[str] = (), directory: str | Path = "b
         header; the default is the name of the unit.
     style : Style
         What the chip around the unit needs of it.
+    vectors : int, optional
+        Vectors of a testbench, 0 for the default number; see `hw.kit.testbench.testbench`.
 
     Returns
     -------
     tuple of Path
-        The files: ``NAME.v``, ``NAME.json``, with ``axi`` ``NAME_axi.v``, with ``split`` one for
-        each module and ``NAME.f``, a C header if the unit has registers, and models of memories
-        that the style makes instances.
+        The files: ``NAME.v``, or with ``split`` one for each module, ``NAME.json``, models of
+        memories that the style makes instances, with ``axi`` ``NAME_axi.v``, a C header if the unit
+        has registers, and those of `hw.kit.files`.
 
     Raises
     ------
     ValueError
         If the registry does not offer the unit or a setting, the component cannot be emitted or
-        wrapped, or ``module`` cannot name a module.
+        wrapped, ``module`` cannot name a module, or there can be no testbench.
     ToolError
         If Yosys or the proof fails.
     OSError
@@ -156,14 +174,13 @@ def generate(name: str, settings: Sequence[str] = (), directory: str | Path = "b
         wrapper, interfaces = wrap(description)
         files[f"{name}_axi.v"] = sources[f"{name}_axi.v"] = wrapper
         description["axi"] = {"file": f"{name}_axi.v", **interfaces}
-    if split:
-        files[f"{name}.f"] = "".join(f"{file}\n" for file in sources)
     if description["registers"]:
         header = component.registers.header()
         if module is not None:
             header = _renamed(header, component.registers.name, module)
             description["registers"]["header"] = f"{module}_registers.h"
         files[description["registers"]["header"]] = header
+    files |= kit.files(component, unit, parameters, description, [*sources], vectors=vectors)
     files[f"{name}.json"] = json.dumps(description, indent=2) + "\n"
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ import pytest
 from tests.support.annotations import functions, missing
 from tests.support.imports import ROOT
 
-FOLDERS = ("hw/flow", "hw/report", "hw/tools", "sim", "sim/engines")
+FOLDERS = ("hw/flow", "hw/kit", "hw/report", "hw/tools", "sim", "sim/engines")
 FILES = [*(path for folder in FOLDERS for path in sorted(ROOT.joinpath(folder).glob("*.py"))),
          *(ROOT / "hw" / name for name in ("__main__.py", "generate.py", "synth.py"))]
 

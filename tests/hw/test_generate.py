@@ -83,6 +83,11 @@ def settings(name):
 LARGE = "accelerator", "mac_array", "nvfp4_quantizer"
 SMALLER = [name for name in registry.UNITS if name not in LARGE]
 
+def files_of(name):
+    """The files of a unit without registers, in the order of their names."""
+    return sorted(["Bender.yml", *(f"{name}.{kind}" for kind in ("core", "f", "json", "sdc", "v"))])
+
+
 # Runs the command on each list of words.
 COMMANDS = """
 import json, sys
@@ -115,7 +120,7 @@ def folders(tmp_path_factory, worker_id):
                 text=True)
             assert result.returncode == 0, result.stderr
             assert sorted(result.stdout.split()) == sorted(
-                str(made / unit / f"{unit}.{kind}") for unit in batch for kind in ("json", "v"))
+                str(made / unit / file) for unit in batch for file in files_of(unit))
 
         base.mkdir(exist_ok=True)
         with FileLock(f"{path.parent}.lock"):
@@ -144,10 +149,9 @@ each_unit = pytest.mark.parametrize("emitted", [
 def test_same_bytes_in_another_process(emitted, folders):
     name, path, _ = emitted
     other = folders(name, 2)
-    for suffix in (".v", ".json"):
-        written = path.with_suffix(suffix).read_bytes()
-        assert written == (other / path.with_suffix(suffix).name).read_bytes()
-    assert sorted(file.name for file in other.iterdir()) == [f"{name}.json", f"{name}.v"]
+    for file in files_of(name):
+        assert (path.parent / file).read_bytes() == (other / file).read_bytes()
+    assert sorted(file.name for file in other.iterdir()) == files_of(name)
 
 
 @each_unit
@@ -260,7 +264,7 @@ OFFERED = [(name, f"{parameter}={value}") for name, unit in registry.UNITS.items
 @pytest.mark.parametrize("name, setting", [*OFFERED, ("mac_array", "columns=32")])
 def test_lint_of_every_value_is_silent(name, setting, tmp_path):
     small = ["columns=8"] * (name == "mac_array" and not setting.startswith("columns="))
-    path, _ = generate.generate(name, [setting, *small], tmp_path)
+    path, *_ = generate.generate(name, [setting, *small], tmp_path)
     assert lint(path, name) == ""
 
 
@@ -269,7 +273,7 @@ def test_lint_of_every_value_is_silent(name, setting, tmp_path):
 @pytest.mark.parametrize("depth", [0, 3])
 def test_lint_of_every_rule_is_silent(rule, depth, tmp_path):
     """With each depth, as the stages of the engine have other ports."""
-    path, _ = generate.generate("quantization_engine", [f"rule={rule}", f"depth={depth}",
+    path, *_ = generate.generate("quantization_engine", [f"rule={rule}", f"depth={depth}",
                                                         "metadata=False"], tmp_path)
     assert lint(path, "quantization_engine") == ""
 
@@ -277,7 +281,7 @@ def test_lint_of_every_rule_is_silent(rule, depth, tmp_path):
 @pytest.mark.long
 @pytest.mark.parametrize("config", ["paper", "decode", "lite", "tiny"])
 def test_lint_of_the_accelerator_is_silent(config, tmp_path):
-    path, _ = generate.generate("accelerator", [f"config={config}"], tmp_path)
+    path, *_ = generate.generate("accelerator", [f"config={config}"], tmp_path)
     assert lint(path, "accelerator") == ""
 
 
@@ -527,9 +531,9 @@ def test_signals_must_not_bypass_the_ports_of_an_equal_component():
 def test_a_file_for_each_module(tmp_path):
     paths = generate.generate("decoder", (), tmp_path, split=True)
     names = [path.name for path in paths]
-    assert names[0] == "decoder.v" and names[-2:] == ["decoder.json", "decoder.f"]
+    assert names[0] == "decoder.v" and names[-4:-2] == ["decoder.json", "decoder.f"]
     files = (tmp_path / "decoder.f").read_text().splitlines()
-    assert files == names[:-2] and len(files) > 1
+    assert files == names[:-4] and len(files) > 1
     whole = generate.generate("decoder", (), tmp_path / "whole")[0].read_text()
     texts = [(tmp_path / file).read_text() for file in files]
     for file, text in zip(files, texts, strict=True):
