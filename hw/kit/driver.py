@@ -49,6 +49,7 @@ def machine(component: wiring.Component) -> dict[str, Any] | None:
             "streams": {name: text for name, text in _ORDERS.items() if name in streams},
             "function": "m2xfp_order",
             "where": "docs/driving.md, The order of operands (C99)",
+            "driver": "examples/driver/m2xfp.c, m2xfp_walk_next and m2xfp_pack_... (C99)",
             "specification": "docs/specification/14-commands.md, sections 14.6 to 14.8",
         },
     }

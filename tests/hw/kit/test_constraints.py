@@ -7,16 +7,16 @@ import subprocess
 
 import pytest
 
-from hw import generate, registry
+from hw import registry
 from hw.flow import mapping, timing
 from hw.flow.liberty import find_library
 from hw.kit import constraints
-from hw.verilog.axi_wrapper import wrap
+from tests.support import descriptions
 from tests.support.netlists import opensta
 
 
-def describe(name, *, clocked=True):
-    return generate.describe(registry.build(name), name, "  input  wire clk\n" * clocked)
+def describe(name, **options):
+    return descriptions.describe(registry.build(name), name, **options)
 
 
 def commands(text):
@@ -34,7 +34,7 @@ def test_every_port_has_a_time():
           for port in ("rst", "i__payload", "i__valid", "o__ready")),
         *(("set_output_delay 0.000 -clock clock", port)
           for port in ("i__ready", "o__payload", "o__valid"))]
-    description["axi"] = wrap(description)[1]
+    description = describe("decoder", axi=True)
     text = constraints.sdc(description, axi=True)
     assert "[get_ports aclk]" in text
     assert {name for _, *names in commands(text) for name in names} == {

@@ -8,15 +8,12 @@ import numpy as np
 import pytest
 from amaranth.lib import wiring
 
-from hw import generate, registry
+from hw import registry
 from hw.kit import driver
 from hw.tools.packing import to_bits
 from tests.support.compare import SMALL
+from tests.support.descriptions import describe
 from tests.support.imports import ROOT
-
-
-def describe(component, *, clocked=True):
-    return generate.describe(component, "unit", "  input  wire clk\n" * clocked)
 
 
 def leaves(value, path=""):
@@ -32,7 +29,7 @@ def test_lanes_are_where_they_say(name):
     settings = SMALL.get(name, [])
     parameters = registry.parameters(name, settings)
     component = registry.build(name, settings)
-    lanes = driver.lanes(describe(component))
+    lanes = driver.lanes(describe(component, "unit"))
     unit = registry.UNITS[name]
     inputs = unit.stimuli(np.random.default_rng(0), 3, **parameters)
     checked = 0
@@ -74,6 +71,9 @@ def test_machine(name):
     file, _, section = order["where"].removesuffix(" (C99)").partition(", ")
     text = (ROOT / file).read_text()
     assert f"## {section}\n" in text and f" {order['function']}(" in text
+    file, _, functions = order["driver"].removesuffix(" (C99)").partition(", ")
+    text = (ROOT / file).read_text()
+    assert all(f" {function.rstrip('.')}" in text for function in functions.split(" and "))
     file, _, section = order["specification"].partition(", sections ")
     text = (ROOT / file).read_text()
     assert all(f"## {number} " in text for number in re.findall(r"\d+\.\d+", section))

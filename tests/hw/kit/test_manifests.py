@@ -58,14 +58,34 @@ def test_bender(tmp_path):
     (tmp_path / "broken.json").write_text("{")
     emit(tmp_path, "gone")
     (tmp_path / "gone.v").unlink()
+    # As with `--sram`.
+    path = tmp_path / "first.json"
+    description = json.loads(path.read_text())
+    description["files"]["memory_models"].append("first_sram_2x3.v")
+    description["files"]["verilog"].append("first_sram_2x3.v")
+    path.write_text(json.dumps(description))
+    (tmp_path / "first_sram_2x3.v").touch()
     path = kit.bender(tmp_path)
     assert path == tmp_path / "Bender.yml"
     manifest = yaml.safe_load(path.read_text())
     assert manifest["package"]["name"] == "m2xfp_rtl"
     assert manifest["sources"] == [
         {"target": "first", "files": ["first.v"]},
+        {"target": "all(first, not(macros))", "files": ["first_sram_2x3.v"]},
         {"target": "second", "files": ["second.v"]},
         {"target": "all(second, simulation)", "files": ["second_tb.sv"]}]
+
+
+def test_models_of_memories_can_be_left_out():
+    """A chip has macros in their place."""
+    description = {"unit": "a", "summary": "b", "axi": None, "versions": {"m2xfp-rtl": "1.0"},
+                   "files": {"verilog": ["a.v", "a_sram_2x3.v"], "sdc": ["a.sdc"],
+                             "memory_models": ["a_sram_2x3.v"], "testbench": ["a_tb.sv"]}}
+    core = yaml.safe_load(manifests.fusesoc(description))
+    assert core["filesets"]["rtl"]["files"] == ["a.v"]
+    assert core["filesets"]["memory_models"]["files"] == ["a_sram_2x3.v"]
+    assert all(target["filesets"][:2] == ["rtl", "!macros? (memory_models)"]
+               for target in core["targets"].values())
 
 
 def fusesoc(folder, work, name, *options):
@@ -97,5 +117,6 @@ def test_fusesoc_simulates_and_finds_a_wrong_bit(tmp_path):
 def test_core_texts_are_quoted():
     description = {"unit": "a", "summary": 'Says: "x" #1', "axi": None,
                    "versions": {"m2xfp-rtl": "1.0"},
-                   "files": {"verilog": ["a.v"], "sdc": ["a.sdc"], "testbench": []}}
+                   "files": {"verilog": ["a.v"], "sdc": ["a.sdc"], "memory_models": [],
+                             "testbench": []}}
     assert yaml.safe_load(manifests.fusesoc(description))["description"] == 'Says: "x" #1'

