@@ -215,8 +215,8 @@ def _axi_connections(description, ends):
         end["ready"] = f"{name}_tready" in ports
         end["valid"] = f"{name}_tvalid" in ports
     known = {port for port, _ in connections}
-    # The AXI4-Lite channels have signals of their own names; other outputs stay open.
-    connections += [(port["name"], port["name"] if port["name"].startswith("s_axi_") else "")
+    # The AXI4-Lite channels and outputs that are no streams have signals of their own names.
+    connections += [(port["name"], port["name"])
                     for port in axi["ports"] if port["name"] not in known]
     return connections
 

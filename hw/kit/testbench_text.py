@@ -289,7 +289,7 @@ _MACHINE = """\
     // All registers have their reset values; what may not be done is refused.
 {resets}
 {refused}
-    // Commands go in as long as there is room; each result is taken and compared.
+{unmask}    // Commands go in as long as there is room; each result is taken and compared.
     while (commands_ended < {count}) begin
       read({status}, 2'd0);
       if (commands_begun < {count} && word[{free}] != 0) begin
@@ -311,7 +311,7 @@ _MACHINE = """\
           $display("RESULT: command %0d ends with %0d, not %0d", commands_ended, {code},
                    command[127:124]);
         end
-        write({pop}, 32'd1 << {popped}, 2'd0);
+{raised}        write({pop}, 32'd1 << {popped}, 2'd0);
         commands_ended <= commands_ended + 1;
         command_moved <= 1'b1;
         @(posedge clk);
@@ -320,10 +320,17 @@ _MACHINE = """\
     end
     read({status}, 2'd0);
     compare({status}, {idle});
-    commands_done <= 1'b1;
+{lowered}    commands_done <= 1'b1;
     forever @(posedge clk);
   end
 
+"""
+
+_LINE = """\
+{indent}if (irq !== 1'b{value}) begin
+{indent}  bus_wrong <= bus_wrong + 1;
+{indent}  $display("irq: %b {when}", irq);
+{indent}end
 """
 
 _PORTS = """
@@ -433,7 +440,7 @@ def streams(description: Mapping[str, Any], ends: Sequence[Mapping[str, Any]],
     declarations = [_declaration(end) for end in ends]
     machine = ""
     if commands:
-        declarations.append(_channels(description["axi"]))
+        declarations.append(_channels(description["axi"], connections))
         machine = _machine(description, commands)
         shown.append(f'      $write("%0d of {commands} commands, ", commands_ended);')
         moved.append("command_moved")
@@ -571,11 +578,11 @@ def _instance(bench, end):
             f"  ) {name}_{kind} (\n    {_wrapped(connections, ', ', indent=4)}\n  );\n")
 
 
-def _channels(axi):
-    """The signals of the AXI4-Lite channels."""
+def _channels(axi, connections):
+    """The signals that have the names of ports: AXI4-Lite channels and plain outputs."""
     lines = []
     for port in axi["ports"]:
-        if not port["name"].startswith("s_axi_"):
+        if (port["name"], port["name"]) not in connections:
             continue
         bits = f"[{port['width'] - 1}:0] " if port["width"] > 1 else ""
         kind, start = ("reg", " = 0") if port["direction"] == "input" else ("wire", "")
@@ -600,6 +607,14 @@ def _machine(description, commands):
         high = found["lsb"] + found["width"] - 1
         return found["lsb"], f"{high}:{found['lsb']}" if found["width"] > 1 else f"{high}"
 
+    # The interrupt line tells of results that wait.
+    unmask = raised = lowered = ""
+    if any(port["name"] == "irq" for port in description["axi"]["ports"]):
+        done = field("INTERRUPT_MASK", "done")[0]
+        unmask = (_LINE.format(value=0, when="while all is masked", indent="    ")
+                  + f"    write({address(table['INTERRUPT_MASK'])}, 32'd1 << {done}, 2'd0);\n")
+        raised = _LINE.format(value=1, when="while a result waits", indent="        ")
+        lowered = _LINE.format(value=0, when="without a result", indent="    ")
     resets, refused = [], [f"    read({width}'h{(1 << width) - 4:03x}, 2'd2);"]
     for register in table.values():
         if register["access"] == "wo":
@@ -610,6 +625,7 @@ def _machine(description, commands):
         if register["access"] == "ro":
             refused.append(f"    write({address(register)}, 32'd0, 2'd2);")
     return _MACHINE.format(
+        unmask=unmask, raised=raised, lowered=lowered,
         name=description["unit"], count=commands, last=commands - 1, address=width - 1,
         resets="\n".join(resets), refused="\n".join(refused),
         status=address(table["STATUS"]), free=field("STATUS", "free")[1],

@@ -76,6 +76,22 @@ def test_bender(tmp_path):
         {"target": "all(second, simulation)", "files": ["second_tb.sv"]}]
 
 
+def test_kept_files_are_all_of_a_unit(tmp_path, monkeypatch):
+    """The main job writes what an earlier run kept; the manifest is of the folder."""
+    monkeypatch.setenv("M2XFP_CACHE_DIR", str(tmp_path / "cache"))
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert not generate.write_kept("top1", second)
+    generate.generate_and_keep("top1", first)
+    second.mkdir()
+    assert generate.write_kept("top1", second)
+    assert {path.name: path.read_text() for path in first.iterdir()} == {
+        path.name: path.read_text() for path in second.iterdir()}
+    assert (first / "top1.core").is_file() and not (first / "Bender.yml").exists()
+    kit.bender(second)
+    assert yaml.safe_load((second / "Bender.yml").read_text())["sources"] == [
+        {"target": "top1", "files": ["top1.v"]}]
+
+
 def test_models_of_memories_can_be_left_out():
     """A chip has macros in their place."""
     description = {"unit": "a", "summary": "b", "axi": None, "versions": {"m2xfp-rtl": "1.0"},

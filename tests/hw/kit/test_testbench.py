@@ -198,6 +198,12 @@ def test_axi_machine(tmp_path):
     assert changed != whole[tmp_path / "machine.v"]
     (tmp_path / "machine.v").write_text(changed)
     check_fails(tmp_path, "machine", "register 000 is 4d325847, not 4d325846")
+    # The interrupt line.
+    changed = re.sub(r"o_irq <= (?!1'b0)([^;]*);", r"o_irq <= 1'b0 & (\1);",
+                     whole[tmp_path / "machine.v"])
+    assert changed != whole[tmp_path / "machine.v"]
+    (tmp_path / "machine.v").write_text(changed)
+    check_fails(tmp_path, "machine", "irq: 0 while a result waits")
 
 
 # Of the wheel, whose makefile lacks what it finds out when it is configured.
