@@ -45,12 +45,8 @@ def sdc(description: Mapping[str, Any], *, axi: bool = False) -> str:
         name = "clock"
         lines.append(f"create_clock -name clock -period {PERIOD:.3f} "
                      f"[get_ports {clock['name']}]")
-        if reset["synchronous"]:
-            inputs = [reset["name"], *inputs]
-        else:
-            lines += ["", "# The reset is asynchronous; its release must be synchronous to the "
-                          "clock, so it has a time, too."]
-            inputs = [reset["name"], *inputs]
+        # An asynchronous one must end synchronously, so it has a time, too.
+        inputs = [reset["name"], *inputs]
     else:
         name = "virtual"
         lines.append(f"create_clock -name virtual -period {PERIOD:.3f}")

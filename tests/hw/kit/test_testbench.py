@@ -206,6 +206,30 @@ def test_axi_machine(tmp_path):
     check_fails(tmp_path, "machine", "irq: 0 while a result waits")
 
 
+@pytest.mark.long
+@needs_iverilog
+def test_two_machines_in_one_chip(tmp_path):
+    """Beside each other in one folder and in one elaboration; the second one also runs."""
+    for name in ("lite", "tiny"):
+        emit(tmp_path, name, "axi_accelerator", [f"config={name}"], axi=True, vectors=0)
+    files = [file for name in ("lite", "tiny")
+             for file in (tmp_path / f"{name}.f").read_text().split()]
+    assert len(files) == 4
+    modules = [module for file in files
+               for module in re.findall(r"^module (\w+)", (tmp_path / file).read_text(), re.M)]
+    assert len(modules) == len({*modules}) > 80
+    (tmp_path / "chip.sv").write_text(
+        "module chip;\n  lite_axi first ();\n  tiny_tb second ();\nendmodule\n")
+    built = subprocess.run(
+        ["iverilog", "-g2012", "-s", "chip", "-o", "chip.vvp", *files, "tiny_tb.sv", "chip.sv"],
+        cwd=tmp_path, capture_output=True, text=True)
+    assert (built.returncode, built.stdout, built.stderr) == (0, "", "")
+    done = subprocess.run(["vvp", "-n", "chip.vvp"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and verdicts(done.stdout) == ["PASS"], done.stdout
+    # Also results that leave as records.
+    assert re.search(r" (\d+) of \1 o_record, 6 of 6 commands", done.stdout)
+
+
 # Of the wheel, whose makefile lacks what it finds out when it is configured.
 FLAGS = ["-CFLAGS", "-std=c++20 -fcoroutines -O0", "-MAKEFLAGS", "CFG_CXXFLAGS_PCH_I=-include"]
 
