@@ -260,6 +260,15 @@ OFFERED = [(name, f"{parameter}={value}") for name, unit in registry.UNITS.items
            if name != "accelerator"]
 
 
+# Those of the array take longer; docs/verilog.md has their seconds.
+@pytest.mark.long
+@pytest.mark.parametrize("name, setting", [
+    (name, setting) for name, setting in OFFERED
+    if name != "mac_array"])
+def test_every_value_is_equivalent_to_the_component(name, setting):
+    equivalence.prove(registry.build(name, [setting]), name)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name, setting", [*OFFERED, ("mac_array", "columns=32")])
 def test_lint_of_every_value_is_silent(name, setting, tmp_path):

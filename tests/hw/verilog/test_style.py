@@ -168,11 +168,16 @@ def test_files(tmp_path):
 
 
 @pytest.mark.long
-def test_the_whole_machine(tmp_path):
-    style = STYLES[2]
-    paths = generate.generate("axi_accelerator", ["config=lite"], tmp_path, axi=True, style=style,
-                              proof=True)
+def test_lint_of_the_whole_machine_is_silent(tmp_path):
+    paths = generate.generate("axi_accelerator", ["config=lite"], tmp_path, axi=True,
+                              style=STYLES[2])
     assert lint(paths[2], "axi_accelerator_axi", paths[0]) == ""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("style", STYLES, ids=label)
+def test_a_unit_is_equivalent(style):
+    equivalence.prove(registry.build("weight_encoder"), "weight_encoder", style=style)
 
 
 @pytest.mark.parametrize("options, complaint", [
