@@ -3,8 +3,8 @@
 
 Yosys' own writer gives every operator a wire. Here operators that are used once become parts of
 expressions, and signals that the design names stay. A bit of the netlist is known by several names;
-`_Names` chooses the one that it is declared by. Then `_Writer` goes through the operators from the
-outputs to the inputs and decides which ones need a wire, and writes the module.
+`hw.verilog.names` chooses the one that it is declared by. Then `_Writer` goes through the operators
+from the outputs to the inputs and decides which ones need a wire, and writes the module.
 
 Widths follow from the netlist alone, see `hw.verilog.expressions`.
 """
@@ -17,7 +17,6 @@ from typing import Any
 
 from .comments import section
 from .expressions import (
-    WIDTH,
     Call,
     Chain,
     Choice,
@@ -31,312 +30,28 @@ from .expressions import (
     choice,
     number,
 )
+from .names import Names, Signal
+from .operators import (
+    ARITHMETIC,
+    BITWISE,
+    COMPARED,
+    REDUCTIONS,
+    REGISTERS,
+    RESULT_NAMES,
+    SHIFTS,
+    Bits,
+    Operator,
+    extended,
+    operator_of,
+)
+from .statements import assignment
 from .words import WORDS
-
-Bits = list[Any]
-"""Bits of a netlist, the least significant one first: numbers of nets, "0" and "1"."""
 
 _LONGEST = 420
 """Characters up to which an expression becomes a part of another one."""
 
 _SHORT = 49
 """Characters up to which an expression is repeated rather than given a name."""
-
-BITWISE = {"$not": "~", "$and": "&", "$or": "|", "$xor": "^", "$xnor": "^"}
-REDUCTIONS = {"$reduce_and": "&", "$reduce_or": "|", "$reduce_bool": "|", "$reduce_xor": "^",
-              "$reduce_xnor": "~^"}
-COMPARED = {"$eq": "==", "$ne": "!=", "$lt": "<", "$le": "<=", "$gt": ">", "$ge": ">="}
-ARITHMETIC = {"$add": "+", "$sub": "-", "$mul": "*"}
-SHIFTS = {"$shl": "<<", "$sshl": "<<", "$shr": ">>", "$sshr": ">>>"}
-REGISTERS = ("$dff", "$dffe", "$sdff", "$sdffe", "$sdffce", "$adff", "$adffe")
-
-_WORDS = {
-    "$not": "not", "$and": "and", "$or": "or", "$xor": "xor", "$xnor": "equal", "$mux": "choice",
-    "$pmux": "choice", "$reduce_and": "all", "$reduce_or": "any", "$reduce_bool": "any",
-    "$reduce_xor": "parity", "$reduce_xnor": "parity", "$logic_not": "none", "$logic_and": "both",
-    "$logic_or": "either", "$eq": "equal", "$ne": "unequal", "$lt": "less", "$le": "at_most",
-    "$gt": "greater", "$ge": "at_least", "$add": "sum", "$sub": "difference", "$mul": "product",
-    "$neg": "negated", "$shl": "shifted", "$sshl": "shifted", "$shr": "shifted",
-    "$sshr": "shifted", "$shift": "slice", "$shiftx": "slice",
-}
-"""What a value without a name is called, behind the name of what it leads to."""
-
-
-@dataclass(eq=False)
-class _Op:
-    """An operator or a register, or some of its bits.
-
-    Attributes
-    ----------
-    kind : str
-        Yosys' type of the cell.
-    out : list of bit
-    operands : dict of str to list of bit
-        Extended to the width in which Verilog evaluates them. Those of ``by_bit`` have a bit for
-        every bit of ``out``.
-    signed : bool
-        Whether a comparison or a shift to the right takes its operands as signed.
-    place : tuple
-        Where it stands in the netlist.
-    target : str
-        The name of what it leads to.
-    source : str
-        File and line of the Python that made it, or nothing.
-    name : str
-        Its own name, if it has a wire without a name in the design.
-    uses : list of (low, high)
-        Bits of ``out`` that others read, once for every time.
-    """
-
-    kind: str
-    out: Bits
-    operands: dict[str, Bits]
-    signed: bool = False
-    place: tuple = ()
-    target: str = ""
-    source: str = ""
-    name: str = ""
-    uses: list[tuple[int, int]] = field(default_factory=list)
-
-    @property
-    def by_bit(self) -> list[str]:
-        """Operands of which every bit of the result needs only its own bit."""
-        return {"$mux": ["A", "B"], "$pmux": [], **dict.fromkeys(REGISTERS, ["D", "reset"])}.get(
-            self.kind, [port for port in self.operands if self.kind in BITWISE])
-
-    @property
-    def divisible(self) -> bool:
-        """Whether some of its bits are an operator of the same kind."""
-        return self.kind in BITWISE or self.kind in ("$mux", "$pmux", *REGISTERS)
-
-    def part(self, low: int, high: int) -> "_Op":
-        """The operator of bits ``low`` to ``high``."""
-        operands = dict(self.operands)
-        for port in self.by_bit:
-            if port in operands:
-                operands[port] = operands[port][low:high + 1]
-        if self.kind == "$pmux":
-            width = len(self.out)
-            operands["A"] = operands["A"][low:high + 1]
-            operands["B"] = [bit for start in range(0, len(operands["B"]), width)
-                             for bit in operands["B"][start + low:start + high + 1]]
-        return _Op(self.kind, self.out[low:high + 1], operands, self.signed, (*self.place, low),
-                   self.target, self.source)
-
-
-def _extended(bits: Bits, width: int, signed: bool) -> Bits:
-    """Bits cut or extended to a width."""
-    fill = bits[-1] if signed and bits else "0"
-    return (bits + [fill] * width)[:width]
-
-
-def _operator(place: int, cell: dict[str, Any]) -> _Op:
-    """The operator that a cell of Yosys' is."""
-    kind = cell["type"]
-    pins = {port: ["0" if bit == "x" else bit for bit in bits]
-            for port, bits in cell["connections"].items()}
-    parameters = cell["parameters"]
-
-    def value(key):
-        return int(parameters.get(key, "0"), 2)
-
-    if kind in REGISTERS:
-        return _register(place, cell, pins, value)
-    out = pins["Y"]
-    width = len(out)
-    signed = {port: bool(value(f"{port}_SIGNED")) for port in ("A", "B")}
-    widths = {port: len(pins[port]) for port in pins if port != "Y"}
-    if kind in BITWISE or kind in ARITHMETIC or kind in ("$neg", "$pos"):
-        widths = dict.fromkeys(widths, width)
-    elif kind in COMPARED:
-        widths = dict.fromkeys(widths, max(widths.values()))
-    elif kind in SHIFTS:
-        widths["A"] = max(widths["A"], width)
-        if kind in ("$shl", "$sshl"):
-            widths["A"] = width
-    both = kind in COMPARED and all(signed.values()) or kind == "$sshr" and signed["A"]
-    if kind in COMPARED and signed["A"] != signed["B"]:
-        raise ValueError(f"A {kind} of a signed and an unsigned operand cannot be emitted")
-    if kind in ("$shl", "$sshl", "$shr", "$sshr", "$shift", "$shiftx") and signed["B"]:
-        raise ValueError(f"A {kind} by a signed amount cannot be emitted")
-    operands = {port: _extended(pins[port], widths[port], signed.get(port, False))
-                for port in widths}
-    if kind == "$sshr" and not signed["A"]:
-        kind = "$shr"
-    return _Op(kind, out, operands, both, (place,))
-
-
-def _register(place, cell, pins, value):
-    """The register that a cell of Yosys' is; refuses all but the rising edge of a clock."""
-    kind = cell["type"]
-    if not value("CLK_POLARITY"):
-        raise ValueError(f"A {kind} with a falling clock edge cannot be emitted")
-    operands = {"D": pins["D"], "clock": pins["CLK"]}
-    if "EN" in pins:
-        operands["enable" if value("EN_POLARITY") else "disable"] = pins["EN"]
-    for pin in {"SRST", "ARST"} & pins.keys():
-        operands["clear" if value(f"{pin}_POLARITY") else "keep"] = pins[pin]
-        text = cell["parameters"][f"{pin}_VALUE"]
-        operands["reset"] = ["1" if bit == "1" else "0" for bit in reversed(text)]
-    return _Op(kind, pins["Q"], operands, False, (place,))
-
-
-@dataclass
-class _Signal:
-    """A name of the design and its bits."""
-
-    name: str
-    bits: Bits
-    rank: str
-    """"input", "output", "own", "field" (of a signal of one of the others) or "child" (the port of
-    a submodule)."""
-
-    def __post_init__(self):
-        self.index = {}
-        for i, bit in enumerate(self.bits):
-            if isinstance(bit, int):
-                self.index.setdefault(bit, i)
-
-
-class _Names:
-    """For every bit that has a name, the one under which it is declared.
-
-    A bit has the names of all signals that it is a part of. Ports come first. Then a signal that
-    is exactly the result of an operator, or the vector that several results make up, provided that
-    it has no other bits; then a field, or the port of a submodule.
-
-    Parameters
-    ----------
-    signals : list of _Signal
-    drivers : list of list of bit
-        Results of operators and outputs of submodules.
-    whole : list of list of bit
-        Results that must not be divided: outputs of submodules, and registers.
-    stored : set of int
-        Bits that are registers. Verilog declares them apart from others.
-    banned : set of str
-        Vectors that must not be used, as some of their bits depend on others.
-
-    Attributes
-    ----------
-    of : dict of int to (str, int)
-        Name and place of each bit.
-    composed : set of str
-        Vectors of which some bits have other names, from which they are assigned.
-    """
-
-    def __init__(self, signals, drivers, whole, stored, banned):
-        self.of: dict[int, tuple[str, int]] = {}
-        self.composed: set[str] = set()
-        self.signals = {signal.name: signal for signal in signals}
-        self._stored = stored
-        self._whole = {bit: bits for bits in whole for bit in bits if isinstance(bit, int)}
-        having = defaultdict(list)
-        for signal in signals:
-            for bit in signal.index:
-                having[bit].append(signal)
-        for signal in signals:
-            if signal.rank == "input":
-                self._claim(signal, signal.index)
-        for rank in ("output", "own"):
-            for bits in drivers:
-                self._exact(bits, having, (rank,), banned)
-            if rank == "output":
-                for signal in signals:
-                    if (signal.rank == rank and signal.name not in banned
-                            and self._uniform(signal)):
-                        self._claim(signal, [bit for bits in drivers for bit in bits
-                                             if bit in signal.index])
-        driven = {bit for bits in drivers for bit in bits if isinstance(bit, int)}
-        wide = [signal for rank in ("own", "child") for signal in sorted(
-            signals, key=lambda signal: (-len(signal.index), signal.name)) if signal.rank == rank]
-        for signal in wide[:sum(signal.rank == "own" for signal in wide)]:
-            self._complete(signal, driven, banned)
-        for signal in wide[:sum(signal.rank == "own" for signal in wide)]:
-            self._compose(signal, driven, banned)
-        for rank in ("field", "child", "child field"):
-            for bits in drivers:
-                self._exact(bits, having, (rank,), banned)
-        for signal in wide:
-            if signal.rank == "child":
-                self._complete(signal, driven, banned)
-        # A result of which only some bits have a name.
-        for bits in drivers:
-            self._pieces(bits, having, banned)
-
-    def _uniform(self, signal):
-        """Whether all bits of a signal are registers, or none, and no result is divided."""
-        return len({bit in self._stored for bit in signal.index}) == 1 and (
-            signal.rank == "output" or all(
-                other in signal.index for bit in signal.index if bit not in self.of
-                for other in self._whole.get(bit, ()) if isinstance(other, int)))
-
-    def _compose(self, signal, driven, banned):
-        """Gives bits the name of a signal most parts of which are results without a name.
-
-        Its other bits are assigned from the names that they have.
-        """
-        if (signal.name in banned or not self._uniform(signal) or len(signal.bits) < 2
-                or len(signal.index) < len(signal.bits)):
-            return
-        free = [bit in driven and bit not in self.of for bit in signal.bits]
-        if not any(free) or not all(bit in driven or bit in self.of for bit in signal.index):
-            return
-        starts = [i for i, bit in enumerate(free) if i == 0 or bit != free[i - 1]]
-        mine = sum(free[i] for i in starts)
-        if any(bit in self._stored for bit in signal.index) or (
-                len(starts) - mine > mine // 2 + 1):
-            return
-        self._claim(signal, [bit for bit, own in zip(signal.bits, free, strict=True) if own])
-        self.composed.add(signal.name)
-
-    def _claim(self, signal, bits):
-        for bit in bits:
-            self.of.setdefault(bit, (signal.name, signal.index[bit]))
-
-    def _exact(self, bits, having, ranks, banned):
-        """Gives a result the name of a signal that has no other bits."""
-        free = [bit for bit in bits if isinstance(bit, int)]
-        if not free or any(bit in self.of for bit in free):
-            return
-        for signal in having.get(free[0], ()):
-            if (signal.rank in ranks and len(signal.index) == len(free)
-                    and [signal.index.get(bit) for bit in free]
-                    == [*range(signal.index[free[0]], signal.index[free[0]] + len(free))]):
-                self._claim(signal, free)
-                return
-
-    def _complete(self, signal, driven, banned):
-        """Gives bits the name of a signal all bits of which are results without a name."""
-        places = sorted(signal.index.values())
-        if (signal.index and signal.name not in banned and self._uniform(signal)
-                and all(bit in driven and bit not in self.of for bit in signal.index)
-                and places == [*range(places[0], places[0] + len(places))]):
-            self._claim(signal, signal.index)
-
-    def _pieces(self, bits, having, banned):
-        """Gives parts of a result the names of signals that have no other bits."""
-        start = 0
-        while start < len(bits):
-            bit = bits[start]
-            if not isinstance(bit, int) or bit in self.of:
-                start += 1
-                continue
-            best = None
-            for signal in having.get(bit, ()):
-                count = len(signal.index)
-                part = bits[start:start + count]
-                if (signal.name not in banned and len(part) == count
-                        and all(isinstance(b, int) and b not in self.of for b in part)
-                        and [signal.index.get(b) for b in part]
-                        == [*range(signal.index[bit], signal.index[bit] + count)]
-                        and (best is None or count > len(best.index))):
-                    best = signal
-            if best is None:
-                start += 1
-            else:
-                self._claim(best, best.index)
-                start += len(best.index)
 
 
 @dataclass
@@ -414,7 +129,7 @@ class _Writer:
         self.taken = {*WORDS, "unused", *content["netnames"], *content["cells"],
                       *content.get("memories", {})}
         self.made: set[str] = set()
-        self.ops: list[_Op] = []
+        self.ops: list[Operator] = []
         self.instances: dict[str, dict[str, Any]] = {}
         self.reads: list[dict[str, Any]] = []
         self.writes: list[dict[str, Any]] = []
@@ -426,7 +141,7 @@ class _Writer:
             elif cell["type"] == "$memwr_v2":
                 self.writes.append(cell)
             else:
-                op = _operator(_number(label, place), cell)
+                op = operator_of(_number(label, place), cell)
                 op.source = module.sources.get(label, "")
                 self.ops.append(op)
         places = {label: place for place, label in enumerate(module.order)}
@@ -434,7 +149,7 @@ class _Writer:
         self.writes.sort(key=lambda cell: int(cell["parameters"]["PORTID"], 2))
         stored = {bit for op in self.ops if op.kind in REGISTERS for bit in op.out}
         stored |= {bit for cell in self.reads for bit in cell["connections"]["DATA"]}
-        self.names = _Names(self._signals(), self._drivers(), self._drivers()[len(self.ops):],
+        self.names = Names(self._signals(), self._drivers(), self._drivers()[len(self.ops):],
                             stored, banned)
         self.of = self.names.of
         for label, cell in self.instances.items():
@@ -451,10 +166,10 @@ class _Writer:
         self.constants: dict[str, tuple[str, int, int]] = {}
         self.commented: set = set()
         self.read = defaultdict(set)
-        self.driver: dict[int, tuple[_Op, int]] = {}
+        self.driver: dict[int, tuple[Operator, int]] = {}
         for op in self.ops:
             self._drives(op)
-        self.aliases: dict[str, _Signal] = {}
+        self.aliases: dict[str, Signal] = {}
         self.starts = defaultdict(list)
         for signal in self.names.signals.values():
             names = {self.of.get(bit, ("",))[0] for bit in signal.index}
@@ -482,7 +197,7 @@ class _Writer:
                 rank = "own" if name in plain else "field"
                 if rank == "field" and any(name.startswith(f"{child}_") for child in children):
                     rank = "child field"
-            signals.append(_Signal(name, net["bits"], rank))
+            signals.append(Signal(name, net["bits"], rank))
         return signals
 
     def _drivers(self):
@@ -556,7 +271,7 @@ class _Writer:
         """Decides which operators have a wire, from the outputs to the inputs."""
         order = self._ordered()
         self._live(order)
-        self.final: list[_Op] = []
+        self.final: list[Operator] = []
         self.noted_aliases: set[str] = set()
         for label, cell in self.instances.items():
             for port, bits in cell["connections"].items():
@@ -874,7 +589,7 @@ class _Writer:
             if full and len(node.flat) <= (_SHORT if repeated else _LONGEST) and not (
                     repeated and op.kind in ARITHMETIC):
                 return node
-            op.name = self.fresh(f"{op.target}_{_WORDS[op.kind]}")
+            op.name = self.fresh(f"{op.target}_{RESULT_NAMES[op.kind]}")
             self._wire(op.name, len(op.out), node)
         self.read[op.name].update(range(low, high + 1))
         return Text(op.name + ("" if full else _place(low, high)))
@@ -890,7 +605,7 @@ class _Writer:
         self.made.add(name)
         return name
 
-    def tree(self, op: _Op, values=None) -> Expression:
+    def tree(self, op: Operator, values=None) -> Expression:
         """The tree of an operator, as wide as its result. ``values`` are names of its results."""
         width, get = len(op.out), op.operands
         values = self.enums.get(tuple(op.out), values)
@@ -989,7 +704,7 @@ class _Writer:
         """Bits from a variable offset on. Beyond the operand they are zeros."""
         width, offset = len(op.out), op.operands["B"]
         reach = (1 << len(offset)) - 1 + width
-        bits = _extended(op.operands["A"], reach, False)
+        bits = extended(op.operands["A"], reach, False)
         used = self._reachable(offset, width, bits)
         value = self.expression(bits[:used])
         if not isinstance(value, Text) or not re.fullmatch(r"\w+", value.flat):
@@ -998,7 +713,7 @@ class _Writer:
             self.read[name].update(range(used))
             value = Text(name)
         # As many bits as a place in the operand has.
-        offset = _extended(offset, max((used - 1).bit_length(), 1), False)
+        offset = extended(offset, max((used - 1).bit_length(), 1), False)
         return Select(value.flat, self.expression(offset), width)
 
     @staticmethod
@@ -1123,7 +838,7 @@ class _Writer:
         for bit in item.out:
             if isinstance(bit, int) and bit not in self.of:
                 rest = [b for b in item.out if b not in self.of]
-                name = self.fresh(f"{item.target}_{_WORDS[item.kind]}")
+                name = self.fresh(f"{item.target}_{RESULT_NAMES[item.kind]}")
                 self.kinds[name] = "wire"
                 self.ranges[name] = 0, len(rest) - 1
                 for i, other in enumerate(rest):
@@ -1246,7 +961,7 @@ class _Writer:
                 head = f"{' ' * indent}{self._target(op.out).flat} <= "
                 value = self.root(op.operands[port], self.enums.get(tuple(op.out)))
                 if isinstance(value, Choice) and port == "D":
-                    lines += _statement(self._target(op.out).flat, value, indent)
+                    lines += assignment(self._target(op.out).flat, value, indent)
                 else:
                     lines.append(head + value.layout(len(head), indent + 4) + ";")
             return lines
@@ -1360,69 +1075,6 @@ class _Writer:
                 whole = (low, high) == (first, last)
                 found.append(_spelled(name) + ("" if whole else _place(low, high)))
         return found
-
-
-def _statement(target, value, indent):
-    """Lines of a clocked block that give a register a value."""
-    pad = " " * indent
-    if value.flat == target:
-        return []
-    if not isinstance(value, Choice) or len(value.cases) == 1 and not _keeps(value, target) and (
-            len(value.flat) < WIDTH - indent - len(target) - 8):
-        head = f"{pad}{target} <= "
-        return [f"{head}{value.layout(len(head), indent + 4)};"]
-    lines: list[str] = []
-    if state := _state(value):
-        lines.append(f"{pad}case ({state})")
-        # The netlist has them from the last one on; only one can hold.
-        for condition, result in reversed(value.cases):
-            lines += _branch(f"{pad}  {condition.parts[1].flat}:", target, result, indent + 2)
-        lines += _branch(f"{pad}  default:", target, value.default, indent + 2)
-        return [*lines, f"{pad}endcase"]
-    (first, result), *others = value.cases
-    if result.flat == target:
-        rest = Choice(tuple(others), value.default) if others else value.default
-        head = f"{pad}if ("
-        unless = Unary("~", first)
-        return [f"{head}{unless.layout(len(head), indent + 4)}) begin",
-                *_statement(target, rest, indent + 2), f"{pad}end"]
-    for condition, result in value.cases:
-        head = f"{pad}if (" if not lines else f"{pad}end else if ("
-        lines.append(f"{head}{condition.layout(len(head), indent + 4)}) begin")
-        lines += _statement(target, result, indent + 2)
-    if rest := _statement(target, value.default, indent + 2):
-        lines += [f"{pad}end else begin", *rest]
-    return [*lines, f"{pad}end"]
-
-
-def _branch(head, target, value, indent):
-    """Lines of a branch of a case statement."""
-    lines = _statement(target, value, indent + 2)
-    if not lines:
-        return [f"{head} begin end"]
-    if len(lines) == 1 and len(head) + len(lines[0].strip()) + 1 <= WIDTH:
-        return [f"{head} {lines[0].strip()}"]
-    return [f"{head} begin", *lines, f"{' ' * indent}end"]
-
-
-def _keeps(value, target):
-    """Whether a register keeps its value in one of the cases."""
-    return any(result.flat == target for result in (
-        value.default, *(result for _, result in value.cases)))
-
-
-def _state(value):
-    """The signal whose value decides between several cases, if one does.
-
-    Each case has another value, so that their order means nothing.
-    """
-    names = {condition.parts[0].flat if isinstance(condition, Chain)
-             and condition.operator == "==" and isinstance(condition.parts[1], Text) else None
-             for condition, _ in value.cases}
-    if len(value.cases) == 1 or len(names) > 1 or None in names:
-        return None
-    values = {condition.parts[1].flat for condition, _ in value.cases}
-    return names.pop() if len(values) == len(value.cases) else None
 
 
 def _enumeration(net):
