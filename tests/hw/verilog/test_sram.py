@@ -35,14 +35,14 @@ def test_proof():
     prove(Buffer(5, depth=10, banks=2))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("old, new, complaint", [
     ("<= rows[read_address]", "<= ~rows[read_address]", "unproven"),
     # Without its enable a read port has another row than the one that was read last.
-    pytest.param("if (read) begin\n      if", "if (1'b1) begin\n      if", "unproven",
-                 marks=pytest.mark.long),
-    pytest.param("if (write) begin", "if (1'b1) begin", "unproven", marks=pytest.mark.long),
-    pytest.param("posedge clk) begin\n    if (write)", "negedge clk) begin\n    if (write)",
-                 "another WR_CLK_POLARITY", marks=pytest.mark.long),
+    ("if (read) begin\n      if", "if (1'b1) begin\n      if", "unproven"),
+    ("if (write) begin", "if (1'b1) begin", "unproven"),
+    ("posedge clk) begin\n    if (write)", "negedge clk) begin\n    if (write)",
+     "another WR_CLK_POLARITY"),
 ])
 def test_proof_finds_a_wrong_model(old, new, complaint, monkeypatch):
     models = sram.models("unit", emit.verilog(Bank(5, depth=3), "unit", None, STYLE))
@@ -53,7 +53,8 @@ def test_proof_finds_a_wrong_model(old, new, complaint, monkeypatch):
         prove(Bank(5, depth=3))
 
 
-@pytest.mark.parametrize("width, depth", [(1, 2), pytest.param(7, 12, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("width, depth", [(1, 2), (7, 12)])
 def test_models_of_all_sizes(width, depth, tmp_path):
     text = emit.verilog(Bank(width, depth=depth), "unit", None, STYLE)
     models = sram.models("unit", text)
