@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Commands that simulate: ``python -m sim {lockstep,cosim,gemm,cycles,layer}``."""
+"""Commands that simulate: ``python -m sim {lockstep,cosim,gemm,cycles,layer,uart}``."""
 
 import sys
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from hw.registry import UNITS, add_settings, build, parameters, select, settings
 from hw.tools.packing import length
 from hw.tools.progress import busy, counting
 
-from . import gemm, layer, plot
+from . import gemm, layer, plot, uart
 from .accelerator import golden_config
 from .cycles import cycles, scale_sim
 from .engines.build import ENGINES, compiler, preferred
@@ -86,6 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                          help="rows of activations, 1 to 32 (default: 32)")
     _add_accelerator(command)
     command.set_defaults(act=_layer)
+
+    command = commands.add_parser(
+        "uart", help="a unit on a board, or on a simulated one, over a serial line")
+    uart.add_options(command)
+    command.set_defaults(act=uart.act, stalls=0.0, vcd=None)
 
     options = parser.parse_args(arguments)
     if not 0 <= options.stalls < 1:

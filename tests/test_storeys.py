@@ -7,7 +7,8 @@ from tests.support.imports import ROOT, imports
 
 STOREYS = {
     "hw": (("tools",), ("lib",), ("units",), ("accelerator",), ("bus",), ("registry",),
-           ("verilog",), ("flow",), ("kit",), ("report",), ("generate", "synth"), ("__main__",)),
+           ("verilog",), ("flow",), ("kit",), ("report", "boards"), ("generate", "synth"),
+           ("__main__",)),
     "golden": (("interrupts",), ("cache", "output"), ("command",), ("codec",), ("units",),
                ("accelerator", "formats"),
                ("reference", "stimuli", "checkpoint"), ("models", "torch"), ("__main__",)),

