@@ -68,7 +68,7 @@ def clock(family, source, wanted):
 
 
 class Clock(Elaboratable):
-    """Makes the ``sync`` domain from a board's clock.
+    """Drives the ``sync`` domain from a board's clock, which the ``board`` domain is.
 
     Parameters
     ----------
@@ -93,8 +93,6 @@ class Clock(Elaboratable):
             m.submodules.button = button = io.Buffer(
                 "i", platform.request(platform.default_rst, dir="-"))
             reset = button.i
-        m.domains.board = ClockDomain("board", reset_less=True)
-        m.domains.sync = ClockDomain("sync")
         m.d.comb += ClockSignal("board").eq(pin.i)
         if self.family == "ecp5":
             unlocked = self._pll(m, pin.i)
@@ -158,6 +156,8 @@ class Top(Elaboratable):
     def elaborate(self, platform):
         m = Module()
 
+        m.domains.board = ClockDomain("board", reset_less=True)
+        m.domains.sync = ClockDomain("sync")
         m.submodules.clock = self.clock
         m.submodules.link = self.link
         pins = platform.request("uart", dir={
