@@ -14,6 +14,7 @@ from typing import Any
 
 from golden.interrupts import temporary_folder
 
+from ..flow.fpga import FAMILIES
 from ..tools import yosys
 from ..tools.errors import ToolError
 from ..tools.progress import busy
@@ -32,8 +33,14 @@ _RESOURCES = {
 }
 """What nextpnr calls the resources of each family. A cell of an iCE40 is a LUT and a flip-flop."""
 
-SYNTHESIS = {"ecp5": "", "ice40": "-abc9 -dsp"}
-"""Options of Yosys, by family."""
+def synthesis(family: str, device: str) -> str:
+    """Options of Yosys for a device: on the ECP5 those that `hw.flow.fpga` chose by measurement."""
+    if family == "ecp5":
+        return " ".join(FAMILIES[family].options)
+    return f"-abc9 -dsp -device {_SPEEDS[device[5:7]]}"
+
+
+_SPEEDS = {"UP": "u", "HX": "hx", "LP": "lp"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +97,7 @@ def build(platform: Any, top: Any, family: str, *, name: str, seed: int = 1) -> 
         If a tool fails, or the design does not fit.
     """
     plan = platform.build(top, do_build=False, debug_verilog=False,
-                          synth_opts=SYNTHESIS[family],
+                          synth_opts=synthesis(family, platform.device),
                           nextpnr_opts=f"--report report.json --timing-allow-fail --seed {seed}")
     with busy(f"{name}: synthesis"):
         script = re.sub(r"^\s*#.*\n", "", plan.files["top.ys"], flags=re.M)

@@ -23,7 +23,9 @@ def settings(parameters: dict[str, Any]) -> list[str]:
     found = []
     for name, value in parameters.items():
         if isinstance(value, Config):
-            found += [f"{name}.{field}={'none' if given is None else given}"
+            # As TOML and command lines write them.
+            plain = {None: "none", True: "true", False: "false"}
+            found += [f"{name}.{field}={given if type(given) is int else plain.get(given, given)}"
                       for field, given in dataclasses.asdict(value).items()]
         else:
             found.append(f"{name}={value}")

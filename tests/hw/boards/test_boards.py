@@ -16,7 +16,7 @@ from hw.tools.errors import ToolError
 def test_every_board_has_a_platform_with_a_uart():
     for board in catalogue.BOARDS.values():
         platform = catalogue.platform(board)
-        assert catalogue.family_of(type(platform)) in flow.SYNTHESIS
+        assert catalogue.family_of(type(platform)) in ("ecp5", "ice40")
         registry.parameters(board.unit, board.set)
 
 
@@ -27,6 +27,14 @@ def test_pll(source, wanted, frequency):
     assert made == pytest.approx(source * feedback / divider) and made <= wanted * 1.001
     assert made == pytest.approx(frequency)
     assert 400e6 <= made * output <= 800e6 and 3.125e6 <= source / divider <= 400e6
+
+
+@pytest.mark.parametrize("family, device, options", [
+    ("ecp5", "LFE5U-85F", "-nowidelut"), ("ice40", "iCE40UP5K", "-abc9 -dsp -device u"),
+    ("ice40", "iCE40HX1K", "-abc9 -dsp -device hx"),
+    ("ice40", "iCE40LP1K", "-abc9 -dsp -device lp")])
+def test_options_of_yosys(family, device, options):
+    assert flow.synthesis(family, device) == options
 
 
 def test_clock():
