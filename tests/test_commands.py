@@ -105,6 +105,7 @@ def test_main_job_refuses_bad_options():
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_lockstep_in_processes():
     """Parts of the groups in processes of their own give what one process gives."""
     layer = smollm2.load()

@@ -45,6 +45,7 @@ def test_a_wrong_top_is_found(tmp_path):
     assert re.match(r"16 groups, [1-9]\d* mismatches against golden\n", printed)
 
 
+@pytest.mark.long
 def test_a_unit_of_ones_own(tmp_path):
     printed = run(EXAMPLES / "zero_counter.py", tmp_path)
     assert "zero_counter: 2000 transfers, 0 mismatches" in printed
@@ -60,6 +61,7 @@ def printed_by(cell):
                    if output["output_type"] == "stream")
 
 
+@pytest.mark.long
 def test_the_notebook_prints_what_it_shows(tmp_path):
     """Its cells, one after the other, print what is stored below them."""
     mark = "== end of cell =="

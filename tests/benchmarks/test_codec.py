@@ -132,6 +132,7 @@ class Other(codec.Golden):
         return operations
 
 
+@pytest.mark.long
 def test_results_that_differ_are_an_error(monkeypatch, capsys):
     arguments = ["--size", "16x32", "--runs", "1", "--threads", "1"]
     # PyTorch compares errors that were rounded.

@@ -52,8 +52,9 @@ def run(texts, folder):
                           env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 
-@pytest.mark.parametrize("page", [page for page, text in PAGES.items()
-                                  if "```python" in text and page not in EDITS])
+@pytest.mark.parametrize("page", [
+    pytest.param(page, marks=pytest.mark.long) if page == "encodings.md" else page
+    for page, text in PAGES.items() if "```python" in text and page not in EDITS])
 def test_examples_run(page, tmp_path):
     done = run(examples(PAGES[page]), tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

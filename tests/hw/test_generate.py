@@ -555,6 +555,7 @@ def test_a_file_for_each_module(tmp_path):
     assert lint(tmp_path / files[0], "decoder", *(tmp_path / file for file in files[1:])) == ""
 
 
+@pytest.mark.long
 def test_two_configurations_in_one_design(tmp_path):
     designs = {"wide": "encoding=sg-em", "narrow": "encoding=sg-threshold"}
     texts = {name: generate.generate("weight_encoder", [setting], tmp_path, module=name, axi=True)

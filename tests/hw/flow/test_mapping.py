@@ -145,6 +145,7 @@ def _map(folder, queue):
     queue.put((len(parts(runs)), json.dumps(found)))
 
 
+@pytest.mark.long
 def test_two_processes_share_the_work(tmp_path):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()

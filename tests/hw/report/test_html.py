@@ -257,6 +257,7 @@ class Tree(wiring.Component):
         return m
 
 
+@pytest.mark.long
 def test_submodules_areas_are_the_units(monkeypatch):
     library = once()
     parts = hierarchy_area.areas("top", Tree(), library)
