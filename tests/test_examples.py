@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from examples import beats
 from tests.support.imports import ROOT
+from tests.support.programs import load
 
 EXAMPLES = ROOT / "examples"
 NOTEBOOK = json.loads((EXAMPLES / "compare_formats.ipynb").read_text(encoding="utf-8"))
@@ -84,6 +84,7 @@ def test_no_stranger_in_the_folder(name):
 
 
 def test_the_page_of_beats_is_what_the_program_prints(capsys):
+    beats = load("beats.py")
     page = (ROOT / "docs/beats.md").read_text(encoding="utf-8")
     assert beats.main([]) == 0
     assert page.partition("## The product\n\n")[2] == capsys.readouterr().out

@@ -2,7 +2,7 @@
 """Simulates the AXI machine in cocotb: ``python examples/cocotb/run.py [icarus|verilator] [DIR]``.
 
 Writes the machine's Verilog to the folder, ``build/cocotb`` if none is given, and runs the
-testbench `product.py` on it.
+testbench `product.py` on it. cocotb takes Verilator from 5.036 on.
 """
 
 import sys

@@ -16,9 +16,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from examples import beats
-from examples.driver.jobs import command, planes, script, word
-from examples.driver.jobs import main as jobs_of_the_example
 from golden import Quantized, quantize_activations
 from golden.accelerator import planner
 from golden.accelerator.accelerator import (
@@ -33,7 +30,9 @@ from hw.accelerator.config import CONFIGS
 from hw.bus.axi_lite import register_map
 from tests.support import axi_model
 from tests.support.imports import ROOT
+from tests.support.programs import load
 
+beats, example = load("beats.py"), load("driver/jobs.py")
 DRIVER = ROOT / "examples/driver"
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Wconversion",
           "-Wsign-conversion"]
@@ -105,14 +104,15 @@ def case(rng, config, m, k, n, source, result, kept, chunk):
     plan = planner.plan(config, m, k, n)
     x, y = (rng.standard_normal(shape).astype(np.float32) for shape in ((m, k), (m, n)))
     a, w = quantized(rng, "activation", m, k), quantized(rng, "weight", n, k)
-    given += [planes(w), planes(a), x.tobytes(), result_rows(config, plan, y).tobytes()]
+    given += [example.planes(w), example.planes(a), x.tobytes(),
+              result_rows(config, plan, y).tobytes()]
     expected += [packed(weight_transfers(config, plan, w)), packed(activation_records(plan, a))]
     if config.input:
         expected.append(value_groups(plan, x.astype(FLOATS[config.input])).tobytes())
     expected.append(y.tobytes())
     if config.columns == 32:
         given.append(packed(result_records(plan, y)))
-        expected.append(planes(quantize_activations(y)))
+        expected.append(example.planes(quantize_activations(y)))
     return given, expected
 
 
@@ -219,7 +219,7 @@ def test_products_on_tiny(tmp_path):
     rng = np.random.default_rng(2)
 
     def c(*arguments):
-        return command(rng, config, *arguments)
+        return example.command(rng, config, *arguments)
 
     chain = [c(5, 70, 40, V, KEEP), c(5, 40, 64, K, KEEP), c(5, 64, 9, K, OUT)]
     runs = [
@@ -236,19 +236,19 @@ def test_products_on_tiny(tmp_path):
         # What was kept before the reset is gone.
         (None, [c(5, 40, 64, K), *chain]),
     ]
-    jobs, expected, statuses = script(config, runs)
+    jobs, expected, statuses = example.script(config, runs)
     assert set(statuses) == set(planner.STATUSES)
     program = axi_model.simulation(tmp_path, ["config=tiny"], "-DQUANTIZES")
     check(program, tmp_path, jobs, expected, DONE | FAILED)
 
     # Random commands, as the example writes them.
-    assert jobs_of_the_example(["tiny", str(tmp_path / "random"), str(tmp_path / "expected")]) == 0
+    assert example.main(["tiny", str(tmp_path / "random"), str(tmp_path / "expected")]) == 0
     random = (tmp_path / "random").read_bytes()
     assert results(program, tmp_path, [random], 0) == (tmp_path / "expected").read_bytes()
 
     # A product that is written out: what the page shows crosses the pins, and nothing else.
     shown = beats.command(*beats.SIZES)
-    jobs, expected, _ = script(config, [(None, [shown])])
+    jobs, expected, _ = example.script(config, [(None, [shown])])
     check(program, tmp_path, jobs, expected, DONE)
     crossed = {}
     for line in (tmp_path / "log").read_text().splitlines():
@@ -279,12 +279,12 @@ def test_products_on_lite_with_marks(tmp_path):
     rng = np.random.default_rng(3)
 
     def c(*arguments):
-        return command(rng, config, *arguments)
+        return example.command(rng, config, *arguments)
 
     good = (None, [c(3, 40, 6), c(9, 64, 7, V), c(1, 33, 41), c(2, 32, 4, K), c(2, 32, 4, R, KEEP)])
     program = axi_model.simulation(tmp_path, ["config=lite", "config.framed=true"], "-DFRAMED")
-    jobs, expected, statuses = script(config, [good])
+    jobs, expected, statuses = example.script(config, [good])
     assert statuses == [0, 0, 0, planner.BAD_SOURCE, planner.BAD_RESULT]
     check(program, tmp_path, jobs, expected, DONE | FAILED)
     # A mark that is missing is seen, and changes nothing.
-    check(program, tmp_path, [word(3), *jobs], expected, DONE | FAILED | MISFRAMED)
+    check(program, tmp_path, [example.word(3), *jobs], expected, DONE | FAILED | MISFRAMED)
