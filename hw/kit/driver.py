@@ -26,7 +26,12 @@ _ORDERS = {
     "o_record": "Result RECORDS. As o, with a record in place of each row",
     "o_status": "One status per command, in the order of the commands",
     "i_command": "One command per product",
+    "o_misframed": "Marks of operands that are missing or too early (section 14.9)",
 }
+
+# Streams whose last transfer of a command is marked in a framed configuration.
+_MARKED = ("i_weight", "i_activation", "i_value")
+_MARK = ". last is 1 in the command's last transfer on this stream"
 
 
 def machine(component: wiring.Component) -> dict[str, Any] | None:
@@ -42,11 +47,13 @@ def machine(component: wiring.Component) -> dict[str, Any] | None:
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
         return None
     streams = component.signature.members
+    marked = _MARKED if dataclasses.asdict(config)["framed"] else ()
     return {
         "sizes": dataclasses.asdict(config) | {
             "group": GROUP, "subgroup": SUBGROUP, "record_bytes": RECORD_BYTES},
         "order": {
-            "streams": {name: text for name, text in _ORDERS.items() if name in streams},
+            "streams": {name: text + _MARK * (name in marked)
+                        for name, text in _ORDERS.items() if name in streams},
             "function": "m2xfp_order",
             "where": "docs/driving.md, The order of operands (C99)",
             "driver": "examples/driver/m2xfp.c, m2xfp_walk_next and m2xfp_pack_... (C99)",

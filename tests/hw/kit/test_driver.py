@@ -79,6 +79,16 @@ def test_machine(name):
     assert all(f"## {number} " in text for number in re.findall(r"\d+\.\d+", section))
 
 
+def test_marks_are_said_where_there_are_any():
+    order = {framed: driver.machine(registry.build("accelerator", [
+        "config=lite", f"config.framed={framed}"]))["order"]["streams"]
+        for framed in ("true", "false")}
+    assert {name: "last is 1" in text for name, text in order["true"].items()} == {
+        "i_weight": True, "i_activation": True, "i_value": True, "i_command": False, "o": True,
+        "o_status": False, "o_misframed": False}
+    assert [name for name, text in order["false"].items() if "last is 1" in text] == ["o"]
+
+
 def test_only_machines_have_sizes():
     assert driver.machine(registry.build("decoder")) is None
 
