@@ -19,7 +19,7 @@ from hw.bus.axi_lite import CommandRegisters
 from hw.lib.stream_register import StreamRegister
 from hw.verilog import emit
 from hw.verilog.axi_wrapper import wrap
-from tests.hw.test_generate import lint, run
+from tests.hw.test_generate import lint, run, verible
 from tests.support.compare import SMALL
 from tests.support.verilog_bench import build, missing, write_bench
 from tests.support.verilog_bench import run as simulate
@@ -49,6 +49,7 @@ def test_units(name, tmp_path):
     paths = generate.generate(name, SMALL.get(name, []), tmp_path, axi=True)
     assert [path.name for path in paths][:3] == [f"{name}.v", f"{name}.json", f"{name}_axi.v"]
     assert lint(paths[2], f"{name}_axi", paths[0]) == ""
+    assert verible(paths[2]) == ""
     description = json.loads(paths[1].read_text())
     # The description alone makes the text.
     text, axi = wrap(description)
