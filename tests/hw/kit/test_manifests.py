@@ -19,20 +19,27 @@ def emit(folder, name, unit="top1", **options):
     return json.loads((folder / f"{name}.json").read_text()), [path.name for path in paths]
 
 
-def test_files_are_those_that_are_listed(tmp_path):
-    description, names = emit(tmp_path, "unit", "group_accumulator", axi=True, vectors=3)
+@pytest.fixture(scope="module")
+def emitted(tmp_path_factory):
+    """Folder, description and files of a unit with all that it can have."""
+    folder = tmp_path_factory.mktemp("unit")
+    return folder, *emit(folder, "unit", "group_accumulator", axi=True, vectors=3)
+
+
+def test_files_are_those_that_are_listed(emitted):
+    folder, description, names = emitted
     files = description["files"]
     listed = [*files["verilog"], files["filelist"], *files["sdc"], files["fusesoc"],
               *files["testbench"], "unit.json"]
-    assert sorted(names) == sorted(listed) == sorted(path.name for path in tmp_path.iterdir())
-    assert (tmp_path / "unit.f").read_text() == "unit.v\nunit_axi.v\n"
+    assert sorted(names) == sorted(listed) == sorted(path.name for path in folder.iterdir())
+    assert (folder / "unit.f").read_text() == "unit.v\nunit_axi.v\n"
     assert files["systemrdl"] is files["ipxact"] is None
     assert files["testbench"] == ["unit_tb.sv", "unit_tb_i.hex", "unit_tb_o.hex"]
 
 
-def test_core(tmp_path):
-    description, _ = emit(tmp_path, "unit", "group_accumulator", axi=True, vectors=3)
-    text = (tmp_path / "unit.core").read_text()
+def test_core(emitted, tmp_path):
+    folder, description, _ = emitted
+    text = (folder / "unit.core").read_text()
     assert text.startswith("CAPI=2:\n")
     core = yaml.safe_load(text)
     assert core["name"] == f"m2xfp:rtl:unit:{description['versions']['m2xfp-rtl']}"
@@ -43,7 +50,7 @@ def test_core(tmp_path):
     assert {name: target["toplevel"] for name, target in core["targets"].items()} == {
         "default": "unit_axi", "lint": "unit_axi", "sim": "unit_tb"}
     # Without a testbench there is nothing to simulate.
-    emit(tmp_path, "unit", "group_accumulator")
+    emit(tmp_path, "unit")
     core = yaml.safe_load((tmp_path / "unit.core").read_text())
     assert {*core["targets"]} == {"default", "lint"}
     assert core["filesets"]["constraints"]["files"] == ["unit.sdc"]
