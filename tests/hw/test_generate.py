@@ -235,6 +235,16 @@ def test_description_matches_the_verilog(emitted):
         check_fields(port)
 
 
+def test_walk_through_shows_the_file(folders):
+    page = (PROJECT / "docs" / "verilog.md").read_text()
+    written = {line.strip() for name in ("quantization_engine", "weight_encoder")
+               for line in (folders(name, 1) / f"{name}.v").read_text().splitlines()}
+    shown = [line.strip() for block in re.findall("```verilog\n(.*?)```", page, re.S)
+             for line in block.splitlines()]
+    assert len(shown) > 30
+    assert {*shown} - written == {"..."}
+
+
 def check_fields(shape):
     if "fields" in shape:
         assert all(0 <= field["lsb"] and field["lsb"] + field["width"] <= shape["width"]
