@@ -84,6 +84,8 @@ class Session:
     component : wiring.Component
         The unit itself.
     link : sim.link.Link
+    sent, got : int
+        Bytes of payloads of the last job, to the board and back.
 
     Raises
     ------
@@ -107,6 +109,7 @@ class Session:
         self.component: wiring.Component = registry.build(self.unit, self.set)
         largest = len(self._ports) * (found["buffer"] + _FRAME)
         self.link.timeout = line.late + 2 * largest * 10 / baud
+        self.sent = self.got = 0
         self.link.frame = min(_FRAME, found["buffer"] // 4)
 
     @property
@@ -143,18 +146,23 @@ class Session:
         """Runs a job; returns its outputs in the form of ``job.expected``, and the seconds."""
         start = self.line.now
         totals = {}
+        before, self.sent = self.link.taken, 0
         for number, (name, port) in self._ports.items():
             if port.flow == wiring.In:
-                self.link.send(number, to_bytes(payload_shape(port), job.inputs[name], name))
+                given = to_bytes(payload_shape(port), job.inputs[name], name)
+                self.link.send(number, given)
+                self.sent += len(given)
             else:
                 totals[number] = length(job.expected[name]) * -(-payload_width(port) // 8)
                 self.link.received(number).clear()
-        total = sum(totals.values())
+        self.got = sum(totals.values())
 
         def done():
             return sum(min(len(self.link.received(n)), count) for n, count in totals.items())
 
-        self._until(lambda: done() >= total, lambda: progress(done(), total))
+        self._until(lambda: done() >= self.got,
+                    lambda: progress(min(self.link.taken - before, self.sent) + done(),
+                                     self.sent + self.got))
         seconds = self.line.now - start
         outputs = {}
         for number, count in totals.items():
@@ -335,7 +343,7 @@ def _drive(line, options):
             differ = int(mismatches(outputs[name], expected).sum())
             wrong += differ
             print(f"  {name}: {length(expected):,} transfers, {differ} mismatches against golden")
-    sent, got = session.link.taken, session.link.new
+    sent, got = session.sent, session.got
     print(f"  {job.values:,} values in {seconds:.2f} s: {job.values / seconds:,.0f} values/s")
     print(f"  payload: {sent:,} bytes to the board, "
           f"{sent * 10 / seconds / options.baud:.0%} of the line; {got:,} bytes back, "

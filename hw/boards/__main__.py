@@ -43,9 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     registry.add_settings(parser)
     parser.add_argument("--clock", metavar="MHZ", type=float,
                         help="most megahertz of the unit's clock; the next frequency below that "
-                             "the board can make is used (default: 25 on ECP5, 12 on iCE40, "
-                             "6 for the quantization_engine there, or less if the timing asks "
-                             "for it)")
+                             "the board can make is used (default: 25 on ECP5, 12 on iCE40, or "
+                             "less if the timing asks for it)")
     parser.add_argument("--baud", type=int, default=1_000_000,
                         help="rate of the line (default: 1000000)")
     parser.add_argument("--seed", type=int, default=1, help="of the placement (default: 1)")
@@ -80,8 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _build(board, unit, parameters, platform, family, options):
     """Builds, and once more with a slower clock if the timing asks for it and the user does not."""
-    own = unit == board.unit and board.clock
-    most = options.clock or own or CLOCKS[family]
+    most = options.clock or CLOCKS[family]
     made = None
     while made is None:
         frequency, how = top.clock(family, platform.default_clk_frequency, most * 1e6)

@@ -25,8 +25,6 @@ class Board:
     unit : str
     set : tuple of str
         Settings of the unit.
-    clock : float, optional
-        Most megahertz of the unit's clock: what its timing allows.
     pins : tuple of str
         Connector, its number, receiving and transmitting pin of a serial adapter, for a board
         without a UART of its own.
@@ -37,11 +35,10 @@ class Board:
     platform: str
     unit: str = "accelerator"
     set: Sequence[str] = ("config=lite",)
-    clock: float | None = None
     pins: Sequence[str] = ()
 
 
-_SMALL: dict[str, Any] = {"unit": "quantization_engine", "set": ("input=bfloat16",)}
+_SMALL: dict[str, Any] = {"unit": "quantization_engine", "set": ("input=bfloat16", "depth=3")}
 
 BOARDS = {board.name: board for board in (
     Board(name="ulx3s", module="ulx3s", platform="ULX3S_85F_Platform"),
@@ -51,9 +48,8 @@ BOARDS = {board.name: board for board in (
     Board(name="orangecrab", module="orangecrab_r0_2", platform="OrangeCrabR0_2_85FPlatform",
           pins=("io", "0", "0", "1")),
     Board(name="versa", module="versa_ecp5", platform="VersaECP5Platform"),
-    Board(name="icebreaker", module="icebreaker", platform="ICEBreakerPlatform", clock=6,
-          **_SMALL),
-    Board(name="icesugar", module="icesugar", platform="ICESugarPlatform", clock=6, **_SMALL),
+    Board(name="icebreaker", module="icebreaker", platform="ICEBreakerPlatform", **_SMALL),
+    Board(name="icesugar", module="icesugar", platform="ICESugarPlatform", **_SMALL),
 )}
 """Boards with a name of their own."""
 

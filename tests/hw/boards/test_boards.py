@@ -82,7 +82,7 @@ def test_settings_name_every_field():
      "error: top1 cannot go behind a serial line: Ports of Top1 must all be streams"),
     (["icebreaker", "--set", "depth=4"], 2, "error: quantization_engine: "),
     (["icebreaker", "--clock", "0"], 2, "error: --clock must be above 0, not 0"),
-    (["icebreaker", "--baud", "5000000"], 2, "error: --baud must be a clock of 6 MHz"),
+    (["icebreaker", "--baud", "5000000"], 2, "error: --baud must be a clock of 12 MHz"),
     (["icebreaker", "-o", ""], 2, "error: -o must be a folder, not ''"),
     (["ArtyA7_35Platform"], 1, "error: ArtyA7_35Platform has a xc7a35ti: only boards with"),
     (["TinyFPGABXPlatform"], 1, "error: TinyFPGABXPlatform has no UART in amaranth-boards")])

@@ -81,19 +81,21 @@ def test_a_new_session_begins_anew(noise):
     exchange(board(), count=25, noise=noise, seed=3, sessions=(5, 6, 7), limit=200_000)
 
 
-def answers(frames, wait=3200):
-    """Frames with which a board answers some frames, or bytes."""
-    decoder, found, left = Decoder(), [], wait
-    sent = False
+def answers(*stages, wait=3200):
+    """Frames with which a board answers stages of frames or bytes, each with a wait behind it."""
+    decoder, found, left = Decoder(), [], 0
+    stages = [*stages]
 
     def host(came, now):
-        nonlocal sent, left
+        nonlocal left
         found.extend(decoder.feed(came))
-        if not sent:
-            sent = True
-            return b"".join(f if isinstance(f, bytes) else encode(f) for f in frames)
         left -= 20
-        return b"" if left > 0 else None
+        if left > 0:
+            return b""
+        if not stages:
+            return None
+        left = wait
+        return b"".join(f if isinstance(f, bytes) else encode(f) for f in stages.pop(0))
 
     converse(board(timeout=1 << 20), host, divisor=DIVISOR, limit=100_000)
     return found
@@ -110,14 +112,17 @@ def test_frames_are_those_of_the_page():
     assert encode(nine) == b"\x7e123456789\x26\x39\xf4\xcb\x7e"
 
 
-def test_reset_ready_and_identity():
-    ready, *others = answers([RESET])
+def test_reset_ready_identity_and_a_damaged_frame():
+    damaged = bytearray(encode(Frame(kind=Kind.DATA, stream=2, session=9, payload=b"ab")))
+    damaged[5] ^= 1
+    ready, *others = answers([RESET, bytes(damaged)])
     assert ready == Frame(kind=Kind.READY, session=9, position=1)
     identity = [f for f in others if f.kind == Kind.DATA]
     assert {f.stream for f in identity} == {0} and identity[0].payload == IDENTITY
     rooms = {f.stream: f.payload for f in others if f.kind == Kind.ACK}
     # A buffer of 32 bytes takes 28, and a CRC.
     assert rooms == {1: b"\x1c\x00", 2: b"\x1c\x00"}
+    assert not any(f.position or f.stream == 4 for f in others)
 
 
 @pytest.mark.long
@@ -139,6 +144,19 @@ def test_gaps_are_rejected_once_and_copies_ignored():
     came = b"".join(f.payload for f in found if f.stream == 4 and f.kind == Kind.DATA)
     assert bytes(byte ^ 0x7E for byte in came) == b"abcd"
     assert [f.position for f in found if f.stream == 2][-1] == 4
+
+
+@pytest.mark.long
+def test_a_reset_empties_the_unit():
+    def data(session, position, payload):
+        return Frame(kind=Kind.DATA, stream=2, session=session, position=position, payload=payload)
+
+    # Nobody acknowledges the 36 bytes: 32 wait in the buffer behind the unit, one in the unit.
+    found = answers([RESET, data(9, 0, bytes(28)), data(9, 28, bytes(8))],
+                    [Frame(kind=Kind.RESET, session=10), data(10, 0, b"xyz")])
+    assert max(f.position for f in found if f.stream == 2 and f.session == 9) == 36
+    came = b"".join(f.payload for f in found if f.stream == 4 and f.session == 10)
+    assert bytes(byte ^ 0x7E for byte in came) == b"xyz"
 
 
 @pytest.mark.long
