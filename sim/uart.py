@@ -275,7 +275,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--simulate", action="store_true",
                         help="simulate the board, in place of PORT, bit by bit on the line")
     parser.add_argument("--unit", metavar="UNIT",
-                        help="of --simulate (default: quantization_engine); a board tells itself "
+                        help="of --simulate (default: quantization_engine), the accelerator with "
+                             "config lite unless --config names another; a board tells itself "
                              "what it has")
     add_settings(parser)
     parser.add_argument("--baud", type=int, default=BAUD,
@@ -314,6 +315,8 @@ def act(options: argparse.Namespace) -> int:
     noise = Noise(options.noise, options.seed)
     if options.simulate:
         unit = options.unit or "quantization_engine"
+        if unit == "accelerator" and not any(word.startswith("config=") for word in words):
+            words = ["config=lite", *words]
         line: Any = simulated(unit, words, baud=options.baud, engine=options.engine,
                               noise=noise if options.noise else None)
     else:
