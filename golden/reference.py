@@ -109,7 +109,7 @@ def group_accumulator(inputs: Ports, *, metadata: bool, depth: int = 3) -> Ports
     return {"o": acc.view(np.uint32)}
 
 
-def group_mac(inputs: Ports) -> Ports:
+def group_mac(inputs: Ports, *, depth: int = 5) -> Ports:
     """Gives the float32 bits of every accumulator plus the dot product of two records."""
     i = inputs["i"]
     acc = _group_mac(_quantized(i["activation"], "activation"), _quantized(i["weight"], "weight"),

@@ -146,7 +146,7 @@ def group_accumulator(rng: Generator, count: int, *, metadata: bool,
                   "acc": accumulators(rng, scale * total, *scales)}}
 
 
-def group_mac(rng: Generator, count: int) -> dict[str, Any]:
+def group_mac(rng: Generator, count: int, *, depth: int = 5) -> dict[str, Any]:
     """Makes pairs of records and accumulators."""
     activation, weight = records(rng, count), records(rng, count)
     total = rng.integers(-20000, 20000, count)

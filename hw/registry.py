@@ -95,7 +95,7 @@ UNITS = {
         stimuli=stimuli.quantization_engine,
         parameters={"input": ("float32", "bfloat16", "float16"),
                     "rule": ("floor", "ceil", "rtn1", "rtn2"), "metadata": (True, False),
-                    "depth": (2, 0, 3)},
+                    "depth": (2, 0, 3, 8)},
     ),
     "weight_encoder": Unit(
         component=WeightEncoder,
@@ -136,13 +136,14 @@ UNITS = {
         summary="Adds a scaled group sum to a float32 accumulator with one rounding",
         reference=reference.group_accumulator,
         stimuli=stimuli.group_accumulator,
-        parameters={"metadata": (True, False), "depth": (3, 8)},
+        parameters={"metadata": (True, False), "depth": (3, 8, 10)},
     ),
     "group_mac": Unit(
         component=GroupMac,
         summary="Dot product of two group records, accumulated: one column of the array",
         reference=reference.group_mac,
         stimuli=stimuli.group_mac,
+        parameters={"depth": (5, 13, 17)},
     ),
     "mac_array": Unit(
         component=MacArray,
@@ -150,7 +151,7 @@ UNITS = {
         reference=reference.mac_array,
         stimuli=stimuli.mac_array,
         parameters={"columns": (32, 1, 4, 16), "weight_width": (1, 8),
-                    "metadata": (True, False), "depth": (5, 13)},
+                    "metadata": (True, False), "depth": (5, 13, 17)},
         tiles=lambda columns, **_: SUBGROUPS * columns,
         hierarchical=True,
     ),

@@ -2,11 +2,9 @@
 """The number of cycles that a command takes, in closed form."""
 
 from golden.accelerator.planner import check, interleave, plan
-from hw.accelerator.accelerator import RESULT_ENGINE_DEPTH
-from hw.accelerator.config import Config
+from hw.accelerator.config import Config, configuration
 from hw.accelerator.loop_nest import LoopNest
 from hw.accelerator.planner import SIZE, Planner, Status
-from hw.units.mac_array import MacArray
 
 from .accelerator import golden_config
 
@@ -20,17 +18,11 @@ _WEIGHTS = Planner.latency + LoopNest.latency + 1
 _PRESENT = 1
 
 # Cycles from the offer of a command until activations arrive; until an activation that is in the
-# buffer already may enter the tiles; and until one that arrives may. They pass through the plan's
-# register, into the buffer and out of it, and through the array's register.
+# buffer already may enter the array; and until one that arrives may. They pass through the plan's
+# register, into the buffer and out of it. The array's registers before the tiles follow.
 _ARRIVALS = Planner.latency + 1 + LoopNest.latency
-_KEPT = _ARRIVALS + 2
+_KEPT = _ARRIVALS + 1
 _ARRIVED = _KEPT + 1
-
-# Cycles from entering the tiles to the result, which has a register of its own.
-_RESULT = MacArray.latency - 1 + 1
-
-# Cycles between two activations of the same partial sum: through the array and back.
-_BACK = MacArray.latency + 2
 
 
 def cycles(config: Config | str, m: int, k: int, n: int, *, source: str = "values",
@@ -43,8 +35,9 @@ def cycles(config: Config | str, m: int, k: int, n: int, *, source: str = "value
     An activation meets a tile of weights in every cycle, except during three waits. First, the
     command is planned and its first tile loads. Second, a tile takes ``columns / weight_width``
     cycles to load while the tile before is in use, so a tile with r rows lasts D = max(r, that)
-    cycles. Third, a partial sum is back 7 cycles after its use, so the G groups of a bundle of T
-    tiles follow each other after P = max(7, T * D) cycles. A bundle therefore takes
+    cycles. Third, a partial sum is back B cycles after its use, 2 more than the array's latency: 7
+    at its default depth. So the G groups of a bundle of T tiles follow each other after
+    P = max(B, T * D) cycles. A bundle therefore takes
     (G - 1) * P + T * D cycles, less the cycles in which the next tile's weights load while sums
     are on their way. A result that is kept may have to wait once, until all of the command's own
     activations have arrived.
@@ -79,37 +72,42 @@ def cycles(config: Config | str, m: int, k: int, n: int, *, source: str = "value
     if code != Status.DONE:
         raise ValueError(f"The command ends with code {code.value}, {code.name}, on {config}")
     divided = plan(chosen, m, k, n)
+    machine = configuration(config)
+    # From entering the tiles to the result, which has a register of its own.
+    way_out = machine.array_latency - machine.entry + 1
+    back = machine.round_trip
 
     # There are at most two sizes of blocks.
     sizes = [len(block) for block in divided.blocks]
     load = divided.transfers
-    start = total = max(_KEPT if source == "kept" else _ARRIVED, _WEIGHTS + load + _PRESENT)
+    start = total = max((_KEPT if source == "kept" else _ARRIVED) + machine.entry,
+                        _WEIGHTS + load + _PRESENT)
     for rows in {*sizes}:
         width = interleave(rows)
         whole, rest = divmod(divided.tiles, width)
         for tiles, count in ((width, whole), (rest, min(rest, 1))):
-            total += sizes.count(rows) * count * _bundle(divided.groups, tiles, rows, load)[0]
+            total += sizes.count(rows) * count * _bundle(divided.groups, tiles, rows, load, back)[0]
     # The last tile ends with its last row.
     last = divided.tiles % interleave(sizes[-1]) or interleave(sizes[-1])
-    tail = _bundle(divided.groups, last, sizes[-1], load)[1]
+    tail = _bundle(divided.groups, last, sizes[-1], load, back)[1]
     total += sizes[-1] - tail
     if result != "values":
-        total += RESULT_ENGINE_DEPTH
+        total += machine.engine_depth
     if result == "keep" and source != "kept":
         # Kept results enter the buffer after the command's own activations.
-        first = (start + (divided.groups - 1) * max(sizes[0], load) + _RESULT
-                 + RESULT_ENGINE_DEPTH)
+        first = (start + (divided.groups - 1) * max(sizes[0], load) + way_out
+                 + machine.engine_depth)
         total += max(0, _ARRIVALS + divided.groups * sizes[0] - first)
     # The status follows in the next cycle; the last cycle counts.
-    return total - 1 + _RESULT + 1 + 1
+    return total - 1 + way_out + 1 + 1
 
 
-def _bundle(groups, tiles, rows, load):
+def _bundle(groups, tiles, rows, load, back):
     """Cycles from a bundle to the next one, and cycles of the bundle's last tile."""
     tile = max(rows, load)
-    idle = max(0, _BACK - tiles * tile)
+    idle = max(0, back - tiles * tile)
     last = max(rows, tile - (groups - 1) * idle)
-    return (groups - 1) * max(_BACK, tiles * tile) + (tiles - 1) * tile + last, last
+    return (groups - 1) * max(back, tiles * tile) + (tiles - 1) * tile + last, last
 
 
 def utilisation(config: Config | str, m: int, k: int, n: int, cycles: int) -> float:

@@ -26,9 +26,6 @@ ResultRecord = data.StructLayout({"record": Record, "last": 1})
 Misframed = data.StructLayout({"weight": 1, "activation": 1})
 """Operands whose marks are not those of their command: weights; activations or values."""
 
-RESULT_ENGINE_DEPTH = 2
-"""Pipeline registers of the engine that quantizes results, see `QuantizationEngine`."""
-
 
 def data_streams(config):
     """Members of an accelerator that carry operands and results, by name."""
@@ -113,11 +110,12 @@ class Accelerator(wiring.Component):
         If there is no configuration of that name.
     """
 
-    # From a command to its first step, and from an activation to its result.
+    # From a command to its first step, and from an activation to its result; by default.
     latency = Planner.latency + 1 + LoopNest.latency + 1 + MacArray.latency + 1
 
     def __init__(self, *, config="paper", trace=False):
         self.config = configuration(config)
+        self.latency += self.config.array_latency - MacArray.latency
         self.trace = trace
         members = {
             "i_command": In(stream.Signature(Command)),
@@ -140,7 +138,8 @@ class Accelerator(wiring.Component):
         m.submodules.weights = weights = WeightFeeder(config)
         m.submodules.activations = activations = ActivationFeeder(config)
         m.submodules.array = array = MacArray(columns=config.columns,
-                                              weight_width=config.weight_width)
+                                              weight_width=config.weight_width,
+                                              depth=config.array_depth)
         m.submodules.sums = sums = PartialSums(config)
         # Whether the last result of the command leaves, or is kept, in this cycle.
         done = Signal()
@@ -206,7 +205,8 @@ class Accelerator(wiring.Component):
         if self.config.input is None:
             wiring.connect(m, wiring.flipped(self.i_activation), activations.i)
             return
-        m.submodules.quantize_input = engine = QuantizationEngine(input=self.config.input)
+        m.submodules.quantize_input = engine = QuantizationEngine(
+            input=self.config.input, depth=self.config.engine_depth)
         if self.config.framed:
             values = self._framed_values(m, engine)
         else:
@@ -219,21 +219,29 @@ class Accelerator(wiring.Component):
 
     def _framed_values(self, m, engine):
         """Takes values into the engine; returns the stream of its records with their marks."""
-        marks = [StreamRegister(1) for _ in range(engine.latency)]
-        chain(m, marks, name="value_last")
         records = stream.Signature(activation_layout(self.config)).create(path=("quantized",))
         m.d.comb += [
             engine.i.valid.eq(self.i_value.valid),
             engine.i.payload.eq(self.i_value.payload["values"]),
             self.i_value.ready.eq(engine.i.ready),
-            # The marks go beside the engine, through as many registers, with the same handshakes.
+            records.valid.eq(engine.o.valid),
+            records.payload.record.eq(engine.o.payload),
+            engine.o.ready.eq(records.ready),
+        ]
+        # The marks go beside the engine, through as many registers, and move as its own do.
+        if engine.depth == 8:
+            moving = Signal(engine.latency, reset_less=True)
+            with m.If(engine.i.ready):
+                m.d.sync += moving.eq(Cat(self.i_value.payload.last, moving))
+            m.d.comb += records.payload.last.eq(moving[-1])
+            return records
+        marks = [StreamRegister(1) for _ in range(engine.latency)]
+        chain(m, marks, name="value_last")
+        m.d.comb += [
             marks[0].i.valid.eq(self.i_value.valid),
             marks[0].i.payload.eq(self.i_value.payload.last),
             marks[-1].o.ready.eq(records.ready),
-            records.valid.eq(engine.o.valid),
-            records.payload.record.eq(engine.o.payload),
             records.payload.last.eq(marks[-1].o.payload),
-            engine.o.ready.eq(records.ready),
         ]
         return records
 
@@ -271,21 +279,28 @@ class Accelerator(wiring.Component):
             wiring.connect(m, results, wiring.flipped(self.o))
             m.d.comb += last.eq(self.o.valid & self.o.ready & self.o.payload.last)
             return
-        m.submodules.quantize_result = engine = QuantizationEngine(depth=RESULT_ENGINE_DEPTH)
-        # The flag of the last record goes beside the engine, through as many registers.
-        lasts = [StreamRegister(1) for _ in range(engine.latency)]
+        m.submodules.quantize_result = engine = QuantizationEngine(
+            depth=self.config.engine_depth)
+        # The flag of the last record goes beside the engine, through as many registers. They move
+        # as the engine's do.
+        rigid = engine.depth == 8
+        lasts = [StreamRegister(1) for _ in range(engine.latency * (not rigid))]
         for n, register in enumerate(lasts):
             m.submodules[f"last{n}"] = register
             if n:
                 wiring.connect(m, lasts[n - 1].o, register.i)
+        if rigid:
+            flags = Signal(engine.latency, reset_less=True)
+            with m.If(engine.i.ready):
+                m.d.sync += flags.eq(Cat(results.payload.last, flags))
         m.d.comb += [
             engine.i.payload.eq(results.payload["values"]),
-            lasts[0].i.payload.eq(results.payload.last),
+            *([] if rigid else [lasts[0].i.payload.eq(results.payload.last)]),
             self.o.payload.eq(results.payload),
             self.o_record.payload.record.eq(engine.o.payload),
-            self.o_record.payload.last.eq(lasts[-1].o.payload),
+            self.o_record.payload.last.eq(flags[-1] if rigid else lasts[-1].o.payload),
             activations.i_kept.payload.eq(engine.o.payload),
-            lasts[-1].o.ready.eq(engine.o.ready),
+            *([] if rigid else [lasts[-1].o.ready.eq(engine.o.ready)]),
         ]
         with m.If(command.result == Result.VALUES):
             m.d.comb += [
@@ -295,7 +310,7 @@ class Accelerator(wiring.Component):
         with m.Else():
             m.d.comb += [
                 engine.i.valid.eq(results.valid),
-                lasts[0].i.valid.eq(results.valid),
+                *([] if rigid else [lasts[0].i.valid.eq(results.valid)]),
                 results.ready.eq(engine.i.ready),
             ]
         with m.If(command.result == Result.KEEP):
@@ -310,4 +325,4 @@ class Accelerator(wiring.Component):
             ]
         m.d.comb += last.eq(
             (self.o.valid & self.o.ready & self.o.payload.last)
-            | (engine.o.valid & engine.o.ready & lasts[-1].o.payload))
+            | (engine.o.valid & engine.o.ready & self.o_record.payload.last))

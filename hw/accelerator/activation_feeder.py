@@ -200,8 +200,12 @@ class ActivationFeeder(wiring.Component):
 
     def _order_sums(self, m, step, give):
         """Row of the output buffer for a product, and whether its sum is known to be back."""
-        # Products in flight, at most twice as many as an element's sum needs rows between.
-        flying = Signal(range(2 * INTERLEAVE))
+        # Products in flight, at most twice as many as an element's sum needs rows between. A deep
+        # array has more.
+        limit = 2 * INTERLEAVE
+        while limit - 1 < self.config.round_trip + 1:
+            limit *= 2
+        flying = Signal(range(limit))
         row = Signal(range(self.config.rows))
         # One less than the sums of the bundle.
         rows = Signal(range(self.config.rows), reset_less=True)
@@ -210,7 +214,7 @@ class ActivationFeeder(wiring.Component):
         m.d.comb += [
             row_last.eq(step.index_last & step.tile_last),
             # The sums of a bundle begin with its first group, so nothing is read for that.
-            known.eq((step.group_first | (flying <= rows)) & (flying != 2 * INTERLEAVE - 1)),
+            known.eq((step.group_first | (flying <= rows)) & (flying != limit - 1)),
         ]
         m.d.sync += flying.eq(flying + give - self.retired)
         with m.If(give):

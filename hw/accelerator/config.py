@@ -7,6 +7,7 @@ Specification section 8.14.
 from dataclasses import dataclass
 
 from ..lib.formats import GROUP
+from ..units.mac_array import ENTRIES, LATENCIES, MacArray
 
 SIZE = 20
 """Bits of M, K and N, and of all that the planner divides."""
@@ -40,6 +41,10 @@ class Config:
     framed : bool
         Whether the operand streams mark the last transfer of a command, ``tlast`` in AXI. The
         machine then checks the marks, which change no result.
+    array_depth : int
+        Pipeline registers of the array, see `hw.units.MacArray`.
+    engine_depth : int
+        Pipeline registers of the quantization engines, see `hw.units.QuantizationEngine`.
 
     Raises
     ------
@@ -57,6 +62,8 @@ class Config:
     output_banks: int = 1
     input: str | None = "float32"
     framed: bool = False
+    array_depth: int = MacArray.latency
+    engine_depth: int = 2
 
     def __post_init__(self):
         for name in ("columns", "activations", "weights", "weight_width", "activation_banks",
@@ -93,6 +100,30 @@ class Config:
                              f"not {self.input!r}")
         if type(self.framed) is not bool:
             raise ValueError(f"framed must be true or false, not {self.framed!r}")
+        for name, offered in (("array_depth", tuple(LATENCIES)), ("engine_depth", (2, 3, 8))):
+            if type(value := getattr(self, name)) is not int or value not in offered:
+                raise ValueError(f"{name} must be one of {', '.join(map(str, offered))}, "
+                                 f"not {value!r}")
+
+    @property
+    def array_latency(self):
+        """Cycles from an activation to its results in the array."""
+        return LATENCIES[self.array_depth][0]
+
+    @property
+    def acc_latency(self):
+        """Cycles from an activation to the accumulators that the array takes."""
+        return LATENCIES[self.array_depth][1]
+
+    @property
+    def entry(self):
+        """Registers of an activation in the array before it meets the weights."""
+        return ENTRIES[self.array_depth]
+
+    @property
+    def round_trip(self):
+        """Cycles between two products of the same sum: through the array and back."""
+        return self.array_latency + 2
 
     @property
     def quantizes(self):

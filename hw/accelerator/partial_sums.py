@@ -52,11 +52,12 @@ class PartialSums(wiring.Component):
         A row came back from the array. A read in the next cycle finds it.
     """
 
-    # To the array, which takes an accumulator some cycles after its activation.
+    # To the array, which takes an accumulator some cycles after its activation; by default.
     latency = MacArray.acc_latency
 
     def __init__(self, config):
         self.config = config
+        self.latency = config.acc_latency
         row = data.ArrayLayout(32, config.columns)
         super().__init__({
             "i_sum": In(stream.Signature(sum_layout(config))),
@@ -114,7 +115,7 @@ class PartialSums(wiring.Component):
     def _accompany(self, m, meeting):
         """Gives accumulators to the array; the tag goes through as many registers as it has."""
         inside = [StreamRegister(sum_layout(self.config))
-                  for _ in range(MacArray.latency - self.latency)]
+                  for _ in range(self.config.array_latency - self.latency)]
         m.d.comb += [
             self.o_acc.valid.eq(meeting.o.valid & inside[0].i.ready),
             self.o_acc.payload.eq(meeting.o.payload.accs),

@@ -144,6 +144,31 @@ def carry_skip_add(m, a, b, *, carry, name):
     return result
 
 
+def carry_chain_add(m, a, b, *, carry, name):
+    """Adds as `carry_skip_add` does, in the form that an FPGA's carry chain takes.
+
+    Parameters
+    ----------
+    m : Module
+    a, b : Value
+        Equally wide; taken as plain bits, whether signed or not.
+    carry : Value
+        One bit.
+    name : str
+        Signal's name.
+
+    Returns
+    -------
+    Signal
+        As wide as ``a``.
+    """
+    # The carry goes in at a place below, where it meets a one.
+    total = Signal(len(a) + 1, name=f"{name}_chain")
+    result = Signal(len(a), name=name)
+    m.d.comb += [total.eq(Cat(C(1, 1), a) + Cat(carry, b)), result.eq(total[1:])]
+    return result
+
+
 def carry_skip_increment(m, value, by, *, name):
     """Adds one bit to a value, modulo 2**width.
 

@@ -263,7 +263,7 @@ def add_products(m, products, refinement=None, *, words=True):
     return [dot[0] ^ (1 << (width - 1)), dot[1]]
 
 
-def refine(m, weights, lane, refinement):
+def refine(m, weights, lane, refinement, *, hold=None):
     """Multiplies an activation's refinement by the weight of its lane.
 
     Parameters
@@ -273,6 +273,8 @@ def refine(m, weights, lane, refinement):
     lane : Value
         Lane of the top-1, one-hot.
     refinement : Refinement
+    hold : callable, optional
+        Takes the weight of the lane and the refinement, and returns both, in the next stage.
 
     Returns
     -------
@@ -287,10 +289,13 @@ def refine(m, weights, lane, refinement):
     set_below = Signal(3)
     negative = Signal()
     value = Signal(signed(5), name="refinement0")
+    selected = reduce(or_, (weight & chosen.replicate(4)
+                            for weight, chosen in zip(weights, lane, strict=True)))
+    if hold:
+        selected, refinement = hold(selected, refinement)
     mantissa, lower, upper = top[:3]
     m.d.comb += [
-        top.eq(reduce(or_, (weight & selected.replicate(4)
-                            for weight, selected in zip(weights, lane, strict=True)))),
+        top.eq(selected),
         negative.eq(top[3] ^ refinement.negative),
         halves.eq(Cat(mantissa & ~upper, (lower & ~upper) | (upper & ~lower & mantissa),
                       upper & (~lower | mantissa), upper & lower)

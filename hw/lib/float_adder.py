@@ -12,11 +12,13 @@ places, but normalization by at most one. Here both cases pass one shifter for t
 one for the normalization.
 """
 
+from types import SimpleNamespace
+
 from amaranth import *
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from .arithmetic import carry_skip_add, carry_skip_increment
+from .arithmetic import carry_chain_add, carry_skip_add, carry_skip_increment
 from .formats import FLOAT32_NAN, SCALE_NAN
 from .pipeline import Stages
 
@@ -213,7 +215,7 @@ def _normalize(m, value, stages, *, unlimited=None, limit=None, fill=None):
 class Normalizer(wiring.Component):
     """Makes a float of a group sum, with its leading one in the top bit. Nothing is rounded.
 
-    Latency 1, or 2 if ``fine``.
+    Latency 1, or 2 if ``fine``, or 3 if ``finest``.
 
     Parameters
     ----------
@@ -221,6 +223,8 @@ class Normalizer(wiring.Component):
         Whether the sum is one of operands with metadata.
     fine : bool
         Whether there is a register inside, for 1 GHz.
+    finest : bool
+        Whether there is, besides, one behind the magnitude, for an FPGA.
 
     Members
     -------
@@ -232,9 +236,10 @@ class Normalizer(wiring.Component):
     o : Out(term_layout(metadata))
     """
 
-    def __init__(self, *, metadata, fine):
+    def __init__(self, *, metadata, fine, finest=False):
         self.fine = fine
-        self.latency = 1 + fine
+        self._finest = finest
+        self.latency = 1 + fine + finest
         # A sum's units are 2**(Xw + Xx - unit).
         self.unit, layout = (260, GroupSum) if metadata else (256, PlainSum)
         super().__init__({
@@ -254,12 +259,16 @@ class Normalizer(wiring.Component):
         negative = self.sum < 0
         m.d.comb += magnitude.eq(Mux(negative, -self.sum, self.sum))
         most = (bits - 1).bit_length()
-        coarse, high, _ = _normalize(m, magnitude, range(most - 1, most))
-        scale = self.scale
+        scale, middle = self.scale, most - 1
+        if self._finest:
+            held = stages.cut("magnitude", value=magnitude, negative=negative, scale=scale)
+            magnitude, negative, scale = held.value, held.negative, held.scale
+            middle -= 1
+        coarse, high, _ = _normalize(m, magnitude, range(middle, most))
         if self.fine:
             held = stages.cut("coarse", value=coarse, shift=high, negative=negative, scale=scale)
             coarse, high, negative, scale = held.value, held.shift, held.negative, held.scale
-        significand, low, _ = _normalize(m, coarse, range(most - 1))
+        significand, low, _ = _normalize(m, coarse, range(middle))
 
         # The shift is the count of leading zeros.
         term = Signal(self.o.shape())
@@ -277,7 +286,7 @@ class Normalizer(wiring.Component):
 class TermAdder(wiring.Component):
     """Adds a term to a float32 and rounds once; corner cases are those of `GroupAccumulator`.
 
-    Latency 2, or 6 if ``fine``.
+    Latency 2, or 6 if ``fine``, or 7 if ``finest``.
 
     Parameters
     ----------
@@ -285,6 +294,8 @@ class TermAdder(wiring.Component):
         Whether the term is one of operands with metadata.
     fine : bool
         Whether there is a register behind each step, for 1 GHz.
+    finest : bool
+        Whether there is, besides, one before the rounding is decided, for an FPGA.
 
     Members
     -------
@@ -297,9 +308,10 @@ class TermAdder(wiring.Component):
         Float32 bits.
     """
 
-    def __init__(self, *, metadata, fine):
+    def __init__(self, *, metadata, fine, finest=False):
         self.fine = fine
-        self.latency = 6 if fine else 2
+        self._finest = finest
+        self.latency = 6 + finest if fine else 2
         super().__init__({
             "term": In(term_layout(metadata)),
             "acc": In(32),
@@ -314,11 +326,16 @@ class TermAdder(wiring.Component):
         def hold_fine(name, values):
             return stages.hold(name, values) if self.fine else values
 
+        # An FPGA has carry chains.
+        adder = carry_chain_add if self._finest else carry_skip_add
         ordered = hold_fine("ordered", _order(m, self.term, self.acc))
-        aligned = hold_fine("aligned", _align(m, ordered))
-        total = stages.hold("total", _add(m, aligned))
+        aligned = hold_fine("aligned", _align(m, ordered, adder))
+        total = stages.hold("total", _add(m, aligned, adder))
         coarse = hold_fine("coarse", _normalize_coarse(m, total))
-        normalized = hold_fine("normalized", _normalize_fine(m, coarse))
+        moved = _move_fine(m, coarse)
+        if self._finest:
+            moved = SimpleNamespace(**vars(stages.cut("moved", **vars(moved))))
+        normalized = hold_fine("normalized", _decide(m, moved))
         m.d.comb += self.o.eq(stages.hold("result", _round(m, normalized)))
 
         return m
@@ -377,7 +394,7 @@ def _order(m, term, acc):
                    alignment_shift=places[:_ALIGNMENT], below_window=below_window)
 
 
-def _align(m, i):
+def _align(m, i, adder):
     """Moves the smaller operand to where the larger one is, and begins to add, as `_Aligned`."""
     sticky = C(0, 1)
     shifted = i.smaller << (_GUARD - 1)
@@ -401,18 +418,18 @@ def _align(m, i):
     ]
     # The one that completes the negation comes in as a carry. Both operands get a zero above, where
     # the sum's carry comes out.
-    lower_sum = carry_skip_add(m, Cat(larger[:_LOWER], C(0, 1)), Cat(smaller[:_LOWER], C(0, 1)),
-                               carry=effective_subtraction, name="lower_sum")
+    lower_sum = adder(m, Cat(larger[:_LOWER], C(0, 1)), Cat(smaller[:_LOWER], C(0, 1)),
+                      carry=effective_subtraction, name="lower_sum")
     return _bundle(_Aligned, lower_sum=lower_sum, larger=larger[_LOWER:], smaller=smaller[_LOWER:],
                    negative=i.larger_negative, exponent=i.exponent, nan=i.nan)
 
 
-def _add(m, i):
+def _add(m, i, adder):
     """Adds the upper bits of aligned operands, as `_Total`."""
     total = Signal(signed(_WIDTH + 2))
     # The larger operand gets two zeros above, the smaller one a copy of its sign.
-    upper = carry_skip_add(m, Cat(i.larger, C(0, 2)), Cat(i.smaller, i.smaller[-1]),
-                           carry=i.lower_sum[-1], name="upper_sum")
+    upper = adder(m, Cat(i.larger, C(0, 2)), Cat(i.smaller, i.smaller[-1]),
+                  carry=i.lower_sum[-1], name="upper_sum")
     m.d.comb += total.eq(Cat(i.lower_sum[:-1], upper))
     return _bundle(_Total, total=total, negative=i.negative, exponent=i.exponent, nan=i.nan)
 
@@ -438,14 +455,18 @@ def _normalize_coarse(m, i):
                    unlimited=unlimited, negative=negative, exponent=i.exponent, nan=i.nan)
 
 
-def _normalize_fine(m, i):
-    """Shifts a sum's leading one to the top bit and decides the rounding, as `_Normalized`.
-
-    The leading one is not shifted below exponent 1: the result is subnormal then.
-    """
+def _move_fine(m, i):
+    """Shifts a sum's leading one to the top bit, but not below exponent 1: subnormal then."""
     normalized, fine_shift, _ = _normalize(m, i.magnitude, range(_COARSE), unlimited=i.unlimited,
                                            limit=i.exponent, fill=i.inverted)
+    return SimpleNamespace(normalized=normalized, inverted=i.inverted, fine_shift=fine_shift,
+                           coarse_shift=i.coarse_shift, exponent=i.exponent, negative=i.negative,
+                           nan=i.nan)
 
+
+def _decide(m, i):
+    """Decides the rounding of a sum whose leading one is in the top bit, as `_Normalized`."""
+    normalized = i.normalized
     # Of 28 bits the upper 24 are kept. Rounding to nearest, ties to even, of the magnitude:
     # guard sticky odd | up
     #   0      0     -  | 0  exact
@@ -467,7 +488,7 @@ def _normalize_fine(m, i):
         carry_passes.eq(normalized[last : last + _HALF].all()),
         # The top bit's exponent is one above that of the operands, less the shift: at most 395. A
         # sum without a one in the top bit is subnormal.
-        exponent.eq(Mux(normalized[-1], i.exponent + 1 - Cat(fine_shift, i.coarse_shift), 0)),
+        exponent.eq(Mux(normalized[-1], i.exponent + 1 - Cat(i.fine_shift, i.coarse_shift), 0)),
     ]
     return _bundle(_Normalized, mantissa=normalized[last:-1], exponent=exponent, round_up=round_up,
                    carry_passes=carry_passes, negative=i.negative, nan=i.nan)

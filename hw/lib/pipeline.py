@@ -138,6 +138,10 @@ class Control(wiring.Component):
     Parameters
     ----------
     stages : int, at least 1
+    rigid : bool
+        Whether all stages move at once, if the last one is empty or its data move on. Bubbles stay
+        while the output is stalled, and the path through the stages' ready is short, however many
+        there are.
 
     Members
     -------
@@ -149,8 +153,9 @@ class Control(wiring.Component):
         Moves each stage's registers, first stage in the least significant bit.
     """
 
-    def __init__(self, stages):
+    def __init__(self, stages, *, rigid=False):
         self.latency = stages
+        self._rigid = rigid
         super().__init__({
             "i": In(Handshake),
             "o": Out(Handshake),
@@ -165,7 +170,10 @@ class Control(wiring.Component):
         for stage in range(self.latency):
             before = valid[stage - 1] if stage else self.i.valid
             after = enable[stage + 1] if stage + 1 < self.latency else self.o.ready
-            m.d.comb += enable[stage].eq(~valid[stage] | after)
+            if self._rigid:
+                m.d.comb += enable[stage].eq(~valid[-1] | self.o.ready)
+            else:
+                m.d.comb += enable[stage].eq(~valid[stage] | after)
             with m.If(enable[stage]):
                 m.d.sync += valid[stage].eq(before)
         m.d.comb += [

@@ -27,4 +27,9 @@ def select_top1(m, codes):
         The low three bits of the selected code.
     """
     is_largest, magnitude = largest(m, [code[:3] for code in codes], name="magnitude")
-    return Cat(is_largest[i] & ~is_largest[:i].any() for i in range(len(codes))), magnitude
+    return lowest(is_largest), magnitude
+
+
+def lowest(lanes):
+    """The lowest of some lanes, one-hot; ``lanes`` has a bit per lane."""
+    return Cat(lanes[i] & ~lanes[:i].any() for i in range(len(lanes)))

@@ -24,7 +24,8 @@ class GroupAccumulator(wiring.Component):
         Whether the sum is one of operands with metadata. Otherwise it is narrower and in units of
         1/4: acc + G * 2**(Xw + Xx - 256).
     depth : int
-        Pipeline registers: 3 for 500 MHz in a 45 nm library, 8 for 1 GHz.
+        Pipeline registers: 3 for 500 MHz in a 45 nm library, 8 for 1 GHz, 10 for 100 MHz on an ECP5
+        FPGA.
 
     Members
     -------
@@ -39,14 +40,14 @@ class GroupAccumulator(wiring.Component):
     TypeError
         If ``metadata`` is not a bool.
     ValueError
-        If ``depth`` is not 3 or 8.
+        If ``depth`` is not 3, 8 or 10.
     """
 
     latency = 3
 
     def __init__(self, *, metadata=True, depth=3):
         check_metadata(metadata)
-        check_depth(depth, (3, 8))
+        check_depth(depth, (3, 8, 10))
         self.has_metadata = metadata
         self.latency = depth
         super().__init__({
@@ -57,10 +58,11 @@ class GroupAccumulator(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        fine = self.latency == 8
-        m.submodules.control = control = Control(self.latency)
-        m.submodules.normalize = normalize = Normalizer(metadata=self.has_metadata, fine=fine)
-        m.submodules.add = add = TermAdder(metadata=self.has_metadata, fine=fine)
+        cuts = {"metadata": self.has_metadata, "fine": self.latency >= 8,
+                "finest": self.latency == 10}
+        m.submodules.control = control = Control(self.latency, rigid=self.latency == 10)
+        m.submodules.normalize = normalize = Normalizer(**cuts)
+        m.submodules.add = add = TermAdder(**cuts)
         link(m, self.i, control.i)
         link(m, control.o, self.o)
 

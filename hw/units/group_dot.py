@@ -5,7 +5,7 @@ from amaranth import *
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..lib.arithmetic import carry_skip_add, compress
+from ..lib.arithmetic import carry_chain_add, carry_skip_add, compress
 from ..lib.dot_product import Refinement, add_products, e2m1_products, refine, scale_rows
 from ..lib.formats import SUBGROUP, SUBGROUPS, Codes, DecodedE2M1, PlainRecord, Record, decode_e2m1
 from ..lib.pipeline import Stages
@@ -31,7 +31,8 @@ class GroupDot(wiring.Component):
     """Computes the dot product of an activation group and a weight group without their scales.
 
     The result is an exact integer; nothing is rounded. Latency 1; if ``fine`` 4, or 3 without
-    metadata. One group per cycle in which all stages are enabled. Specification section 7.
+    metadata; if ``finest`` one more. One group per cycle in which all stages are enabled.
+    Specification section 7.
 
     Parameters
     ----------
@@ -40,6 +41,8 @@ class GroupDot(wiring.Component):
     fine : bool
         Whether there are registers for 1 GHz: behind the subgroups' trees, behind their sums and,
         with metadata, behind the lowest places of the group's sum.
+    finest : bool
+        Whether there is, besides, one behind the products, for an FPGA.
 
     Members
     -------
@@ -52,10 +55,11 @@ class GroupDot(wiring.Component):
         ``Out(signed(14))``, in units of 1/4, at most 32 * 144 = 4608 < 2**13.
     """
 
-    def __init__(self, *, metadata, fine):
+    def __init__(self, *, metadata, fine, finest=False):
         self.has_metadata = metadata
         self.fine = fine
-        self.latency = 1 if not fine else 4 if metadata else 3
+        self._finest = finest
+        self.latency = (1 if not fine else 4 if metadata else 3) + finest
         super().__init__({
             "row": In(Row if metadata else PlainRow),
             "weight": In(Record if metadata else PlainRecord),
@@ -66,7 +70,7 @@ class GroupDot(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        subgroups = [_Subgroup(metadata=self.has_metadata, fine=self.fine)
+        subgroups = [_Subgroup(metadata=self.has_metadata, fine=self.fine, finest=self._finest)
                      for _ in range(SUBGROUPS)]
         for j, subgroup in enumerate(subgroups):
             m.submodules[f"subgroup{j}"] = subgroup
@@ -81,8 +85,16 @@ class GroupDot(wiring.Component):
                     subgroup.refinement.eq(self.row.refinements[j]),
                 ]
 
+        factors = self.weight.metadata if self.has_metadata else None
+        enables = list(self.enable)
+        if self._finest:
+            first = enables.pop(0)
+            m.d.comb += [subgroup.enable.eq(first) for subgroup in subgroups]
+            if factors is not None:
+                factors = Stages(m, [first]).hold("factors", factors)
+
         # A fine pipeline cuts also behind the subgroups' trees, their sums and the group's sum.
-        stages = Stages(m, self.enable)
+        stages = Stages(m, enables)
 
         def cut(stage, values, factors):
             if not self.fine:
@@ -93,7 +105,6 @@ class GroupDot(wiring.Component):
             held = vars(stages.cut(stage, **named))
             return [held[f"value{j}"] for j in range(len(values))], held.get("factors")
 
-        factors = self.weight.metadata if self.has_metadata else None
         rows, factors = cut("rows", [subgroup.rows for subgroup in subgroups], factors)
         dots = []
         for j, row in enumerate(rows):
@@ -117,7 +128,8 @@ class GroupDot(wiring.Component):
         m.d.comb += lowest.eq(rows[0][:_LOWEST] + rows[1][:_LOWEST])
         held = stages.cut("parts", lowest=lowest, low=rows[0][_LOWEST:], high=rows[1][_LOWEST:])
         total = Signal(self.sum.shape())
-        upper = carry_skip_add(m, held.low, held.high, carry=held.lowest[-1], name="upper")
+        add = carry_chain_add if self._finest else carry_skip_add
+        upper = add(m, held.low, held.high, carry=held.lowest[-1], name="upper")
         m.d.comb += total.eq(Cat(held.lowest[:-1], upper))
         m.d.comb += self.sum.eq(stages.cut("total", total=total).total if self.fine else total)
 
@@ -167,9 +179,11 @@ def _refined(m, rows, *, name):
 class _Subgroup(wiring.Component):
     """Computes the refined dot product of a subgroup, without the weights' factor. Combinational.
 
+    If ``finest`` there is a register behind the products: latency 1.
+
     Parameters
     ----------
-    metadata, fine : bool
+    metadata, fine, finest : bool
         Those of `GroupDot`.
 
     Members
@@ -177,16 +191,20 @@ class _Subgroup(wiring.Component):
     activations : In(data.ArrayLayout(DecodedE2M1, 8))
     lane, refinement, weights
         Those of `PETile`.
+    enable : In(1)
+        Moves the register; if ``finest``.
     rows : Out(_rows(metadata, fine))
     """
 
-    def __init__(self, *, metadata, fine):
+    def __init__(self, *, metadata, fine, finest=False):
         self.has_metadata = metadata
         self.fine = fine
+        self._finest = finest
         super().__init__({
             "activations": In(_Operands),
             **({"lane": In(SUBGROUP), "refinement": In(Refinement)} if metadata else {}),
             "weights": In(Codes),
+            **({"enable": In(1)} if finest else {}),
             "rows": Out(_rows(metadata, fine)),
         })
 
@@ -195,9 +213,19 @@ class _Subgroup(wiring.Component):
 
         products = e2m1_products(m, [decode_e2m1(code) for code in self.weights],
                                  self.activations)
+        hold = None
+        if self._finest:
+            held = Stages(m, [self.enable]).cut(
+                "products", **{f"product{i}": product for i, product in enumerate(products)})
+            products = list(vars(held).values())
+
+            def hold(weight, refinement):
+                held = Stages(m, [self.enable]).cut("top", weight=weight, refinement=refinement)
+                return held.weight, held.refinement
+
         refinement = None
         if self.has_metadata:
-            refinement = refine(m, self.weights, self.lane, self.refinement)
+            refinement = refine(m, self.weights, self.lane, self.refinement, hold=hold)
             if self.fine:
                 # It would hold up the tree.
                 m.d.comb += self.rows.refinement.eq(refinement)

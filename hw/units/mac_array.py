@@ -16,6 +16,15 @@ from .top1_decode import Top1Decode
 Activation = data.StructLayout({"record": Record, "last": 1})
 """A group record of activations, and whether it is the last that meets the present weights."""
 
+LATENCIES = {5: (5, 3), 13: (13, 7), 17: (17, 10)}
+"""For each depth, the latency to the results, and to the accumulators that are taken.
+
+With metadata; without, all but the first depth have one register less.
+"""
+
+ENTRIES = {5: 1, 13: 1, 17: 2}
+"""For each depth, the registers of an activation before it meets the weights."""
+
 PlainActivation = data.StructLayout({"record": PlainRecord, "last": 1})
 """The same without metadata."""
 
@@ -30,9 +39,9 @@ class MacArray(wiring.Component):
     Dot products are exact inside the group and rounded once, on accumulation; corner cases are
     those of `GroupAccumulator`.
 
-    The latency from ``i_activation`` to ``o`` is ``depth``, one less for a depth of 13 without
-    metadata. ``i_acc`` is taken 3 cycles after its activation; at a depth of 13 it is 7 cycles,
-    without metadata 6. Specification sections 7 and 8.
+    The latency from ``i_activation`` to ``o`` is ``depth``, one less for a depth of 13 or 17
+    without metadata. ``i_acc`` is taken 3 cycles after its activation; at a depth of 13 it is 7
+    cycles, at 17 it is 10, without metadata one less. Specification sections 7 and 8.
 
     Parameters
     ----------
@@ -44,8 +53,8 @@ class MacArray(wiring.Component):
         Whether records have metadata. Otherwise the array multiplies plain MXFP4, to compare
         with: payloads are ``PlainRecord`` and ``PlainActivation``, and nothing is refined.
     depth : int
-        Pipeline registers: 5 for 500 MHz in a 45 nm library, 13 for 1 GHz. Without metadata the
-        latter needs, and has, only 12.
+        Pipeline registers: 5 for 500 MHz in a 45 nm library, 13 for 1 GHz, 17 for an ECP5 FPGA.
+        Without metadata the latter two need, and have, one less.
 
     Members
     -------
@@ -65,7 +74,7 @@ class MacArray(wiring.Component):
         If ``metadata`` is not a bool.
     ValueError
         If ``columns`` is not a positive integer, ``weight_width`` does not divide it, or ``depth``
-        is not 5 or 13.
+        is not 5, 13 or 17.
     """
 
     # From an activation to its results, and to the accumulators that it takes: the defaults.
@@ -79,9 +88,11 @@ class MacArray(wiring.Component):
             raise ValueError(f"Weight width must be a divisor of {columns} columns, "
                              f"not {weight_width!r}")
         check_metadata(metadata)
-        check_depth(depth, (5, 13))
-        if depth == 13:
-            self.latency, self.acc_latency = (13, 7) if metadata else (12, 6)
+        check_depth(depth, tuple(LATENCIES))
+        if depth != MacArray.latency:
+            plain = not metadata
+            self.latency, self.acc_latency = (count - plain for count in LATENCIES[depth])
+        self._depth = depth
         self.columns = columns
         self.weight_width = weight_width
         self.has_metadata = metadata
@@ -101,21 +112,30 @@ class MacArray(wiring.Component):
         layout = Row if self.has_metadata else PlainRow
         m.submodules.row = row = StreamRegister(data.StructLayout({"row": layout, "last": 1}))
         record = self.i_activation.payload.record
+        given, finest = self.i_activation, self._depth == 17
+        if finest:
+            m.submodules.selected = selected = StreamRegister(self.i_activation.payload.shape())
+            link(m, self.i_activation, selected.i)
+            m.d.comb += selected.i.payload.eq(self.i_activation.payload)
+            given = selected.o
         staged = row.i.payload
-        link(m, self.i_activation, row.i)
+        link(m, given, row.i)
         m.d.comb += [
-            staged.last.eq(self.i_activation.payload.last),
-            staged.row.scale.eq(record.scale),
+            staged.last.eq(given.payload.last),
+            staged.row.scale.eq(given.payload.record.scale),
         ]
         for j in range(SUBGROUPS):
-            codes = [record.elements[SUBGROUP * j + i] for i in range(SUBGROUP)]
+            lanes = range(SUBGROUP * j, SUBGROUP * (j + 1))
+            codes = [given.payload.record.elements[n] for n in lanes]
             m.d.comb += [operand.eq(decode_e2m1(code)) for operand, code in
                          zip(staged.row.operands[j], codes, strict=True)]
             if not self.has_metadata:
                 continue
-            m.submodules[f"top1_decode{j}"] = top1 = Top1Decode()
+            m.submodules[f"top1_decode{j}"] = top1 = Top1Decode(cut=finest)
+            if finest:
+                m.d.comb += top1.enable.eq(selected.i.ready)
             m.d.comb += [
-                top1.codes.eq(Cat(codes)),
+                top1.codes.eq(Cat(record.elements[n] for n in lanes)),
                 top1.meta.eq(record.metadata[j]),
                 staged.row.lanes[j].eq(top1.lane),
                 staged.row.refinements[j].eq(top1.refinement),
@@ -146,15 +166,16 @@ class MacArray(wiring.Component):
 
         # All columns move alike. One pipeline makes each group's sum a float; the other one, where
         # accumulators join, adds and rounds.
-        m.submodules.multiply = multiply = Control(self.acc_latency - 1)
-        m.submodules.add = add = Control(self.latency - self.acc_latency)
+        ahead = ENTRIES[self._depth]
+        m.submodules.multiply = multiply = Control(self.acc_latency - ahead, rigid=finest)
+        m.submodules.add = add = Control(self.latency - self.acc_latency, rigid=finest)
         gate(m, row.o, multiply.i, present)
         join(m, [multiply.o, self.i_acc], add.i)
         link(m, add.o, self.o)
         m.d.comb += consumed.eq(row.o.valid & row.o.ready & row.o.payload.last)
         for n in range(self.columns):
-            m.submodules[f"column{n}"] = column = _Column(metadata=self.has_metadata,
-                                                          fine=self.latency > 5)
+            m.submodules[f"column{n}"] = column = _Column(
+                metadata=self.has_metadata, fine=self.latency > 5, finest=finest)
             m.d.comb += [
                 column.weight.eq(self.i_weight.payload[n % self.weight_width]),
                 column.load.eq(load & (position == n // self.weight_width)),
@@ -177,6 +198,8 @@ class _Column(wiring.Component):
         Whether records have metadata.
     fine : bool
         Whether there are registers for 1 GHz.
+    finest : bool
+        Whether there are, besides, those for an FPGA.
 
     Members
     -------
@@ -194,10 +217,10 @@ class _Column(wiring.Component):
         Float32 bits.
     """
 
-    def __init__(self, *, metadata, fine):
-        self.dot = GroupDot(metadata=metadata, fine=fine)
-        self.normalize = Normalizer(metadata=metadata, fine=fine)
-        self.add = TermAdder(metadata=metadata, fine=fine)
+    def __init__(self, *, metadata, fine, finest=False):
+        self.dot = GroupDot(metadata=metadata, fine=fine, finest=finest)
+        self.normalize = Normalizer(metadata=metadata, fine=fine, finest=finest)
+        self.add = TermAdder(metadata=metadata, fine=fine, finest=finest)
         self.latency = self.dot.latency + self.normalize.latency + self.add.latency
         super().__init__({
             "weight": In(Record if metadata else PlainRecord),

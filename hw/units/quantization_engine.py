@@ -23,7 +23,7 @@ from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..lib.arithmetic import largest
+from ..lib.arithmetic import greater, largest
 from ..lib.formats import (
     FLOATS,
     GROUP,
@@ -36,6 +36,8 @@ from ..lib.formats import (
     check_metadata,
     values_layout,
 )
+from ..lib.pipeline import Control, Stages
+from ..lib.stream import link
 from ..lib.stream_register import StreamRegister
 from ..lib.top1_select import select_top1
 
@@ -96,7 +98,7 @@ def _ranked(metadata, rule):
             "in_next_block": 1,
             "low": 2,
             "normal": 1,
-            "mantissa": 5 if metadata else 3,
+            "mantissa": _kept(metadata),
             "rest": 1,
             "sign": 1,
         }), GROUP),
@@ -104,6 +106,68 @@ def _ranked(metadata, rule):
         "maximum": 8,
         **({"bound_reached": 1} if rule.moves_top else {}),
     })
+
+
+def _led(metadata, rule, leaders):
+    """Payload while the largest exponent is sought: values, and the largest of so many parts.
+
+    ``exponent`` has the bias of float32; ``mantissa`` and ``rest`` are those of `_ranked`;
+    ``bound_reached`` is whether the mantissa reaches the rule's bound.
+    """
+    return data.StructLayout({
+        "values": data.ArrayLayout(data.StructLayout({
+            "exponent": 8,
+            "mantissa": _kept(metadata),
+            "rest": 1,
+            "sign": 1,
+            **({"bound_reached": 1} if rule.moves_top else {}),
+        }), GROUP),
+        "leaders": data.ArrayLayout(8, leaders),
+    })
+
+
+def _placed(metadata, rule):
+    """Payload inside the second stage: what `_Place` finds of each value, and the scale."""
+    lanes = _lanes_below_window(metadata, rule)
+    return data.StructLayout({
+        "values": data.StructLayout({
+            f"lane{n}": _place(metadata, below_window=n in lanes) for n in range(GROUP)}),
+        "scale": 8,
+    })
+
+
+def _place(metadata, *, below_window):
+    """A value and its place: ``at`` is one-hot, see `_Round`."""
+    return data.StructLayout({
+        "at": _last_place(metadata, below_window) + 1,
+        "saturated": 1,
+        "blank": 1,
+        "normal": 1,
+        "mantissa": _kept(metadata),
+        "rest": 1,
+        "sign": 1,
+    })
+
+
+def _kept(metadata):
+    """Bits of the mantissa that are kept; the others matter only together."""
+    return 5 if metadata else 3
+
+
+def _last_place(metadata, below_window):
+    """The lowest place that is told apart, in binades below the top one."""
+    return 6 if below_window and metadata else 4
+
+
+_Finalist = data.StructLayout({"magnitude": 3, "metadata": 2})
+"""The top-1 of some lanes: its code's magnitude, and its metadata."""
+
+_Finals = data.StructLayout({
+    "elements": data.ArrayLayout(4, GROUP),
+    "finalists": data.ArrayLayout(data.ArrayLayout(_Finalist, 2), SUBGROUPS),
+    "scale": 8,
+})
+"""Payload inside the third stage: the record, with two lanes of each subgroup left."""
 
 
 def _rounded(metadata):
@@ -137,13 +201,15 @@ class QuantizationEngine(wiring.Component):
 
     Latency ``depth``; one group per cycle. The first stage finds the largest exponent and ranks the
     others. The second one finds the scale and rounds every element, with the metadata that it would
-    have as the top-1. The third one selects the top-1s.
+    have as the top-1. The third one selects the top-1s. With a depth of 8 there are registers
+    inside the stages, and tournaments find the largest exponent and the top-1s.
 
     Parameters
     ----------
     depth : int
         Pipeline registers: 0 is combinational, 2 holds the record and the elements before the
-        top-1 are selected, 3 also cuts behind the largest exponent.
+        top-1 are selected, 3 also cuts behind the largest exponent, 8 is for 100 MHz on an ECP5
+        FPGA.
     input : str
         Type of the values: "float32", "bfloat16" or "float16".
     rule : str
@@ -168,8 +234,8 @@ class QuantizationEngine(wiring.Component):
     """
 
     def __init__(self, *, depth=2, input="float32", rule="floor", metadata=True):
-        if type(depth) is not int or depth not in (0, 2, 3):
-            raise ValueError(f"Pipeline depth must be 0, 2 or 3, not {depth!r}")
+        if type(depth) is not int or depth not in (0, 2, 3, 8):
+            raise ValueError(f"Pipeline depth must be 0, 2, 3 or 8, not {depth!r}")
         if input not in FLOATS:
             raise ValueError(f"Input must be one of {', '.join(FLOATS)}, not {input!r}")
         if rule not in RULES:
@@ -193,14 +259,21 @@ class QuantizationEngine(wiring.Component):
         m = Module()
 
         source, payload = self.i, self.i.payload if self.depth else self.i
-        for name, stage, shape, depth in (
+        if self.depth == 8:
+            m.submodules.control = control = Control(self.depth, rigid=True)
+            stages = Stages(m, control.enable)
+            link(m, self.i, control.i)
+            source = control.o
+        for name, stage, shape, depth in self._fine_stages() if self.depth == 8 else (
                 ("ranked", self._rank, _ranked(self.has_metadata, self.rule), 3),
                 ("rounded", self._round, _rounded(self.has_metadata), 2),
                 ("encoded", self._encode, Record if self.has_metadata else PlainRecord, 2)):
             result = Signal(shape, name=name)
             stage(m, payload, result)
             payload = result
-            if self.depth >= depth:
+            if self.depth == 8:
+                payload = stages.hold(f"hold_{name}", result)
+            elif self.depth >= depth:
                 m.submodules[f"hold_{name}"] = register = StreamRegister(shape)
                 m.d.comb += [
                     register.i.payload.eq(result),
@@ -208,19 +281,108 @@ class QuantizationEngine(wiring.Component):
                     source.ready.eq(register.i.ready),
                 ]
                 source, payload = register.o, register.o.payload
-        if self.depth:
+        if self.depth == 8:
+            link(m, source, self.o)
+            m.d.comb += self.o.payload.eq(payload)
+        elif self.depth:
             wiring.connect(m, source, wiring.flipped(self.o))
         else:
             m.d.comb += self.o.eq(payload)
 
         return m
 
+    def _fine_stages(self):
+        """Name, function, result and depth of each step between two registers."""
+        metadata, rule = self.has_metadata, self.rule
+        record = Record if metadata else PlainRecord
+        return (
+            ("reduced", self._reduce, _led(metadata, rule, GROUP // 2), 8),
+            ("led", self._lead, _led(metadata, rule, GROUP // 8), 8),
+            ("maximum", self._lead, _led(metadata, rule, 1), 8),
+            ("ranked", self._rank_led, _ranked(metadata, rule), 8),
+            ("placed", self._place, _placed(metadata, rule), 8),
+            ("rounded", self._round_placed, _rounded(metadata), 8),
+            ("finals", self._play, _Finals if metadata else record, 8),
+            ("encoded", self._encode_finals, record, 8))
+
+    def _reduce(self, m, values, led):
+        """Reduces each value to what matters of it, and plays the first round for the largest."""
+        exponents = []
+        for n, value in enumerate(values):
+            exponent, mantissa = self._unpacked(m, n, value)
+            reduced = led["values"][n]
+            kept = len(reduced.mantissa)
+            exponents.append(reduced.exponent)
+            m.d.comb += [
+                reduced.exponent.eq(exponent),
+                reduced.mantissa.eq(mantissa[-kept:]),
+                reduced.rest.eq(mantissa[:-kept].any()),
+                reduced.sign.eq(value[-1]),
+            ]
+            if self.rule.moves_top:
+                m.d.comb += reduced.bound_reached.eq(self._reaches_bound(mantissa))
+        m.d.comb += [leader.eq(Mux(right > left, right, left)) for leader, left, right in
+                     zip(led.leaders, exponents[::2], exponents[1::2], strict=True)]
+
+    def _lead(self, m, before, led):
+        """Plays further rounds for the largest exponent."""
+        leaders = list(before.leaders)
+        while len(leaders) > len(led.leaders):
+            pairs = zip(leaders[::2], leaders[1::2], strict=True)
+            leaders = [Signal(8, name=f"leader{len(leaders) // 2}_{n}")
+                       for n in range(len(leaders) // 2)]
+            m.d.comb += [leader.eq(Mux(right > left, right, left))
+                         for leader, (left, right) in zip(leaders, pairs, strict=True)]
+        m.d.comb += [led["values"].eq(before["values"]),
+                     *(held.eq(leader) for held, leader in zip(led.leaders, leaders,
+                                                               strict=True))]
+
+    def _rank_led(self, m, led, ranked):
+        """Ranks the values when the largest exponent is known."""
+        values, maximum = led["values"], led.leaders[0]
+        exponents = [value.exponent for value in values]
+        in_top_block, in_next_block = _blocks(m, exponents, maximum)
+        third_block, large = self._ranks(m, ranked, maximum)
+        for n, value in enumerate(values):
+            m.d.comb += self._ranked_value(
+                ranked["values"][n], in_top_block[n], in_next_block[n], value.exponent, large,
+                value.mantissa, value.rest, value.sign)
+        self._third_block(m, ranked, exponents, in_next_block, third_block)
+        if self.rule.moves_top:
+            m.d.comb += ranked.bound_reached.eq(Cat(
+                (value.exponent == maximum) & value.bound_reached for value in values).any())
+
     def _rank(self, m, values, ranked):
         """First stage: the largest exponent, and the block of each exponent."""
         pairs = [self._unpacked(m, n, value) for n, value in enumerate(values)]
         exponents = [exponent for exponent, _ in pairs]
 
-        in_top_block, in_next_block, is_largest, maximum = _blocks(m, exponents)
+        is_largest, maximum = largest(m, exponents, name="maximum")
+        in_top_block, in_next_block = _blocks(m, exponents, maximum)
+        third_block, large = self._ranks(m, ranked, maximum)
+        reached = []
+        for n, (exponent, mantissa) in enumerate(pairs):
+            value = ranked["values"][n]
+            kept = len(value.mantissa)
+            m.d.comb += self._ranked_value(
+                value, in_top_block[n], in_next_block[n], exponent, large, mantissa[-kept:],
+                mantissa[:-kept].any(), values[n][-1])
+            if self.rule.moves_top:
+                reached.append(is_largest[n] & self._reaches_bound(mantissa))
+        self._third_block(m, ranked, exponents, in_next_block, third_block)
+        if reached:
+            m.d.comb += ranked.bound_reached.eq(Cat(reached).any())
+
+    def _reaches_bound(self, mantissa):
+        # Of a narrower mantissa, the bound rounded up.
+        bound = -(-self.rule.bound >> (23 - len(mantissa)))
+        return mantissa >= bound
+
+    def _ranks(self, m, ranked, maximum):
+        """Puts the largest exponent into the result.
+
+        Returns the number of the third block, and whether the exponent is 8 or more.
+        """
         third_block = Signal(6)
         large = Signal()
         m.d.comb += [
@@ -228,32 +390,30 @@ class QuantizationEngine(wiring.Component):
             third_block.eq(maximum[2:] - 2),
             large.eq(maximum[3:].any()),
         ]
-        reached = []
-        for n, (exponent, mantissa) in enumerate(pairs):
-            value = ranked["values"][n]
-            kept = len(value.mantissa)
-            m.d.comb += [
-                value.in_top_block.eq(in_top_block[n]),
-                value.in_next_block.eq(in_next_block[n]),
-                value.low.eq(exponent[:2]),
-                # No value in the window below an exponent of 8 or more is subnormal.
-                value.normal.eq(exponent[:3].any() | large),
-                value.mantissa.eq(mantissa[-kept:]),
-                value.rest.eq(mantissa[:-kept].any()),
-                value.sign.eq(values[n][-1]),
-            ]
-            if self.rule.moves_top:
-                # Of a narrower mantissa, the bound rounded up.
-                bound = -(-self.rule.bound >> (23 - len(mantissa)))
-                reached.append(is_largest[n] & (mantissa >= bound))
+        return third_block, large
+
+    def _ranked_value(self, value, in_top_block, in_next_block, exponent, large, mantissa, rest,
+                      sign):
+        """Assignments of a ranked value."""
+        return [
+            value.in_top_block.eq(in_top_block),
+            value.in_next_block.eq(in_next_block),
+            value.low.eq(exponent[:2]),
+            # No value in the window below an exponent of 8 or more is subnormal.
+            value.normal.eq(exponent[:3].any() | large),
+            value.mantissa.eq(mantissa),
+            value.rest.eq(rest),
+            value.sign.eq(sign),
+        ]
+
+    def _third_block(self, m, ranked, exponents, in_next_block, third_block):
+        """Puts it into the result which exponents are in the third block."""
         # An exponent with all bits of the third block's number is in that block or above it. The
         # next block is ruled out here. In the top block the bit is not asked for, as there is no
         # borrow. If M is in block 0 or 1, the number wraps around, above every exponent there.
         if lanes := _lanes_below_window(self.has_metadata, self.rule):
             m.d.comb += ranked.in_third_block.eq(Cat(
                 ~in_next_block[n] & (exponents[n][2:] | ~third_block).all() for n in lanes))
-        if reached:
-            m.d.comb += ranked.bound_reached.eq(Cat(reached).any())
 
     def _unpacked(self, m, i, value):
         """A value's exponent with the bias of float32, and its mantissa."""
@@ -266,6 +426,37 @@ class QuantizationEngine(wiring.Component):
 
     def _round(self, m, ranked, rounded):
         """Second stage: the scale, and every element with its metadata."""
+        for n, element in enumerate(self._rounds(m, ranked, rounded.scale, part=None)):
+            m.d.comb += rounded.elements[n].eq(element.element)
+            if self.has_metadata:
+                m.d.comb += rounded.metadata[n].eq(element.meta)
+
+    def _place(self, m, ranked, placed):
+        """First part of the second stage: the scale, and each value's place."""
+        for n, element in enumerate(self._rounds(m, ranked, placed.scale, part="place")):
+            m.d.comb += placed["values"][f"lane{n}"].eq(element.placed)
+
+    def _round_placed(self, m, placed, rounded):
+        """Second part of the second stage: every element with its metadata."""
+        m.d.comb += rounded.scale.eq(placed.scale)
+        for n in range(GROUP):
+            m.submodules[f"round{n}"] = element = self._round_of(n, part="code")
+            m.d.comb += [
+                element.placed.eq(placed["values"][f"lane{n}"]),
+                rounded.elements[n].eq(element.element),
+            ]
+            if self.has_metadata:
+                m.d.comb += rounded.metadata[n].eq(element.meta)
+
+    def _round_of(self, n, *, part):
+        """The component that rounds the value of a lane, or a part of it."""
+        lanes = _lanes_below_window(self.has_metadata, self.rule)
+        return _Round(ranked=_ranked(self.has_metadata, self.rule)["values"].shape.elem_shape,
+                      rule=self.rule, below_window=n in lanes, metadata=self.has_metadata,
+                      part=part)
+
+    def _rounds(self, m, ranked, scale, *, part):
+        """Finds the scale, and gives each value to a `_Round`."""
         nonfinite = Signal()
         largest = Signal(8)
         top = Signal(8)
@@ -275,7 +466,7 @@ class QuantizationEngine(wiring.Component):
             # At least 2: scale code 0.
             largest.eq(Cat(maximum[0] & maximum[1:].any(), maximum[1] | ~maximum[2:].any(),
                            maximum[2:])),
-            rounded.scale.eq(Mux(nonfinite, SCALE_NAN, top - 2)),
+            scale.eq(Mux(nonfinite, SCALE_NAN, top - 2)),
         ]
         # Where the rule adds 1 to a largest exponent of 1, the scale is 0 all the same.
         if not self.rule.moves_top:
@@ -290,22 +481,18 @@ class QuantizationEngine(wiring.Component):
 
         lanes = _lanes_below_window(self.has_metadata, self.rule)
         for n, value in enumerate(ranked["values"]):
-            m.submodules[f"round{n}"] = element = _Round(
-                ranked=value.shape(), rule=self.rule, below_window=n in lanes,
-                metadata=self.has_metadata)
+            m.submodules[f"{part or 'round'}{n}"] = element = self._round_of(n, part=part)
             m.d.comb += [
                 element.value.eq(value),
                 element.largest.eq(largest),
                 element.blank.eq(nonfinite),
-                rounded.elements[n].eq(element.element),
             ]
             if n in lanes:
                 m.d.comb += element.in_third_block.eq(ranked.in_third_block[lanes.index(n)])
             if self.rule.moves_top:
                 # They are at most 1 apart.
                 m.d.comb += element.top_shifted.eq(top[0] ^ largest[0])
-            if self.has_metadata:
-                m.d.comb += rounded.metadata[n].eq(element.meta)
+            yield element
 
     def _encode(self, m, rounded, record):
         """Third stage: a subgroup gets the metadata of its top-1. Without metadata, nothing."""
@@ -319,26 +506,60 @@ class QuantizationEngine(wiring.Component):
             m.d.comb += [select.candidates[i].eq(rounded.metadata[n]) for i, n in enumerate(lanes)]
             m.d.comb += record.metadata[j].eq(select.meta)
 
+    def _play(self, m, rounded, finals):
+        """First part of the third stage: two rounds for the top-1 of each subgroup."""
+        m.d.comb += [finals.elements.eq(rounded.elements), finals.scale.eq(rounded.scale)]
+        if not self.has_metadata:
+            return
+        for j in range(SUBGROUPS):
+            players = [Signal(_Finalist, name=f"player{j}_{i}") for i in range(SUBGROUP)]
+            lanes = range(SUBGROUP * j, SUBGROUP * (j + 1))
+            for player, n in zip(players, lanes, strict=True):
+                m.d.comb += [player.magnitude.eq(rounded.elements[n][:3]),
+                             player.metadata.eq(rounded.metadata[n])]
+            while len(players) > len(finals.finalists[j]):
+                players = _play_round(m, players, name=f"round{j}_{len(players) // 2}")
+            m.d.comb += [held.eq(player) for held, player in
+                         zip(finals.finalists[j], players, strict=True)]
 
-def _blocks(m, exponents):
-    """The largest of the exponents, and which ones are in its block or the next one.
+    def _encode_finals(self, m, finals, record):
+        """Second part of the third stage: the last round."""
+        m.d.comb += [record.elements.eq(finals.elements), record.scale.eq(finals.scale)]
+        if not self.has_metadata:
+            return
+        for j in range(SUBGROUPS):
+            winner, = _play_round(m, list(finals.finalists[j]), name=f"final{j}")
+            m.d.comb += record.metadata[j].eq(winner.metadata)
+
+
+def _play_round(m, players, *, name):
+    """Half of the players, each the larger one of two neighbours; ties go to the lower lane."""
+    winners = []
+    for n, (left, right) in enumerate(zip(players[::2], players[1::2], strict=True)):
+        winner = Signal(_Finalist, name=f"{name}_{n}")
+        wins = greater(m, right.magnitude, left.magnitude, name=f"{name}_{n}_wins")
+        m.d.comb += winner.eq(Mux(wins, Value.cast(right), Value.cast(left)))
+        winners.append(winner)
+    return winners
+
+
+def _blocks(m, exponents, maximum):
+    """Which exponents are in the block of the largest one or in the next one.
 
     Parameters
     ----------
     m : Module
     exponents : list of Value
         Eight bits each.
+    maximum : Value
+        The largest of them.
 
     Returns
     -------
     in_top_block, in_next_block : Value
         A bit per exponent, see the module's diagram. ``in_next_block`` means nothing for exponents
         in the top block.
-    is_largest : Value
-        A bit per exponent, set where it is the largest.
-    maximum : Value
     """
-    is_largest, maximum = largest(m, exponents, name="maximum")
     count = len(exponents)
     bits = [Cat(exponent[place] for exponent in exponents) for place in range(8)]
     # An exponent that has all upper bits of the largest one is in its block, as none is greater.
@@ -356,7 +577,7 @@ def _blocks(m, exponents):
         in_next_block.eq(~reduce(or_, (~bits[2 + place] & next_block[place].replicate(count)
                                        for place in reversed(range(6))))),
     ]
-    return in_top_block, in_next_block, is_largest, maximum
+    return in_top_block, in_next_block
 
 
 class _Widen(wiring.Component):
@@ -379,21 +600,31 @@ class _Widen(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        exponent, mantissa = self.value[10:], self.value[:10]
-        # Biases differ by 112. A subnormal m * 2**-24 is normal in float32; its leading one,
-        # n places below 2**-14, is dropped.
+        # The significand of a subnormal moves up until its leading one is in the hidden place.
+        # A normal one stays, as its leading one is there.
+        exponent, normal = self.value[10:], self.value[10:].any()
+        significand = Cat(self.value[:10], normal)
+        shifts = []
+        for stage in reversed(range(4)):
+            before, significand = significand, Signal(11, name=f"normalized{stage}")
+            shift = Signal(name=f"shift{stage}")
+            m.d.comb += [
+                shift.eq(~before[-(1 << stage):].any()),
+                significand.eq(Mux(shift, before << (1 << stage), before)),
+            ]
+            shifts.insert(0, shift)
+        m.d.comb += self.mantissa.eq(significand[:10])
+
+        # Biases differ by 112: 16 times 7, so that the low four bits stay. A subnormal has 113 less
+        # its shift, which is 1 to 10; 113 is 16 times 7 and 1. Zero has a shift of 15.
+        places = Cat(shifts)
         with m.If(exponent.all()):
-            m.d.comb += [self.exponent.eq(255), self.mantissa.eq(mantissa)]
-        with m.Elif(exponent != 0):
-            m.d.comb += [self.exponent.eq(exponent + 112), self.mantissa.eq(mantissa)]
-        with m.Else():
-            with m.Switch(mantissa):
-                for n in range(1, 11):
-                    with m.Case("0" * (n - 1) + "1" + "-" * (10 - n)):
-                        m.d.comb += [
-                            self.exponent.eq(113 - n),
-                            self.mantissa.eq(mantissa << n),
-                        ]
+            m.d.comb += self.exponent.eq(255)
+        with m.Elif(normal):
+            m.d.comb += self.exponent.eq(
+                Cat(exponent[:4], (~exponent[4]).replicate(3), exponent[4]))
+        with m.Elif(places < 12):
+            m.d.comb += self.exponent.eq(Cat((1 - places)[:4], places == 1, C(3, 2)))
 
         return m
 
@@ -411,6 +642,8 @@ class _Round(wiring.Component):
     below_window : bool
         Whether places below the window matter, see `_lanes_below_window`.
     metadata : bool
+    part : str, optional
+        "place" for what finds the place, "code" for what rounds behind that; all if not given.
 
     Members
     -------
@@ -428,27 +661,56 @@ class _Round(wiring.Component):
         FP4 code.
     meta : Out(2)
         With metadata. Means nothing for code 0 without ``below_window``.
+    placed : Out(_place(...)), of part "code" In
+        The value and its place. Part "place" has it in place of ``element`` and ``meta``, part
+        "code" in place of all inputs.
     """
 
-    def __init__(self, *, ranked, rule, below_window, metadata):
+    def __init__(self, *, ranked, rule, below_window, metadata, part=None):
         self.rule = rule
         self.below_window = below_window
         self.has_metadata = metadata
+        self.part = part
+        placed = _place(metadata, below_window=below_window)
         super().__init__({
-            "value": In(ranked),
-            "largest": In(2),
-            **({"in_third_block": In(1)} if below_window else {}),
-            **({"top_shifted": In(1)} if rule.moves_top else {}),
-            "blank": In(1),
-            "element": Out(4),
-            **({"meta": Out(2)} if metadata else {}),
+            **({"placed": In(placed)} if part == "code" else {
+                "value": In(ranked),
+                "largest": In(2),
+                **({"in_third_block": In(1)} if below_window else {}),
+                **({"top_shifted": In(1)} if rule.moves_top else {}),
+                "blank": In(1),
+            }),
+            **({"placed": Out(placed)} if part == "place" else {
+                "element": Out(4),
+                **({"meta": Out(2)} if metadata else {}),
+            }),
         })
 
     def elaborate(self, platform):
         m = Module()
 
-        value, h = self.value, self.value.normal
-        at, saturated = self._places(m)
+        if self.part == "place":
+            at, saturated = self._places(m)
+            m.d.comb += [
+                self.placed.at.eq(Cat(at)), self.placed.saturated.eq(saturated),
+                self.placed.blank.eq(self.blank),
+                *(self.placed[name].eq(self.value[name])
+                  for name in ("normal", "mantissa", "rest", "sign")),
+            ]
+            return m
+        if self.part == "code":
+            value, blank = self.placed, self.placed.blank
+            at, saturated = list(value.at), value.saturated
+        else:
+            value, blank = self.value, self.blank
+            at, saturated = self._places(m)
+        self._code(m, value, at, saturated, blank)
+
+        return m
+
+    def _code(self, m, value, at, saturated, blank):
+        """The element, and its metadata, of a value whose place is known."""
+        h = value.normal
 
         # The magnitude is h.mmm * 2**(2 - place) in units of the scale; subnormals have h = 0.
         # Below 2 codes count halves (E2M1) or eighths (E2M3): fixed point. Above, they are the
@@ -491,12 +753,10 @@ class _Round(wiring.Component):
             upper.eq(Cat(at[0] | (at[2] & h) | (low & bits[1]), at[0] | (at[1] & h))),
             code.eq(Cat((odd | (guard & rest)) & ~carry, upper[0] ^ carry,
                         upper[1] | (upper[0] & carry)) | saturated.replicate(3)),
-            self.element.eq(Cat(code, value.sign & ~self.blank)),
+            self.element.eq(Cat(code, value.sign & ~blank)),
         ]
         if self.has_metadata:
-            self._refine(m, window, sticky, at[0], saturated)
-
-        return m
+            self._refine(m, window, sticky, at[0], saturated, blank)
 
     def _places(self, m):
         """How many binades below the top one the value is, one-hot, and whether it is above.
@@ -516,7 +776,7 @@ class _Round(wiring.Component):
             in_window.eq((value.in_top_block | (value.in_next_block & borrow)) & ~self.blank),
             next_below.eq(value.in_next_block & ~value.in_top_block & ~self.blank),
         ]
-        last = 6 if self.below_window and self.has_metadata else 4
+        last = _last_place(self.has_metadata, self.below_window)
         count = last + (2 if self.rule.lowers_top else 1)
         at = [Signal(name=f"at{place}") for place in range(count)]
         # Place 4, the first below the window, needs no borrow: its low bits are equal.
@@ -538,7 +798,7 @@ class _Round(wiring.Component):
                      for place, after, before in zip(below_top, shifted, at, strict=False)]
         return below_top, saturated
 
-    def _refine(self, m, window, sticky, top, saturated):
+    def _refine(self, m, window, sticky, top, saturated, blank):
         """Metadata: the E2M3 code plus 1, less four times the E2M1 code, clamped to 0..3."""
         # Below the E2M1 code the E2M3 code has the bits guard and last, and is rounded up by 1 if
         # round, which is next & (last | sticky). Where the E2M1 code was rounded up, it has taken 4
@@ -556,7 +816,7 @@ class _Round(wiring.Component):
             most.eq(guard & Mux(odd, top, ~Cat(last, next, sticky).any())),
             meta.eq(Cat((last & next) | ~(guard | more) | most, (more & ~guard) | most)
                     | saturated.replicate(2)),
-            self.meta.eq(meta & ~self.blank.replicate(2) if self.below_window else meta),
+            self.meta.eq(meta & ~blank.replicate(2) if self.below_window else meta),
         ]
 
 

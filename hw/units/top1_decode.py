@@ -5,9 +5,11 @@ from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from ..lib.arithmetic import largest
 from ..lib.dot_product import Refinement
 from ..lib.formats import SUBGROUP, Codes
-from ..lib.top1_select import select_top1
+from ..lib.pipeline import Stages
+from ..lib.top1_select import lowest, select_top1
 
 
 class Top1Decode(wiring.Component):
@@ -15,7 +17,13 @@ class Top1Decode(wiring.Component):
 
     All tiles that share the activations share one of these. Exact: the refinement of an E2M1
     element to E2M3 is 0 or plus or minus a power of two, up to 8 eighths, so that its exponent has
-    two bits. Combinational. Specification sections 7.3 and 8.4.
+    two bits. Combinational; with a ``cut`` of latency 1. Specification sections 7.3 and 8.4.
+
+    Parameters
+    ----------
+    cut : bool
+        Whether there is a register behind the largest magnitude, before what its metadata add, for
+        an FPGA.
 
     Members
     -------
@@ -27,23 +35,39 @@ class Top1Decode(wiring.Component):
         Lane of the top-1, one-hot; ties go to the lowest.
     refinement : Out(Refinement)
         Added to the top-1's value, in units of 1/8.
+    enable : In(1)
+        Moves the register. With a ``cut`` only.
     """
 
-    codes: In(Codes)
-    meta: In(2)
-    lane: Out(SUBGROUP)
-    refinement: Out(Refinement)
-
-    latency = 0
+    def __init__(self, *, cut=False):
+        self._cut = cut
+        self.latency = int(cut)
+        super().__init__({
+            "codes": In(Codes),
+            "meta": In(2),
+            "lane": Out(SUBGROUP),
+            "refinement": Out(Refinement),
+            **({"enable": In(1)} if cut else {}),
+        })
 
     def elaborate(self, platform):
         m = Module()
 
-        lane, code = select_top1(m, [self.codes[i] for i in range(SUBGROUP)])
+        codes = [self.codes[i] for i in range(SUBGROUP)]
+        signs, meta = Cat(self.codes[i][3] for i in range(SUBGROUP)), self.meta
+        if self._cut:
+            is_largest, code = largest(m, [code[:3] for code in codes], name="magnitude")
+            held = Stages(m, [self.enable]).cut("selected", is_largest=is_largest, code=code,
+                                                signs=signs, meta=meta)
+            code, signs, meta = held.code, held.signs, held.meta
+            lane = Signal(SUBGROUP, name="selected_lane")
+            m.d.comb += lane.eq(lowest(held.is_largest))
+        else:
+            lane, code = select_top1(m, codes)
         sign = Signal()
         m.d.comb += [
             self.lane.eq(lane),
-            sign.eq((lane & Cat(self.codes[i][3] for i in range(SUBGROUP))).any()),
+            sign.eq((lane & signs).any()),
         ]
 
         # Metadata 2 and 3 add one or two quanta of E2M3, which double with every binade. Metadata 0
@@ -59,11 +83,11 @@ class Top1Decode(wiring.Component):
         two = Cat(~high | middle, high)
         zero = Signal()
         m.d.comb += [
-            zero.eq(~self.meta[1] & (self.meta[0] | ~code.any())),
+            zero.eq(~meta[1] & (meta[0] | ~code.any())),
             self.refinement.zero.eq(zero),
             self.refinement.shift.eq(
-                Mux(self.meta[1], Mux(self.meta[0], two, one), down & ~self.meta[0].replicate(2))),
-            self.refinement.negative.eq((sign ^ ~self.meta[1]) & ~zero),
+                Mux(meta[1], Mux(meta[0], two, one), down & ~meta[0].replicate(2))),
+            self.refinement.negative.eq((sign ^ ~meta[1]) & ~zero),
         ]
 
         return m

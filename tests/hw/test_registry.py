@@ -63,7 +63,10 @@ QUICK = [c for c in configurations() if c[1].get("columns", 1) == 1 and c[0] != 
 
 def case(name, parameters, *rest):
     settings = [f"{key}={value}" for key, value in parameters.items()]
-    return pytest.param(name, parameters, *rest, id="-".join(map(str, (name, *settings, *rest))))
+    # The parts of group_mac's middle depth are those of the deepest one, or of the array's.
+    marks = [pytest.mark.long] * ((name, parameters.get("depth")) == ("group_mac", 13))
+    return pytest.param(name, parameters, *rest, marks=marks,
+                        id="-".join(map(str, (name, *settings, *rest))))
 
 
 # Each is built once here, as all workers read this file.
@@ -220,9 +223,9 @@ def test_valid_does_not_wait_and_reset_empties(name, parameters):
      "Input must be one of float32, bfloat16, float16, not 'float64'"),
     (lambda: QuantizationEngine(rule="even"), ValueError,
      "Rule must be one of floor, ceil, rtn1, rtn2, not 'even'"),
-    (lambda: QuantizationEngine(depth=1), ValueError, "Pipeline depth must be 0, 2 or 3, not 1"),
+    (lambda: QuantizationEngine(depth=1), ValueError, "Pipeline depth must be 0, 2, 3 or 8, not 1"),
     (lambda: QuantizationEngine(depth="2"), ValueError,
-     "Pipeline depth must be 0, 2 or 3, not '2'"),
+     "Pipeline depth must be 0, 2, 3 or 8, not '2'"),
     (lambda: QuantizationEngine(metadata=1), TypeError, "Metadata must be True or False, not 1"),
     (lambda: PETile(depth=3), ValueError, "Pipeline depth must be 0, 1 or 2, not 3"),
     (lambda: PETile(depth=-1), ValueError, "Pipeline depth must be 0, 1 or 2, not -1"),
@@ -251,7 +254,7 @@ def test_parameters_are_keywords(component):
     ("top2", [], f"Unit must be one of {', '.join(registry.UNITS)}, not 'top2'"),
     ("top1", ["lanes"], "Setting must be of the form parameter=value, not 'lanes'"),
     ("top1", ["width=4"], "Parameter of top1 must be one of: lanes, not 'width'"),
-    ("group_mac", ["depth=1"], "Parameter of group_mac must be one of: none, not 'depth'"),
+    ("top1_decode", ["depth=1"], "Parameter of top1_decode must be one of: none, not 'depth'"),
     ("top1", ["lanes=x"], "top1's lanes must be one of 8, 2, 4, 16, 32, not 'x'"),
     ("pe_tile", ["depth=1", "depth=2"], "pe_tile's depth must be set once, not again to '2'"),
     ("pe_tile", ["metadata=no"], "pe_tile's metadata must be one of True, False, not 'no'"),
@@ -357,9 +360,11 @@ def test_golden_takes_configurations_that_are_not_offered():
     (("config.columns=x",), "config.columns: columns must be a power of two, not 'x'"),
     (("config.colums=4",), "config.colums must have fields out of columns, activations, weights, "
                            "rows, weight_width, activation_banks, weight_banks, output_banks, "
-                           "input, framed, not 'colums'"),
+                            "input, framed, array_depth, engine_depth, not 'colums'"),
     (("config.framed=1",), "config.framed: framed must be true or false, not 1"),
     (("config.framed=yes",), "config.framed: framed must be true or false, not 'yes'"),
+    (("config.array_depth=6",), "config.array_depth: array_depth must be one of 5, 13, 17, not 6"),
+    (("config.engine_depth=0",), "config.engine_depth: engine_depth must be one of 2, 3, 8, not 0"),
     (("config.rows=32", "config.rows=64"), "accelerator's config.rows must be set once, not again "
                                            "to '64'"),
     (("config=lite", "config=tiny"), "accelerator's config must be set once, not again to 'tiny'"),

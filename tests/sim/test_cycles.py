@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The closed form of cycles against the RTL, and the command that prints it."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ import sim
 import sim.__main__ as command
 from golden.accelerator import planner
 from hw.accelerator.accelerator import Accelerator
+from hw.accelerator.config import CONFIGS
 from sim.engines.build import compiler, fastest
 
 SOURCES = {"records": 0, "values": 1}
@@ -58,9 +61,15 @@ def measured(component, m, k, n, source, result):
 needs_compiler = pytest.mark.skipif(not compiler(), reason="no C++ compiler to simulate with")
 
 
+# Deeper pipelines of array and engines.
+DEEP = ("lite", 17, 8), ("lite", 13, 3), ("tiny", 17, 8)
+
+
 @needs_compiler
 @pytest.mark.long
-@pytest.mark.parametrize("config", planner.CONFIGS)
+@pytest.mark.parametrize("config", [*planner.CONFIGS, *(
+    pytest.param(dataclasses.replace(CONFIGS[name], array_depth=array, engine_depth=engine),
+                 id=f"{name}-{array}-{engine}") for name, array, engine in DEEP)])
 def test_closed_form_is_exact(config):
     component = Accelerator(config=config)
     for i, (m, k, n) in enumerate(SHAPES):

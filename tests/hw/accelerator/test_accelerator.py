@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The accelerator against golden and rational arithmetic: all configurations, stalls, resets."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from amaranth.hdl import Fragment, ResetInserter, Signal
@@ -12,7 +14,7 @@ from golden.accelerator import planner
 from golden.accelerator.accelerator import accelerator, execute, streams
 from golden.models import smollm2
 from hw.accelerator.accelerator import Accelerator
-from hw.accelerator.config import Config
+from hw.accelerator.config import CONFIGS, Config
 from hw.tools.packing import to_bits, to_integers
 from sim.engines.build import compiler
 from tests.golden.accelerator.test_accelerator import filled
@@ -99,6 +101,20 @@ def test_tiny_against_golden():
     assert not sim.mismatches(given, outputs).any()
 
 
+@needs_compiler
+@pytest.mark.long
+@pytest.mark.parametrize("name, array_depth, engine_depth", [
+    ("lite", 13, 3), ("lite", 17, 8), ("tiny", 17, 8)])
+def test_deep_pipelines_against_golden(name, array_depth, engine_depth):
+    """Any depth of array and engines: the same results, kept ones and stalls included."""
+    config = dataclasses.replace(CONFIGS[name], array_depth=array_depth, engine_depth=engine_depth)
+    component = Accelerator(config=config)
+    for seed, stalls in ((0, 0.0), (1, 0.4)):
+        commands = stimuli.products(np.random.default_rng(seed), 40, sim.golden_config(config))
+        products = run(commands, component, stalls=stalls, seed=seed)
+        assert sum(product.rows for product in products) > 50
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("stalls", [0.0, 0.5])
 def test_lite_against_golden(stalls):
@@ -150,9 +166,11 @@ def test_own_configuration_without_engine():
 
 
 @pytest.mark.long
-def test_marks_of_the_last_transfer():
+@pytest.mark.parametrize("engine_depth", [2, 8])
+def test_marks_of_the_last_transfer(engine_depth):
     """Wrong marks are found on each stream, and change no result."""
-    config = Config(columns=1, activations=64, weights=4, rows=16, framed=True)
+    config = Config(columns=1, activations=64, weights=4, rows=16, framed=True,
+                    engine_depth=engine_depth)
     component = Accelerator(config=config)
     rng = np.random.default_rng(7)
     commands = [

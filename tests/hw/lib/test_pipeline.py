@@ -19,14 +19,15 @@ PAIR = data.StructLayout({"low": 3, "high": signed(5)})
 class Delay(wiring.Component):
     """Pairs between streams, so many stages later; their values change places in each."""
 
-    def __init__(self, stages):
+    def __init__(self, stages, rigid=False):
         self.latency = stages
+        self.rigid = rigid
         super().__init__({"i": In(stream.Signature(PAIR)), "o": Out(stream.Signature(PAIR))})
 
     def elaborate(self, platform):
         m = Module()
 
-        m.submodules.control = control = Control(self.latency)
+        m.submodules.control = control = Control(self.latency, rigid=self.rigid)
         link(m, self.i, control.i)
         link(m, control.o, self.o)
         stages = Stages(m, control.enable)
@@ -42,17 +43,32 @@ class Delay(wiring.Component):
 
 
 @pytest.mark.parametrize("stalls", [0, 0.1, 0.5, 0.9])
-@pytest.mark.parametrize("stages", [1, 2, 5])
-def test_nothing_is_lost_repeated_or_reordered(stages, stalls):
+@pytest.mark.parametrize("stages, rigid", [(1, False), (2, False), (5, False), (5, True)])
+def test_nothing_is_lost_repeated_or_reordered(stages, rigid, stalls):
     rng = np.random.default_rng(stages)
     pairs = {"low": rng.integers(0, 8, 100), "high": rng.integers(-16, 16, 100)}
-    check(Delay(stages), {"i": pairs}, {"o": pairs}, stalls=stalls)
+    check(Delay(stages, rigid), {"i": pairs}, {"o": pairs}, stalls=stalls)
 
 
-@pytest.mark.parametrize("stages", [1, 2, 5])
-def test_one_transfer_per_cycle(stages):
+def test_rigid_stages_move_together():
+    """All of them or none, bubbles included: those of the other kind close them."""
+    for rigid in (False, True):
+        control, seen = Control(3, rigid=rigid), []
+
+        async def testbench(ctx, control=control, seen=seen):
+            for valid in (1, 0, 0, 1, 1):
+                ctx.set(control.i.valid, valid)
+                seen.append(ctx.get(control.enable))
+                await ctx.tick()
+
+        simulate(control, testbench)
+        assert seen == [7, 7, 7, *([0, 0] if rigid else [3, 3])]
+
+
+@pytest.mark.parametrize("stages, rigid", [(1, False), (2, False), (5, False), (5, True)])
+def test_one_transfer_per_cycle(stages, rigid):
     statistics, times = {}, {}
-    sim.run(Delay(stages), {"i": {"low": [0] * 20, "high": [0] * 20}}, statistics=statistics,
+    sim.run(Delay(stages, rigid), {"i": {"low": [0] * 20, "high": [0] * 20}}, statistics=statistics,
             times=times)
     assert times["i"].tolist() == [*range(20)]
     assert times["o"].tolist() == [*range(stages, stages + 20)]

@@ -10,7 +10,7 @@ from amaranth.sim import Simulator
 import sim
 from golden import matmul, quantize_activations, quantize_weights, reference, stimuli
 from hw.tools import packing
-from hw.units.mac_array import MacArray
+from hw.units.mac_array import ENTRIES, MacArray
 from tests.support import oracle
 from tests.support.compare import check
 from tests.support.testbench import shared, simulate
@@ -60,7 +60,9 @@ METADATA = pytest.mark.parametrize("metadata", [True, False])
     *(pytest.param(*case, depth, marks=pytest.mark.long)
       for depth in (5, 13) for case in [
           (1, 1, 0.0, 200), (1, 1, 0.5, 200), (3, 1, 0.0, 120), (3, 1, 0.4, 120), (4, 1, 0.8, 40),
-          (3, 3, 0.3, 120), (4, 2, 0.3, 80), (4, 4, 0.0, 80)])])
+          (3, 3, 0.3, 120), (4, 2, 0.3, 80), (4, 4, 0.0, 80)]),
+    *(pytest.param(*case, 17, marks=pytest.mark.long)
+      for case in [(1, 1, 0.5, 100), (3, 1, 0.0, 60), (4, 2, 0.3, 60)])])
 def test_golden(columns, weight_width, stalls, count, metadata, depth):
     parameters = {"columns": columns, "weight_width": weight_width, "metadata": metadata,
                   "depth": depth}
@@ -151,7 +153,9 @@ def cycles(array, inputs, count):
 @pytest.mark.parametrize("metadata, depth, latency", [
     (True, 5, 5), pytest.param(False, 5, 5, marks=pytest.mark.long),
     pytest.param(True, 13, 13, marks=pytest.mark.long),
-    pytest.param(False, 13, 12, marks=pytest.mark.long)])
+    pytest.param(False, 13, 12, marks=pytest.mark.long),
+    pytest.param(True, 17, 17, marks=pytest.mark.long),
+    pytest.param(False, 17, 16, marks=pytest.mark.long)])
 def test_no_stall_in_steady_state(metadata, depth, latency):
     """Tiles as long as loading one takes: after the first, an output leaves every cycle."""
     columns, tiles = 3, 4
@@ -167,12 +171,14 @@ def test_no_stall_in_steady_state(metadata, depth, latency):
     assert array.latency == latency
     found = cycles(array, inputs, columns * tiles)
     assert np.diff(found).tolist() == [1] * (columns * tiles - 1)
-    # The first tile takes its load and one cycle for the swap, in which the activation waits.
-    assert found[0] == columns + 1 + array.latency
+    # The first tile takes its load and one cycle for the swap, in which the activation waits in the
+    # last register before the tiles.
+    assert found[0] == columns + 1 + array.latency - (ENTRIES[depth] - 1)
 
 
 @METADATA
-@pytest.mark.parametrize("depth", [5, pytest.param(13, marks=pytest.mark.long)])
+@pytest.mark.parametrize("depth", [5, *(pytest.param(depth, marks=pytest.mark.long)
+                                        for depth in (13, 17))])
 def test_reset_in_flight(metadata, depth):
     """After a reset the array waits for weights again and computes as if new."""
     rng = np.random.default_rng(1)
