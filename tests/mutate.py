@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -229,35 +230,43 @@ def try_all(chosen, jobs, minutes=None):
         free = Queue()
         for number in range(jobs):
             free.put(copy(Path(scratch) / str(number)))
-        baselines = {}
+        # Tests of a module without a fault, which the first that tries one of its faults runs.
+        baselines = {module: Baseline(module) for module, _ in chosen}
+
+        def attempt(pair):
+            module, mutant = pair
+            if limit and time.monotonic() > limit:
+                return row(module, mutant, "not tried")
+            tree = free.get()
+            try:
+                seconds = baselines[module].seconds(tree)
+                return row(module, mutant, verdict(tree, module, mutant, seconds))
+            finally:
+                free.put(tree)
+
         with ThreadPoolExecutor(jobs) as pool:
-            def baseline(module):
-                tree = free.get()
-                start = time.monotonic()
-                try:
-                    status, text = run(tree, tests_of(module), None)
-                finally:
-                    free.put(tree)
-                if status:
-                    raise command.Failure(f"tests of {module} fail without a fault: {text}")
-                baselines[module] = time.monotonic() - start
-
-            modules = list(dict.fromkeys(module for module, _ in chosen))
-            for _ in tqdm(pool.map(baseline, modules), "without faults", len(modules),
-                          disable=None):
-                pass
-
-            def attempt(pair):
-                module, mutant = pair
-                if limit and time.monotonic() > limit:
-                    return row(module, mutant, "not tried")
-                tree = free.get()
-                try:
-                    return row(module, mutant, verdict(tree, module, mutant, baselines[module]))
-                finally:
-                    free.put(tree)
-
             return [*tqdm(pool.map(attempt, chosen), "faults", len(chosen), disable=None)]
+
+
+class Baseline:
+    """How long a module's tests take without a fault, measured when it is asked for first."""
+
+    def __init__(self, module):
+        self.module = module
+        self._lock = threading.Lock()
+        self._seconds = None
+
+    def seconds(self, tree):
+        """Seconds, in a copy of the sources without a fault."""
+        with self._lock:
+            if self._seconds is None:
+                start = time.monotonic()
+                status, text = run(tree, tests_of(self.module), None)
+                if status:
+                    raise command.Failure(
+                        f"tests of {self.module} fail without a fault: {text}")
+                self._seconds = time.monotonic() - start
+        return self._seconds
 
 
 def row(module, mutant, what):
