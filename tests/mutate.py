@@ -72,6 +72,8 @@ TESTS = {
     "hw/accelerator/weight_feeder.py": [_AS_NEW.format("weight_feeder"), *_MACHINE],
     "hw/bus/axi_accelerator.py": ["tests/hw/bus/test_axi_lite.py"],
     "hw/bus/axi_lite.py": [_AS_NEW.format("axi_lite")],
+    "hw/bus/uart.py": [],
+    "hw/bus/uart_link.py": [],
 }
 """Tests of each module besides those that have its name."""
 
