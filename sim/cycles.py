@@ -80,7 +80,7 @@ def cycles(config: Config | str, m: int, k: int, n: int, *, source: str = "value
     # There are at most two sizes of blocks.
     sizes = [len(block) for block in divided.blocks]
     load = divided.transfers
-    start = total = max((_KEPT if source == "kept" else _ARRIVED) + machine.entry,
+    start = total = max((_KEPT if source == "kept" else _ARRIVED) + machine.feed + machine.entry,
                         _WEIGHTS + load + _PRESENT)
     for rows in {*sizes}:
         width = interleave(rows)

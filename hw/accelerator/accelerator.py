@@ -13,7 +13,7 @@ from ..lib.stream import chain
 from ..lib.stream_register import StreamRegister
 from ..units.mac_array import MacArray
 from ..units.quantization_engine import QuantizationEngine
-from .activation_feeder import ActivationFeeder, activation_layout
+from .activation_feeder import ActivationFeeder, activation_layout, product_layout
 from .config import configuration
 from .loop_nest import LoopNest
 from .partial_sums import PartialSums, result_layout
@@ -115,7 +115,7 @@ class Accelerator(wiring.Component):
 
     def __init__(self, *, config="paper", trace=False):
         self.config = configuration(config)
-        self.latency += self.config.array_latency - MacArray.latency
+        self.latency += self.config.feed + self.config.array_latency - MacArray.latency
         self.trace = trace
         members = {
             "i_command": In(stream.Signature(Command)),
@@ -153,7 +153,7 @@ class Accelerator(wiring.Component):
         wiring.connect(m, sums.o_acc, array.i_acc)
         wiring.connect(m, array.o, sums.i)
         self._sources(m, command, activations)
-        self._products(m, command, activations, array, sums)
+        products = self._products(m, command, activations, array, sums)
         if config.framed:
             found = self.o_misframed.payload
             m.d.comb += [
@@ -162,7 +162,7 @@ class Accelerator(wiring.Component):
                 self.o_misframed.valid.eq(weights.misframed | activations.misframed),
             ]
         if self.trace:
-            self._trace(m, activations.o)
+            self._trace(m, products)
         self._results(m, command, sums.o, activations, done)
 
         return m
@@ -246,8 +246,15 @@ class Accelerator(wiring.Component):
         return records
 
     def _products(self, m, command, activations, array, sums):
-        """Forks each activation to the array and its tag, the sum that it adds to, to the sums."""
+        """Forks each activation to the array and its tag, the sum that it adds to, to the sums.
+
+        Returns the stream that is forked.
+        """
         product = activations.o
+        if self.config.feed:
+            m.submodules.feed = feed = StreamRegister(product_layout(self.config))
+            wiring.connect(m, activations.o, feed.i)
+            product = feed.o
         m.d.comb += [
             array.i_activation.valid.eq(product.valid & sums.i_sum.ready),
             array.i_activation.payload.record.eq(product.payload.record),
@@ -258,6 +265,7 @@ class Accelerator(wiring.Component):
             activations.retired.eq(sums.retired),
             sums.columns.eq(command.columns),
         ]
+        return product
 
     def _trace(self, m, product):
         """Counts the activations that meet a tile of weights."""

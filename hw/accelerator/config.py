@@ -121,9 +121,17 @@ class Config:
         return ENTRIES[self.array_depth]
 
     @property
+    def feed(self):
+        """Registers between the activation buffer and the array.
+
+        A block RAM of an FPGA gives its row late in the cycle, hence one in the deepest pipeline.
+        """
+        return int(self.array_depth == 17)
+
+    @property
     def round_trip(self):
-        """Cycles between two products of the same sum: through the array and back."""
-        return self.array_latency + 2
+        """Cycles between two products of the same sum: to the array, through it and back."""
+        return self.feed + self.array_latency + 2
 
     @property
     def quantizes(self):

@@ -61,10 +61,13 @@ def build(name, parameters):
 QUICK = [c for c in configurations() if c[1].get("columns", 1) == 1 and c[0] != "accelerator"]
 
 
+LONG = ("group_accumulator", 10), ("group_mac", 13), ("group_mac", 17)
+
+
 def case(name, parameters, *rest):
     settings = [f"{key}={value}" for key, value in parameters.items()]
-    # The parts of group_mac's middle depth are those of the deepest one, or of the array's.
-    marks = [pytest.mark.long] * ((name, parameters.get("depth")) == ("group_mac", 13))
+    # Their parts are those of other depths, or of the array.
+    marks = [pytest.mark.long] * ((name, parameters.get("depth")) in LONG)
     return pytest.param(name, parameters, *rest, marks=marks,
                         id="-".join(map(str, (name, *settings, *rest))))
 
