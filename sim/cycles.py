@@ -80,8 +80,10 @@ def cycles(config: Config | str, m: int, k: int, n: int, *, source: str = "value
     # There are at most two sizes of blocks.
     sizes = [len(block) for block in divided.blocks]
     load = divided.transfers
-    start = total = max((_KEPT if source == "kept" else _ARRIVED) + machine.feed + machine.entry,
-                        _WEIGHTS + load + _PRESENT)
+    # Behind each loop nest, and behind the activation buffer.
+    queue = int(machine.queued)
+    start = total = max((_KEPT if source == "kept" else _ARRIVED) + 2 * queue + machine.entry,
+                        _WEIGHTS + queue + load + _PRESENT)
     for rows in {*sizes}:
         width = interleave(rows)
         whole, rest = divmod(divided.tiles, width)
@@ -97,7 +99,7 @@ def cycles(config: Config | str, m: int, k: int, n: int, *, source: str = "value
         # Kept results enter the buffer after the command's own activations.
         first = (start + (divided.groups - 1) * max(sizes[0], load) + way_out
                  + machine.engine_depth)
-        total += max(0, _ARRIVALS + divided.groups * sizes[0] - first)
+        total += max(0, _ARRIVALS + queue + divided.groups * sizes[0] - first)
     # The status follows in the next cycle; the last cycle counts.
     return total - 1 + way_out + 1 + 1
 

@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..lib.formats import Record, values_layout
 from ..lib.stream import chain
+from ..lib.stream_queue import StreamQueue
 from ..lib.stream_register import StreamRegister
 from ..units.mac_array import MacArray
 from ..units.quantization_engine import QuantizationEngine
@@ -115,7 +116,7 @@ class Accelerator(wiring.Component):
 
     def __init__(self, *, config="paper", trace=False):
         self.config = configuration(config)
-        self.latency += self.config.feed + self.config.array_latency - MacArray.latency
+        self.latency += 2 * self.config.queued + self.config.array_latency - MacArray.latency
         self.trace = trace
         members = {
             "i_command": In(stream.Signature(Command)),
@@ -251,8 +252,9 @@ class Accelerator(wiring.Component):
         Returns the stream that is forked.
         """
         product = activations.o
-        if self.config.feed:
-            m.submodules.feed = feed = StreamRegister(product_layout(self.config))
+        if self.config.queued:
+            # Two places, so that the way of `ready` back through the array ends here, too.
+            m.submodules.feed = feed = StreamQueue(product_layout(self.config), depth=2)
             wiring.connect(m, activations.o, feed.i)
             product = feed.o
         m.d.comb += [

@@ -121,17 +121,18 @@ class Config:
         return ENTRIES[self.array_depth]
 
     @property
-    def feed(self):
-        """Registers between the activation buffer and the array.
+    def queued(self):
+        """Whether queues of two cut the control's paths, as in the deepest pipeline, for FPGAs.
 
-        A block RAM of an FPGA gives its row late in the cycle, hence one in the deepest pipeline.
+        There is one behind each `LoopNest`, and one behind the activation buffer, as a block RAM
+        gives its row late in the cycle.
         """
-        return int(self.array_depth == 17)
+        return self.array_depth == 17
 
     @property
     def round_trip(self):
         """Cycles between two products of the same sum: to the array, through it and back."""
-        return self.feed + self.array_latency + 2
+        return self.queued + self.array_latency + 2
 
     @property
     def quantizes(self):

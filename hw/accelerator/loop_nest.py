@@ -8,6 +8,7 @@ from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from ..lib.stream_queue import StreamQueue
 from .planner import INTERLEAVE, plan_layout
 
 LOOPS = ("weights", "activations", "products")
@@ -85,6 +86,7 @@ class LoopNest(wiring.Component):
         If ``loops`` is none of `LOOPS`.
     """
 
+    # By default; one more with a queue behind the loops.
     latency = 2
 
     def __init__(self, config, *, loops):
@@ -92,6 +94,7 @@ class LoopNest(wiring.Component):
             raise ValueError(f"Loops must be one of {', '.join(LOOPS)}, not {loops!r}")
         self.config = config
         self.loops = loops
+        self.latency += config.queued
         super().__init__({
             "i": In(stream.Signature(plan_layout(config))),
             "o": Out(stream.Signature(step_layout(config))),
@@ -103,19 +106,25 @@ class LoopNest(wiring.Component):
         entering = Signal()
         active = Signal()
         plan = _Plan(self.config)
-        self._take_plan(m, plan, entering, active)
+        steps, empty = self.o, None
+        if self.config.queued:
+            m.submodules.steps = queue = StreamQueue(step_layout(self.config), depth=2)
+            wiring.connect(m, queue.o, wiring.flipped(self.o))
+            steps, empty = queue.i, queue.level == 0
+        self._take_plan(m, plan, entering, active, empty)
         coming = _NextBlock(m, self.config, plan)
         at = _Position(self.config)
         last = self._last_rounds(m, plan, at)
-        self._give_step(m, at, last, active)
-        self._advance(m, plan, coming, at, last, entering, active)
+        self._give_step(m, steps, at, last, active)
+        self._advance(m, steps, plan, coming, at, last, entering, active)
 
         return m
 
-    def _take_plan(self, m, plan, entering, active):
-        """Takes a plan while there is none."""
+    def _take_plan(self, m, plan, entering, active, empty):
+        """Takes a plan while there is none, and no step of the one before."""
         given = self.i.payload
-        m.d.comb += self.i.ready.eq(~entering & ~active)
+        free = ~entering & ~active
+        m.d.comb += self.i.ready.eq(free if empty is None else free & empty)
         with m.If(self.i.ready):
             m.d.sync += [
                 entering.eq(self.i.valid & (given.code.as_value() == 0)),
@@ -147,12 +156,12 @@ class LoopNest(wiring.Component):
         ]
         return index_last, tile_last, group_last, bundle_last, block_last
 
-    def _give_step(self, m, at, last, active):
-        """Drives ``o`` with the present position."""
+    def _give_step(self, m, steps, at, last, active):
+        """Drives the stream of steps with the present position."""
         index_last, tile_last, group_last, bundle_last, block_last = last
-        step = self.o.payload
+        step = steps.payload
         m.d.comb += [
-            self.o.valid.eq(active),
+            steps.valid.eq(active),
             step.index.eq(at.index),
             step.index_last.eq(index_last),
             step.tile_first.eq(at.tile == 0),
@@ -165,7 +174,7 @@ class LoopNest(wiring.Component):
                 index_last & tile_last & group_last & bundle_last & block_last),
         ]
 
-    def _advance(self, m, plan, coming, at, last, entering, active):
+    def _advance(self, m, steps, plan, coming, at, last, entering, active):
         """Goes on by a step, and enters a bundle or a block where the loops below are through."""
         index_last, tile_last, group_last, bundle_last, block_last = last
         enter_block = Signal()
@@ -175,7 +184,7 @@ class LoopNest(wiring.Component):
             next_left.eq(Mux(at.left < at.bundle_width, at.left, at.bundle_width)),
             enter_block.eq(entering),
         ]
-        with m.If(active & self.o.ready):
+        with m.If(active & steps.ready):
             m.d.sync += at.index.eq(at.index + 1)
             with m.If(index_last):
                 m.d.sync += [at.index.eq(0), at.tile.eq(at.tile + 1)]
