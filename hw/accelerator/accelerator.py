@@ -253,7 +253,6 @@ class Accelerator(wiring.Component):
         """
         product = activations.o
         if self.config.queued:
-            # Two places, so that the way of `ready` back through the array ends here, too.
             m.submodules.feed = feed = StreamQueue(product_layout(self.config), depth=2)
             wiring.connect(m, activations.o, feed.i)
             product = feed.o
