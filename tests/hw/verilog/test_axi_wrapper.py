@@ -469,7 +469,8 @@ def test_accelerator(tmp_path):
     assert done.returncode == 0, done.stderr
     names = ["axi_accelerator.v", "axi_accelerator.json", "axi_accelerator_axi.v",
              "m2xfp_registers.h"]
-    assert done.stdout.split() == [str(tmp_path / name) for name in names]
+    kit = [f"axi_accelerator{end}" for end in (".f", ".sdc", "_axi.sdc", ".rdl", ".xml", ".core")]
+    assert done.stdout.split() == [str(tmp_path / name) for name in (*names, *kit, "Bender.yml")]
     assert lint(tmp_path / names[2], "axi_accelerator_axi", tmp_path / names[0]) == ""
     description = json.loads((tmp_path / names[1]).read_text())
     assert [interface["name"] for interface in description["axi"]["interfaces"]] == [
