@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw import registry
 from hw.tools import yosys
-from hw.verilog import emit, equivalence, expressions, statistics, writer
+from hw.verilog import emit, equivalence, expressions, operators, statistics, writer
 from tests.hw.test_generate import lint
 
 
@@ -213,7 +213,7 @@ def not_grouped(self):
 @pytest.mark.long
 @pytest.mark.parametrize("place, name, wrong", [
     (writer, "choice", swapped),  # the branches of a choice
-    (writer, "_extended", unsigned),  # zeros before a signed operand
+    (operators, "extended", unsigned),  # zeros before a signed operand
     (writer, "Call", no_call),  # $signed and $unsigned left out
     (expressions.Parentheses, "flat", property(not_grouped)),  # parentheses left out
 ])
