@@ -31,6 +31,17 @@ def folder() -> Path:
 PLACES.append(folder)
 
 
+def make() -> None:
+    """Makes the cache folder for its owner alone, whatever the umask is, unless it is there.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made.
+    """
+    folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 def make_private(place: Path) -> None:
     """Makes a folder that only its owner may enter, and those above it; see `check_private`.
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ..cache import folder
+from ..cache import folder, make
 from ..codec.arrays import Float64Array
 from ..command import Interrupted, Parser, check_folder, check_plot, run
 from ..formats.catalogue import FORMATS
@@ -60,7 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options):
     pretrained.require()
     settings = _settings(options)
-    file = options.json or folder() / "accuracy" / f"{_digest(settings)}.json"
+    if options.json:
+        file = options.json
+    else:
+        make()
+        file = folder() / "accuracy" / f"{_digest(settings)}.json"
     record = Record(file, settings, fresh=options.fresh)
     if options.pareto:
         errors = _design_space(options, record)

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from ..cache import folder
+from ..cache import folder, make
 from ..codec.arrays import Int64Array
 from ..command import Failure
 
@@ -101,7 +101,8 @@ def fetch(package: Package) -> Path:
         if place and not _damaged(package, place):
             return place
 
-    cached.parent.mkdir(parents=True, exist_ok=True)
+    make()
+    cached.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cached.parent, prefix="new.") as scratch:
         _download(package, Path(scratch))
         for name in _damaged(package, Path(scratch)):

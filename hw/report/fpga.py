@@ -83,7 +83,7 @@ def main(options: argparse.Namespace) -> int:
     for option, path in outputs:
         make_folder(path.parent, f"write {option} {path}")
         check_output(path, option)
-    make_folder(cache.folder(), "keep figures in {}; M2XFP_CACHE_DIR sets another folder")
+    cache.prepare("keep figures")
     yosys.prepare()
     yosys.prepare("nextpnr", family.program)
 

