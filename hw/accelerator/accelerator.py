@@ -229,21 +229,8 @@ class Accelerator(wiring.Component):
             records.payload.record.eq(engine.o.payload),
             engine.o.ready.eq(records.ready),
         ]
-        # The marks go beside the engine, through as many registers, and move as its own do.
-        if engine.depth == 8:
-            moving = Signal(engine.latency, reset_less=True)
-            with m.If(engine.i.ready):
-                m.d.sync += moving.eq(Cat(self.i_value.payload.last, moving))
-            m.d.comb += records.payload.last.eq(moving[-1])
-            return records
-        marks = [StreamRegister(1) for _ in range(engine.latency)]
-        chain(m, marks, name="value_last")
-        m.d.comb += [
-            marks[0].i.valid.eq(self.i_value.valid),
-            marks[0].i.payload.eq(self.i_value.payload.last),
-            marks[-1].o.ready.eq(records.ready),
-            records.payload.last.eq(marks[-1].o.payload),
-        ]
+        last, enter = _beside(m, engine, self.i_value.payload.last, name="value_last")
+        m.d.comb += [records.payload.last.eq(last), *enter(self.i_value.valid)]
         return records
 
     def _products(self, m, command, activations, array, sums):
@@ -290,26 +277,13 @@ class Accelerator(wiring.Component):
             return
         m.submodules.quantize_result = engine = QuantizationEngine(
             depth=self.config.engine_depth)
-        # The flag of the last record goes beside the engine, through as many registers. They move
-        # as the engine's do.
-        rigid = engine.depth == 8
-        lasts = [StreamRegister(1) for _ in range(engine.latency * (not rigid))]
-        for n, register in enumerate(lasts):
-            m.submodules[f"last{n}"] = register
-            if n:
-                wiring.connect(m, lasts[n - 1].o, register.i)
-        if rigid:
-            flags = Signal(engine.latency, reset_less=True)
-            with m.If(engine.i.ready):
-                m.d.sync += flags.eq(Cat(results.payload.last, flags))
+        flag, enter = _beside(m, engine, results.payload.last, name="last")
         m.d.comb += [
             engine.i.payload.eq(results.payload["values"]),
-            *([] if rigid else [lasts[0].i.payload.eq(results.payload.last)]),
             self.o.payload.eq(results.payload),
             self.o_record.payload.record.eq(engine.o.payload),
-            self.o_record.payload.last.eq(flags[-1] if rigid else lasts[-1].o.payload),
+            self.o_record.payload.last.eq(flag),
             activations.i_kept.payload.eq(engine.o.payload),
-            *([] if rigid else [lasts[-1].o.ready.eq(engine.o.ready)]),
         ]
         with m.If(command.result == Result.VALUES):
             m.d.comb += [
@@ -319,7 +293,7 @@ class Accelerator(wiring.Component):
         with m.Else():
             m.d.comb += [
                 engine.i.valid.eq(results.valid),
-                *([] if rigid else [lasts[0].i.valid.eq(results.valid)]),
+                *enter(results.valid),
                 results.ready.eq(engine.i.ready),
             ]
         with m.If(command.result == Result.KEEP):
@@ -334,4 +308,24 @@ class Accelerator(wiring.Component):
             ]
         m.d.comb += last.eq(
             (self.o.valid & self.o.ready & self.o.payload.last)
-            | (engine.o.valid & engine.o.ready & self.o_record.payload.last))
+            | (engine.o.valid & engine.o.ready & flag))
+
+
+def _beside(m, engine, flag, *, name):
+    """Takes a flag beside a quantization engine, through as many registers, moved as its own are.
+
+    Returns the flag at the engine's output, and a function that gives the assignments by which the
+    flag enters when the engine's input is valid.
+    """
+    if engine.rigid:
+        flags = Signal(engine.latency, name=name, reset_less=True)
+        with m.If(engine.i.ready):
+            m.d.sync += flags.eq(Cat(flag, flags))
+        return flags[-1], lambda valid: []
+    registers = [StreamRegister(1) for _ in range(engine.latency)]
+    chain(m, registers, name=name)
+    m.d.comb += [
+        registers[0].i.payload.eq(flag),
+        registers[-1].o.ready.eq(engine.o.ready),
+    ]
+    return registers[-1].o.payload, lambda valid: [registers[0].i.valid.eq(valid)]

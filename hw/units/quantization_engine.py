@@ -242,6 +242,8 @@ class QuantizationEngine(wiring.Component):
             raise ValueError(f"Rule must be one of {', '.join(RULES)}, not {rule!r}")
         check_metadata(metadata)
         self.depth = depth
+        # Whether all registers move at once, see `Control`.
+        self.rigid = depth == 8
         self.input = input
         self.rule = RULES[rule]
         self.has_metadata = metadata
@@ -259,19 +261,19 @@ class QuantizationEngine(wiring.Component):
         m = Module()
 
         source, payload = self.i, self.i.payload if self.depth else self.i
-        if self.depth == 8:
+        if self.rigid:
             m.submodules.control = control = Control(self.depth, rigid=True)
             stages = Stages(m, control.enable)
             link(m, self.i, control.i)
             source = control.o
-        for name, stage, shape, depth in self._fine_stages() if self.depth == 8 else (
+        for name, stage, shape, depth in self._fine_stages() if self.rigid else (
                 ("ranked", self._rank, _ranked(self.has_metadata, self.rule), 3),
                 ("rounded", self._round, _rounded(self.has_metadata), 2),
                 ("encoded", self._encode, Record if self.has_metadata else PlainRecord, 2)):
             result = Signal(shape, name=name)
             stage(m, payload, result)
             payload = result
-            if self.depth == 8:
+            if self.rigid:
                 payload = stages.hold(f"hold_{name}", result)
             elif self.depth >= depth:
                 m.submodules[f"hold_{name}"] = register = StreamRegister(shape)
@@ -281,7 +283,7 @@ class QuantizationEngine(wiring.Component):
                     source.ready.eq(register.i.ready),
                 ]
                 source, payload = register.o, register.o.payload
-        if self.depth == 8:
+        if self.rigid:
             link(m, source, self.o)
             m.d.comb += self.o.payload.eq(payload)
         elif self.depth:
