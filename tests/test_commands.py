@@ -21,6 +21,7 @@ def refused(arguments, capsys):
     return error
 
 
+@pytest.mark.long
 def test_lockstep_has_no_mismatches(capsys):
     assert command.main(["lockstep", "--tokens", "2", "--rows", "2", "--stalls", "0.2"]) == 0
     printed = capsys.readouterr().out

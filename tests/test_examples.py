@@ -25,6 +25,7 @@ def run(*arguments, code=0):
     return result.stdout
 
 
+@pytest.mark.long
 def test_a_top_of_two_units(tmp_path):
     printed = run(EXAMPLES / "transcoder.py", tmp_path)
     assert printed.splitlines()[0] == "160 groups, 0 mismatches against golden"

@@ -64,6 +64,7 @@ def test_small_tensors_have_no_compiled_figures(monkeypatch, capsys):
     assert "formats: " not in printed
 
 
+@pytest.mark.long
 def test_rows_of_formats(tmp_path, monkeypatch, capsys):
     """In a tensor that counts as large: of each format, and of each package that has it."""
     without_torch(monkeypatch)

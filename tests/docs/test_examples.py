@@ -52,8 +52,11 @@ def run(texts, folder):
                           env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 
+LONG = "encodings.md", "getting-started.md"
+
+
 @pytest.mark.parametrize("page", [
-    pytest.param(page, marks=pytest.mark.long) if page == "encodings.md" else page
+    pytest.param(page, marks=pytest.mark.long) if page in LONG else page
     for page, text in PAGES.items() if "```python" in text and page not in EDITS])
 def test_examples_run(page, tmp_path):
     done = run(examples(PAGES[page]), tmp_path)

@@ -142,6 +142,7 @@ def test_bars(tmp_path, monkeypatch):
     assert (tmp_path / "bars.svg").stat().st_size > 10_000
 
 
+@pytest.mark.long
 def test_pareto(tmp_path, monkeypatch):
     errors = {name: (f.bits_per_element, 5 - f.bits_per_element / 2)
               for name, f in FORMATS.items() if f.bits_per_element < 5}

@@ -551,6 +551,7 @@ def test_constants(config):
     simulate(component, bench)
 
 
+@pytest.mark.long
 def test_accelerator():
     """Products of a small machine, asked for and finished by register."""
     component = AxiAccelerator(config="lite")

@@ -75,6 +75,7 @@ def parts(scripts):
     return [script for script in scripts if "synth " in script]
 
 
+@pytest.mark.long
 def test_a_module_is_mapped_once(runs):
     library = find_library()
     twice("first", Outer(3, 3), library)
@@ -105,6 +106,7 @@ def test_damaged_and_foreign_entries(runs, tmp_path):
     assert len(parts(runs)) == 2
 
 
+@pytest.mark.long
 def test_linked_as_in_one_run(runs):
     """The netlist is that of one run over the whole design that keeps the modules apart."""
     library = find_library()

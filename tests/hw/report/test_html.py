@@ -123,6 +123,7 @@ def page(tmp_path_factory):
     return text, Page(text), asked
 
 
+@pytest.mark.long
 def test_page_stands_alone(page):
     text, parsed, _ = page
     assert parsed.open == []

@@ -244,6 +244,7 @@ def test_interrupted(folder, capsys, monkeypatch, measured):
     assert len([*(folder / "cache").glob("*/figures.json")]) == 1
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 def test_signal(folder):
     """Yosys, which would take longer, ends with the command."""

@@ -163,7 +163,8 @@ def test_groups(name, encoding):
             assert given[field][row].tolist() == wanted[field][row].tolist(), (field, group)
 
 
-@ENCODINGS
+@pytest.mark.parametrize("encoding", ["sg-em", pytest.param("sg-threshold",
+                                                            marks=pytest.mark.long)])
 def test_by_hand(encoding):
     records = encoded(encoding)["by_hand"][1]
     elements, metadata, scales = (records[name].tolist() for name in
