@@ -92,7 +92,32 @@ def test_count_takes_all_kinds():
     assert len(chosen) == 14 and kinds.keys() == {*KINDS}
 
 
+def test_those_alive_are_tried_again(tmp_path, monkeypatch, capsys):
+    chosen = mutate.choose(["hw/lib/stream_queue.py"], None, 9, None, 0)
+    path = tmp_path / "result.json"
+    rows = [mutate.row(*pair, verdict) for pair, verdict in zip(
+        chosen, ["killed", "alive", "equivalent"] * 3, strict=True)]
+    path.write_text(json.dumps({"seed": 0, "faults": rows}))
+    assert mutate.alive(mutate.read(path)) == chosen[1::3]
+    monkeypatch.setattr(mutate, "try_all", lambda pairs, *_: [
+        mutate.row(*pair, "killed") for pair in pairs])
+    again = tmp_path / "again.json"
+    assert mutate.main(["--again", str(path), "--json", str(again)]) == 0
+    verdicts = [row["verdict"] for row in json.loads(again.read_text())["faults"]]
+    assert verdicts == ["killed", "killed", "equivalent"] * 3
+    rows[1]["at"] += 1
+    path.write_text(json.dumps({"seed": 0, "faults": rows}))
+    assert mutate.main(["--again", str(path)]) == 1
+    path.write_text("[]")
+    assert mutate.main(["--again", str(path)]) == 1
+    err = capsys.readouterr().err
+    assert "hw/lib/stream_queue.py no longer has line " in err
+    assert "result.json is not what --json writes" in err
+
+
 @pytest.mark.parametrize("arguments, text", [
+    (["--again", "x", "--count", "3"],
+     "--again must come without MODULE, --kind, --count and --sample"),
     (["hw/units/top2.py"], "MODULE must be one of hw/lib/arithmetic.py, "),
     (["--count", "0"], "--count must be at least 1, not 0"),
     (["--json", "/nowhere/x"], "--json must lie in a folder that exists, not /nowhere"),
