@@ -11,7 +11,7 @@ import numpy as np
 
 from ..codec.numbers import FLOATS
 from ..codec.quantized import Quantized, check_quantized
-from ..units.group_mac import matmul
+from ..units.group_mac import Decoded, matmul
 from ..units.quantization_engine import quantize_activations
 from . import planner
 
@@ -100,16 +100,26 @@ def weights_of(config, plan, transfers, n, k):
         # Records beyond N fill a transfer, may hold anything and are cut off.
         matrix[row, group] = plane
         planes[name] = matrix[:n]
-    return _quantized(planes, "weight", (n, k))
+    return _quantized(planes, "weight", config.weight_encoding, (n, k))
 
 
-def activations_of(plan, given, m, k):
+def activations_of(config, plan, given, m, k):
     """The M x K activations that these records carry; the inverse of `activation_records`."""
+    return _placed(config, given, plan.activation_order(), plan.groups, (m, k))
+
+
+def result_of(config, plan, given, m, n):
+    """The M x N quantized result that these records carry; the inverse of `result_records`."""
+    return _placed(config, given, plan.result_order(), plan.tiles, (m, n))
+
+
+def _placed(config, given, order, groups, shape):
+    """Activations whose records come in this order."""
     planes = {}
     for name, plane in given.items():
-        planes[name] = np.zeros((m, plan.groups, *plane.shape[1:]), np.uint8)
-        planes[name][plan.activation_order()] = plane
-    return _quantized(planes, "activation", (m, k))
+        planes[name] = np.zeros((shape[0], groups, *plane.shape[1:]), np.uint8)
+        planes[name][order] = plane
+    return _quantized(planes, "activation", config.encoding, shape)
 
 
 def values_of(plan, groups, m):
@@ -142,8 +152,8 @@ def execute(config, commands):
     config : Config
     commands : list of dict
         Each has the fields "m", "k", "n", "source" and "result". A legal command also has its
-        operands: "w", Quantized weights, and, unless its source is KEPT, either "a", Quantized
-        activations (source RECORDS), or "x", an array of values (source VALUES).
+        operands: "w", weights as `matmul` takes them, and, unless its source is KEPT, either "a",
+        Quantized activations (source RECORDS), or "x", an array of values (source VALUES).
 
     Returns
     -------
@@ -151,15 +161,35 @@ def execute(config, commands):
         (status, plan, product) of each command. Plan and product, a float32 array of shape (M, N),
         are None unless the status is DONE.
     """
-    kept = None
-    results = []
-    for command in commands:
-        status, plan, y = _status(config, command, kept), None, None
+    machine = Machine(config)
+    return [machine.execute(command) for command in commands]
+
+
+class Machine:
+    """An accelerator that executes one command after the other.
+
+    Parameters
+    ----------
+    config : Config
+
+    Attributes
+    ----------
+    kept : Quantized or None
+        The result that the last command kept.
+    """
+
+    def __init__(self, config):
+        self.config = config
+        self.kept = None
+
+    def execute(self, command):
+        """Status, plan and product of a command, as in `execute`."""
+        status, plan, y = _status(self.config, command, self.kept), None, None
         if status == planner.DONE:
-            plan = planner.plan(config, *(command[name] for name in "mkn"))
-            y, kept = _product(command, _activations(command, kept))
-        results.append((status, plan, y))
-    return results
+            plan = planner.plan(self.config, *(command[name] for name in "mkn"))
+            a = _activations(self.config, command, self.kept)
+            y, self.kept = _product(self.config, command, a)
+        return status, plan, y
 
 
 _FIELDS = ("m", "k", "n", "source", "result")
@@ -169,22 +199,21 @@ def _status(config, command, kept):
     return planner.check(config, *(command[name] for name in _FIELDS), kept and kept.shape)
 
 
-def _activations(command, kept):
+def _activations(config, command, kept):
     """Activations of a legal command: those that are kept, its values quantized, or its records."""
     if command["source"] == planner.KEPT:
         return kept
     if command["source"] == planner.VALUES:
         return quantize_activations(command["x"])
-    # The only encoding of activations that the array reads.
-    check_quantized(command["a"], "a", "activation", "elem-em")
+    check_quantized(command["a"], "a", "activation", config.encoding)
     return command["a"]
 
 
-def _product(command, a):
+def _product(config, command, a):
     """Product of a legal command, and what the command keeps for the next one."""
-    # The only encoding of weights that the array reads.
-    check_quantized(command["w"], "w", "weight", "sg-em")
-    y = matmul(a, command["w"])
+    w = command["w"]
+    check_quantized(w.q if isinstance(w, Decoded) else w, "w", "weight", config.weight_encoding)
+    y = matmul(a, w)
     return y, quantize_activations(y) if command["result"] == planner.KEEP else None
 
 
@@ -205,7 +234,7 @@ def streams(config, commands, executed):
         By port, one row per transfer. In a framed configuration the last transfer of each command
         is marked on the streams of its operands, and no mark is wrong.
     """
-    return _inputs(config, commands, executed), _outputs(config, commands, executed)
+    return _inputs(config, commands, executed), answers(config, commands, executed)
 
 
 def _inputs(config, commands, executed):
@@ -249,11 +278,14 @@ def _length(rows):
     return _length(next(iter(rows.values()))) if isinstance(rows, dict) else len(rows)
 
 
-def _outputs(config, commands, executed):
-    """Statuses and results by port, each result with the flag of the command's last one."""
+def answers(config, commands, executed):
+    """Output streams that answer commands, as `streams` gives them.
+
+    Each result has the flag of the command's last one.
+    """
     flags = np.zeros(0, np.uint8)
     outputs = {"o": [{"values": np.zeros((0, config.columns), np.uint32), "last": flags}]}
-    if config.columns == 32:
+    if config.quantizes:
         outputs["o_record"] = [{"record": _no_records(), "last": flags}]
     outputs["o_status"] = [flags]
     if config.framed:
@@ -314,18 +346,18 @@ def accelerator(config, inputs):
             command["w"] = weights_of(config, plan, take("i_weight", count), n, k)
             count = len(plan.activation_order()[0])
             if command["source"] == planner.RECORDS:
-                command["a"] = activations_of(plan, take("i_activation", count), m, k)
-                a = _activations(command, kept)
+                command["a"] = activations_of(config, plan, take("i_activation", count), m, k)
+                a = _activations(config, command, kept)
             elif command["source"] == planner.VALUES:
                 values = values_of(plan, take("i_value", count).view(FLOATS[config.input]), m)
                 # All lanes are quantized; the shape alone says that K ends before the last one.
                 a = replace(quantize_activations(values), shape=(m, k))
             else:
                 a = kept
-            y, kept = _product(command, a)
+            y, kept = _product(config, command, a)
         commands.append(command)
         executed.append((status, plan, y))
-    return _outputs(config, commands, executed)
+    return answers(config, commands, executed)
 
 
 def _no_records(*axes):
@@ -347,10 +379,11 @@ def _rows(stream, rows):
     return stream[rows]
 
 
-def _quantized(planes, kind, shape):
+def _quantized(planes, kind, encoding, shape):
     """A quantized matrix from its planes by group."""
     rows = len(planes["scale"])
-    return Quantized(kind=kind, shape=shape, elements=planes["elements"].reshape(rows, -1),
+    return Quantized(kind=kind, encoding=encoding, shape=shape,
+                     elements=planes["elements"].reshape(rows, -1),
                      metadata=planes["metadata"].reshape(rows, -1), scales=planes["scale"])
 
 

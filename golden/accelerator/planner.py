@@ -5,7 +5,8 @@
 bundles of tiles, and its `Plan` gives the order in which the streams carry operands and results.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,9 @@ class Config:
         only.
     framed : bool
         Whether the operand streams mark the last transfer of a command.
+    encoding : str
+        That of the activations: "elem-em", "sg-em" or "sg-special". Weights are in Sg-special
+        with the last, else in Sg-EM.
     """
 
     columns: int = 32
@@ -41,6 +45,17 @@ class Config:
     weight_width: int = 1
     input: str | None = "float32"
     framed: bool = False
+    encoding: str = "elem-em"
+
+    @property
+    def quantizes(self):
+        """Whether results can be quantized: a row is a group, and the encoding is the engine's."""
+        return self.columns == 32 and self.encoding == "elem-em"
+
+    @property
+    def weight_encoding(self):
+        """That of the weights."""
+        return "sg-special" if self.encoding == "sg-special" else "sg-em"
 
 
 CONFIGS = {
@@ -51,9 +66,16 @@ CONFIGS = {
 }
 
 
-def configuration(config: "str | Config") -> "Config":
-    """A configuration, given as such or by its name in `CONFIGS`."""
-    return CONFIGS[config] if isinstance(config, str) else config
+def configuration(config: Any) -> "Config":
+    """A configuration, given by its name in `CONFIGS` or as anything that has its attributes.
+
+    The hardware's own configurations, which have more attributes, are so accepted.
+    """
+    if isinstance(config, str):
+        return CONFIGS[config]
+    if isinstance(config, Config):
+        return config
+    return Config(**{field.name: getattr(config, field.name) for field in fields(Config)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +198,7 @@ def check(config, m, k, n, source, result, kept):
     int
         One of `STATUSES`.
     """
-    quantizes = config.columns == 32
+    quantizes = config.quantizes
     if not (m and k and n):
         return BAD_SIZE
     if source not in SOURCES or source == VALUES and config.input is None \

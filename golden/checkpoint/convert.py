@@ -30,13 +30,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ..codec.numbers import RULES
+from ..codec.numbers import RULES, SPECIAL_ENCODINGS
 from ..codec.quantized import Quantized
 from ..command import Parser, naming, run
 from ..formats.mxfp4 import quantize_mxfp4
 from ..output import new_folder, replacing
 from ..units.weight_encoder import quantize_weights
-from .layout import FORMATS, KEY, SUBGROUP, layout
+from .layout import ENCODINGS, FORMATS, KEY, SUBGROUP, layout
 from .model import Model
 from .planes import (
     check,
@@ -79,7 +79,7 @@ def parser() -> Parser:
                       help="format of the planes (default: m2xfp)")
     made.add_argument("--rule", choices=RULES, help="rule of the scales (default: floor)")
     made.add_argument("--fixed", action="store_true",
-                      help="try no neighbouring scales; only with --format m2xfp")
+                      help="try no neighbouring scales; not with --format mxfp4")
     made.add_argument("--swizzled", action="store_true",
                       help="scales whose shape does not tell are 128x4-swizzled "
                            "(default: row by row)")
@@ -144,8 +144,12 @@ def _checked(parser, arguments):
     if not (quantizes or options.list) and (
             options.swizzled or options.include or options.exclude):
         parser.error("--swizzled, --include and --exclude must come with a conversion or --list")
-    if options.fixed and options.format != "m2xfp":
-        parser.error(f"--fixed must come with --format m2xfp, not {options.format}")
+    if options.fixed and options.format == "mxfp4":
+        parser.error("--fixed must come with --format m2xfp, sg-special or sg-special64, "
+                     f"not {options.format}")
+    if options.rule and options.format in SPECIAL_ENCODINGS:
+        parser.error(f"--rule must come with --format m2xfp or mxfp4, not {options.format}, which "
+                     "has its own")
     # Each thread holds a block.
     if options.threads is not None and not 1 <= options.threads <= 4 * cores():
         parser.error(f"--threads must be 1 to 4 per processor, not {options.threads}")
@@ -166,11 +170,12 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], *,
         Files, or folders for a model of shards. A file ``target`` and the manifest beside it are
         replaced at the end; a folder must be new.
     format : str
-        "m2xfp" or "mxfp4".
+        "m2xfp", "mxfp4", "sg-special" or "sg-special64".
     rule : str
-        Rule of the scales, as in `golden.quantize_weights`.
+        Rule of the scales, as in `golden.quantize_weights`. Sg-special and Sg-special64 take
+        only "floor".
     adaptive : bool
-        Whether neighbouring scales are tried, in M2XFP.
+        Whether neighbouring scales are tried, where there is metadata.
     swizzled : bool
         Whether scales are 128x4-swizzled if their shape does not tell.
     verify : bool
@@ -240,7 +245,7 @@ def _convert_folder(model, target, decided, settings, verify, bar):
         manifest = joined(manifests)
         write_config(model, folder, {
             "quant_method": "m2xfp", **{key: manifest[key] for key in ("tool", "format", "rule")},
-            "group_size": GROUP, "subgroup_size": SUBGROUP,
+            "group_size": manifest["group"], "subgroup_size": SUBGROUP,
             "source": model.quantization or None})
         if verify:
             _verify(folder, target, settings["threads"])
@@ -293,9 +298,10 @@ def _calls(model, weights, settings):
 
 
 def _quantized(values, kept, *, format, rule, adaptive, threads):
-    if kept is None and format == "m2xfp":
-        return quantize_weights(values, group=GROUP, subgroup=SUBGROUP, rule=rule,
-                                adaptive=adaptive)
+    # Codes in MXFP4 stay as they are where code 8 is -0.
+    if format in SPECIAL_ENCODINGS or kept is None and format == "m2xfp":
+        return quantize_weights(values, subgroup=SUBGROUP, rule=rule, adaptive=adaptive,
+                                encoding=ENCODINGS[format])
     # Weights in MXFP4 have factors of 1 throughout.
     codes, scales = kept or quantize_mxfp4(values, group=GROUP, rule=rule)
     return Quantized(kind="weight", shape=values.shape, elements=codes, scales=scales,

@@ -12,19 +12,27 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ..codec.numbers import SPECIAL_ENCODINGS, default_group, metadata_bits
 from .safetensors import BadFile, Reader
-from .values import GROUP, Weight
+from .values import Weight
 
-FORMATS = {"m2xfp": ("elements", "metadata", "scales"), "mxfp4": ("elements", "scales")}
-"""Planes by format."""
+FORMATS = {"m2xfp": ("elements", "metadata", "scales"), "mxfp4": ("elements", "scales"),
+           "sg-special": ("elements", "metadata", "scales"),
+           "sg-special64": ("elements", "metadata", "scales")}
+"""Planes by format. "m2xfp" is M2XFP's encoding of weights, Sg-EM."""
+
+PLANES = FORMATS["m2xfp"]
+"""All planes."""
+
+ENCODINGS = {"m2xfp": "sg-em", "mxfp4": "sg-em", "sg-special": "sg-special",
+             "sg-special64": "sg-special64"}
+"""Encoding of the weights by format. Those of MXFP4 have factors of 1."""
 
 SUBGROUP = 8
-"""Elements per two metadata bits."""
+"""Elements that share metadata bits."""
 
 KEY = "m2xfp"
 """Name of the manifest in the file's metadata."""
-
-_BITS = {"elements": 4, "metadata": 2, "scales": 8}
 
 # How planes are decoded, as the manifest states it.
 _ENCODING = {
@@ -36,10 +44,32 @@ _ENCODING = {
              "rows begin at whole bytes; where transposed is true, the source has the last two "
              "axes of shape exchanged",
 }
-_VALUES = {"m2xfp": "E2M1 * (1 + k / 4) * 2**(X - 127)", "mxfp4": "E2M1 * 2**(X - 127)"}
+_SPECIAL = {
+    "elements": "E2M1 codes (bit 3 sign, magnitudes 0, 0.5, 1, 1.5, 2, 3, 4, 6), but code 8 is the "
+                "group's special value; two per byte, the element of lower index in bits 3..0",
+    "scales": "of each group, a byte: exponent e in bits 7..2, selector in bits 1..0; of special "
+              "values 5, -5, 8 and -8; 255 makes all of the group NaN",
+}
+_VALUES = {"m2xfp": "E2M1 * (1 + k / 4) * 2**(X - 127)", "mxfp4": "E2M1 * 2**(X - 127)",
+           "sg-special": "(E2M1 or special value) * (1 + k / 4) * 2**(e - 31)",
+           "sg-special64": "(E2M1 or special value) * (1 + k % 4 / 4) * 2**(k // 4 + e - 31)"}
+# Where metadata have three bits.
+_WIDE = "k of each subgroup, eight in three bytes, the subgroup of lower index in the lower bits"
 
 
-def plane_shape(shape: Sequence[int], plane: str) -> tuple[int, ...]:
+def _bits(format: str) -> dict[str, int]:
+    """Bits of a code by plane."""
+    return {"elements": 4, "metadata": metadata_bits(ENCODINGS[format]), "scales": 8}
+
+
+def _stated(format: str) -> dict[str, str]:
+    """How the planes of a format are decoded."""
+    special = _SPECIAL if format in SPECIAL_ENCODINGS else {}
+    wide = {"metadata": _WIDE} if _bits(format)["metadata"] == 3 else {}
+    return _ENCODING | special | wide
+
+
+def plane_shape(shape: Sequence[int], plane: str, format: str = "m2xfp") -> tuple[int, ...]:
     """Shape in bytes of a plane of a tensor.
 
     Parameters
@@ -48,11 +78,13 @@ def plane_shape(shape: Sequence[int], plane: str) -> tuple[int, ...]:
         Shape (..., K) of the tensor.
     plane : str
         "elements", "metadata" or "scales".
+    format : str
+        One of `FORMATS`.
     """
-    groups = -(-shape[-1] // GROUP)
-    length = {"elements": groups * GROUP // 2, "metadata": groups * GROUP // SUBGROUP // 4,
-              "scales": groups}[plane]
-    return (*shape[:-1], length)
+    group = default_group(ENCODINGS[format])
+    groups = -(-shape[-1] // group)
+    codes = {"elements": group, "metadata": group // SUBGROUP, "scales": 1}[plane]
+    return (*shape[:-1], groups * codes * _bits(format)[plane] // 8)
 
 
 def layout(source: Path, weights: Sequence[Weight],
@@ -74,7 +106,7 @@ def layout(source: Path, weights: Sequence[Weight],
     rule : str
         Rule of the scales.
     adaptive : bool
-        Whether neighbouring scales were tried, in M2XFP.
+        Whether neighbouring scales were tried, where there is metadata.
     left : mapping of str to str, optional
         Why tensors are left alone, by name.
 
@@ -103,7 +135,7 @@ def layout(source: Path, weights: Sequence[Weight],
             raise BadFile(f"{source}: two tensors would both be written as {weight.name!a}")
         planes = {plane: f"{weight.name}.{plane}" for plane in FORMATS[format]}
         for plane, name in planes.items():
-            add(name, "U8", plane_shape(weight.shape, plane))
+            add(name, "U8", plane_shape(weight.shape, plane, format))
         described[weight.name] = {
             "shape": list(weight.shape), "transposed": weight.transposed,
             "source_dtype": weight.dtype, "note": weight.note,
@@ -112,11 +144,14 @@ def layout(source: Path, weights: Sequence[Weight],
             "values_sha256": "0" * 64, "lossless": False, "relative_squared_error": -1e-300 / 3}
     for name, (dtype, shape) in copied.items():
         add(name, dtype, shape)
+    stated = _stated(format)
     return tensors, {
-        "tool": f"m2xfp-rtl {_version()}", "format": format, "kind": "weight", "group": GROUP,
-        **({"subgroup": SUBGROUP, "adaptive": adaptive} if format == "m2xfp" else {}),
-        "rule": rule, "bits": {plane: _BITS[plane] for plane in FORMATS[format]},
-        "encoding": {name: _ENCODING[name] for name in (*FORMATS[format], "order")},
+        "tool": f"m2xfp-rtl {_version()}", "format": format, "kind": "weight",
+        "group": default_group(ENCODINGS[format]),
+        **({"subgroup": SUBGROUP, "adaptive": adaptive} if "metadata" in FORMATS[format] else {}),
+        "rule": "own" if format in SPECIAL_ENCODINGS else rule,
+        "bits": {plane: _bits(format)[plane] for plane in FORMATS[format]},
+        "encoding": {name: stated[name] for name in (*FORMATS[format], "order")},
         "value": _VALUES[format], "tensors": described, "copied": dict.fromkeys(copied, "0" * 64),
         "left_alone": {name: left[name] for name in copied} if left else {}}
 
@@ -152,7 +187,7 @@ def read_manifest(reader: Reader) -> dict[str, Any]:
         if manifest["format"] not in FORMATS:
             raise ValueError(f"format {manifest['format']!a}")
         sizes = manifest["group"], manifest.get("subgroup", SUBGROUP)
-        if sizes != (GROUP, SUBGROUP):
+        if sizes != (default_group(ENCODINGS[manifest["format"]]), SUBGROUP):
             raise ValueError(f"groups and subgroups of {sizes}")
         expected = {}
         for name, entry in manifest["tensors"].items():
@@ -168,7 +203,7 @@ def read_manifest(reader: Reader) -> dict[str, Any]:
                 stated = entry["planes"][plane]
                 if stated["tensor"] != f"{name}.{plane}" or not isinstance(stated["sha256"], str):
                     raise ValueError(f"{plane} of {name!a}")
-                expected[stated["tensor"]] = "U8", plane_shape(shape, plane)
+                expected[stated["tensor"]] = "U8", plane_shape(shape, plane, manifest["format"])
         if not isinstance(manifest.get("left_alone", {}), dict):
             raise ValueError("left_alone")
         for name, _ in manifest["copied"].items():

@@ -180,7 +180,9 @@ class Model:
                 and all(isinstance(shard, str) for shard in names.values())):
             raise BadFile(f"{path} must have a weight_map of names to shards")
         for shard in names.values():
-            if Path(shard).name != shard or shard.startswith("."):
+            # A name that cannot be printed, such as one with a null byte, can no file have.
+            if (Path(shard).name != shard or shard.startswith(".")
+                    or not shard.isprintable()):
                 raise BadFile(f"{path} must name shards in its own folder, not {shard!a}")
         self._shard_of = names
         return dict.fromkeys(sorted(names.values()))

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,10 +24,10 @@ from tqdm import tqdm
 from ..codec.arrays import Float32Array
 from ..codec.blocked import compare
 from ..codec.quantized import Quantized, check_quantized
-from ..output import check_output, new_folder, replacing
+from ..output import check_output, new_folder, remove_left, replacing
 from ..units.decoder import dequantize
 from . import sources
-from .layout import FORMATS, KEY, layout, plane_shape, read_manifest
+from .layout import ENCODINGS, FORMATS, KEY, PLANES, layout, plane_shape, read_manifest
 from .model import CONFIG, INDEX, Model
 from .safetensors import BITS, BadFile, Reader, Writer
 from .values import DTYPES, Weight
@@ -104,7 +105,8 @@ def encoded(start: int, values: Float32Array, q: Quantized) -> Block:
 
 def write(target: str | os.PathLike[str],
           weights: Mapping[str, tuple[Float32Array, Quantized]],
-          copied: Mapping[str, Float32Array], *, note: str = "") -> dict[str, Any]:
+          copied: Mapping[str, Float32Array], *, note: str = "",
+          beside: Mapping[Path, bytes] = MappingProxyType({})) -> dict[str, Any]:
     """Writes quantized weights in the layout of `golden.checkpoint.convert.convert`.
 
     Parameters
@@ -112,11 +114,14 @@ def write(target: str | os.PathLike[str],
     target : path-like
         Safetensors file. It and the manifest beside it are replaced at the end.
     weights : mapping of str to (float32 array, Quantized)
-        By name, the values and their codes in Sg-EM, in groups of 32 and subgroups of 8.
+        By name, the values and their codes in subgroups of 8 and in groups of 32, or of 64 in
+        Sg-special64, all in one encoding.
     copied : mapping of str to float32 array
         All other tensors.
     note : str
         A remark on the weights for the manifest.
+    beside : mapping of Path to bytes
+        Files in the same folder that belong to these planes; they are replaced with them.
 
     Returns
     -------
@@ -130,17 +135,20 @@ def write(target: str | os.PathLike[str],
     OSError
         If a file cannot be written.
     ValueError
-        If a weight is not of encoding "sg-em", or if a file cannot be written at ``target``.
+        If the weights are not all of one encoding, or if a file cannot be written at ``target``.
     """
     target = Path(target)
     check_output(target)
+    first = next((q.encoding for _, q in weights.values()), None) or "sg-em"
     for name, (_, q) in weights.items():
-        check_quantized(q, name, "weight", "sg-em")
+        check_quantized(q, name, "weight", first)
+    format = "m2xfp" if first == "sg-em" else first
     described = [Weight(name=name, shape=values.shape, dtype="F32", parts=(name,), note=note)
                  for name, (values, _) in weights.items()]
     kept = {name: ("F32", values.shape) for name, values in copied.items()}
-    tensors, manifest = layout(target, described, kept, "m2xfp", "floor", True)
-    with replacing(target, target.with_name(f"{target.name}.json")) as (file, text), tqdm(
+    tensors, manifest = layout(target, described, kept, format, "floor", True)
+    manifest_path = target.with_name(f"{target.name}.json")
+    with replacing(target, *beside, manifest_path) as (file, *others, text), tqdm(
             total=sum(values.size for values, _ in weights.values()), unit="el", unit_scale=True,
             leave=False, disable=None) as bar:
         writer = Writer(file, tensors, {KEY: json.dumps(manifest)})
@@ -151,6 +159,8 @@ def write(target: str | os.PathLike[str],
             writer.put(name, data)
             manifest["copied"][name] = hashlib.sha256(data).hexdigest()
         writer.finish({KEY: json.dumps(manifest)})
+        for other, content in zip(others, beside.values(), strict=True):
+            other.write(content)
         text.write(json.dumps(manifest, indent=2).encode() + b"\n")
     return manifest
 
@@ -163,10 +173,11 @@ def check_target(source: str | os.PathLike[str], target: Path) -> None:
 
 
 def check_target_folder(target: Path) -> None:
-    """Raises ValueError unless a folder can be made."""
+    """Raises ValueError unless a folder can be made; removes what killed processes left for it."""
     if not target.parent.is_dir():
         raise ValueError(f"OUT must lie in a folder that exists, not {target.parent}")
     if os.path.lexists(target):
+        remove_left(target)
         raise ValueError(f"OUT must be a new folder, as IN is a model of shards, not {target}, "
                          "which exists")
 
@@ -192,11 +203,11 @@ def put_weight(writer: Writer, weight: Weight, manifest: dict[str, Any],
     error = square = 0.0
     lossless = True
     for block in blocks:
-        for plane, data in zip(FORMATS["m2xfp"], block.planes, strict=True):
+        for plane, data in zip(PLANES, block.planes, strict=True):
             if plane in digests:
                 digests[plane].update(data)
                 writer.put(f"{weight.name}.{plane}", data,
-                           block.start * plane_shape(weight.shape, plane)[-1])
+                           block.start * plane_shape(weight.shape, plane, manifest["format"])[-1])
         of_values.update(_little(block.values))
         lossless &= block.lossless
         error += block.error
@@ -243,17 +254,19 @@ def _read_planes(reader, name, manifest, different, bar, threads):
     """
     entry = manifest["tensors"][name]
     *lead, k = entry["shape"]
-    planes = FORMATS[manifest["format"]]
+    format = manifest["format"]
+    planes = FORMATS[format]
     digests = {plane: hashlib.sha256() for plane in planes}
     of_values = hashlib.sha256()
 
     def read(start, stop):
         found = {}
-        for plane in FORMATS["m2xfp"]:
-            width = plane_shape((k,), plane)[0]
+        for plane in PLANES:
+            width = plane_shape((k,), plane, format)[0]
             found[plane] = (reader.read(f"{name}.{plane}", start * width, stop * width)
                             if plane in digests else bytes((stop - start) * width))
-        q = Quantized.unpack(**found, kind="weight", shape=(stop - start, k))
+        q = Quantized.unpack(**found, kind="weight", shape=(stop - start, k),
+                             group=manifest["group"], encoding=ENCODINGS[format])
         return start, found, dequantize(q, threads=1)
 
     for start, found, values in in_order(

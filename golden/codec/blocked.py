@@ -11,7 +11,9 @@ compared with the decision points, whose products with the factors are exact.
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import CDLL
+from functools import reduce
 from math import prod
+from operator import add
 from threading import Lock
 from typing import Any
 
@@ -25,6 +27,7 @@ from .numbers import (
     MANTISSA_LIMITS,
     SCALE_MAX,
     SCALE_NAN,
+    SPECIAL_ENCODINGS,
     SPECIAL_LIMITS,
     SPECIAL_SCALES,
     SPECIALS,
@@ -70,11 +73,11 @@ def encode(x: FloatArray, group: int, subgroup: int, rule: str, threads: int, *,
         As in `golden.quantize_activations`.
     rule : str
         One of `numbers.MANTISSA_LIMITS`. In mixed it is the rule of the groups with a factor.
-        Sg-special has its own.
+        Sg-special and Sg-special64 have their own.
     encoding : str
-        "elem-em", "sg-em", "mixed" or "sg-special".
+        "elem-em", "sg-em", "mixed", "sg-special" or "sg-special64".
     adaptive : bool
-        For Sg-EM and Sg-special, as in `golden.quantize_weights`.
+        For all but Elem-EM and mixed, as in `golden.quantize_weights`.
     metadata : bool
         For Elem-EM: False leaves the metadata out.
 
@@ -152,7 +155,8 @@ def compare(a: Float32Array, b: Float32Array) -> tuple[float, float, bool]:
         sums = np.empty(2)
         different = library.compare_values(address(a), address(b), a.size, address(sums))
         return float(sums[0]), float(sums[1]), different == 0
-    error = square = 0.0
+    # Sums of each lane, in the kernel's order.
+    errors, squares = np.zeros((2, _LANES))
     lossless = True
     with np.errstate(invalid="ignore", over="ignore"):
         for start in range(0, a.size, _COMPARED):
@@ -162,14 +166,26 @@ def compare(a: Float32Array, b: Float32Array) -> tuple[float, float, bool]:
             difference = y - exact
             difference[same] = 0
             exact[~np.isfinite(x)] = 0
-            error += float(difference @ difference)
-            square += float(exact @ exact)
+            errors = _added(errors, difference)
+            squares = _added(squares, exact)
             lossless = lossless and bool(same.all())
-    return error, square, lossless
+        return float(reduce(add, errors)), float(reduce(add, squares)), lossless
 
 
-# Elements that are compared at a time in NumPy: BLAS starts no threads of its own for so few.
+def _added(sums, values):
+    """Adds the squares of values to the sums of the lanes, one row of lanes after another."""
+    rows = np.zeros((1 + -(-values.size // _LANES), _LANES))
+    rows[0] = sums
+    rows.reshape(-1)[_LANES: _LANES + values.size] = values * values
+    # Along the outer axis NumPy adds in order, not in pairs.
+    return np.add.reduce(rows, axis=0)
+
+
+# Elements that are compared at a time in NumPy: a multiple of the lanes.
 _COMPARED = 2**13
+
+# LANES of kernel.c.
+_LANES = 16
 
 
 def library_for(size: int) -> CDLL | None:
@@ -314,12 +330,12 @@ def _encode(library, x, subgroup, rule, encoding, adaptive, *out):
         with np.errstate(all="ignore"):
             if encoding == "sg-em":
                 _weights(x, subgroup, rule, adaptive, *out)
-            elif encoding == "sg-special":
-                _special(x, subgroup, adaptive, *out)
+            elif encoding in SPECIAL_ENCODINGS:
+                _special(x, subgroup, encoding, adaptive, *out)
             else:
                 _activations(x, subgroup, rule, *out)
         return
-    if encoding == "sg-special":
+    if encoding in SPECIAL_ENCODINGS:
         library.encode_special(address(x), *x.shape, subgroup, bool(adaptive),
                                *map(address, out))
         return
@@ -341,7 +357,7 @@ def _decode(library, encoding, elements, metadata, scales, out):
 
 
 # The numbers by which kernel.c knows the encodings.
-_DECODED = ("elem-em", "sg-em", "sg-special")
+_DECODED = ("elem-em", "sg-em", "sg-special", "sg-special64")
 
 
 def _mixed(library, x, subgroup, rule, elements, metadata, scales):
@@ -513,7 +529,9 @@ def _best_factors(u, scale):
     return best, factors, steps
 
 
-def _special(x, subgroup, adaptive, elements, metadata, scales):
+def _special(x, subgroup, encoding, adaptive, elements, metadata, scales):
+    special_encoding = SPECIAL_ENCODINGS[encoding]
+    lower, most = special_encoding.lower, np.float32(special_encoding.most)
     largest = (x.view(np.uint32) & np.uint32(0x7FFFFFFF)).max(axis=1)
     bad = largest >= 0x7F800000
     if bad.any():
@@ -526,15 +544,16 @@ def _special(x, subgroup, adaptive, elements, metadata, scales):
 
     def scaled(code):
         u = magnitudes * (254 - code << 23).view(np.float32).repeat(count)
-        return np.minimum(u, np.float32(16), out=u)
+        return np.minimum(u, most, out=u)
 
-    lowest, floor = special_scale_codes(largest, 0x800000), special_scale_codes(largest, 0)
+    lowest, floor = (special_scale_codes(largest, limit, lower) for limit in (0x800000, 0))
     best = np.full(len(x), np.inf)
     scales[...] = 0
     steps = np.zeros(metadata.shape, np.float32)
     for magnitude, limit in SPECIAL_LIMITS.items():
-        for code in (lowest, floor) if adaptive else (special_scale_codes(largest, limit),):
-            found = _special_factors(scaled(code), negative, magnitude)
+        fixed = special_scale_codes(largest, limit, lower)
+        for code in (lowest, floor) if adaptive else (fixed,):
+            found = _special_factors(scaled(code), negative, magnitude, special_encoding.factors)
             for special, (excess, factors, tried) in zip((magnitude, -magnitude), found,
                                                          strict=True):
                 total = np.ldexp(excess.reshape(metadata.shape).sum(axis=1), 2 * (code - lowest))
@@ -576,15 +595,15 @@ def takes_special(u: FloatArray, step: Any, magnitude: Any) -> BoolArray:
                     & (u < np.float32(5.5) * step))
 
 
-def _special_factors(u, negative, magnitude):
+def _special_factors(u, negative, magnitude, factors):
     """The least excess of subgroups for a special value and for its negative.
 
-    Each is a tuple of excess, factor and step.
+    Each is a tuple of excess, metadata and step.
     """
     found = [(np.full(u.shape[1], np.inf), np.zeros(u.shape[1], np.uint8),
               np.zeros(u.shape[1], np.float32)) for _ in range(2)]
-    for k in range(4):
-        step = np.float32((4 + k) / 4)
+    for k, factor in enumerate(factors):
+        step = np.float32(factor)
         halves = e2m1_codes(u, step, halves=True).astype(np.float64)
         # As in `_best_factors`.
         excess = halves * (step / 4)
@@ -595,11 +614,11 @@ def _special_factors(u, negative, magnitude):
         # The change of the excess by a special value, which is below 0.
         gain = np.where(takes, value * (value - 2 * u.astype(np.float64)) - excess, 0)
         total, below = excess.sum(axis=0), np.where(negative, gain, 0).sum(axis=0)
-        for tried, (best, factors, steps) in zip(
+        for tried, (best, metadata, steps) in zip(
                 (total + (gain.sum(axis=0) - below), total + below), found, strict=True):
             better = tried < best
             best[better] = tried[better]
-            factors[better] = k
+            metadata[better] = k
             steps[better] = step
     return found
 
@@ -608,12 +627,13 @@ def _values(encoding, elements, metadata, scales, out):
     subgroup = elements.shape[1] // metadata.shape[1]
     codes = elements.reshape(-1, subgroup)
     values = out.reshape(-1, subgroup)
-    if encoding == "sg-special":
+    if encoding in SPECIAL_ENCODINGS:
         scales, specials = split_scales(scales)
         np.take(_PLAIN, codes, out=values)
         special = (specials / np.float32(2)).repeat(metadata.shape[1])[:, None]
         np.copyto(values, special, where=codes == 8)
-        values *= 1 + metadata.reshape(-1, 1) / np.float32(4)
+        factors = np.array(SPECIAL_ENCODINGS[encoding].factors, np.float32)
+        values *= factors[metadata.reshape(-1, 1)]
     elif encoding == "sg-em":
         np.take(_FACTORED, codes | metadata.reshape(-1, 1) << 4, out=values)
     else:

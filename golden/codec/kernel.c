@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
- * Encoders and decoders of specification sections 3 to 6, 10 and 12 for runs of whole float32
+ * Encoders and decoders of specification sections 3 to 6, 10, 12 and 18 for runs of whole float32
  * groups, and of the formats of section 9 by tables. golden/codec/kernel.py compiles this file. The
  * results are, bit for bit, those of the definitions in golden/units/quantization_engine.py,
  * weight_encoder.py and decoder.py and in golden/formats. `compare_values` serves
@@ -295,10 +295,23 @@ INLINE void weights(const float *x, size_t groups, uint32_t up, uint32_t down, i
 /* The lowest and the highest E8M0 code of a scale in Sg-special. */
 enum { SPECIAL_LOW = 96, SPECIAL_HIGH = 159 };
 
-/* E8M0 code of a group: floor, or one lower where the mantissa is below `limit`. */
-INLINE int special_scale(uint32_t largest, uint32_t limit)
+/* Groups of 64 are those of Sg-special64: it has eight factors in place of four, which go twice as
+ * high, and scales that are one lower. */
+INLINE int is_wide(int group)
 {
-    int code = (int)(largest >> 23) - 2 - ((largest & 0x7FFFFF) < limit);
+    return group == 64;
+}
+
+/* The factor of metadata: 1 to 1.75, then 2 to 3.5. */
+INLINE float factor_of_metadata(int k)
+{
+    return (float)(4 + (k & 3)) / 4 * (float)(1 + (k >> 2));
+}
+
+/* E8M0 code of a group: floor, or one lower where the mantissa is below `limit`; `lower` more. */
+INLINE int special_scale(uint32_t largest, uint32_t limit, int lower)
+{
+    int code = (int)(largest >> 23) - 2 - lower - ((largest & 0x7FFFFF) < limit);
     return code < SPECIAL_LOW ? SPECIAL_LOW : code > SPECIAL_HIGH ? SPECIAL_HIGH : code;
 }
 
@@ -308,17 +321,39 @@ INLINE int takes_special(float u, float step, int magnitude)
     return magnitude == 8 ? u > 7 * step : (u > 4.5f * step) & (u < 5.5f * step);
 }
 
-INLINE float at_most_16(float u)
+INLINE float at_most(float most, float u)
 {
-    return u < 16 ? u : 16;
+    return u < most ? u : most;
 }
 
-/* Encodes at most RUN elements in Sg-special. */
+/* Adds to subgroups' excess without special values, and to its change by them: in total, and by
+ * those below zero. */
+INLINE void add_special(const float *restrict u, const float *restrict negative, int all,
+                        int subgroup, int magnitude, float step, double *restrict excess,
+                        double *restrict gain, double *restrict below)
+{
+    float value = (float)magnitude * step;
+    for (int i = 0; i < subgroup; i++)
+        for (int n = 0; n < all; n++) {
+            float v = u[i * all + n];
+            float q = (float)e2m1_halves(v, step) * (step / 2);
+            float taken = takes_special(v, step, magnitude) ? value : q;
+            double plain = q * (q - 2 * (double)v);
+            double less = taken * (taken - 2 * (double)v) - plain;
+            excess[n] += plain;
+            gain[n] += less;
+            below[n] += less * (double)negative[i * all + n];
+        }
+}
+
+/* Encodes at most RUN elements in Sg-special or Sg-special64. */
 INLINE void special_run(const float *x, int groups, int adaptive, uint8_t *elements,
                         uint8_t *metadata, uint8_t *scales, int group, int subgroup)
 {
     enum { SUBGROUPS = RUN / 4, GROUPS = RUN / 16 };
-    int count = group / subgroup;
+    int count = group / subgroup, lower = is_wide(group), factors = is_wide(group) ? 8 : 4;
+    /* Magnitudes over the scale count as at most this. */
+    float most = is_wide(group) ? 32 : 16;
     /* Subgroups side by side, as in weights_run; codes and steps are those that are tried. */
     int all = RUN / subgroup;
     float u[RUN], steps[SUBGROUPS], step_of[2][SUBGROUPS];
@@ -333,7 +368,7 @@ INLINE void special_run(const float *x, int groups, int adaptive, uint8_t *eleme
     memset(negative, 0, sizeof negative);
     for (int g = 0; g < groups; g++) {
         largest[g] = largest_of(x + g * group, group);
-        lowest[g] = special_scale(largest[g], 0x800000);
+        lowest[g] = special_scale(largest[g], 0x800000, lower);
         total[g] = INFINITY;
         for (int j = g * count; j < (g + 1) * count; j++)
             for (int i = 0; i < subgroup; i++)
@@ -349,31 +384,23 @@ INLINE void special_run(const float *x, int groups, int adaptive, uint8_t *eleme
             for (int g = 0; g < groups; g++) {
                 if (largest[g] >= INFINITE)
                     continue;
-                codes[g] = special_scale(largest[g], limit);
+                codes[g] = special_scale(largest[g], limit, lower);
                 float factor = inverse(codes[g]);
                 for (int j = g * count; j < (g + 1) * count; j++)
                     for (int i = 0; i < subgroup; i++)
-                        u[i * all + j] = at_most_16(fabsf(x[j * subgroup + i]) * factor);
+                        u[i * all + j] = at_most(most, fabsf(x[j * subgroup + i]) * factor);
             }
             for (int sign = 0; sign < 2; sign++)
                 for (int n = 0; n < all; n++)
                     best[sign][n] = INFINITY;
-            for (int k = 0; k < 4; k++) {
-                float step = (float)(4 + k) / 4, value = (float)magnitude * step;
-                /* The excess without special values, and its change by them: in total, and by
-                 * those below zero. */
+            for (int k = 0; k < factors; k++) {
+                float step = factor_of_metadata(k);
                 double excess[SUBGROUPS] = {0}, gain[SUBGROUPS] = {0}, below[SUBGROUPS] = {0};
-                for (int i = 0; i < subgroup; i++)
-                    for (int n = 0; n < all; n++) {
-                        float v = u[i * all + n];
-                        float q = (float)e2m1_halves(v, step) * (step / 2);
-                        float taken = takes_special(v, step, magnitude) ? value : q;
-                        double plain = q * (q - 2 * (double)v);
-                        double less = taken * (taken - 2 * (double)v) - plain;
-                        excess[n] += plain;
-                        gain[n] += less;
-                        below[n] += less * (double)negative[i * all + n];
-                    }
+                /* With a constant magnitude: three times as fast. */
+                if (large)
+                    add_special(u, negative, all, subgroup, 8, step, excess, gain, below);
+                else
+                    add_special(u, negative, all, subgroup, 5, step, excess, gain, below);
                 for (int sign = 0; sign < 2; sign++)
                     for (int n = 0; n < all; n++) {
                         double tried = excess[n] + (sign ? below[n] : gain[n] - below[n]);
@@ -415,7 +442,7 @@ INLINE void special_run(const float *x, int groups, int adaptive, uint8_t *eleme
         uint8_t special = scales[g] & 1 ? 8 : 0;
         for (int j = g * count; j < (g + 1) * count; j++)
             for (int i = j * subgroup; i < (j + 1) * subgroup; i++) {
-                float v = at_most_16(fabsf(x[i]) * factor);
+                float v = at_most(most, fabsf(x[i]) * factor);
                 int code = e2m1(v, steps[j]);
                 int taken = takes_special(v, steps[j], magnitude) & (sign_of(x[i]) == special);
                 elements[i] = (uint8_t)(taken ? 8 : code ? code | sign_of(x[i]) : 0);
@@ -435,7 +462,7 @@ INLINE void special(const float *x, size_t groups, int adaptive, uint8_t *elemen
 }
 
 /* The encodings that groups are decoded by, numbered as in golden/codec/blocked.py. */
-enum { ELEM_EM, SG_EM, SG_SPECIAL };
+enum { ELEM_EM, SG_EM, SG_SPECIAL, SG_SPECIAL64 };
 
 /* Decodes groups to float32 values. */
 INLINE void decode(int encoding, const uint8_t *elements, const uint8_t *metadata,
@@ -448,12 +475,13 @@ INLINE void decode(int encoding, const uint8_t *elements, const uint8_t *metadat
                 values[i] = float_of(0x7FC00000);
             continue;
         }
-        int code_of_scale = encoding == SG_SPECIAL ? SPECIAL_LOW + (scales[g] >> 2) : scales[g];
+        int has_special = encoding == SG_SPECIAL || encoding == SG_SPECIAL64;
+        int code_of_scale = has_special ? SPECIAL_LOW + (scales[g] >> 2) : scales[g];
         /* Of scale 0, 2**-127, a subnormal. Products are multiples of 2**-130, so exact. */
         float scale = float_of(code_of_scale ? (uint32_t)code_of_scale << 23 : 0x400000);
         for (int i = 0; i < group; i++)
             values[i] = e2m1_doubled(elements[i]);
-        if (encoding == SG_SPECIAL) {
+        if (has_special) {
             float doubled = (scales[g] & 2 ? 16.0f : 10.0f) * (scales[g] & 1 ? -1.0f : 1.0f);
             for (int i = 0; i < group; i++)
                 values[i] = elements[i] == 8 ? doubled : values[i];
@@ -462,7 +490,8 @@ INLINE void decode(int encoding, const uint8_t *elements, const uint8_t *metadat
             const uint8_t *codes = elements + j * subgroup;
             float *out = values + j * subgroup;
             /* Doubled values are halved, not their factor: half of it may be no float. */
-            float factor = encoding == ELEM_EM ? scale : scale * (1 + (float)(metadata[j] & 3) / 4);
+            float factor = encoding == ELEM_EM ? scale
+                : scale * factor_of_metadata(metadata[j] & (encoding == SG_SPECIAL64 ? 7 : 3));
             for (int i = 0; i < subgroup; i++)
                 out[i] = 0.5f * out[i] * factor;
             if (encoding != ELEM_EM)
@@ -828,7 +857,10 @@ void encode_weights(const float *x, size_t groups, int group, int subgroup, uint
 void encode_special(const float *x, size_t groups, int group, int subgroup, int adaptive,
                     uint8_t *elements, uint8_t *metadata, uint8_t *scales)
 {
-    DISPATCH(special, x, groups, adaptive, elements, metadata, scales)
+    if (is_wide(group))
+        special(x, groups, adaptive, elements, metadata, scales, 64, 8);
+    else
+        DISPATCH(special, x, groups, adaptive, elements, metadata, scales)
 }
 
 void decode_groups(int encoding, const uint8_t *elements, const uint8_t *metadata,
@@ -838,6 +870,8 @@ void decode_groups(int encoding, const uint8_t *elements, const uint8_t *metadat
         DISPATCH(decode, ELEM_EM, elements, metadata, scales, groups, values)
     else if (encoding == SG_EM)
         DISPATCH(decode, SG_EM, elements, metadata, scales, groups, values)
+    else if (encoding == SG_SPECIAL64)
+        decode(SG_SPECIAL64, elements, metadata, scales, groups, values, 64, 8);
     else
         DISPATCH(decode, SG_SPECIAL, elements, metadata, scales, groups, values)
 }

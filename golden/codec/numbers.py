@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Number formats: codes, rounding and scale rules (specification sections 1 and 5)."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
@@ -80,6 +81,33 @@ SPECIAL_SCALES = (96, 159)
 """Lowest and highest E8M0 code of a scale in Sg-special, whose exponent has six bits."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SpecialEncoding:
+    """An encoding with special values (specification sections 12 and 18).
+
+    Attributes
+    ----------
+    factors : tuple of float
+        Factors of a subgroup by metadata, in ascending order.
+    lower : int
+        How much lower scale codes are than in Sg-special, as factors go higher.
+    most : float
+        Magnitudes over the scale count as at most this.
+    """
+
+    factors: tuple[float, ...]
+    lower: int
+    most: float
+
+
+SPECIAL_ENCODINGS = {
+    "sg-special": SpecialEncoding(factors=(1.0, 1.25, 1.5, 1.75), lower=0, most=16.0),
+    "sg-special64": SpecialEncoding(factors=(1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5), lower=1,
+                                    most=32.0),
+}
+"""Encodings with special values by name. Their scale bytes are alike."""
+
+
 def split_scales(scales: UInt8Array) -> tuple[UInt8Array, Int8Array]:
     """Splits scale bytes of Sg-special into scales and special values (specification section 12).
 
@@ -100,7 +128,12 @@ def split_scales(scales: UInt8Array) -> tuple[UInt8Array, Int8Array]:
     return codes.astype(np.uint8), np.array(SPECIALS, np.int8)[scales & 3] * np.int8(2)
 
 
-def special_scale_codes(magnitude_bits: UInt32Array, limit: int) -> Int32Array:
+def metadata_bits(encoding: str | None) -> int:
+    """Metadata bits of a subgroup in an encoding: 3 in Sg-special64, 2 in all others."""
+    return 3 if encoding == "sg-special64" else 2
+
+
+def special_scale_codes(magnitude_bits: UInt32Array, limit: int, lower: int = 0) -> Int32Array:
     """E8M0 codes of groups' scales in Sg-special (specification section 12).
 
     Parameters
@@ -109,13 +142,15 @@ def special_scale_codes(magnitude_bits: UInt32Array, limit: int) -> Int32Array:
         Bits of each group's largest float32 magnitude, finite.
     limit : int
         Where the mantissa field is below this limit, the code is one lower than that of "floor".
+    lower : int
+        How much lower all codes are, that of `SpecialEncoding`.
 
     Returns
     -------
     int32 array
         Within `SPECIAL_SCALES`.
     """
-    codes = (magnitude_bits >> 23).astype(np.int32) - 2
+    codes = (magnitude_bits >> 23).astype(np.int32) - 2 - lower
     return np.clip(codes - ((magnitude_bits & 0x7FFFFF) < limit), *SPECIAL_SCALES)
 
 
@@ -198,8 +233,22 @@ def scale_codes(magnitude_bits: UInt32Array, rule: str) -> Int32Array:
     return np.clip(exponent - 2 + offset, 0, SCALE_MAX)
 
 
-def check_sizes(group: int, subgroup: int) -> None:
-    """Raises ValueError, which names the argument, unless both sizes are offered and fit."""
+def default_group(encoding: str | None) -> int:
+    """Group size of an encoding: 64 in Sg-special64, 32 by default in all others."""
+    return 64 if encoding == "sg-special64" else 32
+
+
+def check_sizes(group: int, subgroup: int, encoding: str | None = None) -> None:
+    """Raises ValueError, which names the argument, unless both sizes are offered and fit.
+
+    Sg-special64 has groups of 64 and subgroups of 8 only.
+    """
+    if encoding == "sg-special64":
+        for name, size, only in ("group", group, 64), ("subgroup", subgroup, 8):
+            if size != only:
+                raise ValueError(f"{name} must be {only} with encoding 'sg-special64', "
+                                 f"not {size!r}")
+        return
     if group not in GROUPS:
         raise ValueError(f"group must be one of {GROUPS}, not {group!r}")
     if subgroup not in SUBGROUPS:

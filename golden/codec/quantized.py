@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from . import tensor_file
 from .arrays import Float32Array, UInt8Array
-from .numbers import check_sizes, check_threads
+from .numbers import check_sizes, check_threads, metadata_bits
 
 KINDS = ("activation", "weight")
 """Sides of a product."""
 
-ENCODINGS = {"activation": ("elem-em", "sg-em", "mixed", "sg-special"),
-             "weight": ("sg-em", "sg-special")}
+ENCODINGS = {"activation": ("elem-em", "sg-em", "mixed", "sg-special", "sg-special64"),
+             "weight": ("sg-em", "sg-special", "sg-special64")}
 """Meanings that metadata may have, by kind; the first is the default."""
 
 
@@ -76,13 +76,18 @@ class Blocks:
         TypeError
             If ``threads`` is not an integer.
         ValueError
-            If ``threads`` is below 1, or if ``format`` is none of `golden.formats.FORMATS`.
+            If ``threads`` is below 1, if ``format`` is none of `golden.formats.FORMATS`, or if a
+            code is larger than those of the format.
         """
         check_threads(threads)
-        if self.format not in DECODERS:
+        if not isinstance(self.format, str) or self.format not in DECODERS:
             raise ValueError("format must be the name of a format of golden.formats.FORMATS, "
                              f"not {self.format!r}")
-        return DECODERS[self.format](self, threads=threads)
+        try:
+            return DECODERS[self.format](self, threads=threads)
+        except IndexError:
+            raise ValueError(f"codes must be those of {self.format}, which has no as large ones"
+                             ) from None
 
     @property
     def nbytes(self) -> int:
@@ -210,7 +215,7 @@ class Blocks:
             *lead, _ = widths["shape"]
             planes = {}
             for name, width in bits.items():
-                if width not in (2, 4, 8) or arrays[name].dtype != np.uint8:
+                if width not in (2, 3, 4, 8) or arrays[name].dtype != np.uint8:
                     raise ValueError(f"{name} of {width} bits")
                 planes[name] = _unpack(arrays[name], width, arrays[name].shape[-1] * 8 // width)
             if set(arrays) - set(bits) - {"tensor_scale"}:
@@ -219,7 +224,7 @@ class Blocks:
                 scale = arrays["tensor_scale"]
                 planes["tensor_scale"] = scale if scale.ndim else scale[()]
             q = kind._made(widths, planes)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise ValueError(f"{os.fspath(path)} does not hold a quantized tensor: "
                              f"{type(error).__name__}, {str(error)[:100]}") from None
         if not isinstance(q, cls):
@@ -280,14 +285,14 @@ class Quantized(Blocks):
     elements : uint8 array, shape (..., Kpad)
         FP4 codes, one per byte.
     metadata : uint8 array, shape (..., Kpad / subgroup)
-        Two metadata bits of each subgroup.
+        Two metadata bits of each subgroup, three in Sg-special64.
     scales : uint8 array, shape (..., Kpad / group)
-        E8M0 scale code of each group; 255 is NaN. In Sg-special the six upper bits are the E8M0
-        code less 96, and the two lower bits select the special value.
+        E8M0 scale code of each group; 255 is NaN. With special values the six upper bits are the
+        E8M0 code less 96, and the two lower bits select the special value.
     shape : tuple of int
         Shape (..., K) of the tensor before K was padded to whole groups.
     group, subgroup : int
-        Elements per group and per subgroup.
+        Elements per group and per subgroup; 64 and 8 in Sg-special64.
     encoding : str, optional
         Meaning of the metadata. The default is "elem-em" for activations and "sg-em" for weights.
 
@@ -295,6 +300,7 @@ class Quantized(Blocks):
         - "sg-em": the factor of each subgroup (section 4).
         - "mixed": a choice of these two per group, which a code of -0 marks (section 11).
         - "sg-special": the factor of each subgroup, and code 8 is a special value (section 12).
+        - "sg-special64": the same with wider factors and groups of 64 (section 18).
 
     Raises
     ------
@@ -302,7 +308,7 @@ class Quantized(Blocks):
         If a plane is not a uint8 array.
     ValueError
         If ``kind``, ``encoding`` or a size is not offered, or if the planes do not fit ``shape`` or
-        hold values above 15 (elements) or 3 (metadata).
+        hold values above 15 (elements) or 3 (metadata; 7 in Sg-special64).
     """
 
     kind: str
@@ -322,12 +328,13 @@ class Quantized(Blocks):
         elif self.encoding not in offered:
             raise ValueError(f"encoding of kind {self.kind!r} must be one of {offered}, "
                              f"not {self.encoding!r}")
-        check_sizes(self.group, self.subgroup)
+        check_sizes(self.group, self.subgroup, self.encoding)
         *lead, k = _checked_shape(self.shape)
         groups = -(-k // self.group)
         for name, limit, length in [
             ("elements", 15, groups * self.group),
-            ("metadata", 3, groups * self.group // self.subgroup),
+            ("metadata", 2 ** metadata_bits(self.encoding) - 1,
+             groups * self.group // self.subgroup),
             ("scales", 255, groups),
         ]:
             plane = getattr(self, name)
@@ -355,7 +362,7 @@ class Quantized(Blocks):
                 "group": self.group, "subgroup": self.subgroup}
 
     def _bits(self, name):
-        return {"elements": 4, "metadata": 2, "scales": 8}[name]
+        return {"elements": 4, "metadata": metadata_bits(self.encoding), "scales": 8}[name]
 
     @classmethod
     def _made(cls, attributes, planes):
@@ -372,9 +379,10 @@ class Quantized(Blocks):
         elements, metadata, scales : bytes
             Rows follow each other. Each row is contiguous along K and filled up to a whole byte.
             A byte holds two elements, four metadata or one scale; the first code is in the least
-            significant bits.
+            significant bits. In Sg-special64 three bytes hold eight metadata.
         """
-        return (_pack(self.elements, 4).tobytes(), _pack(self.metadata, 2).tobytes(),
+        return (_pack(self.elements, 4).tobytes(),
+                _pack(self.metadata, metadata_bits(self.encoding)).tobytes(),
                 self.scales.tobytes())
 
     @classmethod
@@ -406,7 +414,7 @@ class Quantized(Blocks):
             If a plane's length does not fit ``shape``, or a size, ``kind`` or ``encoding`` is not
             offered.
         """
-        check_sizes(group, subgroup)
+        check_sizes(group, subgroup, encoding)
         *lead, k = _checked_shape(shape)
         groups = -(-k // group)
 
@@ -421,7 +429,8 @@ class Quantized(Blocks):
         return cls(kind=kind, shape=tuple(shape), group=group, subgroup=subgroup,
                    encoding=encoding,
                    elements=read("elements", elements, 4, groups * group),
-                   metadata=read("metadata", metadata, 2, groups * group // subgroup),
+                   metadata=read("metadata", metadata, metadata_bits(encoding),
+                                 groups * group // subgroup),
                    scales=read("scales", scales, 8, groups))
 
     def records(self) -> UInt8Array:
@@ -431,12 +440,11 @@ class Quantized(Blocks):
         -------
         uint8 array, shape (..., groups, record bytes)
             Elements, then metadata, then the scale, from the least significant bit of the first
-            byte on; 18 bytes at the default sizes. Where the fields do not fill the last byte
-            (subgroups of 16 or 32), its upper bits are 0.
+            byte on; 18 bytes at the default sizes, 36 in Sg-special64. Where the fields do not fill
+            the last byte (subgroups of 16 or 32), its upper bits are 0.
         """
         groups = (*self.scales.shape, -1)
-        fields = [(self.elements.reshape(groups), 4), (self.metadata.reshape(groups), 2),
-                  (self.scales.reshape(groups), 8)]
+        fields = [(getattr(self, name).reshape(groups), self._bits(name)) for name in _PLANES]
         return np.packbits(np.concatenate([_bits(f, width) for f, width in fields], axis=-1),
                            axis=-1, bitorder="little")
 
@@ -487,7 +495,9 @@ _BLOCK = 2**16
 
 
 def _pack(codes, width):
-    """Packs codes of ``width`` bits, 8 / ``width`` to a byte; fills up each row."""
+    """Packs codes of ``width`` bits, the first one lowest; fills up each row to a whole byte."""
+    if width == 3:
+        return np.packbits(_bits(codes, 3), axis=-1, bitorder="little")
     count = 8 // width
     if count == 1:
         return codes
@@ -509,6 +519,10 @@ def _pack(codes, width):
 
 def _unpack(plane, width, length):
     """Reads the first ``length`` codes of each row from bytes that `_pack` gave."""
+    if width == 3:
+        bits = np.unpackbits(plane, axis=-1, count=3 * length, bitorder="little")
+        places = np.arange(3, dtype=np.uint8)
+        return (bits.reshape(*plane.shape[:-1], length, 3) << places).sum(-1, dtype=np.uint8)
     count = 8 // width
     if count == 1:
         return plane.copy()

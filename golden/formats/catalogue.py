@@ -6,9 +6,9 @@ whole groups. Each element is rounded once: to nearest, ties to the even code, s
 largest magnitude. HiF4 rounds ties away from zero; RaZeR rounds those beside its special value to
 it. Float32 subnormals are exact. A group that holds NaN or an infinity becomes a NaN group: its
 scale is the code of NaN, all its other codes are 0. An all-zero group has scale code 0. Elements
-with a sign bit keep the sign of a zero, except in RaZeR, M2XFP mixed and Sg-special, and under an
-E3M3, E4M3 or E5M3 scale of 0, where all elements are +0. Decoded values are rounded once to
-float32; those beyond its range become infinities.
+with a sign bit keep the sign of a zero, except in RaZeR, M2XFP mixed, Sg-special and
+Sg-special64, and under an E3M3, E4M3 or E5M3 scale of 0, where all elements are +0. Decoded values
+are rounded once to float32; those beyond its range become infinities.
 
 Some papers leave open a choice that changes results. The format's docstring then names the choice
 and what this project took: `sg_ee`, `elem_em` (top-2), `mxfp4_plus`, `razer.razer_weights` and
@@ -19,7 +19,7 @@ from functools import partial
 
 import numpy as np
 
-from ..codec.numbers import SPECIALS, groups_of
+from ..codec.numbers import SPECIALS, default_group, groups_of, metadata_bits
 from ..codec.quantized import DECODERS, Blocks
 from ..units.decoder import dequantize
 from ..units.quantization_engine import quantize_activations, scaled_magnitudes
@@ -131,9 +131,10 @@ def mxfp4_plus() -> Format:
                                            for v in E0M3.values]))
 
 
-def _m2xfp(name, quantize, *, element=E2M1, scale=E8M0, **options):
-    return Format(name=name, group=32, element=element, scale=scale, subgroup=8,
-                  metadata_bits=2, encoder=quantize, decoder=dequantize, whole=True, **options)
+def _m2xfp(name, quantize, *, element=E2M1, scale=E8M0, group=32, metadata_bits=2, **options):
+    return Format(name=name, group=group, element=element, scale=scale, subgroup=8,
+                  metadata_bits=metadata_bits, encoder=quantize, decoder=dequantize, whole=True,
+                  **options)
 
 
 def _m2xfp_mixed():
@@ -144,12 +145,13 @@ def _m2xfp_mixed():
                   special_groups=np.stack([np.pad([v, 1], (0, 30)) for v in refined]))
 
 
-def _m2xfp_special(name, quantize):
+def _m2xfp_special(name, quantize, encoding="sg-special"):
     # Values that every scale offers. -8 lacks the highest scale, whose byte is NaN's.
     specials = [s for s in SPECIALS if s != -8]
-    return _m2xfp(name, partial(quantize, encoding="sg-special"), element=razer.RAZER,
-                  scale=E6M0, zero_signs=False,
-                  special_groups=np.stack([np.resize([s, *E2M1.values[:8]], 32)
+    group = default_group(encoding)
+    return _m2xfp(name, partial(quantize, encoding=encoding), element=razer.RAZER, scale=E6M0,
+                  group=group, metadata_bits=metadata_bits(encoding), zero_signs=False,
+                  special_groups=np.stack([np.resize([s, *E2M1.values[:8]], group)
                                            for s in specials]))
 
 
@@ -162,6 +164,8 @@ FORMATS = {f.name: f for f in (
     _m2xfp_mixed(),
     _m2xfp_special("M2XFP Sg-special", quantize_activations),
     _m2xfp_special("M2XFP Sg-special weights", quantize_weights),
+    _m2xfp_special("M2XFP Sg-special64", quantize_activations, "sg-special64"),
+    _m2xfp_special("M2XFP Sg-special64 weights", quantize_weights, "sg-special64"),
     _m2xfp("M2XFP weights", quantize_weights),
     _m2xfp("M2XFP weights fixed", partial(quantize_weights, adaptive=False)),
     mxfp4_plus(),

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Encodings of activations with factors, by definition (specification sections 4, 10 to 12)."""
+"""Encodings of activations with factors, by definition (specification sections 4, 10 to 12, 18)."""
 
 from dataclasses import replace
 
 import numpy as np
 
 from ..codec.arrays import FloatArray
-from ..codec.numbers import groups_of
+from ..codec.numbers import SPECIAL_ENCODINGS, default_group, groups_of
 from ..codec.quantized import Quantized
 from ..units import quantization_engine, weight_encoder
 from ..units.decoder import element_integers, other_zeros
@@ -15,20 +15,21 @@ from ..units.weight_encoder import best_factors
 from . import sg_special
 
 
-def definition(x: FloatArray, *, encoding: str, group: int = 32, subgroup: int = 8,
+def definition(x: FloatArray, *, encoding: str, group: int | None = None, subgroup: int = 8,
                rule: str = "floor") -> Quantized:
     """Encodes whole tensors of activations step by step, in any encoding but Elem-EM.
 
     `quantize_activations` gives the same bits faster; it also checks the parameters.
     """
+    group = default_group(encoding) if group is None else group
     if encoding == "sg-em":
         q = weight_encoder.definition(x, group=group, subgroup=subgroup, rule=rule)
         return replace(q, kind="activation", encoding="sg-em")
     if encoding == "mixed":
         return _mixed(x, group, subgroup)
-    if encoding == "sg-special":
+    if encoding in SPECIAL_ENCODINGS:
         return sg_special.definition(x, kind="activation", adaptive=False, group=group,
-                                     subgroup=subgroup)
+                                     subgroup=subgroup, encoding=encoding)
 
     groups = groups_of(x, "x", group)
     scales, bad = group_scales(groups, "threshold")

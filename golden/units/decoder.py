@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Reference of the decoder (specification sections 3, 4, 11 and 12)."""
+"""Reference of the decoder (specification sections 3, 4, 11, 12 and 18)."""
 
 from dataclasses import replace
 
@@ -9,6 +9,7 @@ from ..codec.arrays import BoolArray, Float32Array, Int16Array, UInt8Array
 from ..codec.numbers import (
     FLOAT32_NAN,
     SCALE_NAN,
+    SPECIAL_ENCODINGS,
     e2m1_integers,
     e2m3_integers,
     split_scales,
@@ -18,7 +19,7 @@ from .top1 import top1
 
 
 def scale_codes(q: Quantized) -> UInt8Array:
-    """E8M0 codes of the groups' scales, also those of Sg-special.
+    """E8M0 codes of the groups' scales, also where bytes select special values.
 
     Parameters
     ----------
@@ -28,7 +29,7 @@ def scale_codes(q: Quantized) -> UInt8Array:
     -------
     uint8 array, shape (..., Kpad / group)
     """
-    return split_scales(q.scales)[0] if q.encoding == "sg-special" else q.scales
+    return split_scales(q.scales)[0] if q.encoding in SPECIAL_ENCODINGS else q.scales
 
 
 def element_integers(q: Quantized) -> Int16Array:
@@ -42,7 +43,8 @@ def element_integers(q: Quantized) -> Int16Array:
     -------
     int16 array, shape (..., Kpad)
         Elem-EM gives -56 to 56; the largest element of a subgroup is refined. Sg-EM gives -84 to
-        84, and Sg-special -112 to 112; elements are multiplied by their subgroup's factor.
+        84, Sg-special -112 to 112 and Sg-special64 -224 to 224; elements are multiplied by their
+        subgroup's factor.
     """
     if q.encoding == "mixed":
         refined, factored = (element_integers(replace(q, encoding=encoding))
@@ -53,11 +55,13 @@ def element_integers(q: Quantized) -> Int16Array:
 
     elements = q.elements.reshape(*q.metadata.shape, q.subgroup)
     plain = e2m1_integers(elements).astype(np.int16)
-    if q.encoding == "sg-special":
+    if q.encoding in SPECIAL_ENCODINGS:
         _, specials = split_scales(q.scales)
         count = q.group // q.subgroup
         plain = np.where(elements == 8, specials.repeat(count, axis=-1)[..., None], plain)
-    if q.encoding in ("sg-em", "sg-special"):
+        quarters = 4 * np.array(SPECIAL_ENCODINGS[q.encoding].factors)
+        integers = plain * quarters.astype(np.int16)[q.metadata][..., None]
+    elif q.encoding == "sg-em":
         # The product of 2 * value and 4 + k has units of 1/2 * 1/4.
         integers = plain * (4 + q.metadata[..., None].astype(np.int16))
     else:
@@ -93,8 +97,8 @@ def dequantize(q: Blocks, *, threads: int = 1) -> Float32Array:
 
     In M2XFP every value is a float32 number, subnormals included, unless it is beyond float32's
     range and becomes an infinity. Code 8 gives -0 in Elem-EM and Sg-EM, +0 in mixed, and the
-    group's special value in Sg-special. A NaN group gives NaN (0x7FC00000). Values of other formats
-    are rounded once to float32.
+    group's special value in Sg-special and Sg-special64. A NaN group gives NaN (0x7FC00000).
+    Values of other formats are rounded once to float32.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ def accumulate(acc: ArrayLike, total: ArrayLike, activation_scale: ArrayLike,
     acc : float32 array
         Accumulators.
     total : int array
-        Group sums G in units of 1/64, below 2**19 in magnitude.
+        Group sums G in units of 1/64, below 2**19 in magnitude, or 2**22 with scales of 96 to 159.
     activation_scale, weight_scale : uint8 array
         Scale codes; 255 makes the result NaN.
 

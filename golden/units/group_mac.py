@@ -13,7 +13,33 @@ from .group_accumulator import accumulate
 from .group_dot import group_dot
 
 
-def matmul(a: Quantized, w: Quantized) -> Float32Array:
+class Decoded:
+    """A quantized matrix that `matmul` need not decode again, for many products with it.
+
+    Parameters
+    ----------
+    q : Quantized
+
+    Attributes
+    ----------
+    q : Quantized
+    values : float32 array, shape (rows, Kpad)
+        Decoded values with their padding.
+    bounds : tuple of int arrays, shape (K / group,)
+        Lowest and highest scale of each group of columns. Scales of groups that are all zeros do
+        not count. The code of NaN exceeds all bounds.
+    """
+
+    def __init__(self, q: Quantized) -> None:
+        self.q = q
+        self.values = dequantize(replace(q, shape=q.elements.shape))
+        used = (self.values.reshape(*q.scales.shape, q.group) != 0).any(-1)
+        scales = scale_codes(q).astype(np.int32)
+        self.bounds = (scales.min(0, initial=SCALE_NAN, where=used),
+                       scales.max(0, initial=0, where=used))
+
+
+def matmul(a: Quantized, w: Quantized | Decoded) -> Float32Array:
     """Matrix product of quantized activations and weights, as the hardware computes it.
 
     The accumulator starts from +0. Groups are added in ascending order of K. Sums within a group
@@ -23,9 +49,10 @@ def matmul(a: Quantized, w: Quantized) -> Float32Array:
     ----------
     a : Quantized
         Activations of shape (M, K), in any encoding. With factors on both sides group sums are at
-        most 225792 in magnitude, below 2**18; with special values 401408, below 2**19.
-    w : Quantized
-        Weights of shape (N, K), in either encoding.
+        most 225792 in magnitude, below 2**18; with special values 401408, below 2**19, and in
+        Sg-special64 3211264, below 2**22.
+    w : Quantized or Decoded
+        Weights of shape (N, K), in any encoding with groups of the same size.
 
     Returns
     -------
@@ -38,6 +65,8 @@ def matmul(a: Quantized, w: Quantized) -> Float32Array:
     ValueError
         If an operand is of the wrong kind or not a matrix, or K or the group sizes differ.
     """
+    decoded = w if isinstance(w, Decoded) else None
+    w = w.q if isinstance(w, Decoded) else w
     for name, q, kind in (("a", a, "activation"), ("w", w, "weight")):
         check_quantized(q, name, kind)
         if len(q.shape) != 2:
@@ -49,9 +78,11 @@ def matmul(a: Quantized, w: Quantized) -> Float32Array:
 
     # Within these bounds a group's products and partial sums, which have at most 19 bits, are
     # normal float32 numbers. Float32 matrix products of decoded groups are then exact, and the one
-    # rounding is that of a float32 addition. Zeros do no harm at any scale.
-    x, (x_low, x_high) = _decoded(a)
-    y, (y_low, y_high) = _decoded(w)
+    # rounding is that of a float32 addition. Zeros do no harm at any scale. In Sg-special64 sums
+    # have 22 bits and no scale is near the upper bounds.
+    operands = Decoded(a), decoded or Decoded(w)
+    x, y = (operand.values for operand in operands)
+    (x_low, x_high), (y_low, y_high) = (operand.bounds for operand in operands)
     plain = (x_low + y_low >= 134) & (x_high + y_high <= 368) & (x_high <= 250) & (y_high <= 250)
     integers = [] if plain.all() else [element_integers(q).astype(np.float32) for q in (a, w)]
     scales = [scale_codes(q) for q in (a, w)]
@@ -78,22 +109,10 @@ def matmul(a: Quantized, w: Quantized) -> Float32Array:
 _TILE = 256
 
 
-def _decoded(q):
-    """Decoded values with their padding, and each group of columns' range of scales.
-
-    Scales of groups that are all zeros do not count. The code of NaN exceeds all bounds.
-    """
-    values = dequantize(replace(q, shape=q.elements.shape))
-    used = (values.reshape(*q.scales.shape, q.group) != 0).any(-1)
-    scales = scale_codes(q).astype(np.int32)
-    return values, (scales.min(0, initial=SCALE_NAN, where=used),
-                    scales.max(0, initial=0, where=used))
-
-
 def definition(a: Quantized, w: Quantized) -> Float32Array:
     """The product as the specification defines it; `matmul` gives the same bits faster."""
-    # No partial sum exceeds 32 * 112 * 112 < 2**24: float32 matrix products of these integers
-    # are exact.
+    # No partial sum exceeds 32 * 112 * 112 or 64 * 224 * 224 < 2**24: float32 matrix products of
+    # these integers are exact.
     x = element_integers(a).astype(np.float32).reshape(*a.scales.shape, a.group)
     y = element_integers(w).astype(np.float32).reshape(*w.scales.shape, w.group)
     x_scales, y_scales = scale_codes(a), scale_codes(w)

@@ -14,6 +14,7 @@ from ..codec.numbers import (
     check_sizes,
     check_tensor,
     check_threads,
+    default_group,
     groups_of,
     round_magnitude,
     scale_codes,
@@ -22,12 +23,13 @@ from ..codec.quantized import Quantized
 from .top1 import top1
 
 ENCODINGS = {"elem-em": "elem-em", "sg-threshold": "sg-em", "sg-em": "sg-em", "mixed": "mixed",
-             "sg-special": "sg-special"}
+             "sg-special": "sg-special", "sg-special64": "sg-special64"}
 """By encoder of activations, the encoding that its result is decoded by."""
 
 
-def quantize_activations(x: FloatArray, *, group: int = 32, subgroup: int = 8, rule: str = "floor",
-                         encoding: str = "elem-em", threads: int = 1) -> Quantized:
+def quantize_activations(x: FloatArray, *, group: int | None = None, subgroup: int = 8,
+                         rule: str = "floor", encoding: str = "elem-em", threads: int = 1
+                         ) -> Quantized:
     """Quantizes activations to M2XFP.
 
     Elements are rounded to nearest, ties to even. They saturate at 6 times the scale, times the
@@ -46,6 +48,8 @@ def quantize_activations(x: FloatArray, *, group: int = 32, subgroup: int = 8, r
     - "sg-special": a factor; and code 8, in the place of -0, is the one of the special values 5,
       -5, 8 and -8 that has the least squared error in the group. Scales are 2**-31 to 2**32, which
       has every float16 in range; beyond this range elements saturate or become zero (section 12).
+    - "sg-special64": the same in groups of 64, with factors of 1 to 1.75 and of 2 to 3.5, three
+      metadata bits per subgroup (section 18).
 
     Errors are compared exactly.
 
@@ -53,15 +57,15 @@ def quantize_activations(x: FloatArray, *, group: int = 32, subgroup: int = 8, r
     ----------
     x : array of float32, float16 or bfloat16, shape (..., K)
         Activations. Groups lie along the last axis, which is padded with +0 to whole groups.
-    group : int
-        Elements per scale: 16 or 32.
+    group : int, optional
+        Elements per scale: 16 or 32, which is the default. Sg-special64 has 64 only.
     subgroup : int
-        Elements per two metadata bits: 4, 8, 16 or 32, dividing ``group``.
+        Elements per two metadata bits: 4, 8, 16 or 32, dividing ``group``. Sg-special64 has 8 only.
     rule : str
-        Scale rule: "floor", "ceil", "rtn1" or "rtn2" (section 5). Sg-threshold, mixed and
-        Sg-special have rules of their own and take only the default.
+        Scale rule: "floor", "ceil", "rtn1" or "rtn2" (section 5). All encodings
+        but Elem-EM and Sg-EM have rules of their own and take only the default.
     encoding : str
-        "elem-em", "sg-threshold", "sg-em", "mixed" or "sg-special".
+        "elem-em", "sg-threshold", "sg-em", "mixed", "sg-special" or "sg-special64".
     threads : int
         Threads that share the work, at least 1. The result does not depend on it.
 
@@ -79,7 +83,8 @@ def quantize_activations(x: FloatArray, *, group: int = 32, subgroup: int = 8, r
         If ``x`` is empty, or a size, the rule, the encoding or the number of threads is not
         offered.
     """
-    check_sizes(group, subgroup)
+    group = default_group(encoding) if group is None else group
+    check_sizes(group, subgroup, encoding)
     check_rule(rule)
     if encoding not in ENCODINGS:
         raise ValueError(f"encoding must be one of {tuple(ENCODINGS)}, not {encoding!r}")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Reference of the weight encoder: Sg-EM with an adaptive scale (specification section 4).
 
-`quantize_weights` also offers Sg-special.
+`quantize_weights` also offers Sg-special and Sg-special64.
 """
 
 import numpy as np
@@ -10,9 +10,11 @@ from ..codec import blocked
 from ..codec.arrays import Float64Array, FloatArray, UInt8Array
 from ..codec.numbers import (
     SCALE_MAX,
+    SPECIAL_ENCODINGS,
     check_sizes,
     check_tensor,
     check_threads,
+    default_group,
     e2m1_integers,
     groups_of,
     round_magnitude,
@@ -27,8 +29,9 @@ from .quantization_engine import (
 )
 
 
-def quantize_weights(w: FloatArray, *, group: int = 32, subgroup: int = 8, rule: str = "floor",
-                     adaptive: bool = True, encoding: str = "sg-em", threads: int = 1) -> Quantized:
+def quantize_weights(w: FloatArray, *, group: int | None = None, subgroup: int = 8,
+                     rule: str = "floor", adaptive: bool = True, encoding: str = "sg-em",
+                     threads: int = 1) -> Quantized:
     """Quantizes weights to M2XFP with the least squared error over factors and scales.
 
     Every subgroup has a factor of 1, 1.25, 1.5 or 1.75. If adaptive, the encoder tries three
@@ -38,24 +41,25 @@ def quantize_weights(w: FloatArray, *, group: int = 32, subgroup: int = 8, rule:
 
     In Sg-special (specification section 12) code 8 is a special value instead of -0, and the
     encoder also takes the best of four special values; see `quantize_activations`. If adaptive, it
-    tries two scales: that of "floor" and the next lower one. The decoder and the PE tile with
-    factors on both sides read Sg-special; the array and the accelerator do not.
+    tries two scales: that of "floor" and the next lower one. Decoder, tile, array and accelerator
+    read Sg-special where they are built for it. Sg-special64 (section 18) is the same in groups of
+    64 with factors up to 3.5; its scales are one lower. Decoder and tile read it.
 
     Parameters
     ----------
     w : array of float32, float16 or bfloat16, shape (..., K)
         Weights. Groups lie along the last axis, which is padded with +0 to whole groups.
-    group : int
-        Elements per scale: 16 or 32.
+    group : int, optional
+        Elements per scale: 16 or 32, which is the default. Sg-special64 has 64 only.
     subgroup : int
-        Elements per two metadata bits: 4, 8, 16 or 32, dividing ``group``.
+        Elements per two metadata bits: 4, 8, 16 or 32, dividing ``group``. Sg-special64 has 8 only.
     rule : str
-        Rule of the first scale: "floor", "ceil", "rtn1" or "rtn2" (section 5). Sg-special takes
-        only the default.
+        Rule of the first scale: "floor", "ceil", "rtn1" or "rtn2" (section 5). Sg-special and
+        Sg-special64 take only the default.
     adaptive : bool
         Whether the encoder also tries the next lower and the next higher scale.
     encoding : str
-        "sg-em" or "sg-special".
+        "sg-em", "sg-special" or "sg-special64".
     threads : int
         Threads that share the work, at least 1. The result does not depend on it.
 
@@ -72,11 +76,12 @@ def quantize_weights(w: FloatArray, *, group: int = 32, subgroup: int = 8, rule:
         If ``w`` is empty, or a size, the rule, the encoding or the number of threads is not
         offered.
     """
-    check_sizes(group, subgroup)
+    group = default_group(encoding) if group is None else group
+    check_sizes(group, subgroup, encoding)
     check_rule(rule)
     if encoding not in ENCODINGS["weight"]:
         raise ValueError(f"encoding must be one of {ENCODINGS['weight']}, not {encoding!r}")
-    if encoding == "sg-special":
+    if encoding in SPECIAL_ENCODINGS:
         check_own_rule(rule, encoding)
     check_threads(threads)
     check_tensor(w, "w")

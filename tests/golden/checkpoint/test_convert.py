@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from golden import Quantized, dequantize, quantize_weights
 from golden.checkpoint import convert, planes, sources
+from golden.checkpoint.layout import read_manifest
 from golden.checkpoint.safetensors import BITS, Reader
 from golden.codec.quantized import _pack as pack_codes
 from golden.formats.mxfp4 import mxfp4_round_trip, quantize_mxfp4
@@ -64,6 +65,9 @@ def checkpoint(tmp_path):
     ([], quantize_weights),
     (["--fixed", "--rule", "ceil"],
      lambda w: quantize_weights(w, rule="ceil", adaptive=False)),
+    (["--format", "sg-special", "--fixed"],
+     lambda w: quantize_weights(w, encoding="sg-special", adaptive=False)),
+    (["--format", "sg-special64"], lambda w: quantize_weights(w, encoding="sg-special64")),
 ])
 def test_planes(checkpoint, tmp_path, arguments, encode, monkeypatch, capsys):
     """Read by another implementation, they are what the encoder gives."""
@@ -116,19 +120,22 @@ def test_plain_mxfp4(checkpoint, tmp_path):
     assert np.array_equal(load_file(back)["b"], mxfp4_round_trip(tensors["b"], rule="rtn1"))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "source"])
-def test_back(checkpoint, tmp_path, dtype, monkeypatch):
+@pytest.mark.parametrize("dtype, encoding", [
+    ("float32", "sg-em"), ("source", "sg-em"), ("float32", "sg-special"),
+    ("float32", "sg-special64")])
+def test_back(checkpoint, tmp_path, dtype, encoding, monkeypatch):
     monkeypatch.setattr(sources, "BLOCK", 64)
     path, tensors = checkpoint
     out, back = tmp_path / "out.safetensors", tmp_path / "back.safetensors"
-    assert run(path, out) == 0
+    format = {"sg-em": "m2xfp"}.get(encoding, encoding)
+    assert run(path, out, "--format", format) == 0
     assert run(out, back, "--dequantize", "--dtype", dtype) == 0
     with safetensors.safe_open(back, "numpy") as file:
         assert file.metadata() == {"format": "pt"}
     read = load_file(back)
     assert set(read) == set(tensors)
     for name in "a.weight", "b", "c":
-        expected = dequantize(quantize_weights(tensors[name]))
+        expected = dequantize(quantize_weights(tensors[name], encoding=encoding))
         if dtype == "source":
             expected = expected.astype(tensors[name].dtype)
         assert read[name].dtype == expected.dtype
@@ -150,6 +157,19 @@ def gpt_oss(path):
     factors = scales.view(ml_dtypes.float8_e8m0fnu).astype(np.float64)[..., None]
     with np.errstate(over="ignore"):
         return blocks, scales, (values * factors).astype(np.float32).reshape(2, 3, 128)
+
+
+def test_mxfp4_becomes_sg_special(tmp_path):
+    """Code 8 is another value there, so that the values are encoded anew."""
+    path, out = tmp_path / "in", tmp_path / "out"
+    *_, values = gpt_oss(path)
+    assert run(path, out, "--format", "sg-special", "--verify") == 0
+    q = quantize_weights(values, encoding="sg-special")
+    assert load_file(out)["mlp.up.elements"].tobytes() == q.pack()[0]
+    with Reader(out) as file:
+        manifest = read_manifest(file)
+    assert manifest["rule"] == "own" and "e - 31" in manifest["value"]
+    assert "selector" in manifest["encoding"]["scales"]
 
 
 @pytest.mark.parametrize("format", ["m2xfp", "mxfp4"])
@@ -451,6 +471,10 @@ def test_no_folder_is_replaced(tmp_path):
     (["in", "out", "--dtype", "source"], "--dtype must come with --dequantize"),
     (["in", "out", "--dequantize", "--fixed"], "must come with a conversion"),
     (["in", "out", "--format", "mxfp4", "--fixed"], "--fixed must come with --format m2xfp"),
+    (["in", "out", "--format", "sg-special", "--rule", "ceil"],
+     "--rule must come with --format m2xfp or mxfp4, not sg-special, which has its own"),
+    (["in", "out", "--format", "sg-special64", "--rule", "ceil"],
+     "--rule must come with --format m2xfp or mxfp4, not sg-special64, which has its own"),
     (["in", "out", "--rule", "up"], "invalid choice: 'up'"),
     (["in", "out", "--list"], "--list must come without OUT, --verify and --dequantize"),
     (["in", "--verify", "--include", "a"], "--include and --exclude must come with a conversion"),

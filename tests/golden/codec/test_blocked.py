@@ -121,6 +121,19 @@ def test_comparison(engine, size, at):
             (error, square - float(a[at])**2 + finite, same), rel=1e-6, abs=1e-300, nan_ok=True)
 
 
+@pytest.mark.parametrize("size", [2**16, 2**16 + 2**13 + 5])
+def test_comparison_is_the_same_without_a_compiler(size, monkeypatch):
+    """The sums, too, to the last bit: manifests of checkpoints state them."""
+    if kernel.load() is None:
+        pytest.skip("needs a C compiler")
+    rng = np.random.default_rng(size)
+    a = rng.standard_t(2, size).astype(np.float32)
+    b = (a * rng.uniform(0.8, 1.2, size)).astype(np.float32)
+    compiled = blocked.compare(a, b)
+    monkeypatch.setenv("M2XFP_NUMPY", "1")
+    assert blocked.compare(a, b) == compiled
+
+
 @pytest.mark.parametrize("kind", ["activation", "weight"])
 @pytest.mark.parametrize("group, subgroup", SIZES)
 def test_decoder(engine, group, subgroup, kind):

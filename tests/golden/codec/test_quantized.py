@@ -119,10 +119,14 @@ def test_positional_arguments_are_refused():
     ({"kind": "weights"}, "kind must be one of ('activation', 'weight'), not 'weights'"),
     ({"kind": None}, "kind must be one of ('activation', 'weight'), not None"),
     ({"encoding": "elem-em"},
-     "encoding of kind 'weight' must be one of ('sg-em', 'sg-special'), not 'elem-em'"),
+     "encoding of kind 'weight' must be one of ('sg-em', 'sg-special', "
+     "'sg-special64'), not 'elem-em'"),
     ({"kind": "activation", "encoding": "sg-threshold"},
      "encoding of kind 'activation' must be one of ('elem-em', 'sg-em', 'mixed', "
-     "'sg-special'), not 'sg-threshold'"),
+     "'sg-special', 'sg-special64'), not 'sg-threshold'"),
+    ({"encoding": "sg-special64"}, "group must be 64 with encoding 'sg-special64', not 32"),
+    ({"encoding": "sg-special64", "group": 64, "subgroup": 16},
+     "subgroup must be 8 with encoding 'sg-special64', not 16"),
     ({"group": 8}, "group must be one of (16, 32), not 8"),
     ({"subgroup": 5}, "subgroup must be one of (4, 8, 16, 32), not 5"),
     ({"group": 16, "subgroup": 32}, "subgroup must divide group 16, not 32"),

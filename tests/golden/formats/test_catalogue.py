@@ -18,6 +18,7 @@ from golden.formats import catalogue, check, design_space, float_scale, minifloa
 from golden.formats.m2_nvfp4 import m2_nvfp4 as m2_nvfp4_format
 from golden.formats.razer import razer_weights
 from tests.support import oracle
+from tests.support.marks import longer
 
 MX = {
     "MXFP4": formats.format_info_mxfp4_e2m1, "MXFP6 E2M3": formats.format_info_mxfp6_e2m3,
@@ -302,6 +303,7 @@ def test_bits_per_element():
         "M2XFP activations": 4.5, "M2XFP Sg-threshold": 4.5, "M2XFP mixed": 4.5,
         "M2XFP weights": 4.5, "M2XFP weights fixed": 4.5, "NVFP4 searched": 4.5,
         "M2XFP Sg-special": 4.5, "M2XFP Sg-special weights": 4.5,
+        "M2XFP Sg-special64": 4.5, "M2XFP Sg-special64 weights": 4.5,
     }
     for end in ("", " adaptive"):
         for n, b in (8, 4.75), (4, 5):
@@ -332,10 +334,14 @@ def test_mx_against_gfloat(name):
     assert_bits(catalogue.FORMATS[name], x, expected)
 
 
-@pytest.mark.parametrize("rule", ["ceil", "rtn1", "rtn2"])
-@pytest.mark.parametrize("name", ["MXFP4", "M2XFP activations", "Elem-EM-4", "Elem-EM-8 adaptive",
-                                  "Sg-EM-4 fixed", "Sg-EM-8 1-bit adaptive", "M2XFP weights",
-                                  "Elem-EM-8 top-2 adaptive", "Sg-EE-8 adaptive"])
+# In the short run each format has one rule, and each rule three formats.
+@pytest.mark.parametrize("name, rule", [
+    (name, rule) if place == number % 3 else longer(name, rule)
+    for place, rule in enumerate(["ceil", "rtn1", "rtn2"])
+    for number, name in enumerate([
+        "MXFP4", "M2XFP activations", "Elem-EM-4", "Elem-EM-8 adaptive", "Sg-EM-4 fixed",
+        "Sg-EM-8 1-bit adaptive", "M2XFP weights", "Elem-EM-8 top-2 adaptive",
+        "Sg-EE-8 adaptive"])])
 def test_rules(name, rule):
     encode = {
         "MXFP4": lambda g, step: rounded(g, E2M1, step),
@@ -357,8 +363,7 @@ def test_rules(name, rule):
     assert_bits(catalogue.FORMATS[name], x, expected, rule=rule)
 
 
-@pytest.mark.parametrize("n", [2, 4, 8, 16, 32])
-@pytest.mark.parametrize("name, encode", [
+DESIGNS = [
     ("Elem-EM-{}", lambda g, n: elem_em(g, mx_step(g, 2), n)),
     ("Elem-EM-{} adaptive", lambda g, n: adaptive(g, elem_em, subgroup=n)),
     ("Elem-EM-{} top-2", lambda g, n: elem_em(g, mx_step(g, 2), n, 2)),
@@ -371,7 +376,13 @@ def test_rules(name, rule):
     ("Sg-EE-{} adaptive", lambda g, n: adaptive(g, sg_ee, subgroup=n)),
     ("Sg-EE-{} 1-bit fixed", lambda g, n: sg_ee(g, mx_step(g, 2), n, 1)),
     ("Sg-EE-{} 1-bit adaptive", lambda g, n: adaptive(g, sg_ee, subgroup=n, bits=1)),
-])
+]
+
+
+# In the short run each design has two sizes of subgroups, and each size four designs or more.
+@pytest.mark.parametrize("name, encode, n", [
+    ((*case, n) if (number + place) % 5 in (0, 2) else longer(*case, n))
+    for number, case in enumerate(DESIGNS) for place, n in enumerate([2, 4, 8, 16, 32])])
 def test_design_space(name, encode, n):
     x = groups(4, 32, seed=n)
     x = x[np.abs(x).max(axis=-1) < 2.0**125]
@@ -513,8 +524,9 @@ NV = {
 
 
 @pytest.mark.parametrize("name", NV)
-def test_under_a_tensor_scale(name):
-    x = groups(25, 16, seed=6)
+@pytest.mark.parametrize("count", [10, longer(25)])
+def test_under_a_tensor_scale(name, count):
+    x = groups(count, 16, seed=6)
     rng = np.random.default_rng(7)
     for row in x:
         exponent = int(np.clip(np.frexp(np.abs(row).max())[1] + rng.integers(-12, 12), -114, 100))
@@ -545,7 +557,7 @@ def test_razer():
     assert specials % 1000 > 10 and specials // 1000 > 5
 
 
-@pytest.mark.parametrize("outlier", [8, 6.5, 15.5])
+@pytest.mark.parametrize("outlier", [8, longer(6.5), longer(15.5)])
 def test_razer_weights(outlier):
     form = razer_weights(outlier)
     x = groups(40, 16, seed=18)

@@ -18,6 +18,7 @@ from golden.formats import encodings
 from golden.units import decoder, group_mac
 from golden.units.decoder import element_integers
 from tests.support import oracle
+from tests.support.marks import longer
 
 SIZES = [(g, s) for g in (16, 32) for s in (4, 8, 16, 32) if s <= g]
 PLANES = ["elements", "metadata", "scales"]
@@ -59,11 +60,13 @@ def test_against_oracle(engine, group, subgroup, encoding):
 
 @pytest.mark.parametrize("encoding", ORACLES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
-def test_any_bits(dtype, encoding):
+@pytest.mark.parametrize("count", [30, longer(80)])
+def test_any_bits(dtype, encoding, count):
     rng = np.random.default_rng(1)
-    raw = rng.integers(0, 256, (80, 32 * np.dtype(dtype).itemsize), np.uint8).view(dtype)
+    raw = rng.integers(0, 256, (count, 32 * np.dtype(dtype).itemsize), np.uint8).view(dtype)
     # Subnormals, and exponents that are far apart.
-    small = np.ldexp(rng.integers(-1023, 1024, (80, 32)) / 1024, rng.integers(-149, -120, (80, 1)))
+    small = np.ldexp(rng.integers(-1023, 1024, (count, 32)) / 1024,
+                     rng.integers(-149, -120, (count, 1)))
     q = check(np.concatenate([raw, small.astype(dtype)]), encoding)
     assert 255 in q.scales
     assert {0, 1, 2, 3} == set(q.metadata.ravel().tolist())
@@ -333,11 +336,11 @@ def test_quantized_tensors_multiply():
 
 @pytest.mark.parametrize("options, message", [
     ({"encoding": "sg"},
-     "encoding must be one of ('elem-em', 'sg-threshold', 'sg-em', 'mixed', 'sg-special'), "
-     "not 'sg'"),
+     "encoding must be one of ('elem-em', 'sg-threshold', 'sg-em', 'mixed', 'sg-special', "
+     "'sg-special64'), not 'sg'"),
     ({"encoding": None},
-     "encoding must be one of ('elem-em', 'sg-threshold', 'sg-em', 'mixed', 'sg-special'), "
-     "not None"),
+     "encoding must be one of ('elem-em', 'sg-threshold', 'sg-em', 'mixed', 'sg-special', "
+     "'sg-special64'), not None"),
     ({"encoding": "mixed", "rule": "rtn1"},
      "rule must be 'floor' with encoding 'mixed', which has its own, not 'rtn1'"),
     ({"encoding": "sg-threshold", "rule": "ceil"},

@@ -10,6 +10,7 @@ from gfloat.formats import format_info_ocp_e2m1, format_info_ocp_e4m3
 from golden import stimuli
 from golden.units.nvfp4_quantizer import E4M3_VALUES, quantize_nvfp4
 from tests.support import oracle
+from tests.support.marks import longer
 
 ONE = np.float32(1)
 
@@ -30,8 +31,9 @@ def test_scales_are_e4m3():
     assert E4M3_VALUES.tolist() == codes.view(ml_dtypes.float8_e4m3fn).astype(float).tolist()
 
 
-def test_against_oracle():
-    i = stimuli.nvfp4_quantizer(np.random.default_rng(0), 2000)["i"]
+@pytest.mark.parametrize("count", [800, longer(2000)])
+def test_against_oracle(count):
+    i = stimuli.nvfp4_quantizer(np.random.default_rng(0), count)["i"]
     x, tensor_scale = i["values"].view(np.float32), i["tensor_scale"].view(np.float32)
     q = quantize_nvfp4(x, tensor_scale[:, None])
     with np.errstate(invalid="ignore"):  # Signalling NaN.

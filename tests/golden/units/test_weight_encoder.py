@@ -7,6 +7,7 @@ import pytest
 
 from golden import dequantize, quantize_weights
 from tests.support import oracle
+from tests.support.marks import longer
 
 TYPES = [np.float32, np.float16, ml_dtypes.bfloat16]
 RULES = ["floor", "ceil", "rtn1", "rtn2"]
@@ -28,17 +29,19 @@ def check(w, **options):
 
 @pytest.mark.parametrize("group, subgroup", SIZES)
 @pytest.mark.parametrize("adaptive", [True, False])
-def test_against_brute_force(group, subgroup, adaptive):
+@pytest.mark.parametrize("count", [60, longer(150)])
+def test_against_brute_force(group, subgroup, adaptive, count):
     rng = np.random.default_rng([group, subgroup])
-    w = oracle.hard_groups(rng, 150, group)
+    w = oracle.hard_groups(rng, count, group)
     check(w, group=group, subgroup=subgroup, adaptive=adaptive)
 
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("dtype", TYPES)
-def test_types_and_rules_against_brute_force(dtype, rule):
+@pytest.mark.parametrize("count", [40, longer(80)])
+def test_types_and_rules_against_brute_force(dtype, rule, count):
     rng = np.random.default_rng(RULES.index(rule))
-    check(oracle.hard_groups(rng, 80, 32, dtype), rule=rule)
+    check(oracle.hard_groups(rng, count, 32, dtype), rule=rule)
 
 
 def test_normal_weights_against_brute_force():
@@ -50,7 +53,8 @@ def test_normal_weights_against_brute_force():
     assert set(q.metadata.ravel().tolist()) == {0, 1, 2, 3}
 
 
-@pytest.mark.parametrize("adaptive, count", [(True, 1500), (False, 2000)])
+@pytest.mark.parametrize("adaptive, count", [
+    (True, 700), (False, 1400), longer(True, 1500), longer(False, 2000)])
 def test_exact_ties(adaptive, count):
     # Few values on a coarse grid, so that candidates often are equally wrong.
     rng = np.random.default_rng(3)
