@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Runs the main job, ``python -m hw``: Verilog of all units, lockstep on real data, area, timing.
 
-All parts run side by side. On a machine's first run Yosys compiles itself for a minute; meanwhile
-the units are elaborated and the quantization engine, which needs no Yosys, runs in lockstep.
+All parts but the last run side by side. On a machine's first run Yosys compiles itself for a
+minute; meanwhile the units are elaborated and the quantization engine, which needs no Yosys, runs
+in lockstep. At the end a language model says a sentence, if what it needs is installed.
 """
 
 import multiprocessing
@@ -77,7 +78,7 @@ def _all(directory, vcd, library):
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     kit.bender(directory)
-    return lockstep.result()
+    return lockstep.result() or _sentence()
 
 
 def _in_background(function, *arguments):
@@ -107,6 +108,11 @@ def _lockstep(vcd):
     from sim.__main__ import report_lockstep
     return report_lockstep(smollm2.load(), tokens=32, rows=16, vcd=vcd,
                            processes=1 if vcd else os.cpu_count() or 1)
+
+
+def _sentence():
+    from sim.generate import main_job
+    return main_job()
 
 
 if __name__ == "__main__":

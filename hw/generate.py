@@ -19,7 +19,7 @@ from . import kit, registry
 from .flow import emitted
 from .tools import cache, components, yosys
 from .tools.errors import ToolError
-from .tools.files import make_folder, write
+from .tools.files import make_folder, write_set
 from .tools.progress import busy
 from .verilog import sram
 from .verilog.axi_wrapper import wrap
@@ -114,6 +114,9 @@ def generate(name: str, settings: Sequence[str] = (), directory: str | Path = "b
              vectors: int | None = None) -> tuple[Path, ...]:
     """Writes a unit's Verilog and its description, each file as a whole or not at all.
 
+    The description is written last, and one that was there is removed before the first other file
+    is replaced. So files beside a description are those that it describes.
+
     Parameters
     ----------
     name : str
@@ -184,9 +187,14 @@ def generate(name: str, settings: Sequence[str] = (), directory: str | Path = "b
     files[f"{name}.json"] = json.dumps(description, indent=2) + "\n"
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    for file, content in files.items():
-        write(directory / file, content)
+    _write(directory, files, f"{name}.json")
     return tuple(directory / file for file in files)
+
+
+def _write(directory, files, description):
+    """Writes files by name; the description is there only when all others are its own."""
+    write_set({directory / file: files[file]
+               for file in (*(file for file in files if file != description), description)})
 
 
 def _renamed(header, old, new):
@@ -209,8 +217,7 @@ def write_kept(name: str, directory: Path) -> bool:
     if (text := cache.read(_kept(name))) is None:
         return False
     files = json.loads(text)
-    for file, content in files.items():
-        write(directory / file, content)
+    _write(directory, files, f"{name}.json")
     emitted.keep(name, files[f"{name}.v"])
     return True
 

@@ -20,10 +20,12 @@ from .units.decoder import Decoder
 from .units.group_accumulator import GroupAccumulator
 from .units.group_mac import GroupMac
 from .units.mac_array import MacArray
+from .units.nvfp4_array import Nvfp4Array
 from .units.nvfp4_pe_tile import Nvfp4PETile
 from .units.nvfp4_quantizer import Nvfp4Quantizer
 from .units.pe_tile import PETile
 from .units.quantization_engine import QuantizationEngine
+from .units.sg_engine import SgEngine
 from .units.sg_pe_tile import SgPETile
 from .units.top1 import Top1
 from .units.top1_decode import Top1Decode
@@ -83,10 +85,10 @@ UNITS = {
     ),
     "decoder": Unit(
         component=Decoder,
-        summary="Group record to 32 float32 values",
+        summary="Group record to its float32 values",
         reference=reference.decoder,
         stimuli=stimuli.decoder,
-        parameters={"kind": ("activation", "weight", "special")},
+        parameters={"kind": ("activation", "weight", "special", "special64")},
     ),
     "quantization_engine": Unit(
         component=QuantizationEngine,
@@ -104,6 +106,14 @@ UNITS = {
         stimuli=stimuli.weight_encoder,
         parameters={"encoding": ("sg-em", "sg-threshold")},
     ),
+    "sg_engine": Unit(
+        component=SgEngine,
+        summary="32 values to an activation's group record with subgroup factors, in few cycles",
+        reference=reference.sg_engine,
+        stimuli=stimuli.sg_engine,
+        parameters={"cycles": (4, 1, 2, 8, 16), "input": ("float32", "bfloat16", "float16"),
+                    "encoding": ("sg-threshold", "sg-em", "sg-special")},
+    ),
     "pe_tile": Unit(
         component=PETile,
         summary="Refined dot product of a subgroup times the weights' factor, exact",
@@ -116,7 +126,7 @@ UNITS = {
         summary="Dot product of a subgroup times the factors of both operands, exact",
         reference=reference.sg_pe_tile,
         stimuli=stimuli.sg_pe_tile,
-        parameters={"depth": (0, 1), "special": (False, True)},
+        parameters={"depth": (0, 1), "special": (False, True), "exponent": (False, True)},
     ),
     "nvfp4_quantizer": Unit(
         component=Nvfp4Quantizer,
@@ -136,14 +146,15 @@ UNITS = {
         summary="Adds a scaled group sum to a float32 accumulator with one rounding",
         reference=reference.group_accumulator,
         stimuli=stimuli.group_accumulator,
-        parameters={"metadata": (True, False), "depth": (3, 8, 10)},
+        parameters={"metadata": (True, False), "depth": (3, 8, 10),
+                    "encoding": ("elem-em", "sg-em", "sg-special")},
     ),
     "group_mac": Unit(
         component=GroupMac,
         summary="Dot product of two group records, accumulated: one column of the array",
         reference=reference.group_mac,
         stimuli=stimuli.group_mac,
-        parameters={"depth": (5, 13, 17)},
+        parameters={"depth": (5, 13, 17), "encoding": ("elem-em", "sg-em", "sg-special")},
     ),
     "mac_array": Unit(
         component=MacArray,
@@ -151,7 +162,19 @@ UNITS = {
         reference=reference.mac_array,
         stimuli=stimuli.mac_array,
         parameters={"columns": (32, 1, 4, 16), "weight_width": (1, 8),
-                    "metadata": (True, False), "depth": (5, 13, 17)},
+                    "metadata": (True, False), "depth": (5, 13, 17),
+                    "encoding": ("elem-em", "sg-em", "sg-special")},
+        tiles=lambda columns, **_: SUBGROUPS * columns,
+        hierarchical=True,
+    ),
+    "nvfp4_array": Unit(
+        component=Nvfp4Array,
+        summary="Weight-stationary array for NVFP4 or RaZeR: two groups times a tile per "
+                "cycle, for comparison",
+        reference=reference.nvfp4_array,
+        stimuli=stimuli.nvfp4_array,
+        parameters={"columns": (32, 1, 4, 16), "weight_width": (1, 8),
+                    "encoding": ("nvfp4", "razer")},
         tiles=lambda columns, **_: SUBGROUPS * columns,
         hierarchical=True,
     ),
@@ -203,6 +226,23 @@ def offered():
         Also those that a program of its own has put into `UNITS`.
     """
     return UNITS | ASSEMBLIES
+
+
+def each_alone(name):
+    """Settings of a unit that differ from the defaults in one parameter.
+
+    Parameters
+    ----------
+    name : str
+        Name of a unit or an assembly.
+
+    Returns
+    -------
+    list of list of str
+        One for each offered value that is no default.
+    """
+    return [[f"{parameter}={value}"] for parameter, values in offered()[name].parameters.items()
+            for value in values[1:]]
 
 
 def parameters(name, settings=(), *, units=UNITS):
@@ -289,7 +329,8 @@ def _read_config(path):
     try:
         with open(path, "rb") as file:
             fields = tomllib.load(file)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
+        # A number may have too many digits, too.
         raise ValueError(f"config {path} must be TOML: {error}") from None
     return _config(f"config {path}", fields)
 

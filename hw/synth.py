@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from golden import command, interrupts
 from . import registry
 from .flow import measurement, power
 from .flow.liberty import Library, find_library
-from .report import comparison, fpga, html, sweep, text_tables
+from .report import comparison, fpga, html, silicon, sweep, text_tables
 from .tools import cache, yosys
 from .tools.errors import ToolError
 from .tools.files import make_folder, write
@@ -41,8 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", metavar="FILE", type=Path,
                         help="all figures with the slowest paths (default: build/synth.json; "
                              "with --compare, --sweep, --power or --fpga build/formats.json, "
-                             "build/mapping.json, build/mappers.json, build/sweep.json, "
-                             "build/power.json, build/ecp5.json or build/ice40.json)")
+                             "build/silicon.json, build/mapping.json, build/mappers.json, "
+                             "build/sweep.json, build/power.json, build/ecp5.json or "
+                             "build/ice40.json)")
     registry.add_settings(parser)
     parser.add_argument("--flatten", action="store_true",
                         help="map as a whole also the units that are mapped module by module, "
@@ -50,10 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--amap", action="store_true",
                         help="map for area with ABC's amap instead of &nf, which Yosys runs: "
                              "smaller, and not to be compared with areas from elsewhere")
-    parser.add_argument("--compare", metavar="formats|mapping|mappers",
-                        help="instead of units, what MXFP4, NVFP4 and M2XFP cost, or an array "
-                             "mapped module by module and flattened, or the areas of both of "
-                             "ABC's mappers")
+    parser.add_argument("--compare", metavar="formats|silicon|mapping|mappers",
+                        help="instead of units, what MXFP4, NVFP4 and M2XFP cost, or what their "
+                             "arrays cost and a model loses with them, or an array mapped module "
+                             "by module and flattened, or the areas of both of ABC's mappers")
     parser.add_argument("--columns", metavar="N",
                         help="columns of the arrays that --compare builds (default: 4)")
     parser.add_argument("--power", action="store_true",
@@ -80,13 +82,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.json = Path("build", f"{kind}.json")
     if options.fpga is not None:
         return fpga.main(options)
+    # Energies are half of what is compared there.
+    options.power |= options.compare == "silicon"
     inspect = power.inspector(options.clock) if options.power else None
     if options.power and options.amap:
         raise ValueError("--power is of what is mapped for delay; leave out --amap")
     if options.clock is not None and not options.power:
         raise ValueError(f"--clock {options.clock} needs --power")
     if not options.sweep:
-        sweep.refuse_options(options)
+        sweep.refuse_options(options, plot=options.compare == "silicon")
     if options.compare is not None:
         return _compare(options, inspect)
     if options.columns is not None:
@@ -125,6 +129,7 @@ def _prepare(path):
 
 def _compare(options, inspect):
     compared = {"formats": ("format", comparison.format_units),
+                "silicon": ("format", silicon.units),
                 "mapping": ("mapping", comparison.mapping_units),
                 "mappers": ("mapper", comparison.mapper_units)}
     if options.compare not in compared:
@@ -147,12 +152,27 @@ def _compare(options, inspect):
             *(mark in settings for mark in marks))
     for name, settings, *_ in jobs.values():
         registry.parameters(name, settings)
+    if options.plot:
+        command.check_plot(options.plot)
     library = _library(options)
     _prepare(options.json)
     units = _synthesize_all(jobs, library, inspect=inspect, fresh=options.fresh)
     results = {"units": units, **measurement.describe(library)}
-    print(text_tables.comparison(rows, results, title), flush=True)
+    if options.compare == "silicon":
+        losses = silicon.accuracy()
+        columns = registry.parameters("mac_array", rows[0][3])["columns"]
+        found = silicon.points(rows, columns, results, losses)
+        print(silicon.table(found, columns, results, losses), flush=True)
+        results |= {"accuracy": losses, "points": [asdict(one) for one in found]}
+    else:
+        print(text_tables.comparison(rows, results, title), flush=True)
     _write(options.json, results)
+    if options.plot:
+        try:
+            silicon.draw(options.plot, found, columns, results, losses)
+        except OSError as error:
+            raise ToolError(f"cannot write --plot {options.plot}: {error.strerror}") from None
+        print(f"Plot in {options.plot}.")
     return 0
 
 

@@ -94,7 +94,7 @@ class Accelerator(wiring.Component):
         Result VALUES: float32 bits of one row of results of one tile, rows innermost. Columns
         that a partial tile does not have are +0.
     o_record : Out(stream.Signature(ResultRecord))
-        Result RECORDS: the same rows as group records. Only with 32 columns.
+        Result RECORDS: the same rows as group records. Only where ``config.quantizes``.
     o_status : Out(stream.Signature(Status))
         One per command, in order.
     o_misframed : Out(stream.Signature(Misframed, always_ready=True))
@@ -140,7 +140,8 @@ class Accelerator(wiring.Component):
         m.submodules.activations = activations = ActivationFeeder(config)
         m.submodules.array = array = MacArray(columns=config.columns,
                                               weight_width=config.weight_width,
-                                              depth=config.array_depth)
+                                              depth=config.array_depth,
+                                              encoding=config.encoding)
         m.submodules.sums = sums = PartialSums(config)
         # Whether the last result of the command leaves, or is kept, in this cycle.
         done = Signal()

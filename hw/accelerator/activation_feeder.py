@@ -251,10 +251,11 @@ class ActivationFeeder(wiring.Component):
     def _give(self, m, products, buffer, ready, address, row):
         """Reads records and gives them together with their sums."""
         step = products.o.payload
-        tag = data.StructLayout({"last": 1, "sum": sum_layout(self.config)})
+        product = product_layout(self.config)
+        tag = data.StructLayout({name: product[name].shape for name in ("last", "sum")})
         m.submodules.tag = held = StreamRegister(tag)
         # Breaks the combinational path from the ready of a kept result through the array.
-        m.submodules.given = given = SkidBuffer(product_layout(self.config))
+        m.submodules.given = given = SkidBuffer(product)
         m.d.comb += [
             buffer.i.valid.eq(products.o.valid & ready),
             buffer.i.payload.eq(address),

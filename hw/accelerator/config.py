@@ -6,7 +6,7 @@ Specification section 8.14.
 
 from dataclasses import dataclass
 
-from ..lib.formats import GROUP
+from ..lib.formats import ENCODINGS, GROUP, check_encoding
 from ..units.mac_array import ENTRIES, LATENCIES, MacArray
 
 SIZE = 20
@@ -45,6 +45,9 @@ class Config:
         Pipeline registers of the array, see `hw.units.MacArray`.
     engine_depth : int
         Pipeline registers of the quantization engines, see `hw.units.QuantizationEngine`.
+    encoding : str
+        That of the activations, see `hw.units.MacArray`: "elem-em", "sg-em" or "sg-special". With
+        the latter two there is no quantization engine: ``input`` is None, and results are float32.
 
     Raises
     ------
@@ -64,6 +67,7 @@ class Config:
     framed: bool = False
     array_depth: int = MacArray.latency
     engine_depth: int = 2
+    encoding: str = ENCODINGS[0]
 
     def __post_init__(self):
         for name in ("columns", "activations", "weights", "weight_width", "activation_banks",
@@ -105,6 +109,11 @@ class Config:
                 raise ValueError(f"{name} must be one of {', '.join(map(str, offered))}, "
                                  f"not {value!r}")
 
+        check_encoding(self.encoding)
+        if self.input is not None and self.encoding != ENCODINGS[0]:
+            raise ValueError(f"input must be None with the encoding {self.encoding!r}, of which "
+                             f"there is no engine, not {self.input!r}")
+
     @property
     def array_latency(self):
         """Cycles from an activation to its results in the array."""
@@ -136,8 +145,8 @@ class Config:
 
     @property
     def quantizes(self):
-        """Whether results can be quantized: a row of them is a group."""
-        return self.columns == GROUP
+        """Whether results can be quantized: a row is a group, and the encoding is the engine's."""
+        return self.columns == GROUP and self.encoding == ENCODINGS[0]
 
     @property
     def memory_bits(self):

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from golden import command
-from golden.output import replacing
 
 from .. import registry
 from ..tools import yosys
 from ..tools.errors import ToolError
-from ..tools.files import make_folder
+from ..tools.files import make_folder, write_set
 from . import catalogue, flow, identity, top
 
 BUFFERS = {"ecp5": 2048, "ice40": 512}
@@ -149,13 +148,11 @@ def _lines(report):
 def _write(made, report, folder, name):
     """Writes bitstreams, report and log; returns their paths."""
     contents = {f"{name}{suffix}": content for suffix, content in sorted(made.files.items())}
-    contents[f"{name}_board.json"] = (json.dumps(report, indent=2) + "\n").encode()
     contents[f"{name}_nextpnr.log"] = made.log.encode()
+    contents[f"{name}_board.json"] = (json.dumps(report, indent=2) + "\n").encode()
     paths = [folder / file for file in contents]
     try:
-        with replacing(*paths, sync=False) as files:
-            for file, content in zip(files, contents.values(), strict=True):
-                file.write(content)
+        write_set({folder / file: content for file, content in contents.items()})
     except OSError as error:
         raise ToolError(f"cannot write to -o {folder}: {error.strerror}") from None
     return paths

@@ -53,7 +53,7 @@ def decode(identity: bytes) -> dict[str, Any]:
         build(found["unit"], words)
         return {"unit": found["unit"], "set": words, "buffer": int(found["buffer"]),
                 "version": str(found["version"])}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ToolError(f"the board is none that this version can drive: it says "
                         f"{bytes(identity)[:200]!r} ({error})") from None
 

@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..accelerator.accelerator import Misframed
 from ..accelerator.planner import SIZE, Command, Result, Source, Status
+from ..lib.formats import ENCODINGS
 from ..lib.stream_queue import StreamQueue
 from ..lib.stream_register import StreamRegister
 from .register_map import WIDTH, Field, Register, RegisterMap
@@ -27,6 +28,26 @@ class Response(Enum, shape=2):
     """Nothing was read or written."""
 
 
+class Code(Enum, shape=4):
+    """How a command ended, in the register RESULT (specification sections 14.3 and 15.9).
+
+    The first six are those of `Status`. The others are given to commands that a halt ended.
+    """
+
+    DONE = 0
+    BAD_SIZE = 1
+    BAD_SOURCE = 2
+    BAD_RESULT = 3
+    NOT_KEPT = 4
+    TOO_LARGE = 5
+    ABORTED = 6
+    """The machine halted, for another reason than those below."""
+    TIMEOUT = 7
+    """It halted as nothing had moved for as many cycles as WATCHDOG says."""
+    MISFRAMED = 14
+    """It halted as an operand was marked wrongly. In three bits this is ABORTED."""
+
+
 class Input(Enum, shape=2):
     """Type of the values that are quantized on the way in, in the register CONFIG."""
 
@@ -34,6 +55,14 @@ class Input(Enum, shape=2):
     FLOAT32 = 1
     BFLOAT16 = 2
     FLOAT16 = 3
+
+
+class Encoding(Enum, shape=2):
+    """Encoding of the activations, in the register CONFIG; `ENCODINGS` in their order."""
+
+    ELEM_EM = 0
+    SG_EM = 1
+    SG_SPECIAL = 2
 
 
 AddressChannel = data.StructLayout({"addr": ADDRESS, "prot": 3})
@@ -76,6 +105,26 @@ static inline int m2xfp_finish(volatile uint32_t *base)
         return -1;
     base[M2XFP_POP_OFFSET / 4] = M2XFP_POP_POP_MASK;
     return (int)((result & M2XFP_RESULT_CODE_MASK) >> M2XFP_RESULT_CODE_SHIFT);
+}
+
+/* Halts the machine: commands that run end with ABORTED, and operands are thrown away. */
+static inline void m2xfp_stop(volatile uint32_t *base)
+{
+    base[M2XFP_HALT_OFFSET / 4] = M2XFP_HALT_HALT_MASK;
+}
+
+/*
+ * Lets a machine go on that has halted. Returns 0, or -1 while it has not yet come to rest. Before
+ * this nothing of old commands may be left in the senders of operands.
+ */
+static inline int m2xfp_go_on(volatile uint32_t *base)
+{
+    uint32_t status = base[M2XFP_STATUS_OFFSET / 4];
+
+    if (!(status & M2XFP_STATUS_HALTED_MASK))
+        return status & M2XFP_STATUS_HALTING_MASK ? -1 : 0;
+    base[M2XFP_HALT_OFFSET / 4] = M2XFP_HALT_RESUME_MASK;
+    return 0;
 }
 
 /* Events that are pending, as M2XFP_INTERRUPT_PENDING_..._MASK; also those that are masked. */
@@ -155,7 +204,7 @@ def _constants(config):
     return (
         _constant("ID", 0x00, "letters", int.from_bytes(b"M2XF", "big"), "M2XF in ASCII"),
         _word("VERSION", 0x04, "ro",
-              Field(name="minor", lsb=0, width=16, reset=1,
+              Field(name="minor", lsb=0, width=16, reset=3,
                     description="Counts additions to this table"),
               Field(name="major", lsb=16, width=16, reset=1,
                     description="Counts changes that old drivers do not survive")),
@@ -169,7 +218,9 @@ def _constants(config):
               Field(name="quantizes", lsb=18, width=1, reset=int(config.quantizes),
                     description="Whether there are results RECORDS and KEEP"),
               Field(name="framed", lsb=19, width=1, reset=int(config.framed),
-                    description="Whether operand streams mark the last transfer of a command")),
+                    description="Whether operand streams mark the last transfer of a command"),
+              Field(name="encoding", lsb=20, width=2, reset=ENCODINGS.index(config.encoding),
+                    values=Encoding, description="Encoding of the activations")),
         _constant("ACTIVATIONS", 0x0C, "size", config.activations,
                   "Group records that the activation buffer holds"),
         _constant("WEIGHTS", 0x10, "size", config.weights,
@@ -195,9 +246,13 @@ _COMMANDS = (
           Field(name="running", lsb=8, width=8,
                 description="Commands that were written and have not ended"),
           Field(name="waiting", lsb=16, width=8,
-                description="Commands that have ended and whose result was not popped")),
+                  description="Commands that have ended and whose result was not popped"),
+          Field(name="halting", lsb=24, width=1,
+                description="Whether the machine halts: it runs no command"),
+          Field(name="halted", lsb=25, width=1,
+                description="Whether it has come to rest and can resume")),
     _word("RESULT", 0x34, "ro",
-          Field(name="code", lsb=0, width=3, values=Status,
+          Field(name="code", lsb=0, width=4, values=Code,
                 description="How the oldest of those that wait ended, 0 if none does"),
           Field(name="valid", lsb=31, width=1, description="Whether one waits")),
     _word("POP", 0x38, "wo",
@@ -213,6 +268,21 @@ _COMMANDS = (
     _word("INTERRUPT_MASK", 0x4C, "rw", *(
         Field(name=event.name, lsb=event.lsb, width=1,
               description=f"1 lets `{event.name}` raise the interrupt line") for event in EVENTS)),
+    _word("HALT", 0x50, "wo",
+          Field(name="halt", lsb=0, width=1, description="1 halts the machine"),
+          Field(name="resume", lsb=1, width=1,
+                description="1 ends the halt if `halted` is 1, and is answered with SLVERR while "
+                            "only `halting` is; without effect beside a 1 in `halt`")),
+    _word("HALT_ON", 0x54, "rw",
+          Field(name="failed", lsb=0, width=1, reset=1,
+                description="1 halts the machine when a command ends with a code other than DONE"),
+          Field(name="misframed", lsb=1, width=1, reset=1,
+                description="1 halts it at a wrong mark of an operand; without effect where "
+                            "`CONFIG.framed` is 0")),
+    _word("WATCHDOG", 0x58, "rw",
+          Field(name="cycles", lsb=0, width=WIDTH,
+                description="Cycles in which a command runs and nothing moves after which the "
+                            "machine halts; 0 for never")),
 )
 """Registers through which software starts and follows commands."""
 
@@ -228,10 +298,11 @@ class CommandRegisters(wiring.Component):
         free -------------> commands --> accelerator --> results --------> free
                             |<------- running ------->|<- waiting ->|
 
-    A register is written in the bytes that ``strb`` selects; COMMAND and POP act if byte 0, which
-    has all their fields, is among them. The lowest two bits of an address and ``prot`` are
+    A register is written in the bytes that ``strb`` selects; COMMAND, POP and HALT act if byte 0,
+    which has all their fields, is among them. The lowest two bits of an address and ``prot`` are
     ignored. These get SLVERR and have no effect: addresses without a register, writes of a
-    read-only register, reads of a write-only one (which give 0), and commands beyond `QUEUE`.
+    read-only register, reads of a write-only one (which give 0), commands beyond `QUEUE`, and a
+    resume before the machine has come to rest.
 
     Address and data of a write come in any order; each direction has one transfer outstanding.
     A write is answered two cycles after it is complete, a read in the next cycle. No output
@@ -240,6 +311,22 @@ class CommandRegisters(wiring.Component):
     ``o_irq`` is 1 in those cycles in which an event is pending whose bit in INTERRUPT_MASK is 1
     (section 15.8). It is computed a cycle before and comes from a register, so it has no glitches,
     and it is 0 again when the write that took its last reason away is answered.
+
+    While ``o_halt`` is 1 the machine halts (section 15.9): whoever is behind ``o_command`` takes
+    commands and throws them away, and each ends here, one per cycle. No status is taken. ``o_halt``
+    is 1 from the cycle after one of these on:
+
+    ====================================================== ======================================
+    cause                                                  code of the oldest command that is left
+    ====================================================== ======================================
+    a write of HALT.halt                                   ``ABORTED``
+    a status other than DONE, if HALT_ON.failed is 1       ``ABORTED``
+    ``i_misframed``, if HALT_ON.misframed is 1             ``MISFRAMED``
+    WATCHDOG.cycles cycles in which nothing moves          ``TIMEOUT``
+    ====================================================== ======================================
+
+    The commands behind that one get ``ABORTED``. A write of HALT.resume ends the halt if ``i_rest``
+    is 1 and all commands have ended.
 
     Parameters
     ----------
@@ -261,6 +348,12 @@ class CommandRegisters(wiring.Component):
         Statuses of the commands that have left, in their order. None is taken before.
     i_misframed : In(stream.Signature(Misframed, always_ready=True))
         Marks of operands that are missing or too early. Only in a framed configuration.
+    i_moved : In(1)
+        An operand or a result was transferred in this cycle.
+    i_rest : In(1)
+        The machine is empty, and its outputs have nothing left to give.
+    o_halt : Out(1)
+        The machine shall empty itself. A level, from a register.
     o_irq : Out(1)
         A level.
     """
@@ -277,7 +370,8 @@ class CommandRegisters(wiring.Component):
         }
         if config.framed:
             members["i_misframed"] = In(stream.Signature(Misframed, always_ready=True))
-        super().__init__(CHANNELS | members | {"o_irq": Out(1)})
+        super().__init__(CHANNELS | members | {
+            "i_moved": In(1), "i_rest": In(1), "o_halt": Out(1), "o_irq": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -285,15 +379,22 @@ class CommandRegisters(wiring.Component):
         table = {register.name: register for register in self.registers.registers}
         words, stored = self._words(m, table)
         m.submodules.commands = commands = StreamQueue(Command, depth=QUEUE)
-        m.submodules.results = results = StreamQueue(Status, depth=QUEUE)
+        m.submodules.results = results = StreamQueue(Code, depth=QUEUE)
         wiring.connect(m, commands.o, wiring.flipped(self.o_command))
         push = Signal()
         pop = Signal()
-        taken, ended, cycles = self._track(m, words, commands, results, push, pop)
+        # What a write does to the halt, and whether it sets the watchdog.
+        halt = Signal()
+        resume = Signal()
+        rewound = Signal()
+        # The code of the next command that a halt ends.
+        reason = Signal(Code, init=Code.ABORTED)
+        taken, ended, cycles = self._track(m, words, commands, results, push, pop, reason)
         address, written, write, answered = self._take_write(m)
         coming = self._coming(m, stored)
         response = self._write(m, table, words, stored, coming, taken, push, pop, address, written,
                                write)
+        self._write_halt(m, table, words, response, address, written, write, halt, resume, rewound)
         taken_next = Signal(range(QUEUE + 1))
         waiting_next = Signal(range(QUEUE + 1))
         popped = Signal()
@@ -303,7 +404,10 @@ class CommandRegisters(wiring.Component):
             taken_next.eq(taken + push - popped),
             waiting_next.eq(results.level + ended - popped),
         ]
-        self._interrupt(m, words, coming, ended, taken_next, waiting_next)
+        failed = Signal()
+        m.d.comb += failed.eq(ended & (results.i.payload != Code.DONE))
+        self._interrupt(m, words, coming, failed, taken_next, waiting_next)
+        self._halt(m, words, push, ended, failed, halt, resume, rewound, reason)
         self._command(m, table, words, commands, written)
         self._answer_write(m, write, answered, response)
         self._read(m, table, words, cycles)
@@ -332,7 +436,7 @@ class CommandRegisters(wiring.Component):
         return field.access == "w1c" and (field.name != "misframed" or self.config.framed) \
             or field.access is None
 
-    def _track(self, m, words, commands, results, push, pop):
+    def _track(self, m, words, commands, results, push, pop, reason):
         """Follows commands from push to pop: registers STATUS, RESULT and the cycle counter.
 
         Returns how many are on their way, whether one ends now, and the cycles in which at least
@@ -342,15 +446,18 @@ class CommandRegisters(wiring.Component):
         # is given something.
         running = Signal(range(QUEUE + 1))
         taken = Signal(range(QUEUE + 1))
+        left = Signal()
         ended = Signal()
         m.d.comb += [
             taken.eq(running + results.level),
             commands.i.valid.eq(push),
-            # Only commands that have left can end.
-            self.i_status.ready.eq(running != commands.level),
-            ended.eq(self.i_status.valid & self.i_status.ready),
+            # Only commands that have left can end. While the machine halts they do so at once.
+            left.eq(running != commands.level),
+            self.i_status.ready.eq(left & ~self.o_halt),
+            ended.eq(left & (self.i_status.valid | self.o_halt)),
             results.i.valid.eq(ended),
-            results.i.payload.eq(self.i_status.payload),
+            Value.cast(results.i.payload).eq(
+                Mux(self.o_halt, reason.as_value(), self.i_status.payload.as_value())),
             results.o.ready.eq(pop),
         ]
         m.d.sync += running.eq(running + push - ended)
@@ -361,6 +468,8 @@ class CommandRegisters(wiring.Component):
             words["STATUS"].free.eq(QUEUE - taken),
             words["STATUS"].running.eq(running),
             words["STATUS"].waiting.eq(results.level),
+            words["STATUS"].halting.eq(self.o_halt),
+            words["STATUS"].halted.eq(self.o_halt & self.i_rest & (running == 0)),
             words["RESULT"].valid.eq(results.o.valid),
             words["CYCLES_LOW"].cycles.eq(cycles[:WIDTH]),
         ]
@@ -436,7 +545,7 @@ class CommandRegisters(wiring.Component):
         return {field.name: present[field.name] & ~ones[field.name] if field.access == "w1c"
                 else merged[field.name] for field in register.fields}
 
-    def _interrupt(self, m, words, coming, ended, taken_next, waiting_next):
+    def _interrupt(self, m, words, coming, failed, taken_next, waiting_next):
         """Events: those that are levels, and those that stay until software clears them.
 
         An event that comes in the cycle in which it is cleared is pending after that.
@@ -447,14 +556,65 @@ class CommandRegisters(wiring.Component):
             pending.done.eq(words["RESULT"].valid),
             pending.free.eq(words["STATUS"].free != 0),
         ]
-        with m.If(ended & (self.i_status.payload != Status.DONE)):
+        with m.If(failed):
             m.d.comb += sticky["failed"].eq(1)
         if self.config.framed:
-            with m.If(self.i_misframed.valid):
+            # What leaves a machine that empties itself is no event.
+            with m.If(self.i_misframed.valid & ~self.o_halt):
                 m.d.comb += sticky["misframed"].eq(1)
         events = sticky | {"done": waiting_next != 0, "free": taken_next != QUEUE}
         raised = [event & coming["INTERRUPT_MASK"][name] for name, event in events.items()]
         m.d.sync += self.o_irq.eq(Cat(raised).any())
+
+    def _write_halt(self, m, table, words, response, address, written, write, halt, resume,
+                    rewound):
+        """Does what a write of HALT asks for, and sees a write of WATCHDOG."""
+        fields = data.View(table["HALT"].layout, written.data)
+        status = words["STATUS"]
+        begins = fields.halt & written.strb[0]
+        ends = fields.resume & ~fields.halt & written.strb[0]
+        with m.If(address.addr[2:] == table["HALT"].offset >> 2):
+            with m.If(~(ends & status.halting & ~status.halted)):
+                m.d.comb += response.eq(Response.OKAY)
+            m.d.comb += [halt.eq(write & begins), resume.eq(write & ends & status.halted)]
+        # A cycle later, when the register has its new value.
+        m.d.sync += rewound.eq(write & (address.addr[2:] == table["WATCHDOG"].offset >> 2))
+
+    def _halt(self, m, words, push, ended, failed, halt, resume, rewound, reason):
+        """Begins and ends halts.
+
+        The watchdog counts down while a command runs and nothing moves. It starts over with every
+        transfer, when a command is written or ends, and when software sets it.
+        """
+        limit = words["WATCHDOG"].cycles
+        left = Signal(WIDTH)
+        waits = Signal()
+        expired = Signal()
+        status = words["STATUS"]
+        m.d.comb += [
+            waits.eq((status.running != 0) & ~(self.i_moved | push | ended | rewound)),
+            expired.eq(waits & (left == 1)),
+        ]
+        with m.If(~waits | self.o_halt):
+            m.d.sync += left.eq(limit)
+        with m.Elif(left != 0):
+            m.d.sync += left.eq(left - 1)
+
+        misframed = Signal()
+        if self.config.framed:
+            m.d.comb += misframed.eq(self.i_misframed.valid & words["HALT_ON"].misframed)
+        with m.If(self.o_halt):
+            with m.If(resume):
+                m.d.sync += self.o_halt.eq(0)
+            # The reason is for one command only, if there is one.
+            with m.If(ended | (status.running == 0)):
+                m.d.sync += reason.eq(Code.ABORTED)
+        with m.Elif(halt | expired | misframed | (failed & words["HALT_ON"].failed)):
+            m.d.sync += self.o_halt.eq(1)
+            with m.If(misframed):
+                m.d.sync += reason.eq(Code.MISFRAMED)
+            with m.Elif(expired):
+                m.d.sync += reason.eq(Code.TIMEOUT)
 
     def _command(self, m, table, words, commands, written):
         """The command that a write of COMMAND pushes."""

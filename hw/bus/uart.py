@@ -56,8 +56,8 @@ class UartReceiver(wiring.Component):
         level = Signal(init=1)
         m.d.sync += [first.eq(self.rx), level.eq(first)]
 
-        timer = Signal(range(self.divisor))
-        left = Signal(range(8))
+        timer = Signal(range(self.divisor), reset_less=True)
+        left = Signal(range(8), reset_less=True)
         bits = Signal(8, reset_less=True)
         over = Signal()
         m.d.comb += [over.eq(timer == 0), self.o.payload.eq(bits)]
@@ -126,19 +126,20 @@ class UartTransmitter(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        timer = Signal(range(self.divisor))
+        timer = Signal(range(self.divisor), reset_less=True)
         # Data bits and the stop bit that are still to come after the bit on the line.
         left = Signal(range(11))
-        bits = Signal(9, reset_less=True)
+        bits = Signal(8, reset_less=True)
         m.d.comb += self.i.ready.eq(left == 0)
         with m.If(left == 0):
             m.d.sync += timer.eq(self.divisor - 1)
             with m.If(self.i.valid):
-                m.d.sync += [self.tx.eq(0), bits.eq(Cat(self.i.payload, 1)), left.eq(10)]
+                m.d.sync += [self.tx.eq(0), bits.eq(self.i.payload), left.eq(10)]
         with m.Elif(timer == 0):
             m.d.sync += [
                 timer.eq(self.divisor - 1),
                 self.tx.eq(bits[0]),
+                # The stop bit, and the line at rest, follow.
                 bits.eq(Cat(bits[1:], 1)),
                 left.eq(left - 1),
             ]

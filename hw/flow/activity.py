@@ -17,10 +17,12 @@ from amaranth import Shape
 
 from golden import quantize_activations, quantize_weights, stimuli
 from golden.codec.numbers import FLOATS
+from golden.formats.catalogue import FORMATS
 from golden.formats.nvfp4 import tensor_scale_of
 from golden.models import smollm2
-from golden.units.decoder import element_integers
+from golden.units.decoder import element_integers, scale_codes
 from golden.units.group_accumulator import accumulate
+from golden.units.nvfp4_array import nvfp4_array
 from golden.units.nvfp4_quantizer import quantize_nvfp4
 from golden.units.pe_tile import plain_pe_tile
 from golden.units.top1_decode import top1_decode
@@ -64,8 +66,9 @@ def activity(name: str, settings: Sequence[str] = (), kind: str = "real") -> Act
     chosen, component = parameters(name, settings), build(name, settings)
     if name not in REAL:
         return None
-    if name == "mac_array":
-        rows, each, settle, cycles = _array_runs(kind, **chosen)
+    if name in ("mac_array", "nvfp4_array"):
+        runs = _array_runs if name == "mac_array" else _nvfp4_array_runs
+        rows, each, settle, cycles = runs(kind, **chosen)
     else:
         limit = _CLOCKED if component.latency else _UNCLOCKED
         rows = (REAL[name](**chosen) if kind == "real" else
@@ -120,36 +123,47 @@ def _quantized(metadata):
     return tuple(_planes(q, metadata) for q in both)
 
 
-@functools.cache
-def _factored(special):
-    """As `_quantized`, in encodings with factors for both operands."""
-    x, w = _layer()
-    encodings = ("sg-special", "sg-special") if special else ("sg-threshold", "sg-em")
-    return (_planes(quantize_activations(x, encoding=encodings[0])),
-            _planes(quantize_weights(w, encoding=encodings[1])))
-
-
 def _planes(q, metadata=True):
-    return {"elements": q.elements.reshape(*q.scales.shape, 32), "scale": q.scales,
-            **({"metadata": q.metadata.reshape(*q.scales.shape, 4)} if metadata else {})}
+    return {"elements": q.elements.reshape(*q.scales.shape, q.group), "scale": q.scales,
+            **({"metadata": q.metadata.reshape(*q.scales.shape, -1)} if metadata else {})}
 
 
 @functools.cache
-def _sums(metadata):
-    """Sums of groups and accumulators before them, both of shape (groups, tokens, weight rows)."""
-    activation, weight = _quantized(metadata)
+def _tensors(encoding):
+    """Activations and weights, quantized for an array for activations in this encoding."""
+    x, w = _layer()
+    # Sg-threshold is the encoder of Sg-EM without a search.
+    activations, weights = {"elem-em": ("elem-em", "sg-em"), "sg-em": ("sg-threshold", "sg-em"),
+                            "sg-special": ("sg-special", "sg-special"),
+                            "sg-special64": ("sg-special64", "sg-special64")}[encoding]
+    return (quantize_activations(x, encoding=activations),
+            quantize_weights(w, encoding=weights))
+
+
+def _operands(metadata, encoding):
+    """Activations and weights of an array as planes of shape (rows, groups, ...)."""
     if metadata:
-        x, w = (element_integers(quantize(array)).reshape(len(array), -1, 32).astype(np.int32)
-                for quantize, array in zip((quantize_activations, quantize_weights), _layer(),
-                                           strict=True))
+        return tuple(map(_planes, _tensors(encoding)))
+    return _quantized(metadata)
+
+
+@functools.cache
+def _sums(metadata, encoding="elem-em"):
+    """Sums of groups and accumulators before them, both of shape (groups, tokens, weight rows)."""
+    if metadata:
+        x, w = (element_integers(q).reshape(len(q.elements), -1, 32).astype(np.int32)
+                for q in _tensors(encoding))
         totals = np.einsum("mgk,ngk->gmn", x, w)
+        x_scales, w_scales = map(scale_codes, _tensors(encoding))
     else:
+        activation, weight = _quantized(metadata)
         totals = plain_pe_tile(activation["elements"].swapaxes(0, 1)[:, :, None],
                                weight["elements"].swapaxes(0, 1)[:, None])
+        x_scales, w_scales = activation["scale"], weight["scale"]
     accumulators = [np.zeros(totals.shape[1:], np.float32)]
     for g, total in enumerate(totals[:-1]):
         accumulators.append(accumulate(accumulators[-1], total if metadata else 16 * total,
-                                       activation["scale"][:, g, None], weight["scale"][:, g]))
+                                       x_scales[:, g, None], w_scales[:, g]))
     return totals, np.stack(accumulators).view(np.uint32)
 
 
@@ -177,14 +191,18 @@ def _meet(activation, weight):
             np.ascontiguousarray(w).reshape(-1, *weight.shape[2:]))
 
 
-def _subgroups(plane):
-    """Splits elements or metadata, shape (rows, groups, n), into (4, rows, groups, n / 4)."""
-    return plane.reshape(*plane.shape[:2], 4, -1).transpose(2, 0, 1, 3)
+def _subgroups(plane, count):
+    """Splits elements or metadata of a group into those of its subgroups.
+
+    The shape (rows, groups, n) becomes (s, rows, groups, n / s), s the number of subgroups.
+    """
+    return plane.reshape(*plane.shape[:2], count, -1).transpose(2, 0, 1, 3)
 
 
-def _meet_subgroups(activation, weight):
+def _meet_subgroups(activation, weight, count=4):
     """As `_meet`, subgroup by subgroup, because each one of a group has its own tile."""
-    pairs = [_meet(x, w) for x, w in zip(_subgroups(activation), _subgroups(weight), strict=True)]
+    pairs = [_meet(x, w) for x, w in zip(_subgroups(activation, count), _subgroups(weight, count),
+                                         strict=True)]
     return tuple(np.concatenate(part) for part in zip(*pairs, strict=True))
 
 
@@ -199,8 +217,8 @@ def _top1_decode():
 
 
 def _decoder(*, kind):
-    if kind == "special":
-        return {"i": _flat(_factored(True)[0])}
+    if kind.startswith("special"):
+        return {"i": _flat(_operands(True, f"sg-{kind}")[0])}
     return {"i": _flat(_quantized(True)[kind == "weight"])}
 
 
@@ -223,24 +241,33 @@ def _pe_tile(*, metadata, **_):
             "refinement": {"shift": shift, "negative": negative, "zero": zero}}
 
 
-def _sg_pe_tile(*, special, **_):
-    activation, weight = _factored(special)
-    codes, weights = _meet_subgroups(activation["elements"], weight["elements"])
+def _sg_pe_tile(*, special, exponent=False, **_):
+    # Without special values no encoding has exponents: those of Sg-special64 stand in.
+    encoding = "sg-special64" if exponent else "sg-special" if special else "sg-em"
+    activation, weight = _operands(True, encoding)
+    count = activation["metadata"].shape[-1]
+    codes, weights = _meet_subgroups(activation["elements"], weight["elements"], count)
     inputs = {"activations": codes, "weights": weights}
 
     def meet(names, planes):
-        inputs.update(zip(names, (part[:, 0] for part in _meet_subgroups(*planes)), strict=True))
+        inputs.update(zip(names, (part[:, 0] for part in _meet_subgroups(*planes, count)),
+                          strict=True))
 
     meet(("activation_meta", "meta"), (activation["metadata"], weight["metadata"]))
     if special:
         # All subgroups share the group's selector.
         meet(("activation_special", "weight_special"),
-             [(record["scale"] & 3)[..., None].repeat(4, -1) for record in (activation, weight)])
+             [(record["scale"] & 3)[..., None].repeat(count, -1)
+              for record in (activation, weight)])
     return inputs
 
 
 def _weight_encoder(*, encoding):
     return {"i": _layer()[encoding == "sg-em"].reshape(-1, 32).view(np.uint32)}
+
+
+def _sg_engine(*, input, **_):
+    return _quantization_engine(input=input, rule="floor", metadata=True)
 
 
 def _nvfp4_quantizer():
@@ -250,10 +277,18 @@ def _nvfp4_quantizer():
     return {"i": {"values": values, "tensor_scale": scale}}
 
 
+@functools.cache
+def _nvfp4(encoding="nvfp4"):
+    """Activations and weights in NVFP4 or RaZeR."""
+    if encoding == "razer":
+        return tuple(FORMATS[f"RaZeR {kind}"].quantize(array) for kind, array in
+                     zip(("activations", "weights"), _layer(), strict=True))
+    return tuple(quantize_nvfp4(array, tensor_scale_of(array)) for array in _layer())
+
+
 def _nvfp4_pe_tile(*, lanes):
     codes, scales = [], []
-    for array in _layer():
-        q = quantize_nvfp4(array, tensor_scale_of(array))
+    for array, q in zip(_layer(), _nvfp4(), strict=True):
         codes.append(q.elements.reshape(len(array), -1, 16 // lanes, lanes))
         scales.append(q.scales)
     # Each tile works on its own part of the groups.
@@ -269,31 +304,95 @@ def _columns(array):
     return np.ascontiguousarray(array[:, :, :WEIGHTS].transpose(2, 0, 1)).reshape(-1)
 
 
-def _group_accumulator(*, metadata, **_):
-    activation, weight = _quantized(metadata)
-    totals, accumulators = _sums(metadata)
-    scales = _meet(activation["scale"], weight["scale"])
+def _group_accumulator(*, metadata, encoding, **_):
+    codes = (map(scale_codes, _tensors(encoding)) if metadata else
+             (planes["scale"] for planes in _quantized(metadata)))
+    totals, accumulators = _sums(metadata, encoding)
+    scales = _meet(*codes)
     return {"i": {"sum": _columns(totals), "activation_scale": scales[0],
                   "weight_scale": scales[1], "acc": _columns(accumulators)}}
 
 
-def _group_mac(**_):
-    activation, weight = _quantized(True)
+def _group_mac(*, encoding, **_):
+    activation, weight = _operands(True, encoding)
     pairs = {name: _meet(activation[name], weight[name]) for name in activation}
     return {"i": {"activation": {name: pair[0] for name, pair in pairs.items()},
                   "weight": {name: pair[1] for name, pair in pairs.items()},
-                  "acc": _columns(_sums(True)[1])}}
+                  "acc": _columns(_sums(True, encoding)[1])}}
 
 
-def _array_runs(kind, *, columns, weight_width, metadata, **_):
+def _array_runs(kind, *, columns, weight_width, metadata, encoding, **_):
+    """Runs of `_runs`, of an array for M2XFP or MXFP4."""
+    activation, weight = _operands(metadata, encoding)
+
+    def random(rng, rows, tiles, tokens):
+        records = stimuli.records(rng, rows)
+        weights = {name: plane.reshape(tiles, columns, *plane.shape[1:])
+                   for name, plane in stimuli.records(rng, tiles * columns).items()}
+        acc = stimuli.accumulators(
+            rng, rng.integers(-20000, 20000, rows * columns),
+            np.repeat(stimuli.e8m0_codes(records["scale"], encoding), columns),
+            np.repeat(stimuli.e8m0_codes(weights["scale"], encoding), tokens, axis=0).reshape(-1))
+        if not metadata:
+            del records["metadata"], weights["metadata"]
+        return records, weights, acc
+
+    return _runs(kind, activation, weight, lambda: _sums(metadata, encoding)[1], random,
+                 columns=columns, weight_width=weight_width)
+
+
+def _nvfp4_array_runs(kind, *, columns, weight_width, encoding):
+    """Runs of `_runs`, of the array for NVFP4."""
+    activation, weight = ({"elements": q.elements.reshape(len(q.elements), -1, 32),
+                           "scales": q.scales.reshape(len(q.elements), -1, 2)}
+                          for q in _nvfp4(encoding))
+
+    def random(rng, rows, tiles, tokens):
+        found = stimuli.nvfp4_array(rng, rows, columns=columns, weight_width=1, encoding=encoding)
+        _, of_weights = stimuli.nvfp4_operands(encoding)
+        weights = {name: plane.reshape(tiles, columns, *plane.shape[1:]) for name, plane in
+                   stimuli.nvfp4_rows(rng, tiles * columns, **of_weights).items()}
+        return found["i_activation"]["record"], weights, found["i_acc"]
+
+    return _runs(kind, activation, weight, lambda: _nvfp4_accumulators(encoding), random,
+                 columns=columns, weight_width=weight_width)
+
+
+@functools.cache
+def _nvfp4_accumulators(encoding):
+    """Accumulators before each row of two groups, of shape (rows, tokens, weight rows)."""
+    x, w = _nvfp4(encoding)
+    tokens, outputs = len(x.elements), len(w.elements)
+    acc = [np.zeros((tokens, outputs), np.float32)]
+    for k in range(x.scales.shape[1] // 2 - 1):
+        part, scales = slice(32 * k, 32 * k + 32), slice(2 * k, 2 * k + 2)
+        acc.append(nvfp4_array(x.elements[:, part], w.elements[None, :, part],
+                               x.scales[:, scales], w.scales[None, :, scales],
+                               np.zeros(tokens, np.uint8), acc[-1], encoding))
+    return np.stack(acc).view(np.uint32)
+
+
+def _runs(kind, activation, weight, accumulators, random, *, columns, weight_width):
     """Runs of five tiles of weights, two of which count.
 
     While the array computes with one tile, the next tile loads. The last tile is only offered.
+
+    Parameters
+    ----------
+    kind : str
+        One of ``KINDS``.
+    activation, weight : dict of str to array, shape (rows, groups, ...)
+        Planes of records; a group is what the array takes in a cycle.
+    accumulators : callable
+        Returns those before each group, shape (groups, tokens, weight rows).
+    random : callable
+        Takes a generator, the numbers of activations and of tiles, and the tokens of a tile.
+        Returns random activations, weights of shape (tiles, columns, ...) and accumulators.
+    columns, weight_width : int
     """
     tiles = 5
-    activation, weight = _quantized(metadata)
-    tokens, groups = activation["scale"].shape
-    count = len(weight["scale"]) // columns * groups
+    tokens, groups = activation["elements"].shape[:2]
+    count = len(weight["elements"]) // columns * groups
     # Tile n has group n % groups of `columns` rows of weights, from row (n // groups) * columns on.
     tile = (np.arange(LANES)[:, None] * (count // LANES) + np.arange(tiles)) % count
     tile = tile.reshape(-1)
@@ -303,19 +402,10 @@ def _array_runs(kind, *, columns, weight_width, metadata, **_):
         records = {name: plane.swapaxes(0, 1)[tile % groups].reshape(-1, *plane.shape[2:])
                    for name, plane in activation.items()}
         weights = {name: plane[rows, tile[:, None] % groups] for name, plane in weight.items()}
-        acc = _sums(metadata)[1][tile % groups][np.arange(len(tile))[:, None, None],
-                                                np.arange(tokens)[:, None], rows[:, None]]
+        acc = accumulators()[tile % groups][np.arange(len(tile))[:, None, None],
+                                            np.arange(tokens)[:, None], rows[:, None]]
     else:
-        rng = np.random.default_rng(0)
-        records = stimuli.records(rng, len(last))
-        weights = {name: plane.reshape(len(tile), columns, *plane.shape[1:])
-                   for name, plane in stimuli.records(rng, len(tile) * columns).items()}
-        acc = stimuli.accumulators(
-            rng, rng.integers(-20000, 20000, len(last) * columns),
-            np.repeat(records["scale"], columns),
-            np.repeat(weights["scale"], tokens, axis=0).reshape(-1))
-        if not metadata:
-            del records["metadata"], weights["metadata"]
+        records, weights, acc = random(np.random.default_rng(0), len(last), len(tile), tokens)
     inputs = {"i_activation": {"record": records, "last": last},
               "i_acc": acc.reshape(-1, columns),
               "i_weight": {name: plane.reshape(-1, weight_width, *plane.shape[2:])
@@ -334,10 +424,12 @@ REAL: dict[str, Callable[..., Any]] = {
     "pe_tile": _pe_tile,
     "sg_pe_tile": _sg_pe_tile,
     "weight_encoder": _weight_encoder,
+    "sg_engine": _sg_engine,
     "nvfp4_quantizer": _nvfp4_quantizer,
     "nvfp4_pe_tile": _nvfp4_pe_tile,
     "group_accumulator": _group_accumulator,
     "group_mac": _group_mac,
     "mac_array": _array_runs,
+    "nvfp4_array": _nvfp4_array_runs,
 }
 """By unit, the function that makes the rows of real activity."""

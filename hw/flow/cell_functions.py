@@ -153,6 +153,7 @@ class _Parser:
 
     def __init__(self, tokens):
         self.tokens = tokens[::-1]
+        self.depth = 0
 
     def next(self):
         return self.tokens[-1] if self.tokens else ""
@@ -181,11 +182,18 @@ class _Parser:
         return _joined("^", terms)
 
     def operand(self):
+        inverted = False
+        while self.next() == "!":
+            self.tokens.pop()
+            inverted = not inverted
         token = self.tokens.pop() if self.tokens else "its end"
-        if token == "!":
-            return "!", self.operand()
         if token == "(":
+            self.depth += 1
+            if self.depth > _DEEPEST:
+                raise ValueError(f"A Boolean function must have at most {_DEEPEST} parentheses "
+                                 "within each other")
             found = self.disjunction()
+            self.depth -= 1
             if self.next() != ")":
                 raise ValueError("A Boolean function lacks a )")
             self.tokens.pop()
@@ -195,8 +203,14 @@ class _Parser:
             raise ValueError(f"A Boolean function has {token} where an operand must be")
         while self.next() == "'":
             self.tokens.pop()
-            found = "!", found
-        return found
+            inverted = not inverted
+        if not inverted:
+            return found
+        return found[1] if found[0] == "!" else ("!", found)
+
+
+# A level takes some frames of Python's stack, here and where functions are evaluated.
+_DEEPEST = 50
 
 
 def _joined(sign, terms):

@@ -121,7 +121,8 @@ FAMILIES = {
 }
 """The FPGA families that figures can be of."""
 
-SMALLER = {"mac_array": ("columns=4",), "accelerator": ("config=lite",)}
+SMALLER = {"mac_array": ("columns=4",), "nvfp4_array": ("columns=4",),
+           "accelerator": ("config=lite",)}
 """Settings of the units that do not fit with their defaults."""
 
 CLASSES = {("clk", "clk"): "reg-reg", (PORT_CLOCK, "clk"): "in-reg",

@@ -193,7 +193,8 @@ def numbers(text: str, place: Place, name: str) -> list[float]:
             return [*map(float, words)]
         except ValueError:
             pass
-    wrong = next(word for word in words if not _NUMBER.fullmatch(word))
+    # Where each word is a number, something else than a comma or a blank separates them.
+    wrong = next((word for word in words if not _NUMBER.fullmatch(word)), text)
     raise LibertyError(place, f"{name} must be numbers, not {wrong!r}")
 
 
@@ -257,7 +258,7 @@ def load(path: Path) -> Source:
 
 _STRING = r'"(?:[^"\\]|\\.)*"'
 # One token of what stands outside strings, for the values that are expressions.
-_TOKEN = re.compile(rf'[ \t\f\v\r]+|\n|{_STRING}|[{{}}();:,"]|[^\s{{}}();:,"]+', re.DOTALL)
+_TOKEN = re.compile(rf'[^\S\n]+|\n|{_STRING}|[{{}}();:,"]|[^\s{{}}();:,"]+', re.DOTALL)
 
 
 def _statement(between, other):

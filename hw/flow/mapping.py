@@ -251,10 +251,9 @@ class Part:
             (folder / path.name).write_text(json.dumps(files), encoding="utf-8")
 
         cache.forget(path, fresh)
-        if (text := cache.read(path)) is None:
+        while (text := cache.read(path)) is None:
             try:
                 cache.publish(path, build)
-                text = path.read_text(encoding="utf-8")
             except OSError as error:
                 raise ToolError(f"cannot keep netlists in {cache.folder()}: {error.strerror}; "
                                 "M2XFP_CACHE_DIR sets another folder") from None

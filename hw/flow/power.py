@@ -42,15 +42,17 @@ UNITS = tuple(name for name in registry.UNITS if name != "accelerator")
 # By unit: the name of an operation, and the number of operations in an output. The other units
 # count outputs.
 _OPERATIONS = {
-    "decoder": ("value", lambda **_: 32),
+    "decoder": ("value", lambda kind="activation": 64 if kind == "special64" else 32),
     "quantization_engine": ("value", lambda **_: 32),
     "weight_encoder": ("value", lambda **_: 32),
+    "sg_engine": ("value", lambda **_: 32),
     "nvfp4_quantizer": ("value", lambda **_: 16),
     "pe_tile": ("MAC", lambda **_: 8),
     "sg_pe_tile": ("MAC", lambda **_: 8),
     "nvfp4_pe_tile": ("MAC", lambda lanes: lanes),
     "group_mac": ("MAC", lambda **_: 32),
     "mac_array": ("MAC", lambda columns, **_: 32 * columns),
+    "nvfp4_array": ("MAC", lambda columns, **_: 32 * columns),
 }
 
 # Largest number of cells evaluated together, which bounds the memory needed.

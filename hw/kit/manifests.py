@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from golden.output import locked
+
 from ..tools.files import write
 from .registers import LIBRARY, VENDOR
 
@@ -101,17 +103,34 @@ def bender(folder: Path) -> Path | None:
     Path or None
         The manifest; None if there is no unit.
     """
+    # Others may generate into the folder: the last of them sees the units of all.
+    with locked(folder):
+        return _bender(folder)
+
+
+def _is_source(folder, name):
+    try:
+        return (isinstance(name, str) and name.isprintable() and Path(name).name == name
+                and (folder / name).is_file())
+    except OSError:
+        # It is too long, for example.
+        return False
+
+
+def _bender(folder):
     units = {}
     for path in sorted(folder.glob("*.json")):
         try:
             description = json.loads(path.read_text(encoding="utf-8"))
             files = description["files"]
-            sources = [*files["verilog"], *files["testbench"]]
+            lists = [files[kind] for kind in ("verilog", "testbench", "memory_models")]
             unit = description["unit"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             # Some other file, such as the figures of `python -m hw`.
             continue
-        if unit == path.stem and all((folder / source).is_file() for source in sources):
+        if unit == path.stem and all(
+                isinstance(names, list) and all(_is_source(folder, name) for name in names)
+                for names in lists):
             units[unit] = description
     if not units:
         return None

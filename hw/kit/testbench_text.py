@@ -289,7 +289,9 @@ _MACHINE = """\
     // All registers have their reset values; what may not be done is refused.
 {resets}
 {refused}
-{unmask}    // Commands go in as long as there is room; each result is taken and compared.
+{unmask}    // One that fails does not halt the machine: what it would take is not sent.
+    write({halt_on}, 32'd0, 2'd0);
+    // Commands go in as long as there is room; each result is taken and compared.
     while (commands_ended < {count}) begin
       read({status}, 2'd0);
       if (commands_begun < {count} && word[{free}] != 0) begin
@@ -633,6 +635,7 @@ def _machine(description, commands):
         command=address(table["COMMAND"]),
         source=f"32'(command[121:120]) << {field('COMMAND', 'source')[0]}",
         result=f"32'(command[123:122]) << {field('COMMAND', 'result')[0]}",
-        outcome=address(table["RESULT"]), valid=field("RESULT", "valid")[1],
-        code=f"4'(word[{field('RESULT', 'code')[1]}])", pop=address(table["POP"]),
+        halt_on=address(table["HALT_ON"]), outcome=address(table["RESULT"]),
+        valid=field("RESULT", "valid")[1],
+        code=f"word[{field('RESULT', 'code')[1]}]", pop=address(table["POP"]),
         popped=field("POP", "pop")[0], idle=f"32'h{table['STATUS']['reset']:08x}")

@@ -2,6 +2,7 @@
 """Building blocks of the units: arithmetic, pipelines, streams, buffers, number formats."""
 
 from .buffer import Bank, Buffer
+from .cleared import Cleared
 from .formats import PlainRecord, Record
 from .pipeline import Control, Register, Stages
 from .skid_buffer import SkidBuffer
@@ -12,6 +13,7 @@ from .stream_register import StreamRegister
 __all__ = [
     "Bank",
     "Buffer",
+    "Cleared",
     "Control",
     "Handshake",
     "PlainRecord",

@@ -264,7 +264,14 @@ def greater(m, a, b, *, name):
     -------
     Value
         Whether ``a`` is greater than ``b``.
+
+    Raises
+    ------
+    ValueError
+        If their widths differ: the wider one's upper bits would be lost.
     """
+    if len(a) != len(b):
+        raise ValueError(f"{name} must compare values of one width, not of {len(a)} and {len(b)}")
     more, least = a & ~b, a | ~b
     level = 0
     while len(more) > 1:
@@ -280,3 +287,34 @@ def greater(m, a, b, *, name):
                     *(least_held[high] & least_held[low] for low, high in pairs))
         level += 1
     return more
+
+
+def lookup(index, values, *, width):
+    """Looks a value up in a table of constants.
+
+    Each bit is a tree of multiplexers whose leaves are 0, 1 or the lowest bit of the index. Of that
+    synthesis makes less than of a table of cases.
+
+    Parameters
+    ----------
+    index : Value
+    values : list of int, 2**len(index) of them
+    width : int
+        Bits of the values.
+
+    Returns
+    -------
+    Value
+    """
+    def tree(bits, names):
+        low, high = bits[: len(bits) // 2], bits[len(bits) // 2 :]
+        if len(set(bits)) == 1:
+            return C(bits[0], 1)
+        if low == high:
+            return tree(low, names[:-1])
+        if all(a != b for a, b in zip(low, high, strict=True)):
+            return names[-1] ^ tree(low, names[:-1]) if len(bits) > 2 else names[0] ^ bits[0]
+        return Mux(names[-1], tree(high, names[:-1]), tree(low, names[:-1]))
+
+    return Cat(tree([value >> place & 1 for value in values], list(index))[0]
+               for place in range(width))

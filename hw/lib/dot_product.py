@@ -387,15 +387,86 @@ def dot_product(m, products, refinement=None, *, depth=0, enable=None, beside=No
     return dot, beside
 
 
-def scale_both_rows(m, dot, activation_meta, weight_meta):
+FactorChoice = data.StructLayout({
+    # Whether the first row is 32 times the dot product, else 16 times.
+    "doubled": 1,
+    # Whether the second row is 4, 8 or 16 times, one-hot; none is 0.
+    "second": 3,
+    # Whether the third row is 1, 2 or 4 times, one-hot; none is 0.
+    "third": 3,
+    # Whether the third row is negative.
+    "negative": 1,
+})
+"""What the factors of both operands make of a subgroup's dot product, as three rows."""
+
+
+def choose_factors(m, activation_meta, weight_meta):
+    """Chooses the rows of `chosen_rows` by the factors of both operands.
+
+    Parameters
+    ----------
+    m : Module
+    activation_meta, weight_meta : Value
+        k and l of the factors 4 + k and 4 + l, two bits each.
+
+    Returns
+    -------
+    Signal
+        A `FactorChoice`.
+    """
+    def whether(row, *multiples):
+        return reduce(or_, (
+            (activation_meta == a) & (weight_meta == b) for a, b in product(range(4), repeat=2)
+            if _MULTIPLES[(4 + a) * (4 + b)][row] in multiples))
+
+    choice = Signal(FactorChoice, name="chosen")
+    m.d.comb += [
+        choice.doubled.eq(whether(0, 32)),
+        choice.second.eq(Cat(whether(1, 4), whether(1, 8), whether(1, 16))),
+        choice.third.eq(Cat(whether(2, 1, -1), whether(2, 2, -2), whether(2, -4))),
+        choice.negative.eq(whether(2, -1, -2, -4)),
+    ]
+    return choice
+
+
+def chosen_rows(dot, choice):
     """Multiplies a subgroup's dot product by the factors of both operands, as three rows.
+
+    Parameters
+    ----------
+    dot : Value, signed
+    choice : FactorChoice
+        From `choose_factors`.
+
+    Returns
+    -------
+    list of (int, Value)
+        The place of each row's lowest bit, and the row, signed. With one more at place 0 if
+        ``choice.negative``, the rows add up to ``dot * (4 + k) * (4 + l)``.
+    """
+    width = len(dot)
+    extended = [Cat(C(0, n), dot, dot[-1].replicate(2 - n)) for n in range(3)]
+
+    def selected(chosen):
+        return reduce(or_, (row & bit.replicate(width + 2)
+                            for row, bit in zip(extended, chosen, strict=True)))
+
+    return [
+        (4, Mux(choice.doubled, Cat(C(0, 1), dot), Cat(dot, dot[-1]))),
+        (2, selected(choice.second)),
+        (0, selected(choice.third) ^ choice.negative.replicate(width + 2)),
+    ]
+
+
+def scale_both_rows(m, dot, activation_meta, weight_meta):
+    """Rows of `chosen_rows` as they are added: three of equal width, which need no one more.
 
     Parameters
     ----------
     m : Module
     dot : Value, signed
     activation_meta, weight_meta : Value
-        k and l of the factors 4 + k and 4 + l, two bits each.
+        As in `choose_factors`.
 
     Returns
     -------
@@ -403,26 +474,29 @@ def scale_both_rows(m, dot, activation_meta, weight_meta):
         They add up to ``dot * (4 + k) * (4 + l)``. Each is five bits wider than ``dot``: dot
         products use at most 9/16 of their range, and 49 * 9 / 16 < 2**5.
     """
-    def whether(name, row, *multiples):
-        """Whether the factors have one of these multiples in a row."""
-        signal = Signal(name=name)
-        m.d.comb += signal.eq(reduce(or_, (
-            (activation_meta == a) & (weight_meta == b) for a, b in product(range(4), repeat=2)
-            if _MULTIPLES[(4 + a) * (4 + b)][row] in multiples)))
-        return signal
-
-    def selected(row, *shifts):
-        return reduce(or_, (
-            (dot << n) & whether(f"row{row}_shift{n}", row, 1 << n, -1 << n).replicate(width)
-            .as_signed() for n in shifts))
-
+    choice = choose_factors(m, activation_meta, weight_meta)
     width = len(dot) + 5
     rows = [Signal(signed(width), name=f"row{number}") for number in range(3)]
+    m.d.comb += [row.eq(chosen.as_signed() << place) for row, (place, chosen) in
+                 zip(rows, chosen_rows(dot, choice), strict=True)]
     # The one that completes the negation goes to the first row's lowest place, which is free.
-    negative = whether("negative", 2, -1, -2, -4)
-    m.d.comb += [
-        rows[0].eq(Mux(whether("doubled", 0, 32), dot << 5, dot << 4) | negative),
-        rows[1].eq(selected(1, 2, 3, 4)),
-        rows[2].eq(selected(2, 0, 1, 2) ^ negative.replicate(width).as_signed()),
-    ]
-    return rows
+    return [rows[0] | choice.negative, *rows[1:]]
+
+
+def shift_by_both(total, activation_exponent, weight_exponent):
+    """Multiplies a scaled dot product by two for each factor whose bit of exponent is set.
+
+    Parameters
+    ----------
+    total : Value, signed
+    activation_exponent, weight_exponent : Value
+        A bit each.
+
+    Returns
+    -------
+    Value
+        Signed, two bits wider.
+    """
+    both = activation_exponent & weight_exponent
+    either = activation_exponent | weight_exponent
+    return Mux(both, total << 2, Mux(either, total << 1, total))

@@ -36,6 +36,9 @@ def group_sum(width):
 GroupSum = group_sum(19)
 """With a group sum G in units of 1/64: at most 131712 < 2**18 in magnitude."""
 
+SpecialSum = group_sum(20)
+"""With a group sum of Sg-special in units of 1/64: at most 4 * 100352 = 401408 < 2**19."""
+
 PlainSum = group_sum(14)
 """With a group sum of MXFP4 in units of 1/4: at most 32 * 144 = 4608 < 2**13 in magnitude."""
 
@@ -43,20 +46,31 @@ Scale = data.StructLayout({"exponent": 9, "nan": 1})
 """Sum of a group's two scale codes, at most 510 < 2**9, and whether either is NaN."""
 
 
-def term_layout(metadata):
-    """Layout of a group sum as a float, with or without metadata."""
+def term_layout(metadata, special=False):
+    """Layout of a group sum as a float; with special values it is a place wider."""
     return data.StructLayout({
         # As wide as a group sum's magnitude. The leading one is in the top bit; only zero has none.
-        "significand": 18 if metadata else 13,
+        "significand": 19 if special else 18 if metadata else 13,
         "negative": 1,
         # Exponent of the top bit, biased as in float32. With z leading zeros in the magnitude, that
         # bit is worth 2**(17 - z) units of 2**(Xw + Xx - 260): the field is Xw + Xx - 116 - z, from
         # -133 to 394 with the NaN scales. Without metadata it is 2**(12 - z) units of
-        # 2**(Xw + Xx - 256): the field is Xw + Xx - 117 - z, within that range.
+        # 2**(Xw + Xx - 256): the field is Xw + Xx - 117 - z, within that range. With special values
+        # it is Xw + Xx - 115 - z, where both scale codes are at least 96: from 58 to 395.
         "exponent": signed(10),
         "nan": 1,
     })
 
+
+RowTerm = data.StructLayout({
+    # The leading one is in the top bit; only zero has none. Rounded to odd.
+    "significand": 24,
+    "negative": 1,
+    # Exponent of the top bit, biased as in float32: 107 to 154, or less if the row is zero.
+    "exponent": 8,
+    "nan": 1,
+})
+"""A row of NVFP4, two groups under their scales, as a float. Specification section 9.5."""
 
 _MANTISSA = 24
 """Bits of a float32 significand, with the leading one."""
@@ -225,28 +239,32 @@ class Normalizer(wiring.Component):
         Whether there is a register inside, for 1 GHz.
     finest : bool
         Whether there is, besides, one behind the magnitude, for an FPGA.
+    special : bool
+        Whether the operands have special values, too.
 
     Members
     -------
     sum : In(signed(19))
-        In units of 1/64; without metadata ``In(signed(14))``, in units of 1/4.
+        In units of 1/64; with special values ``In(signed(20))``; without metadata
+        ``In(signed(14))``, in units of 1/4.
     scale : In(Scale)
     enable : In(latency)
         Moves each stage.
-    o : Out(term_layout(metadata))
+    o : Out(term_layout(metadata, special))
     """
 
-    def __init__(self, *, metadata, fine, finest=False):
+    def __init__(self, *, metadata, fine, finest=False, special=False):
         self.fine = fine
         self._finest = finest
         self.latency = 1 + fine + finest
         # A sum's units are 2**(Xw + Xx - unit).
-        self.unit, layout = (260, GroupSum) if metadata else (256, PlainSum)
+        self.unit, layout = ((260, SpecialSum) if special else
+                             (260, GroupSum) if metadata else (256, PlainSum))
         super().__init__({
             "sum": In(layout["sum"].shape),
             "scale": In(Scale),
             "enable": In(self.latency),
-            "o": Out(term_layout(metadata)),
+            "o": Out(term_layout(metadata, special)),
         })
 
     def elaborate(self, platform):
@@ -290,8 +308,8 @@ class TermAdder(wiring.Component):
 
     Parameters
     ----------
-    metadata : bool
-        Whether the term is one of operands with metadata.
+    layout : data.StructLayout
+        That of the term: `term_layout` or `RowTerm`.
     fine : bool
         Whether there is a register behind each step, for 1 GHz.
     finest : bool
@@ -299,7 +317,7 @@ class TermAdder(wiring.Component):
 
     Members
     -------
-    term : In(term_layout(metadata))
+    term : In(layout)
     acc : In(32)
         Float32 bits.
     enable : In(latency)
@@ -308,12 +326,12 @@ class TermAdder(wiring.Component):
         Float32 bits.
     """
 
-    def __init__(self, *, metadata, fine, finest=False):
+    def __init__(self, layout, *, fine, finest=False):
         self.fine = fine
         self._finest = finest
         self.latency = 6 + finest if fine else 2
         super().__init__({
-            "term": In(term_layout(metadata)),
+            "term": In(layout),
             "acc": In(32),
             "enable": In(self.latency),
             "o": Out(32),

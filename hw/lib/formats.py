@@ -74,6 +74,16 @@ Record = data.StructLayout({
 })
 """A group record, 144 bits."""
 
+WIDE_GROUP = 64
+"""Elements per group of Sg-special64."""
+
+WideRecord = data.StructLayout({
+    "elements": data.ArrayLayout(4, WIDE_GROUP),
+    "metadata": data.ArrayLayout(3, WIDE_GROUP // SUBGROUP),
+    "scale": 8,
+})
+"""A group record of Sg-special64, 288 bits. Specification section 18.1."""
+
 PlainRecord = data.StructLayout({"elements": data.ArrayLayout(4, GROUP), "scale": 8})
 """A group record of plain MXFP4, without metadata: 136 bits."""
 
@@ -88,6 +98,19 @@ NVFP4_SCALE_NAN = 0x7F
 
 Nvfp4Record = data.StructLayout({"elements": data.ArrayLayout(4, NVFP4_GROUP), "scale": 8})
 """A group of NVFP4: 72 bits. The scale is an E4M3 code whose sign bit is 0."""
+
+NVFP4_GROUPS = GROUP // NVFP4_GROUP
+"""Groups of NVFP4 in a row of 32 elements."""
+
+Nvfp4Row = data.StructLayout({
+    "elements": data.ArrayLayout(4, GROUP),
+    "scales": data.ArrayLayout(8, NVFP4_GROUPS),
+})
+"""Two neighbouring groups of NVFP4: 144 bits. Scales are E4M3 codes whose sign bit is 0."""
+
+ENCODINGS = ("elem-em", "sg-em", "sg-special")
+"""Meanings of activations' metadata, see `golden.Quantized`: a refined element per subgroup, a
+factor per subgroup, and that with special values. Weights have factors in all of them."""
 
 DecodedE2M1 = data.StructLayout({
     "mantissa": 1,
@@ -144,6 +167,35 @@ def decode_special(m, code, selector, *, name):
         decoded.negative.eq(code[3] & (nonzero | negative)),
     ]
     return decoded
+
+
+def special_scale(byte):
+    """E8M0 code of the scale byte of Sg-special. Specification section 12.1.
+
+    Parameters
+    ----------
+    byte : Value
+
+    Returns
+    -------
+    Value
+        The byte's six upper bits plus 96: 128 more where the first one is set, else 96. 255 stays.
+    """
+    first = byte[7]
+    return Mux(byte == SCALE_NAN, SCALE_NAN, Cat(byte[2:7], ~first, ~first, first))
+
+
+def check_encoding(encoding):
+    """Raises ValueError unless a unit's parameter ``encoding`` is one of `ENCODINGS`."""
+    if encoding not in ENCODINGS:
+        allowed = f"{', '.join(map(repr, ENCODINGS[:-1]))} or {ENCODINGS[-1]!r}"
+        raise ValueError(f"Encoding must be {allowed}, not {encoding!r}")
+
+
+def check_plain(metadata, encoding):
+    """Raises ValueError if a unit for plain MXFP4, without metadata, is to have an encoding."""
+    if not metadata and encoding != ENCODINGS[0]:
+        raise ValueError(f"Encoding must be {ENCODINGS[0]!r} without metadata, not {encoding!r}")
 
 
 def check_metadata(metadata):

@@ -30,11 +30,18 @@ def format_units(columns: str) -> list[Row]:
         ("tile, 8 MACs", "M2XFP", "pe_tile", (), 1),
         ("tile, 8 MACs", "M2XFP Sg-EM", "sg_pe_tile", (), 1),
         ("tile, 8 MACs", "M2XFP Sg-special", "sg_pe_tile", ("special=True",), 1),
+        ("tile, 8 MACs", "M2XFP Sg-special64", "sg_pe_tile", ("special=True", "exponent=True"), 1),
         ("quantizer, 32 values", "MXFP4", "quantization_engine", (plain,), 1),
         ("quantizer, 32 values", "NVFP4", "nvfp4_quantizer", (), 2),
         ("quantizer, 32 values", "M2XFP", "quantization_engine", (), 1),
+        ("quantizer, 32 values", "M2XFP Sg-EM", "sg_engine", ("cycles=1",), 1),
         (f"array, columns: {columns}", "MXFP4", "mac_array", (array, plain), 1),
+        (f"array, columns: {columns}", "NVFP4", "nvfp4_array", (array,), 1),
+        (f"array, columns: {columns}", "RaZeR", "nvfp4_array", (array, "encoding=razer"), 1),
         (f"array, columns: {columns}", "M2XFP", "mac_array", (array,), 1),
+        (f"array, columns: {columns}", "M2XFP Sg-EM", "mac_array", (array, "encoding=sg-em"), 1),
+        (f"array, columns: {columns}", "M2XFP Sg-special", "mac_array",
+         (array, "encoding=sg-special"), 1),
     ]
 
 

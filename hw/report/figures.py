@@ -11,8 +11,8 @@ from .comparison import DIGITS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FORMATS = {"MXFP4": "#0072b2", "NVFP4": "#d55e00", "M2XFP": "#009e73", "M2XFP Sg-EM": "#56b4e9",
-           "M2XFP Sg-special": "#cc79a7"}
+FORMATS = {"MXFP4": "#0072b2", "NVFP4": "#d55e00", "RaZeR": "#e69f00", "M2XFP": "#009e73",
+           "M2XFP Sg-EM": "#56b4e9", "M2XFP Sg-special": "#cc79a7", "M2XFP Sg-special64": "#882255"}
 """Formats and their colours in all drawings."""
 
 WIDTH = 5

@@ -264,7 +264,7 @@ def _published(results):
         digits = 3 if figure.unit == "mW" else 1
         rows.append((figure.name, figure.unit, f"{figure.value:g}",
                      f"{figure.value / base[0]:.2f}" if figure.is_tile else "",
-                     figure.ours.label, f"{ours:.{digits}f}",
+                     figure.label, f"{ours:.{digits}f}",
                      f"{ours / base[1]:.2f}" if figure.is_tile else ""))
     array = results["measured"][gather.point("mac_array")]
     rows.append(("-", "um2", "-", "", "mac_array, for each 8-MAC tile",

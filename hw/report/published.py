@@ -20,18 +20,26 @@ class PaperFigure:
     value : float
         In the paper, 28 nm.
     ours : Point
+    share : float
+        How many such units do the same.
     """
 
     name: str
     unit: str
     value: float
     ours: Point
+    share: float = 1
+
+    @property
+    def label(self) -> str:
+        """Our unit in a text."""
+        return self.ours.label + ("" if self.share == 1 else f", {self.share:g} of it")
 
     def measured(self, measured: Mapping[Point, dict[str, Any]]) -> float:
         """Our figure in the same unit: area A, or power under real activity."""
         result = measured[self.ours]
         if self.unit == "um2":
-            return result["area_um2"]
+            return self.share * result["area_um2"]
         return result["power"]["real"]["total_uw"] / 1000
 
     @property
@@ -42,7 +50,8 @@ class PaperFigure:
 
 PAPER = (
     PaperFigure("PE tile, MXFP4", "um2", 2057.6, Point("pe_tile", ("metadata=False",))),
-    PaperFigure("PE tile, NVFP4", "um2", 2104.7, Point("nvfp4_pe_tile", ())),
+    # A group of NVFP4 has 16 elements, which one tile takes at once.
+    PaperFigure("PE tile, NVFP4", "um2", 2104.7, Point("nvfp4_pe_tile", ("lanes=16",)), 1 / 2),
     PaperFigure("PE tile, M2XFP", "um2", 2140.1, Point("pe_tile", ())),
     PaperFigure("top-1 decode unit", "um2", 82.91, Point("top1_decode", ())),
     PaperFigure("quantization engine", "um2", 2451.47, Point("quantization_engine", ())),

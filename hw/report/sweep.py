@@ -74,7 +74,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--csv", metavar="FILE", type=Path,
                         help="figures of a sweep (default: build/sweep.csv)")
     parser.add_argument("--plot", metavar="FILE", type=Path,
-                        help="draw a sweep's areas over delays, as PNG or SVG (extra plot)")
+                        help="draw a sweep's areas over delays, or what --compare silicon "
+                             "compares, as PNG or SVG (extra plot)")
     parser.add_argument("--fresh", action="store_true",
                         help="measure again what the cache has")
     parser.add_argument("--scheduler", metavar="ADDRESS",
@@ -82,11 +83,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
                              "(extra cluster)")
 
 
-def refuse_options(options: argparse.Namespace) -> None:
-    """Raises ValueError if an option is given that only sweeps have."""
+def refuse_options(options: argparse.Namespace, *, plot: bool = False) -> None:
+    """Raises ValueError if an option is given that only sweeps have.
+
+    Parameters
+    ----------
+    options : Namespace
+    plot : bool
+        Whether something else is drawn.
+    """
     for name in ("csv", "plot", "scheduler"):
-        if getattr(options, name) is not None:
-            raise ValueError(f"--{name} needs --sweep")
+        if getattr(options, name) is not None and not (plot and name == "plot"):
+            raise ValueError(f"--{name} needs --sweep" + " or --compare silicon" * (name == "plot"))
 
 
 def main(options: argparse.Namespace) -> int:

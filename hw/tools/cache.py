@@ -120,7 +120,13 @@ def _warn(text):
 
 def read(path: Path) -> str | None:
     """Reads a published text; returns None if there is none or it is damaged."""
-    return path.read_text(encoding="utf-8") if intact(path) else None
+    if not intact(path):
+        return None
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        # Another process has just removed it, to measure again.
+        return None
 
 
 def forget(path: Path, forgotten: set[Path] | None) -> None:

@@ -2,6 +2,7 @@
 """Writes the files and makes the folders of command lines."""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from golden.output import replacing
@@ -26,6 +27,27 @@ def write(path: Path, text: str) -> None:
     """
     with replacing(path, sync=False) as (file,):
         file.write(text.encode())
+
+
+def write_set(contents: Mapping[Path, str | bytes]) -> None:
+    """Writes files of one folder that belong together, each as a whole.
+
+    Parameters
+    ----------
+    contents : dict of Path to str or bytes
+        The last one describes the others; it is missing whenever they may be of several runs.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be written. Unless that happens as they take their places, all that was
+        there before stays.
+    ValueError
+        If there is something at a path that is not a regular file.
+    """
+    with replacing(*contents, sync=False) as files:
+        for file, content in zip(files, contents.values(), strict=True):
+            file.write(content if isinstance(content, bytes) else content.encode())
 
 
 def make_folder(folder: Path, purpose: str) -> None:

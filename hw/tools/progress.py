@@ -134,6 +134,10 @@ class Count:
         seconds = (time.monotonic() - self._start) * (total - done) / max(1, done)
         self._left = f", about {seconds / 60:.0f} min left" if done and seconds >= 60 else ""
 
+    def title(self, text: str) -> None:
+        """Shows another text before the bar, which only a terminal has."""
+        self._bar.set_description(text)
+
     def beat(self) -> None:
         """Shows that the work goes on."""
         if self._bar.disable:

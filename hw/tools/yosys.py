@@ -5,6 +5,7 @@ Other programs of the YoWASP packages run in the same way.
 """
 
 import functools
+import hashlib
 import heapq
 import os
 import shutil
@@ -12,8 +13,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import contextmanager
-from importlib import metadata
+from contextlib import contextmanager, suppress
+from importlib import metadata, resources
 from itertools import count
 from pathlib import Path
 from typing import Protocol
@@ -21,9 +22,10 @@ from typing import Protocol
 import platformdirs
 from filelock import FileLock
 
-from golden.cache import check_private, make_private
+from golden.cache import check_private, checksum, make_private
 from golden.interrupts import temporary_folder
 
+from .cache import digest, forget, publish, read
 from .cache import folder as cache_folder
 from .errors import ToolError
 from .progress import busy
@@ -77,6 +79,7 @@ def prepare(title: str = "Yosys", program: str = YOSYS) -> None:
 
 
 def _prepare(title, program):
+    package = program.partition(".")[0]
     with temporary_folder() as folder, _start(["-V"], folder, program=program) as process, \
             busy(f"{title} prepares itself"):
         for line in process.stderr:
@@ -84,8 +87,8 @@ def _prepare(title, program):
                 print(f"Preparing {title} for its first run (about a minute) ...", file=sys.stderr,
                       flush=True)
         if process.wait() != 0:
-            package = program.partition(".")[0].replace("_", "-")
-            raise ToolError(f"{title} does not start; try `{package} -V`")
+            raise ToolError(f"{title} does not start; try `{package.replace('_', '-')} -V`")
+    _trust_machine_code(package)
 
 
 def wait_for(event: Event) -> None:
@@ -231,22 +234,72 @@ _running: set[subprocess.Popen] = set()
 
 
 @functools.cache
-def _check_machine_code():
-    """Refuses to run Yosys if others may write where it keeps itself as machine code."""
-    kept = Path(os.environ.get("YOWASP_CACHE_DIR")
-                or platformdirs.user_cache_dir("YoWASP", appauthor=False))
+def _check_machine_code(package):
+    """Sees to it that a program is not run from machine code that others or a fault have changed.
+
+    YoWASP keeps each program as machine code and runs it unchecked. A file that differs from what
+    `_trust_machine_code` saw is removed, so that YoWASP makes it again.
+
+    Raises
+    ------
+    ToolError
+        If others may write where YoWASP keeps machine code, or it cannot be removed.
+    """
+    kept = _kept_machine_code()
     try:
         if kept.exists():
             check_private(kept)
+        for path, record in _machine_code(package):
+            known = read(record)
+            if known is not None and known != checksum(path):
+                path.unlink()
+                forget(record, set())
+    except FileNotFoundError:
+        # Another process has removed it.
+        pass
     except OSError as error:
         raise ToolError(f"cannot run Yosys from {kept}: {error.strerror}; YOWASP_CACHE_DIR sets "
                         "another folder") from None
 
 
+def _trust_machine_code(package):
+    """Keeps digests of the machine code of a program that has just run, unless there are some."""
+    for path, record in _machine_code(package):
+        with suppress(OSError):
+            # Where the cache cannot be written nothing is known of a fault.
+            if read(record) is None:
+                _keep(record, checksum(path))
+
+
+def _keep(record, text):
+    publish(record, lambda folder: (folder / record.name).write_text(text))
+
+
+def _kept_machine_code():
+    return Path(os.environ.get("YOWASP_CACHE_DIR")
+                or platformdirs.user_cache_dir("YoWASP", appauthor=False))
+
+
+def _machine_code(package):
+    """Machine code of a package's program: its path and that of the record of its digest."""
+    for path in (_kept_machine_code() / package).glob("*/*"):
+        # Named after the digest of the WebAssembly file it was made of; others are of versions
+        # that are gone.
+        if _sha1(package, path.parent.name) == path.name:
+            key = digest("machine code", str(path.absolute()), metadata.version("wasmtime"))
+            yield path, cache_folder() / key / "sha256.txt"
+
+
+@functools.cache
+def _sha1(package, name):
+    source = resources.files(package).joinpath(name)
+    return hashlib.sha1(source.read_bytes()).hexdigest() if source.is_file() else None
+
+
 def _start(arguments, folder, *, stderr=subprocess.PIPE, program=YOSYS):
-    _check_machine_code()
     # The WebAssembly build sees only the folder it runs in, hence relative paths everywhere.
     package = program.partition(".")[0]
+    _check_machine_code(package)
     text = f"import sys, {package}; sys.exit({program}(sys.argv[1:]))"
     command = [sys.executable, "-c", text, *arguments]
     return subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, text=True,

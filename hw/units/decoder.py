@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The decoder: one group record to 32 float32 values per cycle."""
+"""The decoder: one group record to its float32 values per cycle."""
 
 from amaranth import *
 from amaranth.lib import data, stream, wiring
@@ -10,27 +10,34 @@ from ..lib.formats import (
     GROUP,
     SCALE_NAN,
     SUBGROUP,
-    SUBGROUPS,
+    WIDE_GROUP,
     Record,
+    WideRecord,
     e2m1_shift,
     e2m1_significand,
+    special_scale,
 )
 from ..lib.stream_register import StreamRegister
 from ..lib.top1_select import select_top1
+
+KINDS = ("activation", "weight", "special", "special64")
+"""Records that a decoder reads."""
 
 
 class Decoder(wiring.Component):
     """Turns group records back into 32 float32 values.
 
     Nothing is rounded: every value is exact, subnormals included. A value beyond the range of
-    float32 becomes an infinity. A negative zero keeps its sign; Sg-special has none. A NaN group
-    gives 0x7FC00000 in all elements. Latency 1, one group per cycle. Specification sections 3.6,
-    4.1, 6.2, 8.5 and 12.
+    float32 becomes an infinity. A negative zero keeps its sign; Sg-special and Sg-special64
+    have none. A NaN group gives 0x7FC00000 in all elements. Latency 1, one group per cycle.
+    Specification sections 3.6, 4.1, 6.2, 8.5, 12 and 18.
 
     Parameters
     ----------
     kind : str
-        "activation" (Elem-EM), "weight" (Sg-EM) or "special" (Sg-special, of either operand).
+        "activation" (Elem-EM), "weight" (Sg-EM), or "special" (Sg-special) or "special64"
+        (Sg-special64) of either operand. The last one has payloads of its own: ``WideRecord`` and
+        64 values.
 
     Members
     -------
@@ -48,19 +55,22 @@ class Decoder(wiring.Component):
     latency = 1
 
     def __init__(self, *, kind="activation"):
-        if kind not in ("activation", "weight", "special"):
-            raise ValueError(f"Kind must be 'activation', 'weight' or 'special', not {kind!r}")
+        if kind not in KINDS:
+            raise ValueError(f"Kind must be 'activation', 'weight', 'special' or 'special64', "
+                             f"not {kind!r}")
         self.kind = kind
+        wide = kind == "special64"
+        self._record, self._group = (WideRecord, WIDE_GROUP) if wide else (Record, GROUP)
         super().__init__({
-            "i": In(stream.Signature(Record)),
-            "o": Out(stream.Signature(data.ArrayLayout(32, GROUP))),
+            "i": In(stream.Signature(self._record)),
+            "o": Out(stream.Signature(data.ArrayLayout(32, self._group))),
         })
 
     def elaborate(self, platform):
         m = Module()
 
         # The record is held, not the values: a seventh of the flip-flops.
-        m.submodules.register = register = StreamRegister(Record)
+        m.submodules.register = register = StreamRegister(self._record)
         wiring.connect(m, wiring.flipped(self.i), register.i)
         record = register.o.payload
         m.d.comb += [
@@ -69,14 +79,12 @@ class Decoder(wiring.Component):
         ]
 
         scale = record.scale
-        if self.kind == "special":
-            # The byte's six upper bits plus 96: 128 more where the first one is set, else 96.
-            first = record.scale[7]
+        special_kind, wide = self.kind.startswith("special"), self.kind == "special64"
+        if special_kind:
             scale = Signal(8)
-            m.d.comb += scale.eq(Mux(record.scale == SCALE_NAN, SCALE_NAN,
-                                     Cat(record.scale[2:7], ~first, ~first, first)))
+            m.d.comb += scale.eq(special_scale(record.scale))
 
-        for j in range(SUBGROUPS):
+        for j in range(self._group // SUBGROUP):
             codes = [record.elements[SUBGROUP * j + i] for i in range(SUBGROUP)]
             metadata = record.metadata[j]
             if self.kind == "activation":
@@ -94,7 +102,7 @@ class Decoder(wiring.Component):
                     top.eq(_e2m3_eighths(refined)),
                 ]
             for i, code in enumerate(codes):
-                m.submodules[f"float{SUBGROUP * j + i}"] = float32 = _Float32()
+                m.submodules[f"float{SUBGROUP * j + i}"] = float32 = _Float32(8 if wide else 7)
                 m.d.comb += [
                     float32.negative.eq(code[3]),
                     float32.scale.eq(scale),
@@ -105,14 +113,16 @@ class Decoder(wiring.Component):
                         lane[i], top, e2m1_significand(code) << e2m1_shift(code) << 2))
                 else:
                     # Twice the value (at most 12, of a special one 16) times 4 + k (at most 7):
-                    # eighths, below 2**7.
+                    # eighths, below 2**7. An exponent doubles them.
                     halves = e2m1_significand(code) << e2m1_shift(code)
-                    if self.kind == "special":
+                    if special_kind:
                         # 5, -5, 8 or -8, by the byte's two lower bits.
                         special = code == 8
                         halves = Mux(special, Mux(record.scale[1], 16, 10), halves)
                         m.d.comb += float32.negative.eq(Mux(special, record.scale[0], code[3]))
-                    m.d.comb += float32.eighths.eq(halves * (4 + metadata))
+                    eighths = halves * (4 + metadata[:2])
+                    m.d.comb += float32.eighths.eq(
+                        Mux(metadata[2], eighths << 1, eighths) if wide else eighths)
 
         return m
 
@@ -128,19 +138,27 @@ class _Float32(wiring.Component):
 
     Exact, but for values beyond the range, which become infinities. Combinational.
 
+    Parameters
+    ----------
+    width : int
+        Bits of the integer, 7 or 8.
+
     Members
     -------
-    eighths : In(7)
+    eighths : In(width)
     negative : In(1)
     scale : In(8)
         E8M0 code.
     bits : Out(32)
     """
 
-    eighths: In(7)
-    negative: In(1)
-    scale: In(8)
-    bits: Out(32)
+    def __init__(self, width):
+        super().__init__({
+            "eighths": In(width),
+            "negative": In(1),
+            "scale": In(8),
+            "bits": Out(32),
+        })
 
     def elaborate(self, platform):
         m = Module()
@@ -148,22 +166,24 @@ class _Float32(wiring.Component):
         # Moved up until bit 6 is set, eighths is 2**6 times a significand in [1, 2). The biased
         # exponent is that of the leading one: scale - 130 + 6 - zeros + 127, from -3 to 258, ten
         # bits with a sign. With at most 6 zeros only scales below 4 give an exponent under 1.
+        # Eight bits have one place, and at most one zero, more.
         # case              | float32
         # scale is NaN      | the NaN
         # eighths is 0      | a zero with the sign
         # exponent >= 255   | an infinity: beyond the range
         # exponent <= 0     | subnormal, exact: 2**-130 is a multiple of 2**-149
-        # else              | normal, exact: 7 bits of 24
-        zeros = Signal(range(7))
+        # else              | normal, exact: 7 or 8 bits of 24
+        width = len(self.eighths)
+        zeros = Signal(range(width))
         with m.Switch(self.eighths):
-            for n in range(7):
-                with m.Case("0" * n + "1" + "-" * (6 - n)):
+            for n in range(width):
+                with m.Case("0" * n + "1" + "-" * (width - 1 - n)):
                     m.d.comb += zeros.eq(n)
-        significand = Signal(7)
+        significand = Signal(width)
         exponent = Signal(signed(10))
         m.d.comb += [
             significand.eq(self.eighths << zeros),
-            exponent.eq(self.scale + 3 - zeros),
+            exponent.eq(self.scale + (width - 4) - zeros),
         ]
 
         with m.If(self.scale == SCALE_NAN):
@@ -177,6 +197,7 @@ class _Float32(wiring.Component):
             m.d.comb += self.bits.eq(Cat(
                 C(0, 19), (self.eighths << self.scale[:2])[:10], C(0, 2), self.negative))
         with m.Else():
-            m.d.comb += self.bits.eq(Cat(C(0, 17), significand[:6], exponent[:8], self.negative))
+            m.d.comb += self.bits.eq(Cat(C(0, 24 - width), significand[:-1], exponent[:8],
+                                         self.negative))
 
         return m

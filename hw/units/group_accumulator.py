@@ -5,8 +5,15 @@ from amaranth import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..lib.float_adder import GroupSum, Normalizer, PlainSum, TermAdder, scale_sum
-from ..lib.formats import check_metadata
+from ..lib.float_adder import (
+    GroupSum,
+    Normalizer,
+    PlainSum,
+    SpecialSum,
+    TermAdder,
+    scale_sum,
+)
+from ..lib.formats import check_encoding, check_metadata, check_plain
 from ..lib.pipeline import Control, Stages, check_depth
 from ..lib.stream import link
 
@@ -26,12 +33,14 @@ class GroupAccumulator(wiring.Component):
     depth : int
         Pipeline registers: 3 for 500 MHz in a 45 nm library, 8 for 1 GHz, 10 for 100 MHz on an ECP5
         FPGA.
+    encoding : str
+        That of the activations: "elem-em", "sg-em" or "sg-special", whose sums are a bit wider.
 
     Members
     -------
     i : In(stream.Signature(GroupSum))
-        The sum, its scales and the float32 bits that it is added to. Without metadata its payload
-        is a ``PlainSum``.
+        The sum, its scales as E8M0 codes and the float32 bits that it is added to. Without metadata
+        its payload is a ``PlainSum``, of Sg-special a ``SpecialSum``.
     o : Out(stream.Signature(32))
         Float32 bits.
 
@@ -40,29 +49,34 @@ class GroupAccumulator(wiring.Component):
     TypeError
         If ``metadata`` is not a bool.
     ValueError
-        If ``depth`` is not 3, 8 or 10.
+        If ``depth`` is not 3, 8 or 10, if there is no such encoding, or if there is no metadata and
+        ``encoding`` is not "elem-em".
     """
 
     latency = 3
 
-    def __init__(self, *, metadata=True, depth=3):
+    def __init__(self, *, metadata=True, depth=3, encoding="elem-em"):
         check_metadata(metadata)
+        check_encoding(encoding)
+        check_plain(metadata, encoding)
         check_depth(depth, (3, 8, 10))
         self.has_metadata = metadata
+        self.has_special = encoding == "sg-special"
         self.latency = depth
         super().__init__({
-            "i": In(stream.Signature(GroupSum if metadata else PlainSum)),
+            "i": In(stream.Signature(SpecialSum if self.has_special else
+                                     GroupSum if metadata else PlainSum)),
             "o": Out(stream.Signature(32)),
         })
 
     def elaborate(self, platform):
         m = Module()
 
-        cuts = {"metadata": self.has_metadata, "fine": self.latency >= 8,
-                "finest": self.latency == 10}
+        cuts = {"fine": self.latency >= 8, "finest": self.latency == 10}
         m.submodules.control = control = Control(self.latency, rigid=self.latency == 10)
-        m.submodules.normalize = normalize = Normalizer(**cuts)
-        m.submodules.add = add = TermAdder(**cuts)
+        m.submodules.normalize = normalize = Normalizer(
+            metadata=self.has_metadata, special=self.has_special, **cuts)
+        m.submodules.add = add = TermAdder(normalize.o.shape(), **cuts)
         link(m, self.i, control.i)
         link(m, control.o, self.o)
 

@@ -5,20 +5,28 @@ from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..lib.float_adder import GroupSum, Normalizer, TermAdder, scale_sum
-from ..lib.formats import SUBGROUP, SUBGROUPS, Record, decode_e2m1
+from ..lib.float_adder import GroupSum, Normalizer, SpecialSum, TermAdder, scale_sum
+from ..lib.formats import (
+    SUBGROUP,
+    SUBGROUPS,
+    Record,
+    check_encoding,
+    decode_e2m1,
+    special_scale,
+)
 from ..lib.pipeline import Control, Stages, check_depth
 from ..lib.stream import link
 from ..lib.stream_register import StreamRegister
 from .group_accumulator import GroupAccumulator
 from .group_dot import GroupDot, Row
 from .pe_tile import PETile
+from .sg_group_dot import SgGroupDot, decode_row, factor_row
+from .sg_pe_tile import SgPETile
 from .top1_decode import Top1Decode
 
 GroupOperands = data.StructLayout({"activation": Record, "weight": Record, "acc": 32})
 """Two group records and the float32 that their dot product is added to."""
 
-_Decoded = data.StructLayout({"row": Row, "weight": Record, "acc": 32})
 
 _Rest = data.StructLayout({"activation_scale": 8, "weight_scale": 8, "acc": 32})
 
@@ -35,6 +43,8 @@ class GroupMac(wiring.Component):
     depth : int
         Pipeline registers, as in `MacArray`: 5 for 500 MHz in a 45 nm library, 13 for 1 GHz, 17 for
         100 MHz on an ECP5 FPGA.
+    encoding : str
+        As in `MacArray`.
 
     Members
     -------
@@ -46,11 +56,14 @@ class GroupMac(wiring.Component):
     Raises
     ------
     ValueError
-        If ``depth`` is not 5, 13 or 17.
+        If ``depth`` is not 5, 13 or 17, or there is no such encoding.
     """
 
-    def __init__(self, *, depth=5):
+    def __init__(self, *, depth=5, encoding="elem-em"):
         check_depth(depth, (5, 13, 17))
+        check_encoding(encoding)
+        self.encoding = encoding
+        self.has_special = encoding == "sg-special"
         self.latency = depth
         super().__init__({
             "i": In(stream.Signature(GroupOperands)),
@@ -66,27 +79,42 @@ class GroupMac(wiring.Component):
         # The tiles hold their dot products while a register beside them holds scales and float32:
         # its ``i.ready`` moves both.
         m.submodules.rest = rest = StreamRegister(_Rest)
-        m.submodules.summed = summed = StreamRegister(GroupSum)
-        m.submodules.accumulator = accumulator = GroupAccumulator()
+        m.submodules.summed = summed = StreamRegister(
+            SpecialSum if self.has_special else GroupSum)
+        m.submodules.accumulator = accumulator = GroupAccumulator(encoding=self.encoding)
         activation, weight = self.i.payload.activation, self.i.payload.weight
         link(m, self.i, rest.i)
         m.d.comb += [
-            rest.i.payload.activation_scale.eq(activation.scale),
-            rest.i.payload.weight_scale.eq(weight.scale),
+            rest.i.payload.activation_scale.eq(self._scale(activation)),
+            rest.i.payload.weight_scale.eq(self._scale(weight)),
             rest.i.payload.acc.eq(self.i.payload.acc),
         ]
 
         tiles = []
         for j in range(SUBGROUPS):
-            m.submodules[f"top1_decode{j}"] = top1 = Top1Decode()
-            m.submodules[f"tile{j}"] = tile = PETile(depth=1)
             lanes = range(SUBGROUP * j, SUBGROUP * (j + 1))
+            if self.encoding == "elem-em":
+                m.submodules[f"top1_decode{j}"] = top1 = Top1Decode()
+                m.submodules[f"tile{j}"] = tile = PETile(depth=1)
+                m.d.comb += [
+                    top1.codes.eq(Cat(activation.elements[i] for i in lanes)),
+                    top1.meta.eq(activation.metadata[j]),
+                    tile.activations.eq(top1.codes),
+                    tile.lane.eq(top1.lane),
+                    tile.refinement.eq(top1.refinement),
+                ]
+            else:
+                m.submodules[f"tile{j}"] = tile = SgPETile(depth=1, special=self.has_special)
+                m.d.comb += [
+                    tile.activations.eq(Cat(activation.elements[i] for i in lanes)),
+                    tile.activation_meta.eq(activation.metadata[j]),
+                ]
+                if self.has_special:
+                    m.d.comb += [
+                        tile.activation_special.eq(activation.scale[:2]),
+                        tile.weight_special.eq(weight.scale[:2]),
+                    ]
             m.d.comb += [
-                top1.codes.eq(Cat(activation.elements[i] for i in lanes)),
-                top1.meta.eq(activation.metadata[j]),
-                tile.activations.eq(top1.codes),
-                tile.lane.eq(top1.lane),
-                tile.refinement.eq(top1.refinement),
                 tile.weights.eq(Cat(weight.elements[i] for i in lanes)),
                 tile.meta.eq(weight.metadata[j]),
                 tile.enable.eq(rest.i.ready),
@@ -95,7 +123,8 @@ class GroupMac(wiring.Component):
 
         link(m, rest.o, summed.i)
         m.d.comb += [
-            # Four sums of 17 bits: at most 4 * 32928 = 131712 < 2**18 in magnitude, 19 bits.
+            # Four sums of at most 32928, 56448 or 100352 in magnitude: 2**18 or, of Sg-special,
+            # 2**19 are more. Two bits wider than a sum.
             summed.i.payload.sum.eq(sum(tile.sum for tile in tiles)),
             summed.i.payload.activation_scale.eq(rest.o.payload.activation_scale),
             summed.i.payload.weight_scale.eq(rest.o.payload.weight_scale),
@@ -106,10 +135,17 @@ class GroupMac(wiring.Component):
 
         return m
 
+    def _scale(self, record):
+        """E8M0 code of a record's scale."""
+        return special_scale(record.scale) if self.has_special else record.scale
+
     def _fine(self, m, *, finest):
         """Connects the parts of a column of the array, with a register behind each step."""
         activation = self.i.payload.activation
-        m.submodules.decoded = decoded = StreamRegister(_Decoded)
+        factored, special = self.encoding != "elem-em", self.has_special
+        layout = factor_row(special) if factored else Row
+        m.submodules.decoded = decoded = StreamRegister(
+            data.StructLayout({"row": layout, "weight": Record, "acc": 32}))
         row, given = decoded.i.payload.row, self.i
         if finest:
             m.submodules.selected = selected = StreamRegister(GroupOperands)
@@ -118,11 +154,13 @@ class GroupMac(wiring.Component):
             given = selected.o
         link(m, given, decoded.i)
         m.d.comb += [
-            row.scale.eq(given.payload.activation.scale),
+            row.scale.eq(self._scale(given.payload.activation)),
             decoded.i.payload.weight.eq(given.payload.weight),
             decoded.i.payload.acc.eq(given.payload.acc),
         ]
-        for j in range(SUBGROUPS):
+        if factored:
+            decode_row(m, row, given.payload.activation)
+        for j in () if factored else range(SUBGROUPS):
             lanes = range(SUBGROUP * j, SUBGROUP * (j + 1))
             m.submodules[f"top1_decode{j}"] = top1 = Top1Decode(cut=finest)
             if finest:
@@ -136,9 +174,11 @@ class GroupMac(wiring.Component):
                   for operand, n in zip(row.operands[j], lanes, strict=True)),
             ]
 
-        m.submodules.dot = dot = GroupDot(metadata=True, fine=True, finest=finest)
-        m.submodules.normalize = normalize = Normalizer(metadata=True, fine=True, finest=finest)
-        m.submodules.add = add = TermAdder(metadata=True, fine=True, finest=finest)
+        cuts = {"fine": True, "finest": finest}
+        m.submodules.dot = dot = (SgGroupDot(special=special, **cuts) if factored else
+                                  GroupDot(metadata=True, **cuts))
+        m.submodules.normalize = normalize = Normalizer(metadata=True, special=special, **cuts)
+        m.submodules.add = add = TermAdder(normalize.o.shape(), **cuts)
         m.submodules.control = control = Control(
             dot.latency + normalize.latency + add.latency, rigid=finest)
         link(m, decoded.o, control.i)
@@ -149,7 +189,7 @@ class GroupMac(wiring.Component):
 
         # The scales wait for the group's sum, the float32 until that is normalized.
         held = decoded.o.payload
-        scale = scale_sum(held.row.scale, held.weight.scale)
+        scale = scale_sum(held.row.scale, self._scale(held.weight))
         m.d.comb += [
             dot.row.eq(held.row),
             dot.weight.eq(held.weight),

@@ -6,11 +6,23 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..lib.float_adder import Normalizer, TermAdder, scale_sum
-from ..lib.formats import SUBGROUP, SUBGROUPS, PlainRecord, Record, check_metadata, decode_e2m1
+from ..lib.formats import (
+    SUBGROUP,
+    SUBGROUPS,
+    PlainRecord,
+    Record,
+    check_encoding,
+    check_metadata,
+    check_plain,
+    decode_e2m1,
+    special_scale,
+)
 from ..lib.pipeline import Control, Stages, check_depth
+from ..lib.shadow_tile import check_columns, shadow_tile, stationary_weights
 from ..lib.stream import gate, join, link
 from ..lib.stream_register import StreamRegister
 from .group_dot import GroupDot, PlainRow, Row
+from .sg_group_dot import SgGroupDot, decode_row, factor_row
 from .top1_decode import Top1Decode
 
 Activation = data.StructLayout({"record": Record, "last": 1})
@@ -55,6 +67,9 @@ class MacArray(wiring.Component):
     depth : int
         Pipeline registers: 5 for 500 MHz in a 45 nm library, 13 for 1 GHz, 17 for an ECP5 FPGA.
         Without metadata the latter two need, and have, one less.
+    encoding : str
+        That of the activations: "elem-em", "sg-em" or "sg-special". Weights have factors in all of
+        them, and special values with "sg-special".
 
     Members
     -------
@@ -73,22 +88,21 @@ class MacArray(wiring.Component):
     TypeError
         If ``metadata`` is not a bool.
     ValueError
-        If ``columns`` is not a positive integer, ``weight_width`` does not divide it, or ``depth``
-        is not 5, 13 or 17.
+        If ``columns`` is not a positive integer, ``weight_width`` does not divide it, ``depth`` is
+        not 5, 13 or 17, there is no such encoding, or there is no metadata and ``encoding`` is not
+        "elem-em".
     """
 
     # From an activation to its results, and to the accumulators that it takes: the defaults.
     latency = 5
     acc_latency = 3
 
-    def __init__(self, *, columns=32, weight_width=1, metadata=True, depth=5):
-        if type(columns) is not int or columns < 1:
-            raise ValueError(f"Columns must be a positive integer, not {columns!r}")
-        if type(weight_width) is not int or weight_width < 1 or columns % weight_width:
-            raise ValueError(f"Weight width must be a divisor of {columns} columns, "
-                             f"not {weight_width!r}")
+    def __init__(self, *, columns=32, weight_width=1, metadata=True, depth=5, encoding="elem-em"):
+        check_columns(columns, weight_width)
         check_metadata(metadata)
         check_depth(depth, tuple(LATENCIES))
+        check_encoding(encoding)
+        check_plain(metadata, encoding)
         if depth != MacArray.latency:
             plain = not metadata
             self.latency, self.acc_latency = (count - plain for count in LATENCIES[depth])
@@ -96,6 +110,7 @@ class MacArray(wiring.Component):
         self.columns = columns
         self.weight_width = weight_width
         self.has_metadata = metadata
+        self.encoding = encoding
         record = Record if metadata else PlainRecord
         accs = data.ArrayLayout(32, columns)
         super().__init__({
@@ -109,7 +124,9 @@ class MacArray(wiring.Component):
         m = Module()
 
         # Activations: codes and top-1s are decoded once for all columns.
-        layout = Row if self.has_metadata else PlainRow
+        factored, special = self.encoding != "elem-em", self.encoding == "sg-special"
+        layout = (factor_row(special) if factored else
+                  Row if self.has_metadata else PlainRow)
         m.submodules.row = row = StreamRegister(data.StructLayout({"row": layout, "last": 1}))
         record = self.i_activation.payload.record
         given, finest = self.i_activation, self._depth == 17
@@ -122,9 +139,12 @@ class MacArray(wiring.Component):
         link(m, given, row.i)
         m.d.comb += [
             staged.last.eq(given.payload.last),
-            staged.row.scale.eq(given.payload.record.scale),
+            staged.row.scale.eq(special_scale(given.payload.record.scale) if special else
+                                given.payload.record.scale),
         ]
-        for j in range(SUBGROUPS):
+        if factored:
+            decode_row(m, staged.row, given.payload.record)
+        for j in () if factored else range(SUBGROUPS):
             lanes = range(SUBGROUP * j, SUBGROUP * (j + 1))
             codes = [given.payload.record.elements[n] for n in lanes]
             m.d.comb += [operand.eq(decode_e2m1(code)) for operand, code in
@@ -141,45 +161,25 @@ class MacArray(wiring.Component):
                 staged.row.refinements[j].eq(top1.refinement),
             ]
 
-        # Weights: the shadow tile fills from column 0 on. It takes over when the present one
-        # has met its last activation, or at once if there is none.
-        present = Signal()
-        full = Signal()
-        transfers = self.columns // self.weight_width
-        position = Signal(range(transfers))
-        consumed = Signal()
-        swap = Signal()
-        load = Signal()
-        load_last = Signal()
-        m.d.comb += [
-            swap.eq(full & (~present | consumed)),
-            self.i_weight.ready.eq(~full | swap),
-            load.eq(self.i_weight.valid & self.i_weight.ready),
-            load_last.eq(load & (position == transfers - 1)),
-        ]
-        m.d.sync += [
-            full.eq(load_last | (full & ~swap)),
-            present.eq(swap | (present & ~consumed)),
-        ]
-        with m.If(load):
-            m.d.sync += position.eq(Mux(load_last, 0, position + 1))
+        tile = shadow_tile(m, self.i_weight, self.columns // self.weight_width)
 
         # All columns move alike. One pipeline makes each group's sum a float; the other one, where
         # accumulators join, adds and rounds.
         ahead = ENTRIES[self._depth]
         m.submodules.multiply = multiply = Control(self.acc_latency - ahead, rigid=finest)
         m.submodules.add = add = Control(self.latency - self.acc_latency, rigid=finest)
-        gate(m, row.o, multiply.i, present)
+        gate(m, row.o, multiply.i, tile.present)
         join(m, [multiply.o, self.i_acc], add.i)
         link(m, add.o, self.o)
-        m.d.comb += consumed.eq(row.o.valid & row.o.ready & row.o.payload.last)
+        m.d.comb += tile.consumed.eq(row.o.valid & row.o.ready & row.o.payload.last)
         for n in range(self.columns):
             m.submodules[f"column{n}"] = column = _Column(
-                metadata=self.has_metadata, fine=self.latency > 5, finest=finest)
+                metadata=self.has_metadata, fine=self.latency > 5, finest=finest,
+                encoding=self.encoding)
             m.d.comb += [
                 column.weight.eq(self.i_weight.payload[n % self.weight_width]),
-                column.load.eq(load & (position == n // self.weight_width)),
-                column.swap.eq(swap),
+                column.load.eq(tile.load & (tile.position == n // self.weight_width)),
+                column.swap.eq(tile.swap),
                 column.row.eq(row.o.payload.row),
                 column.enable.eq(Cat(multiply.enable, add.enable)),
                 column.acc.eq(self.i_acc.payload[n]),
@@ -200,6 +200,8 @@ class _Column(wiring.Component):
         Whether there are registers for 1 GHz.
     finest : bool
         Whether there are, besides, those for an FPGA.
+    encoding : str
+        That of the activations.
 
     Members
     -------
@@ -207,7 +209,7 @@ class _Column(wiring.Component):
         Goes into the shadow register with ``load``.
     load, swap : In(1)
         ``swap`` makes the shadow's record the present one.
-    row : In(Row or PlainRow)
+    row : In(Row, PlainRow or factor_row(special))
         The activation group.
     enable : In(latency)
         Moves each stage.
@@ -217,16 +219,19 @@ class _Column(wiring.Component):
         Float32 bits.
     """
 
-    def __init__(self, *, metadata, fine, finest=False):
-        self.dot = GroupDot(metadata=metadata, fine=fine, finest=finest)
-        self.normalize = Normalizer(metadata=metadata, fine=fine, finest=finest)
-        self.add = TermAdder(metadata=metadata, fine=fine, finest=finest)
+    def __init__(self, *, metadata, fine, finest=False, encoding="elem-em"):
+        self.has_special = special = encoding == "sg-special"
+        cuts = {"fine": fine, "finest": finest}
+        self.dot = (GroupDot(metadata=metadata, **cuts) if encoding == "elem-em" else
+                    SgGroupDot(special=special, **cuts))
+        self.normalize = Normalizer(metadata=metadata, special=special, **cuts)
+        self.add = TermAdder(self.normalize.o.shape(), **cuts)
         self.latency = self.dot.latency + self.normalize.latency + self.add.latency
         super().__init__({
             "weight": In(Record if metadata else PlainRecord),
             "load": In(1),
             "swap": In(1),
-            "row": In(Row if metadata else PlainRow),
+            "row": In(self.dot.row.shape()),
             "enable": In(self.latency),
             "acc": In(32),
             "o": Out(32),
@@ -235,12 +240,7 @@ class _Column(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        shadow = Signal.like(self.weight, reset_less=True)
-        stationary = Signal.like(self.weight, reset_less=True)
-        with m.If(self.load):
-            m.d.sync += shadow.eq(self.weight)
-        with m.If(self.swap):
-            m.d.sync += stationary.eq(shadow)
+        stationary = stationary_weights(m, self.weight, load=self.load, swap=self.swap)
 
         m.submodules.dot = dot = self.dot
         m.submodules.normalize = normalize = self.normalize
@@ -250,7 +250,8 @@ class _Column(wiring.Component):
             m.d.comb += part.enable.eq(Cat(next(enables) for _ in range(part.latency)))
 
         # The scales wait until the group's sum is there.
-        scale = scale_sum(self.row.scale, stationary.scale)
+        weight_scale = special_scale(stationary.scale) if self.has_special else stationary.scale
+        scale = scale_sum(self.row.scale, weight_scale)
         m.d.comb += [
             dot.row.eq(self.row),
             dot.weight.eq(stationary),

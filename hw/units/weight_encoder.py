@@ -58,6 +58,8 @@ class WeightEncoder(wiring.Component):
     They stay at the input until they are encoded: ``i.ready`` follows ``i.valid``, in the last of
     these cycles. A `StreamRegister` before the unit lets their source go on. The record is valid
     from the cycle after. A group does not begin before the record of the one before is taken.
+    Values that are withdrawn or changed in these cycles spoil their own record and no other one;
+    there is a record for each transfer, and for nothing else.
 
     A sequencer issues a token in each cycle. The token moves one stage per cycle, beside the data,
     and each stage does what its own token says. There are four kinds of tokens and bubbles (``-``):
@@ -167,8 +169,9 @@ class WeightEncoder(wiring.Component):
             self.i.ready.eq(last),
             self.o.valid.eq(full),
         ]
+        # Values that their source has withdrawn, against the rules of streams, give no record.
         with m.If(last | self.o.ready):
-            m.d.sync += full.eq(last)
+            m.d.sync += full.eq(last & self.i.valid)
 
         # A token that writes gets the factor here: it is known by now.
         factors = Signal(data.ArrayLayout(2, SUBGROUPS), reset_less=True)

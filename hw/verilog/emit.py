@@ -32,6 +32,7 @@ from amaranth.hdl._ir import PortDirection
 from amaranth.hdl._mem import MemoryInstance
 from amaranth.lib import wiring
 
+from ..lib.cleared import Cleared
 from ..tools import yosys
 from . import comments, sram
 from .style import DEFAULT
@@ -147,6 +148,10 @@ write_json clean.json
 """
 
 
+_CLEAR = {"clear": ["clear: empties the module at the clock edge, as its reset does"]}
+"""Comment of the input that `Cleared` gives to a module."""
+
+
 class _Netlist:
     """RTLIL of a component, with one module for every different component below it.
 
@@ -181,7 +186,8 @@ class _Netlist:
         component = self._components.get(name)
         if component is None:
             return {}
-        return {"about": comments.about(component, clocked), "comments": comments.ports(component)}
+        ports = comments.ports(component)
+        return {"about": comments.about(component, clocked), "comments": _CLEAR | ports}
 
     def instances(self):
         """Names of the instances in each module, in the order in which the component adds them.
@@ -199,17 +205,24 @@ class _Netlist:
                 pending += [kind for kind, _ in reversed(cells[name]) if kind in cells]
         return found
 
-    def _add(self, component, fragment, name=None):
+    def _add(self, component, fragment, name=None, clears=()):
         """Adds the module of a component, unless there is an equal one.
 
+        Those of the signals ``clears`` that reach into it become inputs.
         Returns the name of the module, its ports and whether it is clocked.
         """
-        self._separate(fragment)
+        clears = self._separate(fragment, clears)
         _check_memories(component, fragment)
         ports = {port: (value, direction(member)) for port, member, value in ports_of(component)}
+        for clear in clears:
+            # With another name than in the whole design Amaranth would number others differently.
+            if clear.name in ports:
+                raise ValueError(f"{type(component).__name__} is Cleared, so no port of it can "
+                                 f"have the name of that signal, {clear.name}")
+            ports[clear.name] = clear, PortDirection.Input
         content, signals = _content(fragment, ports)
         if content in self._known:
-            self._check_closed(component, fragment, signals)
+            self._check_closed(component, fragment, signals, clears)
             known, clocked = self._known[content]
             return known, ports, clocked
         design = fragment.prepare(ports, hierarchy=("@",), missing_domain=self._domain)
@@ -218,7 +231,7 @@ class _Netlist:
             raise ValueError(f"Clock domain of {type(component).__name__} must be sync, "
                              f"not {', '.join(domains)}")
         self._check_closed(component, fragment, [signal for info in design.fragments.values()
-                                                 for signal in info.used_signals])
+                                                 for signal in info.used_signals], clears)
         payload = rename(design)
         states = _states(design)
         text = rtlil.convert_fragment(design)[0]
@@ -247,14 +260,21 @@ class _Netlist:
         """The clock domain that a component does not make itself."""
         return ClockDomain(name, async_reset=self._style.asynchronous)
 
-    def _separate(self, fragment):
-        """Replaces the components directly below a fragment by instances of their modules."""
+    def _separate(self, fragment, clears):
+        """Replaces the components directly below a fragment by instances of their modules.
+
+        Returns those of the signals ``clears`` that the fragment uses.
+        """
+        # Only what is Cleared is asked for its signals, as a reset that is read has none yet.
+        used = {id(signal) for statements in fragment.statements.values()
+                for signal in statements._rhs_signals()} if clears else set()
         for i, (child, label, src_loc) in enumerate(fragment.subfragments):
             component = _component(child)
             if component is None:
-                self._separate(child)
+                used |= {id(clear) for clear in self._separate(child, clears)}
                 continue
-            module, ports, clocked = self._add(component, child)
+            module, ports, clocked = self._add(component, child, clears=clears + _clears(child))
+            used |= {id(value) for value, _ in ports.values()}
             connections = [(direction.value[0], port, value)
                            for port, (value, direction) in ports.items()]
             if clocked:
@@ -262,11 +282,14 @@ class _Netlist:
             instance = Instance(module, *connections)
             instance.origins = child.origins
             fragment.subfragments[i] = instance, label, src_loc
+        return tuple(clear for clear in clears if id(clear) in used)
 
-    def _check_closed(self, component, fragment, signals):
+    def _check_closed(self, component, fragment, signals, clears):
         """Refuses signals of two modules that are ports of neither: they would become two."""
-        children = [c for f in _below(fragment) if (c := _component(f)) is not None]
-        shared = {id(value) for c in (component, *children) for _, _, value in ports_of(c)}
+        children = [f for f in _below(fragment) if _component(f) is not None]
+        shared = {id(value) for c in (component, *map(_component, children))
+                  for _, _, value in ports_of(c)}
+        shared |= {id(clear) for part in (clears, *map(_clears, children)) for clear in part}
         for signal in signals:
             _, owner, foreign = self._owners.setdefault(
                 id(signal), (signal, fragment, id(signal) not in shared))
@@ -348,9 +371,15 @@ def direction(member):
 
 def _component(fragment):
     """The component that became this fragment, if its signature declares all its ports."""
-    origin = fragment.origins[0] if fragment.origins else None
+    origin = next((origin for origin in fragment.origins or ()
+                   if not isinstance(origin, Cleared)), None)
     # Amaranth's memories are components, but have an empty signature and objects as ports.
     return origin if isinstance(origin, wiring.Component) and any(ports_of(origin)) else None
+
+
+def _clears(fragment):
+    """The signals that empty the component that became this fragment and all below it."""
+    return tuple(origin.clear for origin in fragment.origins or () if isinstance(origin, Cleared))
 
 
 def rename(design):

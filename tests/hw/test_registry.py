@@ -24,31 +24,46 @@ from sim.engines.amaranth import simulated
 from tests.support.compare import check
 from tests.support.testbench import simulate
 
-# Transfers per run, for a second or less each.
+# Transfers per run, for a second or less each: corner cases are in the tests of each unit. The
+# longer checks have as many times more.
+MORE = 3
 ROWS = {
-    "top1": 2000,
-    "top1_decode": 800,
-    "decoder": 120,
-    "quantization_engine": 40,
-    "pe_tile": 100,
-    "sg_pe_tile": 100,
-    "weight_encoder": 6,
-    "nvfp4_quantizer": 30,
-    "nvfp4_pe_tile": 100,
-    "group_accumulator": 600,
-    "group_mac": 40,
+    "top1": 800,
+    "top1_decode": 400,
+    "decoder": 60,
+    "quantization_engine": 30,
+    "pe_tile": 40,
+    "sg_pe_tile": 40,
+    "weight_encoder": 3,
+    "sg_engine": 6,
+    "nvfp4_quantizer": 20,
+    "nvfp4_pe_tile": 40,
+    "group_accumulator": 150,
+    "group_mac": 20,
     "mac_array": 8,
+    "nvfp4_array": 8,
 }
 
 
+# Each other value of the engine's parameters once, as an engine takes seconds; the longer checks
+# have each of them alone.
+TOGETHER = {"quantization_engine": [
+    {"input": "bfloat16", "rule": "ceil", "metadata": False, "depth": 0},
+    {"input": "float16", "rule": "rtn1", "depth": 3},
+    {"rule": "rtn2", "depth": 8},
+]}
+
+
 def configurations():
-    """Every unit with its defaults, and with each parameter alone at each other value."""
+    """Every unit with its defaults, with each parameter alone at each other value, and together."""
     for name, unit in registry.UNITS.items():
         default = registry.parameters(name)
         yield name, default
         for parameter, values in unit.parameters.items():
             for value in values[1:]:
                 yield name, default | {parameter: value}
+        for several in TOGETHER.get(name, ()):
+            yield name, default | several
 
 
 def build(name, parameters):
@@ -64,10 +79,20 @@ QUICK = [c for c in configurations() if c[1].get("columns", 1) == 1 and c[0] != 
 LONG = ("group_accumulator", 10), ("group_mac", 13), ("group_mac", 17)
 
 
+def is_long(name, parameters):
+    if name in TOGETHER:
+        default = registry.parameters(name)
+        assert {*default} == {key for several in TOGETHER[name] for key in several}
+        return len(parameters.items() - default.items()) == 1
+    return (name, parameters.get("depth")) in LONG or name == "sg_engine" or (
+        # As wide as the default, or read as an array does, which has tests of its own.
+        name.startswith("group_") and parameters.get("encoding") in ("sg-em", "sg-special"))
+
+
 def case(name, parameters, *rest):
     settings = [f"{key}={value}" for key, value in parameters.items()]
     # Their parts are those of other depths, or of the array.
-    marks = [pytest.mark.long] * ((name, parameters.get("depth")) in LONG)
+    marks = [pytest.mark.long] * is_long(name, parameters)
     return pytest.param(name, parameters, *rest, marks=marks,
                         id="-".join(map(str, (name, *settings, *rest))))
 
@@ -75,18 +100,19 @@ def case(name, parameters, *rest):
 # Each is built once here, as all workers read this file.
 BUILT = [(c, build(*c)) for c in QUICK]
 CLOCKED = [c for c, component in BUILT if component.latency]
-# The weight encoder takes many cycles for one transfer, and has its own tests.
+# These take many cycles for one transfer, and have their own tests.
 STREAMED = [c for c, component in BUILT if component.latency
-            and {"i", "o"} <= component.signature.members.keys() and c[0] != "weight_encoder"]
+            and {"i", "o"} <= component.signature.members.keys()
+            and c[0] not in ("weight_encoder", "sg_engine")]
 TILES = [c for c in CLOCKED if c[0] in ("pe_tile", "sg_pe_tile")]
 
 
-def check_reference(component, name, parameters, stalls):
+def check_reference(component, name, parameters, stalls, times=1):
     unit = registry.UNITS[name]
-    rows = ROWS[name]
+    rows = ROWS[name] * times
     if parameters.get("lanes", 0) > 8:
-        # Four times the gates and more.
-        rows //= 4
+        # As many gates more, and they are evaluated more often.
+        rows = rows * 4 // parameters["lanes"]
     # With and without stalls the stimuli differ.
     inputs = unit.stimuli(np.random.default_rng(int(10 * stalls)), rows, **parameters)
     check(component, inputs, unit.reference(inputs, **parameters), stalls=stalls, outputs=rows)
@@ -97,6 +123,14 @@ def check_reference(component, name, parameters, stalls):
     for stalls in ((0.4,) if c in CLOCKED else (0,))])
 def test_reference(name, parameters, stalls):
     check_reference(build(name, parameters), name, parameters, stalls)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name, parameters", [case(*c) for c in QUICK])
+def test_reference_with_more_rows(name, parameters):
+    component = build(name, parameters)
+    for stalls in (0.4,) if component.latency else (0,):
+        check_reference(component, name, parameters, stalls, MORE)
 
 
 class Resettable(wiring.Component):
@@ -219,9 +253,9 @@ def test_valid_does_not_wait_and_reset_empties(name, parameters):
     (lambda: Top1(lanes="8"), TypeError, "Lane count must be an integer, not '8'"),
     (lambda: Top1(lanes=8.0), TypeError, "Lane count must be an integer, not 8.0"),
     (lambda: Decoder(kind="scale"), ValueError,
-     "Kind must be 'activation', 'weight' or 'special', not 'scale'"),
+     "Kind must be 'activation', 'weight', 'special' or 'special64', not 'scale'"),
     (lambda: Decoder(kind=None), ValueError,
-     "Kind must be 'activation', 'weight' or 'special', not None"),
+     "Kind must be 'activation', 'weight', 'special' or 'special64', not None"),
     (lambda: QuantizationEngine(input="float64"), ValueError,
      "Input must be one of float32, bfloat16, float16, not 'float64'"),
     (lambda: QuantizationEngine(rule="even"), ValueError,
@@ -310,6 +344,7 @@ def test_integers_that_are_not_offered():
     ("top1", ("lanes=64",), 20), ("mac_array", ("columns=2", "weight_width=2"), 4),
     ("mac_array", ("columns=3", "metadata=False"), 2),
 ])
+@pytest.mark.long
 def test_reference_of_what_is_not_offered(name, parameters, rows):
     unit, chosen = registry.UNITS[name], registry.parameters(name, parameters)
     inputs = unit.stimuli(np.random.default_rng(0), rows, **chosen)
@@ -343,6 +378,8 @@ def test_configurations_that_are_not_offered(name, file):
     framed = {"config": dataclasses.replace(sizes, framed=True)}
     assert setting(name, file(FIELDS + "framed = true")) == framed
     assert setting(name, file(FIELDS), "config.framed=true") == framed
+    special = {"config": dataclasses.replace(sizes, encoding="sg-special", input=None)}
+    assert setting(name, file(FIELDS), "config.encoding=sg-special", "config.input=none") == special
     assert setting(name, "config.framed=false") == {"config": registry.CONFIGS["paper"]}
     assert registry.build(name, [file(FIELDS)], units=registry.offered()).config == sizes
 
@@ -363,9 +400,13 @@ def test_golden_takes_configurations_that_are_not_offered():
     (("config.columns=x",), "config.columns: columns must be a power of two, not 'x'"),
     (("config.colums=4",), "config.colums must have fields out of columns, activations, weights, "
                            "rows, weight_width, activation_banks, weight_banks, output_banks, "
-                            "input, framed, array_depth, engine_depth, not 'colums'"),
+                            "input, framed, array_depth, engine_depth, encoding, not 'colums'"),
     (("config.framed=1",), "config.framed: framed must be true or false, not 1"),
     (("config.framed=yes",), "config.framed: framed must be true or false, not 'yes'"),
+    (("config.encoding=sg-em",), "config.encoding: input must be None with the encoding 'sg-em', "
+                                 "of which there is no engine, not 'float32'"),
+    (("config.encoding=mixed",), "config.encoding: Encoding must be 'elem-em', 'sg-em' or "
+                                 "'sg-special', not 'mixed'"),
     (("config.array_depth=6",), "config.array_depth: array_depth must be one of 5, 13, 17, not 6"),
     (("config.engine_depth=0",), "config.engine_depth: engine_depth must be one of 2, 3, 8, not 0"),
     (("config.rows=32", "config.rows=64"), "accelerator's config.rows must be set once, not again "

@@ -90,6 +90,7 @@ class Pair(wiring.Component):
         return m
 
 
+@pytest.mark.long
 def test_module_by_module(monkeypatch):
     """Both ways the netlist is flat, with paths through several modules."""
     monkeypatch.setattr(partition, "LARGEST", 1)
@@ -256,6 +257,7 @@ def test_tiles_of_the_array():
             for columns, metadata in ((1, True), (32, False))] == [4, 128]
 
 
+@pytest.mark.long
 def test_same_figures_again(tmp_path, monkeypatch):
     figures = []
     for folder in "first", "second":
@@ -421,8 +423,9 @@ FILES = "Library", "cannot write", "pyproject.toml", "no.toml"
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["--compare", "units"], "--compare must be one of formats, mapping, mappers, not 'units'"),
-    (["--compare", ""], "--compare must be one of formats, mapping, mappers, not ''"),
+    (["--compare", "units"],
+     "--compare must be one of formats, silicon, mapping, mappers, not 'units'"),
+    (["--compare", ""], "--compare must be one of formats, silicon, mapping, mappers, not ''"),
     (["top1", "--power", "--amap"], "--power is of what is mapped for delay; leave out --amap"),
     (["--compare", "mapping", "--flatten"],
      "--compare chooses units itself; leave out --flatten"),

@@ -10,6 +10,7 @@ import pytest
 from hw.accelerator.activation_feeder import ActivationFeeder
 from hw.accelerator.planner import INTERLEAVE, Source
 from tests.hw.accelerator.test_loop_nest import CONFIG, PLANS, plan, steps
+from tests.support.marks import longer
 from tests.support.testbench import simulate
 
 
@@ -130,7 +131,7 @@ class Bench:
 KEPT = Source.KEPT.value
 
 
-@pytest.mark.parametrize("stalls", [0, 0.4])
+@pytest.mark.parametrize("stalls", [longer(0), 0.4])
 def test_products(stalls):
     # The ring goes round several times and fills up; results are kept, also of commands on what was
     # kept.

@@ -151,3 +151,9 @@ def test_nothing_is_a_result_that_was_not_announced():
         assert (results, retired) == (1, 1)
 
     simulate(unit, bench)
+
+
+def test_rows_are_those_of_the_array():
+    sums, array = PartialSums(CONFIG), MacArray(columns=CONFIG.columns)
+    assert sums.o_acc.payload.shape() == array.i_acc.payload.shape()
+    assert sums.i.payload.shape() == array.o.payload.shape()

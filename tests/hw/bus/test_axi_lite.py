@@ -10,9 +10,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from amaranth import Fragment, Module
-from amaranth.lib import wiring
-from amaranth.sim import Simulator
+from amaranth import Fragment
 
 import sim
 from golden import quantize_activations, quantize_weights
@@ -23,6 +21,7 @@ from hw.bus.axi_accelerator import AxiAccelerator
 from hw.bus.axi_lite import ADDRESS, QUEUE, CommandRegisters, register_map
 from hw.bus.register_map import Field, Register, RegisterMap
 from hw.verilog import emit, equivalence
+from tests.support.axi_bus import Bus, RegisterStreams, simulate
 
 OKAY, SLVERR = 0, 2
 
@@ -30,10 +29,14 @@ OKAY, SLVERR = 0, 2
 ID, VERSION, CONFIG, ACTIVATIONS, WEIGHTS, ROWS = 0x00, 0x04, 0x08, 0x0C, 0x10, 0x14
 M, K, N, COMMAND, STATUS, RESULT, POP = 0x20, 0x24, 0x28, 0x2C, 0x30, 0x34, 0x38
 CYCLES_LOW, CYCLES_HIGH, PENDING, MASK = 0x40, 0x44, 0x48, 0x4C
+HALT, HALT_ON, WATCHDOG = 0x50, 0x54, 0x58
 DONE, FREE, FAILED, MISFRAMED = 1, 2, 4, 8
 ALL = (ID, VERSION, CONFIG, ACTIVATIONS, WEIGHTS, ROWS, M, K, N, COMMAND, STATUS, RESULT, POP,
-       CYCLES_LOW, CYCLES_HIGH, PENDING, MASK)
-CONSTANTS = {ID: 0x4D325846, VERSION: 0x00010001,
+       CYCLES_LOW, CYCLES_HIGH, PENDING, MASK, HALT, HALT_ON, WATCHDOG)
+HALTING, HALTED = 1 << 24, 1 << 25
+FAILED_HALTS, MARK_HALTS = 1, 2
+ABORTED, TIMEOUT, BAD_MARK = 6, 7, 14
+CONSTANTS = {ID: 0x4D325846, VERSION: 0x00010003,
              CONFIG: 32 | 4 << 8 | 1 << 16 | 1 << 18, ACTIVATIONS: 64, WEIGHTS: 64, ROWS: 16}
 
 
@@ -47,6 +50,10 @@ class Model:
         self.codes = []
         self.failed = False
         self.mask = 0
+        self.halt_on = 3
+        self.watchdog = 0
+        self.halting = False
+        self.rest = False
 
     def write(self, address, data, strobe):
         address &= ~3
@@ -58,18 +65,43 @@ class Model:
                 return SLVERR
             self.running += 1
             self.commands.append((*self.sizes.values(), data & 3, data >> 4 & 3))
+            if self.halting:
+                self.end(ABORTED)
         elif address == POP and strobe & 1 and data & 1:
             self.codes = self.codes[1:]
         elif address == PENDING and strobe & 1 and data & FAILED:
             self.failed = False
         elif address == MASK and strobe & 1:
             self.mask = data & (DONE | FREE | FAILED | MISFRAMED)
-        return OKAY if address in (*self.sizes, COMMAND, POP, PENDING, MASK) else SLVERR
+        elif address == HALT_ON and strobe & 1:
+            self.halt_on = data & 3
+        elif address == WATCHDOG:
+            mask = sum(0xFF << 8 * i for i in range(4) if strobe >> i & 1)
+            self.watchdog = self.watchdog & ~mask | data & mask
+        elif address == HALT and strobe & data & 1:
+            self.halt()
+        elif address == HALT and strobe & 1 and data & 2 and self.halting:
+            if not self.halted:
+                return SLVERR
+            self.halting = False
+        return OKAY if address in (*self.sizes, COMMAND, POP, PENDING, MASK, HALT, HALT_ON,
+                                   WATCHDOG) else SLVERR
 
     def end(self, code):
         self.running -= 1
         self.codes.append(code)
         self.failed |= code != 0
+        if code and self.halt_on & 1:
+            self.halt()
+
+    def halt(self):
+        self.halting = True
+        while self.running:
+            self.end(ABORTED)
+
+    @property
+    def halted(self):
+        return self.halting and self.rest
 
     @property
     def pending(self):
@@ -84,85 +116,11 @@ class Model:
         address &= ~3
         values = CONSTANTS | self.sizes | {
             STATUS: QUEUE - self.running - len(self.codes) | self.running << 8
-            | len(self.codes) << 16,
+            | len(self.codes) << 16 | HALTING * self.halting | HALTED * self.halted,
             RESULT: (1 << 31 | self.codes[0]) if self.codes else 0,
-            PENDING: self.pending, MASK: self.mask}
+            PENDING: self.pending, MASK: self.mask, HALT_ON: self.halt_on,
+            WATCHDOG: self.watchdog}
         return (values[address], OKAY) if address in values else (0, SLVERR)
-
-
-class Bus:
-    """Drives the channels of a component in an Amaranth testbench."""
-
-    def __init__(self, ctx, component, rng=None):
-        self.ctx = ctx
-        self.component = component
-        self.rng = rng
-
-    async def pause(self):
-        """A random number of cycles, often none."""
-        if self.rng is not None:
-            for _ in range(max(0, int(self.rng.integers(-3, 5)))):
-                await self.ctx.tick()
-
-    async def send(self, name, **fields):
-        port = getattr(self.component, name)
-        for field, value in fields.items():
-            self.ctx.set(getattr(port.payload, field), value)
-        self.ctx.set(port.valid, 1)
-        await self.ctx.tick().until(port.ready)
-        self.ctx.set(port.valid, 0)
-
-    async def receive(self, name):
-        """A payload, which must be held while it is not taken."""
-        port = getattr(self.component, name)
-        while not self.ctx.get(port.valid):
-            await self.ctx.tick()
-        before = self.ctx.get(port.payload.as_value())
-        await self.pause()
-        assert self.ctx.get(port.valid) and self.ctx.get(port.payload.as_value()) == before
-        self.ctx.set(port.ready, 1)
-        payload = self.ctx.get(port.payload)
-        await self.ctx.tick()
-        self.ctx.set(port.ready, 0)
-        return payload
-
-    async def write(self, address, data, *, strobe=0xF, order="aw, w"):
-        channels = {"aw": ("i_aw", {"addr": address}), "w": ("i_w", {"data": data, "strb": strobe})}
-        for channel in order.split(", "):
-            name, fields = channels[channel]
-            assert not self.ctx.get(self.component.o_b.valid)
-            await self.send(name, **fields)
-            await self.pause()
-        return (await self.receive("o_b")).resp.value
-
-    async def read(self, address):
-        await self.send("i_ar", addr=address)
-        payload = await self.receive("o_r")
-        return payload.data, payload.resp.value
-
-
-def simulate(component, *benches, limit=100_000):
-    """Runs testbenches until the first one ends, which must be within some cycles."""
-    ended = []
-
-    async def first(ctx):
-        await benches[0](ctx)
-        ended.append(True)
-
-    async def clock(ctx):
-        for _ in range(limit):
-            await ctx.tick()
-            if ended:
-                return
-        raise AssertionError(f"not ended after {limit} cycles")
-
-    simulator = Simulator(component)
-    simulator.add_clock(1e-9)
-    simulator.add_testbench(clock)
-    simulator.add_testbench(first)
-    for bench in benches[1:]:
-        simulator.add_testbench(bench, background=True)
-    simulator.run()
 
 
 def registers():
@@ -195,19 +153,25 @@ def test_random_transfers(seed):
     model = Model()
     # Reads and writes, in the same words more often than not, and whether they met what is rare.
     met = {"full": 0, "partial": 0, "unmapped": 0, "popped": 0, "cleared": 0, "raised": 0,
-           "lowered": 0}
+           "lowered": 0, "halted": 0, "refused": 0, "resumed": 0}
 
     async def bench(ctx):
         bus = Bus(ctx, component, rng)
         before = False
+        # Nothing times out.
+        ctx.set(component.i_moved, 1)
         for _ in range(800):
             kind = rng.integers(4)
+            halting, ended = model.halting, len(model.codes)
+            if rng.random() < 0.3:
+                model.rest = not model.rest
+                ctx.set(component.i_rest, model.rest)
             address = int(rng.choice(ALL)) + int(rng.integers(4)) if rng.random() < 0.9 \
                 else int(rng.integers(1 << ADDRESS))
             if kind == 0:
                 # The command that the machine has had longest ends.
                 if model.running:
-                    code = int(rng.integers(6))
+                    code = int(rng.integers(6)) * (rng.random() < 0.5)
                     await bus.pause()
                     ctx.set(component.i_status.payload, code)
                     ctx.set(component.i_status.valid, 1)
@@ -217,11 +181,16 @@ def test_random_transfers(seed):
             elif kind == 1:
                 if address & ~3 not in (CYCLES_LOW, CYCLES_HIGH):
                     assert await bus.read(address) == model.read(address), hex(address)
-                    met["unmapped"] += address >= 0x50
+                    met["unmapped"] += address >= 0x5C
             else:
                 if rng.random() < 0.7:
-                    address = int(rng.choice([COMMAND, POP, PENDING, MASK], p=(.35, .35, .15, .15)))
+                    address = int(rng.choice([COMMAND, POP, PENDING, MASK, HALT, HALT_ON],
+                                             p=(.3, .2, .2, .2, .05, .05)))
                 data, strobe = int(rng.integers(1 << 32)), int(rng.integers(16))
+                if model.halting and rng.random() < 0.3:
+                    address = HALT
+                if address == HALT and rng.random() < 0.8:
+                    data, strobe = 1 + model.halting, 1
                 order = ("aw, w", "w, aw")[rng.integers(2)]
                 codes, failed = len(model.codes), model.failed
                 expected = model.write(address, data, strobe)
@@ -230,11 +199,17 @@ def test_random_transfers(seed):
                 met["partial"] += address & ~3 in (M, K, N) and strobe not in (0, 15)
                 met["popped"] += len(model.codes) < codes
                 met["cleared"] += model.failed < failed
+                met["refused"] += address == HALT and expected == SLVERR
+                met["resumed"] += model.halting < halting
+            if model.halting and len(model.codes) > ended:
+                # Commands leave, and end.
+                await ctx.tick().repeat(8 * (len(model.codes) - ended))
+            met["halted"] += halting < model.halting
             assert ctx.get(component.o_irq) == model.interrupt
             met["raised"] += before < model.interrupt
             met["lowered"] += before > model.interrupt
             before = model.interrupt
-        for address in (M, K, N, STATUS, RESULT, PENDING, MASK):
+        for address in (M, K, N, STATUS, RESULT, PENDING, MASK, HALT_ON, WATCHDOG):
             assert await bus.read(address) == model.read(address)
         # Commands on their way have time to leave.
         for _ in range(100):
@@ -243,32 +218,15 @@ def test_random_transfers(seed):
     taken = []
 
     async def machine(ctx):
-        bus = Bus(ctx, component, np.random.default_rng(seed + 100))
+        slow, fast = Bus(ctx, component, np.random.default_rng(seed + 100)), Bus(ctx, component)
         while True:
-            await bus.pause()
-            command = await bus.receive("o_command")
+            await slow.pause()
+            command = await (fast if ctx.get(component.o_halt) else slow).receive("o_command")
             taken.append(tuple(command[name] for name in ("m", "k", "n", "source", "result")))
 
     simulate_with_line(component, bench, machine)
     assert taken == model.commands and len(taken) > 12
-    assert all(count >= 5 for count in met.values()), met
-
-
-class Streams(wiring.Component):
-    """The streams of the registers alone, as `sim.run` takes no other ports beside them."""
-
-    def __init__(self):
-        self.inner = registers()
-        self.latency = self.inner.latency
-        super().__init__({name: member for name, member in self.inner.signature.members.items()
-                          if member.is_signature})
-
-    def elaborate(self, platform):
-        m = Module()
-        m.submodules.inner = self.inner
-        for name in self.signature.members:
-            wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(self.inner, name))
-        return m
+    assert not [name for name, count in met.items() if count < 5], met
 
 
 def test_streams_stall_at_random():
@@ -288,8 +246,8 @@ def test_streams_stall_at_random():
     assert answers[100] == SLVERR and len(model.commands) == QUEUE
     for stalls in (0, 0.3, 0.7):
         outputs = sim.run(
-            Streams(), {"i_aw": writes, "i_w": data, "i_ar": reads,
-                          "i_status": np.zeros(QUEUE, np.uint8)},
+            RegisterStreams(CONFIGS["tiny"]), {
+                "i_aw": writes, "i_w": data, "i_ar": reads, "i_status": np.zeros(QUEUE, np.uint8)},
             outputs={"o_b": 200, "o_r": 150, "o_command": QUEUE}, stalls=stalls, seed=1)
         assert outputs["o_b"]["resp"].tolist() == answers
         np.testing.assert_array_equal(outputs["o_r"]["data"], expected[:, 0])
@@ -344,6 +302,7 @@ def test_no_more_commands_than_places():
 
     async def bench(ctx):
         bus = Bus(ctx, component)
+        assert await bus.write(HALT_ON, 0) == OKAY
         for n in range(QUEUE):
             assert await bus.read(STATUS) == (QUEUE - n | n << 8, OKAY)
             assert await bus.write(COMMAND, n & 3) == OKAY
@@ -386,6 +345,7 @@ def test_status_waits_for_a_command():
             assert not ctx.get(component.i_status.ready)
             await ctx.tick()
         bus = Bus(ctx, component)
+        assert await bus.write(HALT_ON, 0) == OKAY
         assert await bus.read(PENDING) == (FREE, OKAY)
         assert await bus.write(COMMAND, 0) == OKAY
         assert await bus.read(STATUS) == (QUEUE - 1 | 1 << 8, OKAY)
@@ -413,6 +373,7 @@ def test_interrupt():
             ctx.set(component.i_status.valid, 0)
 
         bus = Bus(ctx, component)
+        assert await bus.write(HALT_ON, 0) == OKAY
         ctx.set(component.o_command.ready, 1)
         # Nothing is masked in, though `free` is pending from reset on.
         assert await bus.read(PENDING) == (FREE, OKAY) and not await line()
@@ -461,6 +422,15 @@ def test_interrupt():
     simulate_with_line(component, bench)
 
 
+@pytest.mark.parametrize("number, encoding", [(0, "elem-em"), (1, "sg-em"), (2, "sg-special")])
+def test_encoding(number, encoding):
+    """CONFIG says it, and that there is no engine for it."""
+    config = dataclasses.replace(CONFIGS["tiny"], encoding=encoding, input=None)
+    register, = (one for one in register_map(config).registers if one.name == "CONFIG")
+    reset = {field.name: field.reset for field in register.fields}
+    assert (reset["encoding"], reset["input"], reset["quantizes"]) == (number, 0, number == 0)
+
+
 def test_misframed():
     """A wrong mark of an operand is an event like a failure, where operands have marks."""
     config = dataclasses.replace(CONFIGS["tiny"], framed=True)
@@ -469,6 +439,7 @@ def test_misframed():
     async def bench(ctx):
         bus = Bus(ctx, component)
         assert await bus.read(CONFIG) == (CONSTANTS[CONFIG] | 1 << 19, OKAY)
+        assert await bus.write(HALT_ON, FAILED_HALTS) == OKAY
         assert await bus.write(MASK, MISFRAMED) == OKAY
         for name in ("weight", "activation"):
             ctx.set(component.i_misframed.payload, {name: 1})
@@ -486,6 +457,119 @@ def test_misframed():
             assert await bus.read(PENDING) == (FREE, OKAY)
 
     simulate_with_line(component, bench)
+
+
+def test_causes_of_a_halt():
+    """What halts the machine, the codes that commands then get, and to the cycle when."""
+    component = CommandRegisters(dataclasses.replace(CONFIGS["tiny"], framed=True))
+
+    async def bench(ctx):
+        bus = Bus(ctx, component)
+
+        async def begin(count=2):
+            for _ in range(count):
+                assert await bus.write(COMMAND, 0) == OKAY
+
+        async def ended(*codes):
+            """The codes of all commands; the machine then rests and goes on."""
+            await ctx.tick().repeat(10)
+            assert await bus.read(STATUS) == (
+                QUEUE - len(codes) | len(codes) << 16 | HALTING, OKAY)
+            assert await bus.write(HALT, 2) == SLVERR
+            for code in codes:
+                assert await bus.read(RESULT) == (1 << 31 | code, OKAY)
+                assert await bus.write(POP, 1) == OKAY
+            # A command of a machine that halts ends, and later than those before.
+            await begin(1)
+            await ctx.tick().repeat(5)
+            assert await bus.read(RESULT) == (1 << 31 | ABORTED, OKAY)
+            assert await bus.write(POP, 1) == OKAY
+            ctx.set(component.i_rest, 1)
+            assert await bus.read(STATUS) == (QUEUE | HALTING | HALTED, OKAY)
+            assert await bus.write(HALT, 2, strobe=0b1110) == OKAY and ctx.get(component.o_halt)
+            assert await bus.write(HALT, 3) == OKAY and ctx.get(component.o_halt)
+            assert await bus.write(HALT, 2) == OKAY and not ctx.get(component.o_halt)
+            assert await bus.write(PENDING, FAILED | MISFRAMED) == OKAY
+            ctx.set(component.i_rest, 0)
+
+        async def pulse(valid):
+            ctx.set(valid, 1)
+            await ctx.tick()
+            ctx.set(valid, 0)
+
+        async def silent():
+            """Cycles until it halts."""
+            for count in range(200):
+                if ctx.get(component.o_halt):
+                    return count
+                await ctx.tick()
+
+        ctx.set(component.o_command.ready, 1)
+        ctx.set(component.i_misframed.payload, {"weight": 1})
+        await begin()
+        assert await bus.write(HALT, 1, strobe=0b1110) == OKAY and not ctx.get(component.o_halt)
+        assert await bus.write(HALT, 2) == OKAY and not ctx.get(component.o_halt)
+        assert await bus.write(HALT, 1) == OKAY and ctx.get(component.o_halt)
+        # What comes while it halts is no cause, and no event.
+        await pulse(component.i_misframed.valid)
+        assert await bus.read(PENDING) == (DONE | FREE | FAILED, OKAY)
+        await ended(ABORTED, ABORTED)
+
+        ctx.set(component.i_status.payload, Status.DONE)
+        await begin(3)
+        await pulse(component.i_status.valid)
+        ctx.set(component.i_status.payload, Status.TOO_LARGE)
+        await pulse(component.i_status.valid)
+        assert ctx.get(component.o_halt)
+        await ended(Status.DONE.value, Status.TOO_LARGE.value, ABORTED)
+
+        await begin()
+        await pulse(component.i_misframed.valid)
+        assert ctx.get(component.o_halt)
+        await ctx.tick().repeat(5)
+        assert (await bus.read(PENDING))[0] & (FAILED | MISFRAMED) == FAILED | MISFRAMED
+        await ended(BAD_MARK, ABORTED)
+
+        # A wrong mark beside the end of the only command leaves no code behind.
+        await begin(1)
+        ctx.set(component.i_status.payload, Status.DONE)
+        ctx.set(component.i_misframed.valid, 1)
+        await pulse(component.i_status.valid)
+        ctx.set(component.i_misframed.valid, 0)
+        await ended(Status.DONE.value)
+
+        # Neither halts it where HALT_ON says so.
+        assert await bus.write(HALT_ON, 0) == OKAY
+        ctx.set(component.i_status.payload, Status.BAD_SIZE)
+        await begin(1)
+        await pulse(component.i_misframed.valid)
+        await pulse(component.i_status.valid)
+        assert await bus.read(PENDING) == (DONE | FREE | FAILED | MISFRAMED, OKAY)
+        assert await bus.write(POP, 1) == OKAY and not ctx.get(component.o_halt)
+
+        # No command, no watchdog; then each kind of event starts the count over.
+        assert await bus.write(WATCHDOG, 9) == OKAY
+        await ctx.tick().repeat(20)
+        assert not ctx.get(component.o_halt)
+        assert await bus.write(WATCHDOG, 60) == OKAY
+        await begin(3)
+        for event in (component.i_moved, component.i_status.valid):
+            await ctx.tick().repeat(40)
+            await pulse(event)
+        assert await silent() == 60
+        await ended(Status.BAD_SIZE.value, TIMEOUT, ABORTED)
+        await begin(1)
+        await ctx.tick().repeat(40)
+        await begin(1)
+        await ctx.tick().repeat(40)
+        assert await bus.write(WATCHDOG, 70) == OKAY and await silent() == 70
+        await ended(TIMEOUT, ABORTED)
+        # Also while it halts a new value counts from the next command on.
+        assert await bus.write(WATCHDOG, 0) == OKAY
+        await begin()
+        assert await silent() is None
+
+    simulate(component, bench)
 
 
 def test_cycles():
@@ -568,6 +652,8 @@ def test_accelerator():
 
     async def driver(ctx):
         bus = Bus(ctx, component)
+        # What comes behind the command that fails is meant.
+        assert await bus.write(HALT_ON, 0) == OKAY
         for command in commands:
             for address, name in ((M, "m"), (K, "k"), (N, "n")):
                 assert await bus.write(address, command[name]) == OKAY
@@ -575,7 +661,7 @@ def test_accelerator():
         while len(codes) < len(commands):
             result, _ = await bus.read(RESULT)
             if result >> 31:
-                codes.append(result & 7)
+                codes.append(result & 15)
                 assert await bus.write(POP, 1) == OKAY
         assert await bus.read(STATUS) == (QUEUE, OKAY)
         cycles, _ = await bus.read(CYCLES_LOW)
@@ -664,6 +750,12 @@ int main(void)
     words[M2XFP_CYCLES_LOW_OFFSET / 4] = 0xfffffffeu;
     words[M2XFP_CYCLES_HIGH_OFFSET / 4] = 3;
     failed |= m2xfp_cycles(words) != 0x3fffffffeu;
+    m2xfp_stop(words);
+    failed |= words[0x50 / 4] != 1 || m2xfp_go_on(words) != 0 || words[0x50 / 4] != 1;
+    words[M2XFP_STATUS_OFFSET / 4] = M2XFP_STATUS_HALTING_MASK;
+    failed |= m2xfp_go_on(words) != -1 || words[0x50 / 4] != 1;
+    words[M2XFP_STATUS_OFFSET / 4] |= M2XFP_STATUS_HALTED_MASK;
+    failed |= m2xfp_go_on(words) != 0 || words[0x50 / 4] != 2;
     printf("%u %u %u 0x%x %u\\n", words[8], words[9], words[10], words[11], words[14]);
     return failed;
 }

@@ -39,16 +39,38 @@ def bits(byte, stop=1):
     return [0, *(byte >> n & 1 for n in range(8)), stop]
 
 
-@pytest.mark.parametrize("cycles", [7.8, 8, 8.2])
+@pytest.mark.parametrize("cycles", [7.7, 7.8, 8, 8.2])
 def test_receiver_takes_a_rate_that_is_off(cycles):
     data = [0x00, 0xFF, 0x55, 0x80, 0x01]
     levels = line([1, *(bit for byte in data for bit in bits(byte)), 1, 1], cycles)
     assert received(levels, 8) == data
 
 
+def test_receiver_gives_a_byte_in_the_middle_of_its_stop_bit():
+    """Two registers bring the line to the clock: the byte is there two cycles behind the middle."""
+    unit, cycles = UartReceiver(divisor=8), []
+
+    async def bench(ctx):
+        for cycle, level in enumerate(line([*bits(0x5A), 1], 8)):
+            ctx.set(unit.rx, level)
+            _, _, valid = await ctx.tick().sample(unit.o.valid)
+            if valid:
+                cycles.append(cycle)
+
+    Simulated(unit).run(bench)
+    assert cycles == [9 * 8 + 4 + 2]
+
+
 def test_receiver_drops_a_byte_without_stop_bit_and_a_short_start_bit():
     broken = line([*bits(0x42, stop=0), 1, 1], 8)
     assert received([*broken, 0, 0, *[1] * 90, *line([*bits(0x43), 1], 8)], 8) == [0x43]
+
+
+def test_receiver_waits_for_the_end_of_a_break():
+    """A line that is low for long holds no byte, wherever in a frame it goes up again."""
+    for low in range(12, 22):
+        levels = line([1, *[0] * low, *[1] * 12, *bits(0x43), 1, 1], 8)
+        assert received(levels, 8) == [0x43], low
 
 
 def test_transmitter():

@@ -4,11 +4,21 @@
 
 import numpy as np
 import pytest
+from amaranth import ResetInserter, Shape, Signal
 
-from hw.bus.uart_link import Kind, UartLink
+from hw.bus.uart_link import (
+    FrameReceiver,
+    FrameSender,
+    Header,
+    Kind,
+    LinkInput,
+    LinkOutput,
+    UartLink,
+)
 from hw.units import Top1
+from sim.engines.amaranth import Simulated
 from sim.link import Decoder, Frame, Link, encode
-from tests.support.serial_line import Pair, converse
+from tests.support.serial_line import Levels, Pair, converse
 
 DIVISOR = 4
 IDENTITY = b"Pair ~}\n"
@@ -62,6 +72,7 @@ def test_nothing_is_lost_without_noise():
     assert (link.repeated, link.dropped) == (0, 0)
 
 
+@pytest.mark.long
 def test_nothing_is_lost_with_noise():
     link, hits = exchange(board(), count=4, noise=0.04, seed=3)
     assert hits > 2 and link.repeated > 0
@@ -166,6 +177,100 @@ def test_no_more_than_there_is_room_for():
     found = answers([RESET, long], wait=5000)
     assert [f.position for f in found if f.stream == 2 and f.kind != Kind.DATA][-1] == 0
     assert not [f for f in found if f.stream == 4]
+
+
+@pytest.mark.parametrize("position", [5, 0x4000, 0x8000, 0xFFFF])
+def test_answers_of_bytes_that_never_were_are_ignored(position):
+    unit, seen = LinkOutput(8, buffer=32), []
+
+    async def bench(ctx):
+        ctx.set(unit.i.valid, 1)
+        taken = 0
+        while taken < 4:
+            _, _, ready = await ctx.tick().sample(unit.i.ready)
+            taken += ready
+        ctx.set(unit.i.valid, 0)
+        await ctx.tick().repeat(3)
+        ctx.set(unit.position, position)
+        ctx.set(unit.acknowledge, 1)
+        await ctx.tick()
+        ctx.set(unit.acknowledge, 0)
+        # What is sent again begins at the first byte that was not acknowledged: here nothing was.
+        for tick in (0, 1, 1, 0):
+            ctx.set(unit.tick, tick)
+            await ctx.tick()
+            seen.append((ctx.get(unit.wanted), ctx.get(unit.sent)))
+
+    Simulated(unit).run(bench)
+    assert seen == [(1, 0)] * 4
+
+
+@pytest.mark.parametrize("frame", [
+    Frame(kind=Kind.REJECT, stream=21, session=0xAA, position=0x5555, payload=b"\x01\x80"),
+    Frame(kind=Kind.ACK, stream=31, session=0xFF, position=0xFFFF, payload=b"\xfe\x7f"),
+    Frame(kind=Kind.READY, stream=10, session=0x55, position=0xAAAA)])
+def test_frames_carry_every_bit(frame):
+    sender, came = FrameSender(2, frame=8), bytearray()
+    bare = frame.payload == b""
+
+    async def bench(ctx):
+        ctx.set(sender.header, {"stream": frame.stream, "kind": frame.kind,
+                                "session": frame.session, "position": frame.position})
+        ctx.set(sender.extra, int.from_bytes(frame.payload, "little"))
+        ctx.set(sender.has_extra, not bare)
+        ctx.set(sender.wanted, 0b10)
+        ctx.set(sender.enable, 1)
+        ctx.set(sender.o.ready, 1)
+        for _ in range(40):
+            _, _, begin, valid, byte = await ctx.tick().sample(
+                sender.begin, sender.o.valid, sender.o.payload)
+            if begin:
+                ctx.set(sender.wanted, 0)
+            if valid:
+                came.append(byte)
+
+    Simulated(sender).run(bench)
+    assert bytes(came) == encode(frame)
+
+
+def test_a_reset_of_the_board_ends_the_session():
+    """The line is silent behind it, however much was to be sent."""
+    reset = Signal()
+    unit = board()
+    again = Simulated(ResetInserter(reset)(unit))
+    came = [b"", b""]
+
+    async def bench(ctx):
+        levels = Levels(DIVISOR)
+        for level in [1] * 8 + levels.encode(RESET) + [1] * 200:
+            ctx.set(unit.rx, level)
+            came[0] += levels.decode(ctx.get(unit.tx))
+            await ctx.tick()
+        ctx.set(reset, 1)
+        await ctx.tick()
+        ctx.set(reset, 0)
+        levels = Levels(DIVISOR)
+        for _ in range(400):
+            came[1] += levels.decode(ctx.get(unit.tx))
+            await ctx.tick()
+
+    again.run(bench)
+    assert came[0] and not came[1]
+
+
+def test_flags_are_bits():
+    widths = {(type(part).__name__, name): Shape.cast(member.shape).width
+              for part in (FrameReceiver(), LinkInput(20, buffer=32), LinkOutput(20, buffer=32),
+                           FrameSender(3, frame=8))
+              for name, member in part.signature.members.items() if not member.is_signature}
+    wide = {("FrameReceiver", "header"): 32, ("FrameReceiver", "byte"): 8,
+            ("LinkInput", "byte"): 8, ("LinkInput", "position"): 16,
+            ("LinkInput", "expected"): 16, ("LinkInput", "limit"): 16,
+            ("LinkOutput", "position"): 16, ("LinkOutput", "sent"): 16, ("LinkOutput", "byte"): 8,
+            ("FrameSender", "wanted"): 3, ("FrameSender", "header"): 32,
+            ("FrameSender", "extra"): 16, ("FrameSender", "byte"): 8, ("FrameSender", "chosen"): 2}
+    assert widths == dict.fromkeys(widths, 1) | wide
+    assert Header.size == 32
 
 
 @pytest.mark.parametrize("options, text", [

@@ -8,7 +8,7 @@ import pytest
 
 from hw.flow import mapped_library, timing
 from hw.flow.liberty import find_library
-from hw.flow.liberty_text import Group, LibertyError
+from hw.flow.liberty_text import Group, LibertyError, numbers
 from hw.tools.errors import ToolError
 from tests.support.netlists import CELLS, LOAD, arc, liberty, module, pin, read
 
@@ -424,3 +424,8 @@ def test_groups():
     group = Group("pin", ("A", "B"), None)
     assert (str(group), group.find("x"), group.get("x", "y"), group.all("z")) == (
         "pin (A, B)", None, "y", [])
+
+
+def test_other_blanks_between_numbers():
+    with pytest.raises(LibertyError, match=r"values must be numbers, not '1\\x852'"):
+        numbers("1\x852", "cells.lib:1", "values")

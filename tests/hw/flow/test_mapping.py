@@ -89,6 +89,7 @@ def test_a_module_is_mapped_once(runs):
     assert not parts(runs)
 
 
+@pytest.mark.long
 def test_damaged_and_foreign_entries(runs, tmp_path):
     library = find_library()
     found = twice("top", Outer(3), library)

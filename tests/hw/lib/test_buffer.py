@@ -16,6 +16,7 @@ from hw.tools import yosys
 from hw.verilog import emit, equivalence
 from tests.hw.test_generate import lint
 from tests.sim.engines.test_compiled import QUICK_ENGINES, needs_compiler
+from tests.support.marks import longer
 from tests.support.testbench import simulate
 
 
@@ -106,8 +107,7 @@ def test_reads_what_was_written(depth, banks, stalls):
 @needs_compiler
 @pytest.mark.parametrize("engine", QUICK_ENGINES)
 @pytest.mark.parametrize("width, depth, banks", [
-    (16, 24, 2), pytest.param(1024, 288, 1, marks=pytest.mark.long),
-    pytest.param(144, 8192, 1, marks=pytest.mark.long)])
+    (16, 24, 2), longer(1024, 288, 1), longer(144, 8192, 1)])
 def test_engines_agree(engine, width, depth, banks):
     rng = np.random.default_rng(width)
     shape = data.ArrayLayout(8, width // 8)
@@ -123,8 +123,8 @@ def test_engines_agree(engine, width, depth, banks):
 
 
 @pytest.mark.parametrize("width, depth, banks", [
-    (16, 24, 1), (1024, 288, 1),
-    pytest.param(144, 8192, 1, marks=pytest.mark.long), (144, 8192, 8), (16, 24, 4), (1, 4, 2)])
+    (16, 24, 1), longer(1024, 288, 1), longer(144, 8192, 1), longer(144, 8192, 8), (16, 24, 4),
+    (1, 4, 2)])
 def test_emission(width, depth, banks, tmp_path):
     text = emit.verilog(Buffer(width, depth=depth, banks=banks), "unit")
     (tmp_path / "unit.v").write_text(text)
@@ -136,18 +136,18 @@ def test_emission(width, depth, banks, tmp_path):
 
 
 @pytest.mark.parametrize("width, depth, banks", [
-    (16, 24, 1), (4, 24, 4), pytest.param(144, 8192, 1, marks=pytest.mark.long)])
+    longer(16, 24, 1), (4, 24, 4), longer(144, 8192, 1)])
 def test_equivalence(width, depth, banks):
     equivalence.prove(Buffer(width, depth=depth, banks=banks), "unit")
 
 
 @pytest.mark.parametrize("old, new, complaint", [
     ("if (write)", "if (!write)", "unproven"),
-    ("if (read)", "if (!read)", "unproven"),
-    ("if (write) ", "", "unproven"),
+    longer("if (read)", "if (!read)", "unproven"),
+    longer("if (write) ", "", "unproven"),
     ("memory[read_address]", "memory[~read_address]", "unproven"),
-    ("memory[write_address]", "memory[read_address]", "unproven"),
-    ("<= write_row", "<= ~write_row", "unproven"),
+    longer("memory[write_address]", "memory[read_address]", "unproven"),
+    longer("<= write_row", "<= ~write_row", "unproven"),
     ("<= memory[", "<= write ? write_row : memory[", "unproven"),  # a transparent port
     ("memory [0:5]", "memory [0:6]", "Memory bank0.memory has another .*SIZE"),
     ("reg [3:0] memory ", "reg [4:0] memory ", "Memory bank0.memory has another .*WIDTH"),

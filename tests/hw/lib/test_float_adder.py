@@ -8,7 +8,15 @@ import pytest
 from amaranth import Module, Signal
 from amaranth.lib import data
 
-from hw.lib.float_adder import GroupSum, Normalizer, PlainSum, TermAdder, scale_sum, term_layout
+from hw.lib.float_adder import (
+    GroupSum,
+    Normalizer,
+    PlainSum,
+    SpecialSum,
+    TermAdder,
+    scale_sum,
+    term_layout,
+)
 from tests.support.testbench import simulate
 
 VARIANTS = pytest.mark.parametrize("metadata, fine", [*product((True, False), repeat=2)])
@@ -37,17 +45,18 @@ def stream(unit, rows, output):
 
 
 def test_widths():
-    assert (GroupSum["sum"].width, PlainSum["sum"].width) == (19, 14)
+    assert [layout["sum"].width for layout in (GroupSum, PlainSum, SpecialSum)] == [19, 14, 20]
+    assert term_layout(True, special=True)["significand"].width == 19
     assert term_layout(True)["significand"].width == 18
     assert term_layout(False)["significand"].width == 13
 
 
-@VARIANTS
-def test_normalizer(metadata, fine):
-    unit = Normalizer(metadata=metadata, fine=fine)
+@pytest.mark.parametrize("kind, fine", [*product(("refined", "plain", "special"), (True, False))])
+def test_normalizer(kind, fine):
+    unit = Normalizer(metadata=kind != "plain", fine=fine, special=kind == "special")
     assert unit.latency == 1 + fine
-    width, unit_exponent = (18, 260) if metadata else (13, 256)
-    most = 131712 if metadata else 4608
+    width, unit_exponent, most = {"refined": (18, 260, 131712), "plain": (13, 256, 4608),
+                                  "special": (19, 260, 401408)}[kind]
     sums = {sign * min(most, max(0, (1 << place) + off))
             for place in range(width) for off in (-1, 0, 1) for sign in (1, -1)}
     rows = []
@@ -83,7 +92,7 @@ ROUNDING = [
 
 @VARIANTS
 def test_rounding_by_guard_sticky_and_last_bit(metadata, fine):
-    unit = TermAdder(metadata=metadata, fine=fine)
+    unit = TermAdder(term_layout(metadata), fine=fine)
     assert unit.latency == (6 if fine else 2)
     width = 18 if metadata else 13
     rows = []

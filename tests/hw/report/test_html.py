@@ -136,6 +136,7 @@ def test_page_stands_alone(page):
     assert sum(tag == "img" for tag, _ in parsed.tags) == len(gather.deep_units()) + 2 + 3
 
 
+@pytest.mark.long
 def test_everything_is_on_the_page(page):
     text, parsed, _ = page
     rows = parsed.rows
@@ -148,7 +149,7 @@ def test_everything_is_on_the_page(page):
     tiles = [row for row in rows["units"] if row[0] == "mac_array columns=4*"]
     assert [row[2] for row in tiles] == ["16"]
     assert {row[0] for row in rows["curves"] if len(row) == 6} >= {"MXFP4", "M2XFP", "4", "16"}
-    assert [row[1] for row in rows["formats"][1:]].count("NVFP4") == 3
+    assert [row[1] for row in rows["formats"][1:]].count("NVFP4") == 4
     assert sum(row[1] == "random" for row in rows["power"]) == len(
         [name for name in registry.UNITS if name != "accelerator"])
     published = {row[0]: row for row in rows["published"]}
@@ -168,8 +169,11 @@ def test_ours_are_measured(page):
     """Figures beside the paper's are those of the run, and their ratios."""
     _, parsed, asked = page
     tiles = [row for row in parsed.rows["published"] if row[0].startswith("PE tile")]
-    areas = [figures(Point(*point), False)["area_um2"] for point in (
-        ("pe_tile", ("metadata=False",)), ("nvfp4_pe_tile", ()), ("pe_tile", ()))]
+    # Of NVFP4 half a tile of 16 lanes.
+    areas = [share * figures(Point(*point), False)["area_um2"] for point, share in (
+        (("pe_tile", ("metadata=False",)), 1), (("nvfp4_pe_tile", ("lanes=16",)), 1 / 2),
+        (("pe_tile", ()), 1))]
+    assert tiles[1][4] == "nvfp4_pe_tile lanes=16, 0.5 of it"
     assert [row[5:] for row in tiles[:3]] == [[f"{area:.1f}", f"{area / areas[0]:.2f}"]
                                              for area in areas]
     assert tiles[3][5] == "0.007"
@@ -372,13 +376,13 @@ def test_real_page(tmp_path, monkeypatch, capsys):
     format_units = comparison.format_units
     pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("M2XFP_CACHE_DIR", str(tmp_path / "cache"))
     # Of the large units the smallest alone: the rest takes minutes.
     monkeypatch.setattr(gather, "BROKEN_DOWN", (Point("mac_array", ("columns=1",)),))
     monkeypatch.setattr(gather, "COLUMNS", "1")
     monkeypatch.setattr(power, "UNITS", ["top1"])
     monkeypatch.setattr(gather, "deep_units", lambda: ["pe_tile", "group_accumulator"])
-    for name in "accelerator", "decoder", "group_mac", "nvfp4_quantizer":
+    for name in ("accelerator", "decoder", "group_mac", "nvfp4_array", "nvfp4_quantizer",
+                 "sg_engine"):
         monkeypatch.delitem(registry.UNITS, name)
     monkeypatch.setattr(comparison, "format_units", lambda columns: [
         row for row in format_units(columns)

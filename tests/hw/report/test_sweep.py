@@ -291,7 +291,7 @@ FILES = "Library", "cannot write"
     (["top1", "decoder", "--sweep", "lanes=4"], "Parameter of decoder must be one of: kind, not"),
     (["no_such", "--sweep", "lanes=4"], "Unit must be one of top1, "),
     (["top1", "--csv", "a.csv"], "--csv needs --sweep"),
-    (["top1", "--plot", "a.png"], "--plot needs --sweep"),
+    (["top1", "--plot", "a.png"], "--plot needs --sweep or --compare silicon"),
     (["--compare", "formats", "--scheduler", "tcp://host:1"], "--scheduler needs --sweep"),
     (["--compare", "formats", "--sweep", "lanes=4"], "leave out --sweep lanes=4"),
     (["top1", "--sweep", "lanes=4", "--power"], "--sweep does not estimate power; leave out --po"),

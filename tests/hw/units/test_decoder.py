@@ -20,22 +20,27 @@ def stack(records):
                   "scale": np.array(scales)}}
 
 
-def one(code, meta=1, scale=127):
-    return [code] + [0] * 31, [meta, 1, 1, 1], scale
+def one(code, meta=1, scale=127, group=32):
+    return [code] + [0] * (group - 1), [meta] + [1] * (group // 8 - 1), scale
 
 
-@pytest.mark.parametrize("kind", ["activation", "weight", "special"])
+def group_of(kind):
+    return 64 if kind == "special64" else 32
+
+
+@pytest.mark.parametrize("kind", ["activation", "weight", "special", "special64"])
 def test_every_code_metadata_and_scale(kind):
     records = []
+    count = group_of(kind) // 8
     for scale, largest in product(SCALES, range(8)):
         # The largest once of each sign, with each metadata, at some lane behind smaller ones.
         for sign in (0, 8):
             elements = []
-            for meta in range(4):
+            for meta in range(count):
                 part = [(largest - 1 - i) % max(largest, 1) | (i & 1) << 3 for i in range(8)]
                 part[(largest + 3 * meta) % 8] = largest | sign
                 elements += part
-            records.append((elements, [0, 1, 2, 3], scale))
+            records.append((elements, [*range(count)], scale))
     expected = np.array([decode(kind, *record) for record in records])
     check(shared(Decoder, kind=kind), stack(records), {"o": expected})
 
@@ -99,16 +104,33 @@ VALUES = {
         (7, 3, 252, 0x51280000),  # 10.5 * 2**32
         (8, 3, 255, 0x7FC00000),
     ],
+    # The third bit of metadata doubles.
+    "special64": [
+        (8, 0, 124, 0x40A00000),  # 5
+        (8, 5, 125, 0xC1480000),  # -12.5
+        (8, 6, 126, 0x41C00000),  # 24
+        (8, 7, 127, 0xC1E00000),  # -28
+        (8, 3, 127, 0xC1600000),  # -14
+        (0, 7, 127, 0x00000000),
+        (9, 4, 124, 0xBF800000),  # -1
+        (7, 7, 127, 0x41A80000),  # 21
+        (1, 0, 0, 0x2F800000),  # 2**-32
+        (8, 7, 254, 0x51E00000),  # 28 * 2**32
+        (15, 7, 252, 0xD1A80000),  # -21 * 2**32
+        (8, 7, 255, 0x7FC00000),
+    ],
 }
 
 
 @pytest.mark.parametrize("kind", VALUES)
 def test_values(kind):
     codes, metadata, scales, bits = zip(*VALUES[kind], strict=True)
-    expected = np.zeros((len(bits), 32), np.uint32)
+    group = group_of(kind)
+    expected = np.zeros((len(bits), group), np.uint32)
     expected[:, 0] = bits
     expected[np.array(scales) == 255] = 0x7FC00000
-    check(shared(Decoder, kind=kind), stack([*map(one, codes, metadata, scales)]), {"o": expected})
+    records = [one(*record, group) for record in zip(codes, metadata, scales, strict=True)]
+    check(shared(Decoder, kind=kind), stack(records), {"o": expected})
 
 
 def test_largest_of_either_sign():
@@ -124,13 +146,15 @@ def test_largest_of_either_sign():
 
 @pytest.mark.parametrize("kind, values", [("activation", [0.875, 1, 1.125, 1.25]),
                                           ("weight", [1, 1.25, 1.5, 1.75]),
-                                          ("special", [1, 1.25, 1.5, 1.75])])
+                                          ("special", [1, 1.25, 1.5, 1.75]),
+                                          ("special64", [1, 1.25, 1.5, 1.75, 2, 2.5, 3, 3.5])])
 @pytest.mark.parametrize("stalls", [0, 0.5])
 def test_fields_of_one_record_stay_together(kind, values, stalls):
     # 1 with all metadata and three scales in turn: every transfer differs from its neighbours.
-    scales = [120, 124, 128] if kind == "special" else [126, 127, 128]
-    records = [one(2, i % 4, scales[i % 3]) for i in range(24)]
-    expected = np.zeros((24, 32), np.float32)
-    expected[:, 0] = [values[i % 4] * 2.0 ** (i % 3 - 1) for i in range(24)]
+    scales = [120, 124, 128] if kind.startswith("special") else [126, 127, 128]
+    group, count = group_of(kind), len(values)
+    records = [one(2, i % count, scales[i % 3], group) for i in range(24)]
+    expected = np.zeros((24, group), np.float32)
+    expected[:, 0] = [values[i % count] * 2.0 ** (i % 3 - 1) for i in range(24)]
     check(shared(Decoder, kind=kind), stack(records), {"o": expected.view(np.uint32)},
           stalls=stalls)

@@ -10,6 +10,7 @@ import pytest
 from hw import registry
 from hw.units.group_accumulator import GroupAccumulator
 from sim.engines import build
+from tests.support import bubbles
 from tests.support.compare import check
 from tests.support.oracle import accumulate
 from tests.support.side_by_side import SideBySide
@@ -200,3 +201,8 @@ def test_both_scales_count_alike():
     pairs = [*product((0, 1, 100, 127, 200, 254), repeat=2)]
     rows = [(0, 3, *pair) for pair in pairs]
     check_rows(rows, [accumulate(*row) for row in rows])
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_bubbles_are_filled_but_for_the_deepest_pipeline(depth):
+    assert bubbles.held(GroupAccumulator(depth=depth), 2 * depth) == depth - (depth == 10)

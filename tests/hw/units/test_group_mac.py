@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from hw.units.group_mac import GroupMac
+from tests.support import bubbles
 from tests.support.compare import check, float_bits
 from tests.support.oracle import accumulate, group_sum
 from tests.support.testbench import shared
@@ -115,3 +116,8 @@ def test_sparse_groups():
         rows.append(((activation, rng.integers(0, 4, 4).tolist(), 127),
                      (weight, rng.integers(0, 4, 4).tolist(), 128), int(rng.integers(0, 1 << 31))))
     check_rows(rows, [accumulate(acc, group_sum(x, w), x[2], w[2]) for x, w, acc in rows])
+
+
+def test_transfers_on_their_way():
+    """As many as there are registers, and a bubble among them is filled."""
+    assert bubbles.held(GroupMac(), 10) == 5

@@ -13,6 +13,7 @@ from hw.tools import packing
 from hw.units.mac_array import ENTRIES, MacArray
 from tests.support import oracle
 from tests.support.compare import check
+from tests.support.marks import longer
 from tests.support.testbench import shared, simulate
 
 
@@ -41,7 +42,7 @@ def group_steps(a, w):
     acc = [np.zeros((rows, len(w.scales)), np.uint32)]
     for g in range(1, groups):
         def head(q, g=g):
-            return {"kind": q.kind, "shape": (q.shape[0], 32 * g),
+            return {"kind": q.kind, "encoding": q.encoding, "shape": (q.shape[0], 32 * g),
                     "elements": q.elements[:, : 32 * g], "metadata": q.metadata[:, : 4 * g],
                     "scales": q.scales[:, :g]}
         acc.append(matmul(type(a)(**head(a)), type(w)(**head(w))).view(np.uint32))
@@ -57,11 +58,10 @@ METADATA = pytest.mark.parametrize("metadata", [True, False])
 @METADATA
 @pytest.mark.parametrize("columns, weight_width, stalls, count, depth", [
     (1, 1, 0.5, 40, 5), (2, 2, 0.0, 12, 5), (1, 1, 0.3, 20, 13),
-    *(pytest.param(*case, depth, marks=pytest.mark.long)
-      for depth in (5, 13) for case in [
-          (1, 1, 0.0, 200), (1, 1, 0.5, 200), (3, 1, 0.0, 120), (3, 1, 0.4, 120), (4, 1, 0.8, 40),
-          (3, 3, 0.3, 120), (4, 2, 0.3, 80), (4, 4, 0.0, 80)]),
-    *(pytest.param(*case, 17, marks=pytest.mark.long)
+    *(pytest.param(*case, 5, marks=pytest.mark.long) for case in [
+        (1, 1, 0.0, 200), (1, 1, 0.5, 200), (3, 1, 0.0, 120), (3, 1, 0.4, 120), (4, 1, 0.8, 40),
+        (3, 3, 0.3, 120), (4, 2, 0.3, 80), (4, 4, 0.0, 80)]),
+    *(pytest.param(*case, depth, marks=pytest.mark.long) for depth in (13, 17)
       for case in [(1, 1, 0.5, 100), (3, 1, 0.0, 60), (4, 2, 0.3, 60)])])
 def test_golden(columns, weight_width, stalls, count, metadata, depth):
     parameters = {"columns": columns, "weight_width": weight_width, "metadata": metadata,
@@ -71,13 +71,63 @@ def test_golden(columns, weight_width, stalls, count, metadata, depth):
     check(shared(MacArray, **parameters), inputs, expected, stalls=stalls, outputs=count)
 
 
-def test_matrix_product_against_rational_arithmetic():
+@pytest.mark.parametrize("encoding, depth, columns, stalls, count", [
+    ("sg-em", 5, 1, 0.3, 40), longer("sg-special", 5, 1, 0.3, 40), ("sg-special", 13, 1, 0.3, 20),
+    *(pytest.param(encoding, depth, columns, stalls, 100, marks=pytest.mark.long)
+      for encoding in ("sg-em", "sg-special") for depth in (5, 13, 17)
+      for columns, stalls in ((1, 0), (3, 0.4)))])
+def test_encodings(encoding, depth, columns, stalls, count):
+    parameters = {"columns": columns, "weight_width": 1, "metadata": True, "depth": depth,
+                  "encoding": encoding}
+    inputs = stimuli.mac_array(np.random.default_rng(columns), count, **parameters)
+    expected = reference.mac_array(inputs, **parameters)
+    check(shared(MacArray, **parameters), inputs, expected, stalls=stalls, outputs=count)
+
+
+KINDS = {"elem-em": ("activation", "weight"), "sg-em": ("weight", "weight"),
+         "sg-special": ("special", "special")}
+
+
+@pytest.mark.parametrize("encoding", [
+    "elem-em", pytest.param("sg-em", marks=pytest.mark.long), "sg-special"])
+def test_matrix_product_against_rational_arithmetic(encoding):
     rng = np.random.default_rng(3)
-    a = quantize_activations(rng.standard_normal((5, 96)).astype(np.float32))
-    w = quantize_weights(rng.standard_normal((2, 96)).astype(np.float32))
-    out = sim.run(MacArray(columns=2), group_steps(a, w), outputs=15, stalls=0.2)["o"]
-    expected = oracle.matmul(oracle.records(a), oracle.records(w))
+    x, y = (rng.standard_normal(shape).astype(np.float32) for shape in ((5, 96), (2, 96)))
+    a = quantize_activations(x, encoding=encoding)
+    w = quantize_weights(y, encoding="sg-special" if encoding == "sg-special" else "sg-em")
+    out = sim.run(MacArray(columns=2, encoding=encoding), group_steps(a, w), outputs=15,
+                  stalls=0.2)["o"]
+    expected = oracle.matmul(oracle.records(a), oracle.records(w), *KINDS[encoding])
     assert out[-5:].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("encoding, element, scale, total", [
+    ("sg-em", 7, 127, 225792), ("sg-special", 8, 4 * 31 + 2, 401408)])
+@pytest.mark.parametrize("depth", [5, pytest.param(13, marks=pytest.mark.long),
+                                   pytest.param(17, marks=pytest.mark.long)])
+def test_largest_sums(encoding, element, scale, total, depth):
+    """All elements of the largest magnitude under the largest factors, of either sign."""
+    # The selector 2 is +8 and 3 is -8; of Sg-EM the code's own sign bit turns it.
+    special = encoding == "sg-special"
+    signs = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+    activation, weight = (
+        {"elements": np.repeat(element + 8 * signs[:, side : side + 1] * (not special), 32, axis=1),
+         "metadata": np.full((4, 4), 3), "scale": scale + signs[:, side] * special}
+        for side in range(2))
+    inputs = {"i_weight": one_each(weight), "i_acc": np.zeros((4, 1), np.uint32),
+              "i_activation": {"record": activation, "last": np.ones(4, np.uint8)}}
+    expected = np.where(signs[:, 0] == signs[:, 1], total, -total).astype(np.float32) / 64
+    check(shared(MacArray, columns=1, depth=depth, encoding=encoding), inputs,
+          {"o": expected.view(np.uint32)[:, None]}, outputs=4)
+
+
+def test_encodings_that_there_are():
+    with pytest.raises(ValueError, match="^Encoding must be 'elem-em', 'sg-em' or 'sg-special', "
+                                         "not 'mixed'$"):
+        MacArray(encoding="mixed")
+    with pytest.raises(ValueError, match="^Encoding must be 'elem-em' without metadata, "
+                                         "not 'sg-em'$"):
+        MacArray(metadata=False, encoding="sg-em")
 
 
 def test_plain_records_against_metadata_that_do_nothing():
@@ -176,9 +226,9 @@ def test_no_stall_in_steady_state(metadata, depth, latency):
     assert found[0] == columns + 1 + array.latency - (ENTRIES[depth] - 1)
 
 
-@METADATA
-@pytest.mark.parametrize("depth", [5, *(pytest.param(depth, marks=pytest.mark.long)
-                                        for depth in (13, 17))])
+@pytest.mark.parametrize("metadata, depth", [
+    (True, 5), longer(False, 5), *(longer(metadata, depth) for metadata in (True, False)
+                                   for depth in (13, 17))])
 def test_reset_in_flight(metadata, depth):
     """After a reset the array waits for weights again and computes as if new."""
     rng = np.random.default_rng(1)

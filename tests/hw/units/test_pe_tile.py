@@ -10,6 +10,7 @@ import pytest
 from hw.units.pe_tile import PETile
 from tests.hw.units.test_top1_decode import refinement
 from tests.support.compare import check
+from tests.support.marks import longer
 from tests.support.oracle import E2M1_HALVES, E2M3_EIGHTHS
 from tests.support.testbench import shared, simulate
 
@@ -36,11 +37,15 @@ def one(code, lane=0, rest=0):
     return [code if i == lane else rest for i in range(8)]
 
 
-def test_every_product():
+@pytest.mark.parametrize("factors", [1, longer(4)])
+def test_every_product(factors):
+    """With one factor for each, such that all meet each operand, or with all factors."""
     # Section 7 in integers: 2 * W times 8 * X' times 4 + k, and every lane has its turn.
     rows, sums = [], []
-    for row, (x, w, meta, k) in enumerate(product(range(16), range(16), range(4), range(4))):
-        lane = row // 4 % 8
+    for row, (x, w, meta, i) in enumerate(product(range(16), range(16), range(4),
+                                                  range(factors))):
+        # Lanes change less often than what takes the simulator less time.
+        lane, k = row // 4 % 8, (x + w + meta + i) % 4
         rows.append(transfer(one(x, lane), one(w, lane), k, lane=lane, meta=meta))
         sign = -1 if (x ^ w) & 8 else 1
         refined = E2M3_EIGHTHS[max(4 * (x % 8) + meta, 1) - 1]

@@ -254,7 +254,8 @@ def test_handshake(encoding):
     bench.run(run)
 
 
-@ENCODINGS
+@pytest.mark.parametrize("encoding", [
+    pytest.param("sg-em", marks=pytest.mark.long), "sg-threshold"])
 def test_reset_within_a_group(encoding):
     """Wherever a group is, after a reset the next one is encoded as if it were the first."""
     unit, reset, bench = bench_of(encoding)
@@ -285,6 +286,28 @@ def test_reset_within_a_group(encoding):
             assert [ctx.get(record.elements[n]) for n in range(32)] == wanted["elements"]
             assert [ctx.get(record.metadata[j]) for j in range(4)] == wanted["metadata"]
             assert ctx.get(record.scale) == wanted["scale"]
+
+    bench.run(run)
+
+
+@ENCODINGS
+def test_values_that_are_withdrawn(encoding):
+    """They give no record, whenever they go, and the next ones give theirs."""
+    unit, reset, bench = bench_of(encoding)
+
+    async def run(ctx):
+        ctx.set(unit.o.ready, 0)
+        ctx.set(unit.i.payload[0], int(np.float32(6).view(np.uint32)))
+        ctx.set(unit.i.valid, 1)
+        await ctx.tick().repeat(2)
+        ctx.set(unit.i.valid, 0)
+        await ctx.tick().repeat(unit.cycles)
+        assert not ctx.get(unit.o.valid)
+        ctx.set(unit.i.valid, 1)
+        await ctx.tick().repeat(unit.cycles)
+        ctx.set(unit.i.valid, 0)
+        assert ctx.get(unit.o.valid)
+        assert ctx.get(unit.o.payload.elements[0]) == 7 and ctx.get(unit.o.payload.scale) == 127
 
     bench.run(run)
 

@@ -1,0 +1,241 @@
+# amaranth: UnusedElaboratable=no
+# SPDX-License-Identifier: BSD-2-Clause
+"""The Sg engine against the oracle: all magnitudes, the choice of factors, groups, handshakes."""
+
+import itertools
+
+import numpy as np
+import pytest
+from amaranth import ResetInserter, Signal, Value
+
+import sim
+from golden import reference, stimuli
+from golden.codec.numbers import FLOATS
+from hw.lib.factor_trial import SCALES, Choice, SpecialTrial, Trial
+from hw.units.sg_engine import CYCLES, ENCODINGS, SgEngine
+from sim.engines.amaranth import Simulated
+from tests.support import oracle
+from tests.support.compare import check
+
+NAN, INF = float("nan"), float("inf")
+ULP = 2.0**-149
+LARGEST = float(np.finfo(np.float32).max)
+
+# A scale whose code is 0.
+ONE = 2.0**-127
+
+
+@pytest.mark.parametrize("encoding, number", [
+    ("sg-threshold", 0), ("sg-em", 0), ("sg-em", 1), ("sg-em", 2)])
+@pytest.mark.parametrize("k", range(4))
+def test_all_magnitudes(encoding, number, k):
+    """Under each factor and scale. What follows the sixteenths stands for all between them."""
+    scale = SCALES[encoding][number]
+    # Below a quarter of the lowest of several scales there are none.
+    magnitudes = np.array([n for n in range(2 * scale.largest << number)
+                           if encoding == "sg-threshold" or n == 0 or n >= 8])
+    lowest = None if encoding == "sg-threshold" else 3
+    tried = [oracle.cut_errors([n / 32 * 8 * ONE], 3 + number, lowest)[k]
+             for n in magnitudes.tolist()]
+    errors, codes = zip(*((error, code) for error, (code,) in tried), strict=True)
+    check(Trial(k, scale), {"magnitude": magnitudes},
+          {"code": np.array(codes), "error": np.array(errors)})
+
+
+@pytest.mark.parametrize("number", range(2))
+@pytest.mark.parametrize("k", range(4))
+def test_special_value_of_all_magnitudes(number, k):
+    """Whether it is the nearest one, and its error where it is."""
+    scale = SCALES["sg-special"][number]
+    magnitudes = np.array([0, *range(8, 512)])
+    tried = [oracle.cut_special_error([n * oracle.scale_units(3) >> 2], 3, k, scale.special, 3)
+             for n in magnitudes.tolist()]
+    takes = np.array([codes == [8] for _, _, codes in tried])
+    errors = np.array([total // 4**3 for total, _, _ in tried])
+    found = sim.run(SpecialTrial(k, scale), {"magnitude": magnitudes})
+    assert takes.any() and not takes.all()
+    assert found["takes"].tolist() == takes.tolist()
+    assert found["error"][takes].tolist() == errors[takes].tolist()
+
+
+def test_choice_of_a_factor():
+    totals = np.array([*itertools.product((0, 1, 6, 512, 1016), repeat=4)])
+    least = [row.index(min(row)) for row in totals.tolist()]
+    assert np.bincount(least).min() >= 100
+    check(Choice(10), {"totals": totals}, {"factor": np.array(least), "least": totals.min(axis=1)})
+
+
+def expected(x, encoding="sg-threshold"):
+    """Records of groups by the oracle."""
+    with np.errstate(invalid="ignore"):
+        groups = x.astype(float).tolist()
+    elements, metadata, scales = zip(*(oracle.encode_sg_engine(group, encoding)
+                                       for group in groups), strict=True)
+    return {"o": {"elements": np.array(elements), "metadata": np.array(metadata),
+                  "scale": np.array(scales)}}
+
+
+def pad(*values):
+    return [*values] + [0.0] * (32 - len(values))
+
+
+def spread(*values):
+    """Values in the first lanes of all subgroups, in turn."""
+    return [value for number in range(4) for value in pad(*values[number::4])[:8]]
+
+
+def tied():
+    """Subgroups whose sums of errors are equal under two factors, not both exact."""
+    rng, groups = np.random.default_rng(1), []
+    while len(groups) < 3:
+        x = [11.0 * ONE, *(rng.integers(0, 176, 31) / 16 * ONE)]
+        parts = [[error for error, _ in oracle.cut_errors(x[n:n + 8], 1)]
+                 for n in range(0, 32, 8)]
+        if sum(sums.count(min(sums)) > 1 for sums in parts) > 1:
+            groups.append(x)
+    return groups
+
+
+SPECIAL = [
+    # NaN groups leave nothing behind.
+    *(pad(*[1.0] * i, bad, 2.0) for i, bad in [(0, NAN), (9, INF), (30, -INF)]), pad(1.0, -2.0),
+    # On both sides of the scale's bound; saturation under all factors but the last.
+    [1.375] * 32, [np.nextafter(np.float32(1.375), np.float32(0))] * 32, pad(10.9, *[10.5] * 30),
+    # Zeros keep their signs. Scales from 0 on, subnormals beside normal values.
+    [0.0, -0.0] * 16, pad(ULP), pad(-(2.0**-126) + ULP),
+    *(spread(2.0**power, -1.5 * 2.0**power, 2.0**-127, 3 * 2.0**-130, 1.375 * 2.0**power, -0.0,
+             2.0**-128 + ULP, -5 * 2.0**-131) for power in range(-129, -122)),
+    pad(LARGEST), pad(-LARGEST, 2.0**126), [-LARGEST] * 32,
+    # A subgroup that an outlier leaves hardly anything of, at each place.
+    *(spread(8.0, *(1.4375 * 2.0**-n for n in range(place, place + 8))) for place in range(4)),
+    # A bit beside decision points.
+    [8.0, *(point * (1 + sign * 2.0**-23) / 16 for point in (7, 14, 20, 28, 35, 42, 49, 70, 98, 140)
+            for sign in (-1, 0, 1)), 0.0],
+]
+
+
+def groups():
+    x = np.array([*SPECIAL, *tied()], np.float32)
+    rng = np.random.default_rng(2)
+    return np.concatenate([x, oracle.hard_groups(rng, 12, 32),
+                           rng.standard_normal((6, 32)).astype(np.float32)])
+
+
+# Not every group everywhere, as the simulator takes a twentieth of a second for each.
+@pytest.mark.parametrize("encoding, cycles, step", [
+    ("sg-threshold", 16, 4), ("sg-special", 16, 6),
+    *(pytest.param(encoding, cycles, 1 if cycles in (1, 16) else 3, marks=pytest.mark.long)
+      for encoding in ENCODINGS for cycles in CYCLES)])
+def test_groups(encoding, cycles, step):
+    x, times = groups()[::step], {}
+    unit = SgEngine(cycles=cycles, encoding=encoding)
+    check(unit, {"i": x.view(np.uint32)}, expected(x, encoding), outputs=len(x), times=times)
+    assert unit.latency == cycles + 2
+    assert times["o"].tolist() == [unit.latency + cycles * n for n in range(len(x))]
+
+
+def test_stalls():
+    """With three scales: the registers of all stages wait for the record."""
+    x = groups()[::4]
+    check(SgEngine(cycles=16, encoding="sg-em"), {"i": x.view(np.uint32)}, expected(x, "sg-em"),
+          outputs=len(x), stalls=0.4)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("encoding, cycles, input", [
+    *(("sg-threshold", 16, input) for input in FLOATS), ("sg-threshold", 2, "bfloat16"),
+    ("sg-em", 16, "float16"), ("sg-special", 16, "bfloat16"), ("sg-special", 4, "float16")])
+def test_inputs_and_stalls(encoding, cycles, input):
+    settings = {"input": input, "encoding": encoding, "cycles": cycles}
+    inputs = stimuli.sg_engine(np.random.default_rng(3), 60, **settings)
+    check(SgEngine(**settings), inputs, reference.sg_engine(inputs, **settings), outputs=60,
+          stalls=0.4)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("cycles", [2, 16])
+def test_handshake(cycles):
+    """Valid waits for nothing, a record stays while stalled, and reset empties."""
+    unit, reset = SgEngine(cycles=cycles), Signal()
+    x = np.random.default_rng(4).standard_normal((2, 32)).astype(np.float32)
+    wanted = expected(x)["o"]
+
+    def offer(ctx, group):
+        ctx.set(unit.i.valid, group is not None)
+        if group is not None:
+            ctx.set(Value.cast(unit.i.payload),
+                    int.from_bytes(group.astype("<f4").tobytes(), "little"))
+
+    def same(ctx, n):
+        record = unit.o.payload
+        return (ctx.get(record.scale) == wanted["scale"][n]
+                and [ctx.get(e) for e in record.elements] == wanted["elements"][n].tolist()
+                and [ctx.get(e) for e in record.metadata] == wanted["metadata"][n].tolist())
+
+    async def run(ctx):
+        for wait in range(1, unit.latency + 1):
+            # A group that a reset meets in each of its cycles, and then another one.
+            offer(ctx, x[0])
+            ctx.set(unit.o.ready, 0)
+            await ctx.tick().repeat(wait)
+            ctx.set(reset, 1)
+            await ctx.tick()
+            ctx.set(reset, 0)
+            offer(ctx, x[1])
+            for cycle in range(cycles):
+                assert ctx.get(unit.i.ready) == (cycle == cycles - 1)
+                assert not ctx.get(unit.o.valid)
+                await ctx.tick()
+            offer(ctx, None)
+            await ctx.tick().repeat(2)
+            for _ in range(3):
+                assert ctx.get(unit.o.valid) and same(ctx, 1) and not ctx.get(unit.i.ready)
+                await ctx.tick()
+            ctx.set(unit.o.ready, 1)
+            await ctx.tick()
+            assert not ctx.get(unit.o.valid)
+
+    Simulated(ResetInserter(reset)(unit)).run(run)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("encoding, cycles", [("sg-threshold", 2), ("sg-threshold", 16),
+                                              ("sg-em", 8)])
+def test_values_that_are_withdrawn(encoding, cycles):
+    """They give no record, whenever they go, and the next ones give theirs, in as many cycles."""
+    unit = SgEngine(cycles=cycles, encoding=encoding)
+    x = np.random.default_rng(5).standard_normal((2, 32)).astype(np.float32)
+    wanted = expected(x, encoding)["o"]
+
+    async def run(ctx):
+        ctx.set(unit.o.ready, 1)
+        for cut in range(1, cycles):
+            for n, length in (0, cut), (1, cycles):
+                ctx.set(Value.cast(unit.i.payload),
+                        int.from_bytes(x[n].astype("<f4").tobytes(), "little"))
+                ctx.set(unit.i.valid, 1)
+                await ctx.tick().repeat(length)
+                ctx.set(unit.i.valid, 0)
+                await ctx.tick()
+            await ctx.tick()
+            assert ctx.get(unit.o.valid)
+            assert [ctx.get(e) for e in unit.o.payload.elements] == wanted["elements"][1].tolist()
+            await ctx.tick()
+            for _ in range(unit.latency):
+                assert not ctx.get(unit.o.valid)
+                await ctx.tick()
+
+    Simulated(unit).run(run)
+
+
+@pytest.mark.parametrize("parameters, message", [
+    ({"input": "float64"}, "Input must be one of float32, bfloat16, float16, not 'float64'"),
+    ({"encoding": "mixed"}, "Encoding must be one of sg-threshold, sg-em, sg-special, not 'mixed'"),
+    ({"cycles": 3}, "Cycles must be 1, 2, 4, 8 or 16, not 3"),
+    ({"cycles": True}, "Cycles must be 1, 2, 4, 8 or 16, not True"),
+    ({"cycles": "4"}, "Cycles must be 1, 2, 4, 8 or 16, not '4'"),
+])
+def test_wrong_parameters(parameters, message):
+    with pytest.raises(ValueError) as raised:
+        SgEngine(**parameters)
+    assert str(raised.value) == message
