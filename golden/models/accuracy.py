@@ -90,8 +90,8 @@ def parser() -> Parser:
                            "by its embeddings")
     made.add_argument("--formats", default=",".join(DEFAULT), metavar="NAME,...",
                       help="beside MXFP4 and NVFP4: M2XFP, M2XFP fixed, Sg-EM, Elem-EM, "
-                           "Sg-special, names that `python -m golden formats` lists, or two of "
-                           f"those as WEIGHTS/ACTIVATIONS (default: {','.join(DEFAULT)})")
+                           "Sg-special, Sg-special64, names that `python -m golden formats` lists, "
+                           f"or two of those as WEIGHTS/ACTIVATIONS (default: {','.join(DEFAULT)})")
     made.add_argument("--sequences", type=int, metavar="N",
                       help="of the text (default: 8); of minilm, articles (default: 100)")
     made.add_argument("--length", type=int, metavar="N",
@@ -183,7 +183,7 @@ class Record:
                 content = json.loads(file.read_text(encoding="utf-8"))
                 same = content["settings"] == settings
                 figures = dict(content["figures"])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 raise ValueError(f"{file} exists and is no file of figures") from None
             if not same:
                 print(f"{file} has figures of other settings, versions or code: starting over",

@@ -25,11 +25,11 @@ from tqdm import tqdm
 
 from ..checkpoint import planes
 from ..codec.arrays import Float32Array, Float64Array, Int64Array
-from ..codec.quantized import Blocks, Quantized
+from ..codec.quantized import ENCODINGS, Blocks, Quantized
 from ..command import Failure, Parser, naming, run
 from ..formats.catalogue import FORMATS
 from ..formats.nvfp4 import tensor_scale_of
-from ..output import check_output, replacing
+from ..output import check_output
 from ..units.decoder import dequantize
 from ..units.nvfp4_quantizer import quantize_nvfp4
 from ..units.weight_encoder import quantize_weights
@@ -99,6 +99,10 @@ def parser() -> Parser:
                            "after, with 4-bit activations, and calibrated for NVFP4")
     made.add_argument("--evaluate-text", type=Path, action="append", default=[], metavar="FILE",
                       help="and on the first N sequences of another UTF-8 text; repeatable")
+    made.add_argument("--evaluate-row", action="append", default=[], metavar="LABEL",
+                      help="only this row of the evaluation's table; repeatable")
+    made.add_argument("--encoding", choices=ENCODINGS["weight"], default=ENCODINGS["weight"][0],
+                      help="of the weights (default: sg-em)")
     made.add_argument("--no-scaling", dest="scaling", action="store_false",
                       help="channels keep their scale")
     made.add_argument("--no-gptq", dest="feedback", action="store_false",
@@ -121,27 +125,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
                                      length=options.length, name=path)[0]
                            for path, other in zip(options.evaluate_text, texts, strict=True))]
         result = calibrate(model, tokens, scaling=options.scaling, feedback=options.feedback,
-                           rivals=options.evaluate > 0)
+                           rivals=options.evaluate > 0, encoding=options.encoding)
         names = [options.text.name if options.text else "news",
                  *(path.name for path in options.evaluate_text)]
         report = {
             "model": model.name, "reference": model.reference,
             "text": names[0], "sequences": len(tokens),
-            "length": tokens.shape[1], "scaling": options.scaling, "gptq": options.feedback,
+            "length": tokens.shape[1], "encoding": options.encoding,
+            "scaling": options.scaling, "gptq": options.feedback,
             "damping": DAMPING, "output_error": result.errors,
             "scales": {name: np.log2(s).astype(int).tolist() for name, s in result.scales.items()},
         }
-        planes.write(options.target, result.weights, result.others,
-                     note=f"calibrated{' by GPTQ' * options.feedback}")
         beside = options.target.with_name(f"{options.target.name}.calibration.json")
-        with replacing(beside) as (file,):
-            file.write(json.dumps(report).encode() + b"\n")
+        planes.write(options.target, result.weights, result.others,
+                     note=f"calibrated{' by GPTQ' * options.feedback}",
+                     beside={beside: json.dumps(report).encode() + b"\n"})
         print(table(result))
         if options.evaluate:
             # Here, because it rests on this module.
-            from .calibrate_evaluation import evaluate, losses_table
+            from .calibrate_evaluation import LABELS, evaluate, losses_table
 
-            for name, found in zip(names, evaluate(model, result, others), strict=True):
+            evaluated = evaluate(model, result, others, labels=options.evaluate_row or LABELS)
+            for name, found in zip(names, evaluated, strict=True):
                 print("\n" + losses_table(found, name))
     return 0
 
@@ -152,8 +157,20 @@ def _checked(parser, arguments):
     for name, least in ("sequences", 1), ("length", 2), ("evaluate", 2):
         if getattr(options, name) < least and not (name == "evaluate" and options.evaluate == 0):
             parser.error(f"--{name} must be at least {least}, not {getattr(options, name)}")
-    if options.evaluate_text and not options.evaluate:
-        parser.error("--evaluate-text must come with --evaluate N, the sequences of each text")
+    if options.evaluate and options.encoding != ENCODINGS["weight"][0]:
+        parser.error(f"--evaluate must come with --encoding sg-em, not {options.encoding}: it "
+                     "compares all encodings")
+    for name in "text", "row":
+        if getattr(options, f"evaluate_{name}") and not options.evaluate:
+            parser.error(f"--evaluate-{name} must come with --evaluate N, the sequences of each "
+                         "text")
+    # As in `main`.
+    from .calibrate_evaluation import LABELS
+
+    for label in options.evaluate_row:
+        if label not in LABELS:
+            parser.error(f"--evaluate-row must be one of {', '.join(map(repr, LABELS))}, "
+                         f"not {label!r}")
     return options
 
 
@@ -318,7 +335,8 @@ class Calibrated:
     Attributes
     ----------
     weights : dict of str to (float32 array, Quantized)
-        By name, the weights of the blocks' linear layers: scaled, and quantized.
+        By name, the weights of the blocks' linear layers: scaled, and quantized in the encoding
+        that was asked for.
     others : dict of str to float32 array
         All other tensors of the model, with scaled norms and biases.
     scales : dict of str to float64 array
@@ -330,8 +348,8 @@ class Calibrated:
         By name, the scaled weights in NVFP4, if rivals were wanted.
     razer : dict of str to Blocks
         The same in RaZeR.
-    special : dict of str to Quantized
-        The same in Sg-special, which the array does not read.
+    special, special64 : dict of str to Quantized
+        The same in Sg-special and in Sg-special64.
     """
 
     weights: dict[str, tuple[Float32Array, Quantized]]
@@ -341,10 +359,12 @@ class Calibrated:
     nvfp4: dict[str, Blocks]
     razer: dict[str, Blocks]
     special: dict[str, Quantized]
+    special64: dict[str, Quantized]
 
 
 def calibrate(model: pretrained.Model, tokens: Int64Array, *, scaling: bool = True,
-              feedback: bool = True, rivals: bool = False) -> Calibrated:
+              feedback: bool = True, rivals: bool = False,
+              encoding: str = "sg-em") -> Calibrated:
     """Calibrates a model.
 
     Parameters
@@ -358,7 +378,10 @@ def calibrate(model: pretrained.Model, tokens: Int64Array, *, scaling: bool = Tr
     feedback : bool
         Whether weights are rounded by GPTQ instead of each on its own.
     rivals : bool
-        Whether the model is also calibrated for NVFP4, RaZeR and Sg-special, for comparison.
+        Whether the model is also calibrated for NVFP4, RaZeR, Sg-special and Sg-special64, for
+        comparison.
+    encoding : str
+        That of the weights: "sg-em", "sg-special" or "sg-special64".
 
     Returns
     -------
@@ -376,7 +399,7 @@ def calibrate(model: pretrained.Model, tokens: Int64Array, *, scaling: bool = Tr
     tensors = _tensors(model.network)
     hessians = _hessians(model, tokens)
     result = Calibrated(weights={}, others=tensors, scales={}, errors={}, nvfp4={}, razer={},
-                        special={})
+                        special={}, special64={})
     with tqdm(total=len(hessians), unit="input", leave=False, disable=None) as bar:
         for prefix in _prefixes(model):
             plain = {}
@@ -384,7 +407,8 @@ def calibrate(model: pretrained.Model, tokens: Int64Array, *, scaling: bool = Tr
                 for reader in pair.readers:
                     w = tensors[f"{prefix}{reader}.weight"]
                     plain[f"{prefix}{reader}.weight"] = _output_error(
-                        quantize_weights(w), w, hessians[prefix + pair.readers[0]])
+                        quantize_weights(w, encoding=encoding), w,
+                        hessians[prefix + pair.readers[0]])
             if scaling:
                 result.scales.update(scale_block(tensors, hessians, prefix=prefix, head=head))
             for pair in PAIRS:
@@ -399,15 +423,17 @@ def calibrate(model: pretrained.Model, tokens: Int64Array, *, scaling: bool = Tr
                         return gptq(w, hessian, damping=DAMPING, encoding=encoding)
                     return quantize_weights(w, encoding=encoding)
 
-                q = rounded("sg-em")
-                other = rounded("sg-special") if rivals else None
+                q = rounded(encoding)
+                others = [(target, rounded(name)) for name, target in (
+                    ("sg-special", result.special), ("sg-special64", result.special64)) if rivals]
                 start = 0
                 for name in names:
                     rows = slice(start, start + len(tensors[name]))
                     start = rows.stop
                     part = _rows(q, rows)
+                    for target, other in others:
+                        target[name] = _rows(other, rows)
                     if rivals:
-                        result.special[name] = _rows(other, rows)
                         # One by one: each has a tensor scale of its own.
                         result.nvfp4[name] = (
                             gptq_nvfp4(w[rows], hessian, damping=DAMPING) if feedback

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Evaluates calibrated models: losses with 4-bit weights and activations, beside rival formats."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -20,6 +20,7 @@ BEFORE = {
     "M2XFP": "M2XFP",
     "M2XFP, Sg-threshold": "M2XFP weights/M2XFP Sg-threshold",
     "M2XFP, Sg-special": "Sg-special",
+    "M2XFP, Sg-special64": "Sg-special64",
 }
 """Schemes of `golden.models.evaluation` for the original model, by label."""
 
@@ -43,9 +44,18 @@ AFTER = {
 AFTER_SPECIAL = {"calibrated M2XFP, Sg-special": "float/M2XFP Sg-special"}
 """Schemes for the weights calibrated for Sg-special, by label."""
 
+AFTER_SPECIAL64 = {"calibrated M2XFP, Sg-special64": "float/M2XFP Sg-special64"}
+"""Schemes for the weights calibrated for Sg-special64, by label."""
 
-def evaluate(model: Model, result: Calibrated, texts: Sequence[Int64Array]
-             ) -> list[dict[str, list[tuple[float, float]]]]:
+LABELS = (*BEFORE, *AFTER_NVFP4, *AFTER_RAZER, *AFTER, *AFTER_SPECIAL, *AFTER_SPECIAL64)
+"""All rows of the table, in its order."""
+
+RIVALS = (*AFTER_NVFP4, *AFTER_RAZER)
+"""Rows that calibrated models are compared with."""
+
+
+def evaluate(model: Model, result: Calibrated, texts: Sequence[Int64Array], *,
+             labels: Collection[str] = LABELS) -> list[dict[str, list[tuple[float, float]]]]:
     """Runs a model with weights and activations of its blocks' layers in four bits.
 
     Parameters
@@ -55,6 +65,8 @@ def evaluate(model: Model, result: Calibrated, texts: Sequence[Int64Array]
     result : golden.models.calibrate.Calibrated
         With the weights for rival formats.
     texts : sequence of int64 arrays, shape (sequences, length)
+    labels : collection of str
+        Which of `LABELS` are run.
 
     Returns
     -------
@@ -67,8 +79,7 @@ def evaluate(model: Model, result: Calibrated, texts: Sequence[Int64Array]
 
     evaluation = Evaluation(model)
     found: list[dict[str, list[tuple[float, float]]]] = [{} for _ in texts]
-    count = 1 + sum(map(len, (BEFORE, AFTER_NVFP4, AFTER_RAZER, AFTER_SPECIAL, AFTER)))
-    with tqdm(total=sum(map(len, texts)) * count, unit="sequence", leave=False,
+    with tqdm(total=sum(map(len, texts)) * (1 + len(labels)), unit="sequence", leave=False,
               disable=None) as bar:
         def losses(chosen, tokens):
             for row in tokens:
@@ -78,6 +89,8 @@ def evaluate(model: Model, result: Calibrated, texts: Sequence[Int64Array]
         def run(schemes):
             # All texts under one scheme after the other: each scheme quantizes the weights once.
             for name, chosen in schemes.items():
+                if name not in labels:
+                    continue
                 for tokens, base, pairs in zip(texts, right, found, strict=True):
                     pairs[name] = [(loss["nll"] - start, loss["kl"]) for loss, start in
                                    zip(losses(scheme(chosen), tokens), base, strict=True)]
@@ -96,6 +109,8 @@ def evaluate(model: Model, result: Calibrated, texts: Sequence[Int64Array]
         run(AFTER_RAZER)
         put({name: dequantize(q) for name, q in result.special.items()})
         run(AFTER_SPECIAL)
+        put({name: dequantize(q) for name, q in result.special64.items()})
+        run(AFTER_SPECIAL64)
         put({name: dequantize(q) for name, (_, q) in result.weights.items()})
         run(AFTER)
     return found
@@ -104,7 +119,8 @@ def evaluate(model: Model, result: Calibrated, texts: Sequence[Int64Array]
 def losses_table(found: Mapping[str, Sequence[tuple[float, float]]], text: str) -> str:
     """Tables of a text's losses: means and differences, with standard errors.
 
-    The differences are those of calibrated models from both NVFP4 models, sequence by sequence.
+    The differences are those of calibrated models from those of `RIVALS`, sequence by sequence.
+    What was not run is left out.
 
     Parameters
     ----------
@@ -113,9 +129,8 @@ def losses_table(found: Mapping[str, Sequence[tuple[float, float]]], text: str) 
     text : str
         The text's name.
     """
-    order = BEFORE | AFTER_NVFP4 | AFTER_RAZER | AFTER | AFTER_SPECIAL
-    pairs = {name: np.array(found[name]) for name in order}
-    worst = pairs["MXFP4"][:, 0].mean()
+    pairs = {name: np.array(found[name]) for name in LABELS if name in found}
+    worst = pairs["MXFP4"][:, 0].mean() if "MXFP4" in pairs else np.nan
 
     def mean(values):
         return f"{values.mean():.3f} +- {values.std(ddof=1) / len(values)**0.5:.3f}"
@@ -123,15 +138,18 @@ def losses_table(found: Mapping[str, Sequence[tuple[float, float]]], text: str) 
     lines = [f"{f'on {text}':<32}{'loss over float':>15}{'KL':>8}    MXFP4's removed"]
     for name, values in pairs.items():
         loss, kl = values.T
-        lines.append(f"{name:<32}{mean(loss):>15}{kl.mean():>8.3f}{1 - loss.mean() / worst:>19.0%}")
+        removed = f"{1 - loss.mean() / worst:.0%}" if worst == worst else ""
+        lines.append(f"{name:<32}{mean(loss):>15}{kl.mean():>8.3f}{removed:>19}".rstrip())
 
     def differences(cells):
         return "".join(f"{cell:>17}" for cell in cells)
 
-    lines += [f"{'less':<32}" + "".join(f"{rival:>34}" for rival in AFTER_NVFP4),
-              f"{'':<32}" + differences(["loss", "KL"] * len(AFTER_NVFP4))]
-    _, *others = AFTER_NVFP4 | AFTER_RAZER | AFTER | AFTER_SPECIAL
-    lines += [f"{name:<32}" + differences(mean(values) for rival in AFTER_NVFP4
-                                          for values in (pairs[name] - pairs[rival]).T)
-              for name in others]
+    rivals = [name for name in RIVALS if name in pairs]
+    others = [name for name in pairs if name not in BEFORE and [name] != rivals[:1]]
+    if rivals and others:
+        lines += [f"{'less':<32}" + "".join(f"{rival:>34}" for rival in rivals),
+                  f"{'':<32}" + differences(["loss", "KL"] * len(rivals))]
+        lines += [f"{name:<32}" + differences(mean(values) for rival in rivals
+                                              for values in (pairs[name] - pairs[rival]).T)
+                  for name in others]
     return "\n".join(lines)

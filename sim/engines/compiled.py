@@ -28,7 +28,7 @@ def load(component: wiring.Component, engine: str) -> "Library":
     ----------
     component : wiring.Component
     engine : str
-        One of `build.ENGINES`.
+        One of `build.ENGINES`, or `build.COVERAGE`.
 
     Returns
     -------
@@ -84,6 +84,8 @@ class Job(ctypes.Structure):
     ----------
     latency, patience, period : int
         In cycles; the period is that of the pauses.
+    after : int
+        Cycles to run after the last output. They show whether more comes.
     cycle, first, last : int
         Present cycle, cycle of the first payload offered or taken, and of the last output taken.
     culprit : int
@@ -91,7 +93,7 @@ class Job(ctypes.Structure):
     """
 
     _fields_ = [(name, ctypes.c_uint64) for name in (
-        "latency", "patience", "period", "cycle", "first", "last", "culprit")]
+        "latency", "patience", "period", "after", "cycle", "first", "last", "culprit")]
 
 
 class Library:
@@ -119,7 +121,12 @@ class Library:
         """Frees what `start` returned."""
         self._library.stop(engine)
 
-    def run(self, ends: list[End], job: Job, *, step: int, report: Callable[[], object]) -> int:
+    def save(self, engine: Any, path: Path) -> None:
+        """Writes what was covered; only of a library that counts it."""
+        self._library.save(ctypes.c_void_p(engine), str(path).encode())
+
+    def run(self, ends: list[End], job: Job, *, step: int, report: Callable[[], object],
+            coverage: Path | None = None) -> int:
         """Runs a job to its end.
 
         Parameters
@@ -131,6 +138,8 @@ class Library:
             Cycles between reports.
         report : callable
             Called without arguments.
+        coverage : path, optional
+            File for what was covered.
 
         Returns
         -------
@@ -145,6 +154,8 @@ class Library:
                 status = self.advance(engine, step)
                 ends[:] = array
                 report()
+            if coverage is not None:
+                self.save(engine, coverage)
         finally:
             self.stop(engine)
         return status
@@ -188,13 +199,16 @@ class Compiled:
         ends = [End(rows=words.ctypes.data, pauses=pauses[name], total=len(words),
                     times=cycles[name].ctypes.data if task.timed else None)
                 for name, words in rows.items()]
-        job = Job(latency=task.component.latency, patience=task.patience, period=PERIOD, first=-1)
+        latency = task.component.latency
+        job = Job(latency=latency, patience=task.patience, period=PERIOD, after=2 * latency + 2,
+                  first=-1)
 
         def report():
             done = [end.done for end in ends[len(inputs) :]]
             task.progress(sum(done) if task.has_streams else done[0])
 
-        status = self.library.run(ends, job, step=self.STEP, report=report)
+        status = self.library.run(ends, job, step=self.STEP, report=report,
+                                  coverage=task.coverage)
         sources = dict(zip(inputs, ends, strict=False))
         sinks = dict(zip(outputs, ends[len(inputs) :], strict=True))
         culprit = [*sinks][job.culprit]

@@ -32,7 +32,7 @@ struct End {
 };
 
 struct Job {
-    uint64_t latency, patience, period, cycle, first, last, culprit;
+    uint64_t latency, patience, period, after, cycle, first, last, culprit;
 };
 
 enum Status { MORE, DONE, DEADLOCK, BROKEN, SURPLUS };
@@ -43,11 +43,11 @@ struct Engine {
     End *sources, *sinks;
     std::vector<std::vector<Word>> payloads, held;
     std::vector<char> holding;
-    uint64_t moved = 0, idle = 0, after;
+    uint64_t moved = 0, idle = 0;
 
     Engine(End *ends, Job *job) : job(*job), sources(ends), sinks(ends + inputs.size()),
                                   payloads(outputs.size()), held(outputs.size()),
-                                  holding(outputs.size()), after(2 * job->latency + 2) {
+                                  holding(outputs.size()) {
         for (unsigned k = 0; k < outputs.size(); k++) {
             payloads[k].resize(outputs[k].words);
             held[k].resize(outputs[k].words);
@@ -175,16 +175,18 @@ struct Engine {
             }
             complete &= sinks[k].done == sinks[k].total;
         }
+        bool done = false;
         if (complete) {
-            if (!after--) return DONE;
+            done = !job.after--;
         } else if (transferred) {
             idle = 0;
         } else if (!pause && ++idle == job.patience) {
             return DEADLOCK;
         }
+        // The last cycle has its edge, too, so that a run may follow.
         edge();
         job.cycle++;
-        return MORE;
+        return done ? DONE : MORE;
     }
 };
 
@@ -202,5 +204,12 @@ EXPORT int advance(void *engine, uint64_t cycles) {
     while (cycles-- && status == MORE) status = streams ? e.cycle() : e.rows();
     return status;
 }
+
+#if VM_COVERAGE
+// Writes the counts of what was covered.
+EXPORT void save(void *engine, const char *path) {
+    static_cast<Engine *>(engine)->model.context.coveragep()->write(path);
+}
+#endif
 
 EXPORT void stop(void *engine) { delete static_cast<Engine *>(engine); }

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,6 +48,8 @@ class Task:
         Whether the cycles of the transfers are wanted.
     vcd : str or path, optional
         Waveform file.
+    coverage : path, optional
+        File for what was covered.
     """
 
     component: Any
@@ -57,6 +60,7 @@ class Task:
     progress: Callable[[int], Any]
     timed: bool
     vcd: Any = None
+    coverage: Path | None = None
 
     @property
     def has_streams(self) -> bool:
@@ -99,14 +103,15 @@ class Pauses:
 
     Parameters
     ----------
-    stalls : float
-        Probability that an end pauses in a cycle.
+    stalls : float or mapping of str to float
+        Probability that an end pauses in a cycle, of all or of each by its name.
     seed : int
     ports : mapping of str to wiring.Member
         Ports of the component. An output that is ``always_ready`` never pauses.
     """
 
-    def __init__(self, stalls: float, seed: int, ports: Mapping[str, Any]) -> None:
+    def __init__(self, stalls: float | Mapping[str, float], seed: int,
+                 ports: Mapping[str, Any]) -> None:
         self.stalls = stalls
         self.seed = seed
         self.tireless = {name for name, port in ports.items() if port.is_signature
@@ -117,7 +122,8 @@ class Pauses:
         if name in self.tireless:
             return bytes(PERIOD)
         generator = np.random.default_rng(list(f"{self.seed} {name}".encode()))
-        pauses = generator.random(PERIOD) < self.stalls
+        stalls = self.stalls[name] if isinstance(self.stalls, Mapping) else self.stalls
+        pauses = generator.random(PERIOD) < stalls
         # One cycle without a pause, so that an end never pauses forever.
         pauses[-1] = False
         return pauses.tobytes()

@@ -9,12 +9,15 @@ and the times on their way to the file.
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
 from amaranth.lib import wiring
 from amaranth.sim import Simulator
 from vcd.gtkw import GTKWSave
+
+from golden.output import replacing
 
 _END = "$enddefinitions $end"
 _NUMBERED = re.compile(r"\$\d+(?![\w$])")
@@ -37,6 +40,8 @@ def scope(component: wiring.Component) -> str:
 def written(simulator: Simulator, component: wiring.Component, path: Path) -> Iterator[None]:
     """Writes the waveform of what is simulated meanwhile, and the file of `save_file`.
 
+    Both are whole or absent. When the simulation fails, the waveform ends there.
+
     Parameters
     ----------
     simulator : Simulator
@@ -50,12 +55,24 @@ def written(simulator: Simulator, component: wiring.Component, path: Path) -> It
         If a file cannot be written.
     """
     name = scope(component)
-    with path.open("w", encoding="utf-8") as file:
-        readable = _Readable(file, name)
-        with simulator.write_vcd(readable):
-            yield
-    with save_file(path).open("w", encoding="utf-8") as file:
-        _save(GTKWSave(file), path, name, readable.signals, component)
+    failed = None
+    with replacing(path, save_file(path), sync=False) as files:
+        wave, save = (TextIOWrapper(file, encoding="utf-8", newline="\n", write_through=True)
+                      for file in files)
+        readable = _Readable(wave, name)
+        try:
+            with simulator.write_vcd(readable):
+                yield
+        except OSError:
+            raise
+        except Exception as error:
+            # Whoever looks for the reason of a failure needs the waveform up to there.
+            failed = error
+        _save(GTKWSave(save), path, name, readable.signals, component)
+        for text in wave, save:
+            text.detach()
+    if failed:
+        raise failed
 
 
 class _Readable:

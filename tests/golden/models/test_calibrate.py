@@ -130,10 +130,11 @@ def test_sequences_of_both_ends():
 def test_losses_table():
     names = [*calibrate_evaluation.BEFORE, *calibrate_evaluation.AFTER_NVFP4,
              *calibrate_evaluation.AFTER_RAZER, *calibrate_evaluation.AFTER,
-             *calibrate_evaluation.AFTER_SPECIAL]
+             *calibrate_evaluation.AFTER_SPECIAL, *calibrate_evaluation.AFTER_SPECIAL64]
     found = {name: [(5.0, 1.0), (7.0, 1.0)] for name in names} | {
         "calibrated NVFP4": [(1.0, 0.5), (3.0, 0.6)],
         "calibrated NVFP4, searched": [(0.5, 0.5), (1.5, 0.7)],
+        "calibrated RaZeR": [(0.0, 0.5), (2.0, 0.6)],
         "calibrated M2XFP": [(1.0, 0.5), (2.0, 0.7)]}
     head, *rows = calibrate_evaluation.losses_table(found, "words").splitlines()
     assert head.split()[:2] == ["on", "words"]
@@ -145,15 +146,28 @@ def test_losses_table():
     assert cells["calibrated NVFP4"] == ["2.000", "1.000", "0.550", "67%"]
     assert cells["calibrated M2XFP"] == ["1.500", "0.500", "0.600", "75%"]
     assert [line.split() for line in heads] == [
-        ["less", "calibrated", "NVFP4", "calibrated", "NVFP4,", "searched"], ["loss", "KL"] * 2]
+        ["less", "calibrated", "NVFP4", "calibrated", "NVFP4,", "searched", "calibrated", "RaZeR"],
+        ["loss", "KL"] * 3]
     # Those of the differences, not of the means.
     cells = {row[:32].strip(): row[32:].replace("+-", "").split() for row in less}
     assert list(cells) == ["calibrated NVFP4, searched", *calibrate_evaluation.AFTER_RAZER,
-                           *calibrate_evaluation.AFTER, *calibrate_evaluation.AFTER_SPECIAL]
+                           *calibrate_evaluation.AFTER, *calibrate_evaluation.AFTER_SPECIAL,
+                           *calibrate_evaluation.AFTER_SPECIAL64]
     assert cells["calibrated NVFP4, searched"] == [
-        "-1.000", "0.500", "0.050", "0.050", *["0.000"] * 4]
+        "-1.000", "0.500", "0.050", "0.050", *["0.000"] * 5, "0.500", "0.050", "0.050"]
     assert cells["calibrated M2XFP"] == [
-        "-0.500", "0.500", "0.050", "0.050", "0.500", "0.000", "0.000", "0.000"]
+        "-0.500", "0.500", "0.050", "0.050", "0.500", "0.000", "0.000", "0.000",
+        "0.500", "0.500", "0.050", "0.050"]
+    # Of some rows, differences from those rivals that are there.
+    some = {name: found[name] for name in ("calibrated M2XFP", "calibrated RaZeR")}
+    _, *rows = calibrate_evaluation.losses_table(some, "words").splitlines()
+    assert [row.replace("+-", "").split() for row in rows] == [
+        ["calibrated", "RaZeR", "1.000", "1.000", "0.550"],
+        ["calibrated", "M2XFP", "1.500", "0.500", "0.600"],
+        ["less", "calibrated", "RaZeR"], ["loss", "KL"],
+        ["calibrated", "M2XFP", "0.500", "0.500", "0.050", "0.050"]]
+    del some["calibrated RaZeR"]
+    assert len(calibrate_evaluation.losses_table(some, "words").splitlines()) == 2
 
 
 def test_planes_are_written_as_convert_does(tmp_path):
@@ -171,7 +185,14 @@ def test_planes_are_written_as_convert_does(tmp_path):
         assert reader.read("norm.weight") == norm.tobytes()
     other = quantize_weights(w, encoding="sg-special")
     with pytest.raises(ValueError, match="^w must be of encoding 'sg-em', not 'sg-special'$"):
-        planes.write(path, {"w": (w, other)}, {})
+        planes.write(path, {"a": (w, q), "w": (w, other)}, {})
+    special = planes.write(tmp_path / "special", {"w": (w, other)}, {})
+    assert special["format"] == "sg-special"
+    assert planes.check(tmp_path / "special") == (special, [])
+    wide = planes.write(tmp_path / "special64", {
+        "w": (w, quantize_weights(w, encoding="sg-special64"))}, {})
+    assert (wide["format"], wide["group"], wide["bits"]["metadata"]) == ("sg-special64", 64, 3)
+    assert planes.check(tmp_path / "special64") == (wide, [])
     error = float(np.sum((dequantize(q).astype(float) - w) ** 2) / np.sum(w.astype(float) ** 2))
     assert manifest["tensors"]["a.weight"]["relative_squared_error"] == pytest.approx(error)
     with pytest.raises(BadFile, match="two tensors would both be written as 'a.scales'"):
@@ -182,9 +203,17 @@ def test_planes_are_written_as_convert_does(tmp_path):
 @pytest.mark.parametrize("arguments, code, message", [
     (["x", "-o", "out", "--length", "1"], 2, "--length must be at least 2, not 1"),
     (["x", "-o", "out", "--evaluate", "1"], 2, "--evaluate must be at least 2, not 1"),
+    (["x", "-o", "out", "--encoding", "sg-special", "--evaluate", "2"], 2,
+     "--evaluate must come with --encoding sg-em, not sg-special: it compares all encodings"),
+    (["x", "-o", "out", "--encoding", "mixed"], 2,
+     "argument --encoding: invalid choice: 'mixed'"),
     (["x", "-o", "out", "--sequences", "-1"], 2, "--sequences must be at least 1, not -1"),
     (["x", "-o", "out", "--evaluate-text", "text"], 2,
      "--evaluate-text must come with --evaluate N, the sequences of each text"),
+    (["x", "-o", "out", "--evaluate-row", "NVFP4"], 2,
+     "--evaluate-row must come with --evaluate N, the sequences of each text"),
+    (["x", "-o", "out", "--evaluate", "2", "--evaluate-row", "NVFP5"], 2,
+     "--evaluate-row must be one of 'MXFP4', 'NVFP4', "),
     (["x", "-o", "out", "--text", "text", "--evaluate", "2", "--evaluate-text", "none"], 1,
      "none: No such file or directory"),
     (["x", "-o", "out", "--text", "text", "--evaluate", "2", "--evaluate-text", "bad"], 1,
@@ -293,7 +322,7 @@ def test_evaluation(torch, tmp_path):
     with torch.inference_mode():
         right = [[loss(model.network, row) for row in text] for text in (tokens, others)]
     plain = calibrate.calibrate(model, tokens)
-    assert plain.nvfp4 == plain.razer == plain.special == {}
+    assert plain.nvfp4 == plain.razer == plain.special == plain.special64 == {}
     result = calibrate.calibrate(model, tokens, rivals=True)
     evaluated = calibrate_evaluation.evaluate(model, result, [tokens, others])
     assert len(evaluated) == 2
@@ -319,9 +348,14 @@ def test_evaluation(torch, tmp_path):
               lambda name, w: dequantize_nvfp4(result.nvfp4[f"{name}.weight"]))
     check("calibrated RaZeR", lambda name, x: FORMATS["RaZeR activations"].round_trip(x),
           lambda name, w: calibrate.RAZER.dequantize(result.razer[f"{name}.weight"]))
-    check("calibrated M2XFP, Sg-special",
-          lambda name, x: dequantize(quantize_activations(x, encoding="sg-special")),
-          lambda name, w: dequantize(result.special[f"{name}.weight"]))
+    for encoding, weights in ("sg-special", result.special), ("sg-special64", result.special64):
+        check(f"calibrated M2XFP, {encoding.capitalize()}",
+              lambda name, x, encoding=encoding: dequantize(
+                  quantize_activations(x, encoding=encoding)),
+              lambda name, w, weights=weights: dequantize(weights[f"{name}.weight"]))
+    again, _ = calibrate_evaluation.evaluate(calibrate.load(folder), result, [tokens, others],
+                                             labels=["RaZeR", "calibrated RaZeR"])
+    assert again == {name: evaluated[0][name] for name in ("RaZeR", "calibrated RaZeR")}
     assert torch.equal(model.linears["model.layers.0.mlp.up_proj"].weight, torch.from_numpy(
         dequantize(result.weights["model.layers.0.mlp.up_proj.weight"][1])))
 
@@ -351,15 +385,15 @@ def test_rivals_get_the_same_help(torch, tmp_path):
         q = result.razer[f"{name}.weight"]
         assert np.array_equal(q.elements, expected.elements)
         assert np.array_equal(q.scales, expected.scales)
-        q = result.special[f"{name}.weight"]
-        assert q.pack() == gptq(w, seen[name], damping=calibrate.DAMPING,
-                                encoding="sg-special").pack()
+        for encoding, found in ("sg-special", result.special), ("sg-special64", result.special64):
+            assert found[f"{name}.weight"] == gptq(w, seen[name], damping=calibrate.DAMPING,
+                                                   encoding=encoding)
     scaled = calibrate.calibrate(model, tokens, feedback=False, rivals=True)
     for name, (w, _) in scaled.weights.items():
         expected = quantize_nvfp4(w, tensor_scale_of(w))
         assert np.array_equal(scaled.nvfp4[name].elements, expected.elements)
-        expected = quantize_weights(w, encoding="sg-special")
-        assert scaled.special[name].pack() == expected.pack()
+        assert scaled.special[name] == quantize_weights(w, encoding="sg-special")
+        assert scaled.special64[name] == quantize_weights(w, encoding="sg-special64")
 
 
 def test_command(torch, tmp_path, monkeypatch, capsys):
@@ -383,6 +417,10 @@ def test_command(torch, tmp_path, monkeypatch, capsys):
     for errors in report["output_error"].values():
         assert 0 < errors["calibrated"] < errors["plain"]
     assert len(report["scales"]) == 8
+    special = tmp_path / "special"
+    words = [str(special) if word == str(out) else word for word in arguments]
+    assert command.main([*words, "--encoding", "sg-special", "--no-gptq"]) == 0
+    assert planes.check(special)[0]["format"] == "sg-special"
     # What comes of going back is a checkpoint of the same model, near to it.
     restored = tmp_path / "restored"
     restored.mkdir()
@@ -408,11 +446,12 @@ def test_command(torch, tmp_path, monkeypatch, capsys):
     for printed, name in (one, "text"), (two, "other"):
         head, *lines = printed.splitlines()
         assert head.startswith(f"on {name} ")
-        cells = {line[:32].strip(): line[32:] for line in lines[:14]}
+        cells = {line[:32].strip(): line[32:] for line in lines[:16]}
         losses.append(cells)
-        for same in "NVFP4", "RaZeR", "M2XFP", "M2XFP, Sg-threshold", "M2XFP, Sg-special":
+        for same in ("NVFP4", "RaZeR", "M2XFP", "M2XFP, Sg-threshold", "M2XFP, Sg-special",
+                     "M2XFP, Sg-special64"):
             assert cells[same] == cells[f"calibrated {same}"]
-        assert len(set(cells.values())) == 9
+        assert len(set(cells.values())) == 10
     assert losses[0] != losses[1]
     other.write_text("w1 " * 99)
     assert command.main([*arguments, "--evaluate-text", str(other)]) == 1

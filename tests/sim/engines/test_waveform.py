@@ -46,6 +46,28 @@ def written(tmp_path_factory):
     return path
 
 
+def test_failure_leaves_the_waveform_up_to_there(tmp_path, monkeypatch):
+    """And an interrupt, or a full disk, the one that was there."""
+    path = tmp_path / "run.vcd"
+    path.write_text("old")
+    for error in KeyboardInterrupt, OSError:
+        with pytest.raises(error):
+            sim.run(TwoStages(), {"i": np.arange(5)}, vcd=path, progress=raiser(error))
+        assert [*tmp_path.iterdir()] == [path]
+        assert path.read_text() == "old"
+    with pytest.raises(LookupError):
+        sim.run(TwoStages(), {"i": np.arange(5)}, vcd=path, progress=raiser(LookupError))
+    assert "\n#" in path.read_text()
+    assert {file.name for file in tmp_path.iterdir()} == {"run.vcd", "run.gtkw"}
+
+
+def raiser(error):
+    def progress(received):
+        raise error
+
+    return progress
+
+
 def scopes(text):
     """Names of the signals by the scope they are in."""
     found, path = {}, []
