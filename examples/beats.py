@@ -53,7 +53,7 @@ def accesses(m, k, n):
     """What the driver does with the registers: access, name, address, data, why."""
     return [
         ("read", "ID", 0x00, 0x4D325846, "M2XF: it is this machine"),
-        ("read", "VERSION", 0x04, 0x00010001, "1.1: the driver knows these registers"),
+        ("read", "VERSION", 0x04, 0x00010003, "1.3: the driver knows these registers"),
         ("read", "CONFIG", 0x08, 0x00050420,
          "32 columns, 4 weight records per beat, takes float32, quantizes results, no `tlast` on "
          "operands"),
@@ -61,6 +61,7 @@ def accesses(m, k, n):
         ("read", "WEIGHTS", 0x10, 64, "records in the weight buffer"),
         ("read", "ROWS", 0x14, MACHINE.rows, "rows in the output buffer"),
         ("read", "STATUS", 0x30, 0x00000004, "four commands are free, none is on its way"),
+        ("read", "HALT_ON", 0x54, 0x00000003, "a failure and a wrong mark halt the machine"),
         ("write", "INTERRUPT_MASK", 0x4C, 0x00000005, "`done` and `failed` raise the line"),
         ("write", "M", 0x20, m, ""),
         ("write", "K", 0x24, k, ""),

@@ -22,6 +22,7 @@ from amaranth.lib.wiring import In, Out
 import sim
 from golden import dequantize, quantize_activations
 from hw.lib import Record
+from hw.tools.files import write
 from hw.units import Decoder, QuantizationEngine
 from hw.verilog import verilog
 
@@ -80,7 +81,7 @@ def main(folder="build"):
 
     path = Path(folder, "transcoder.v")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(verilog(Transcoder(), "transcoder"), encoding="utf-8")
+    write(path, verilog(Transcoder(), "transcoder"))
     print(f"Verilog in {path}")
     return int(wrong > 0)
 

@@ -192,10 +192,8 @@ def check_output(path: Path, option: str) -> None:
         raise ValueError(f"{option} must be the name of a file, not {str(path)!r}")
     output.check_output(path, option)
     try:
-        # The file that is there stays until the new one is whole; hence another name.
-        if not path.exists():
-            path.open("x").close()
-            path.unlink()
+        # Another name: the file that is there, or that another process puts there now, stays, and
+        # a process that is killed here leaves no empty one.
         part = output.temporary(path)
         part.open("x").close()
         part.unlink()

@@ -10,6 +10,7 @@ long, it ends the process itself.
 
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,8 +20,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import NoReturn
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 GRACE = 0.6
 """Seconds that the main thread has to unwind."""
@@ -29,6 +36,7 @@ PLACES: list[Callable[[], str | Path]] = [tempfile.gettempdir]
 """Functions that return the parents which `temporary_folder` is given."""
 
 _COMMAND = "M2XFP_COMMAND"
+_NAME = re.compile(r"m2xfp\.([1-9][0-9]{0,9})\.")
 _TEXTS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up"}
 
 
@@ -107,10 +115,9 @@ def end(status: int) -> NoReturn:
         # A compiler removes its own temporary files if it has the time. What it started has
         # another parent when the compiler has ended.
         stopped = _stop(signal.SIGTERM)
-        limit = time.monotonic() + 0.15
-        while stopped & {process for process, _ in _processes()} and time.monotonic() < limit:
-            time.sleep(0.01)
-        _stop(signal.SIGKILL, stopped)
+        _wait_for_end(stopped, 0.15)
+        # What is killed may still finish a file: only then its folder can go.
+        _wait_for_end(_stop(signal.SIGKILL, stopped), 1)
         _remove_folders()
         for file in (sys.stdout, sys.stderr):
             with suppress(AttributeError, OSError, ValueError):
@@ -122,6 +129,8 @@ def end(status: int) -> NoReturn:
 def temporary_folder(parent: str | Path | None = None) -> Iterator[Path]:
     """Makes a folder that is removed with all that is in it, also if a signal ends the command.
 
+    Folders that killed processes left there are removed beforehand, once in a process.
+
     Parameters
     ----------
     parent : path, optional
@@ -132,9 +141,60 @@ def temporary_folder(parent: str | Path | None = None) -> Iterator[Path]:
     ------
     Path
     """
+    _remove_left(Path(parent or tempfile.gettempdir()))
     with tempfile.TemporaryDirectory(dir=parent, prefix=_prefix(),
-                                     ignore_cleanup_errors=True) as folder:
+                                     ignore_cleanup_errors=True) as folder, _held(folder):
         yield Path(folder)
+
+
+@contextmanager
+def _held(folder):
+    """Locks a temporary folder as long as this process lives."""
+    lock = None
+    if fcntl is not None:
+        with suppress(OSError):
+            lock = os.open(folder, os.O_RDONLY)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+@cache
+def _remove_left(parent):
+    """Removes temporary folders of this user whose command is gone and that nobody has locked."""
+    if fcntl is None:
+        return
+    with suppress(OSError):
+        for path in [*parent.iterdir()]:
+            command = _NAME.match(path.name)
+            # The one without the other is not enough: another machine may share the folder, and a
+            # folder is not locked before it is there.
+            if command and not _runs(int(command[1])):
+                with suppress(OSError):
+                    _remove_unless_locked(path)
+
+
+def _remove_unless_locked(path):
+    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        if os.fstat(lock).st_uid == os.geteuid():
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def _runs(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 @contextmanager
@@ -182,6 +242,13 @@ def _stop(number, others=frozenset()):
         with suppress(OSError):
             os.kill(process, number)
     return below
+
+
+def _wait_for_end(processes, seconds):
+    """Waits until none of some processes runs, but no longer than so many seconds."""
+    limit = time.monotonic() + seconds
+    while processes & {process for process, _ in _processes()} and time.monotonic() < limit:
+        time.sleep(0.01)
 
 
 def _below(process):

@@ -14,7 +14,7 @@ import signal
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -61,6 +61,9 @@ def replacing(*paths: str | os.PathLike[str], sync: bool = True) -> Iterator[lis
     """Opens new files that take the place of others at the end, or leave no trace after an error.
 
     Each is written under another name in the same folder, flushed to the disk and renamed.
+    Several belong together, in one folder, and the last one vouches for the others: it is removed
+    before the first is replaced and takes its place when all are there. So a process that is killed
+    leaves none that speaks of others' contents, and two processes do not mix their files.
     SIGTERM and SIGHUP count as errors: they raise KeyboardInterrupt, unless the process handles
     them otherwise. What a process left that was killed is removed when the same path is written
     again.
@@ -96,12 +99,7 @@ def replacing(*paths: str | os.PathLike[str], sync: bool = True) -> Iterator[lis
             for path in paths:
                 # Once more, as other files are replaced before it.
                 check_regular(path, "a file to write")
-            for file, path in zip(files, paths, strict=True):
-                # Windows cannot rename an open file; elsewhere it stays locked until it is renamed.
-                if fcntl is None:
-                    file.close()
-                os.replace(file.name, path)
-                file.close()
+            _rename(files, paths)
         except BaseException:
             for file in files:
                 with suppress(OSError):
@@ -111,6 +109,69 @@ def replacing(*paths: str | os.PathLike[str], sync: bool = True) -> Iterator[lis
                 with suppress(OSError):
                     os.unlink(file.name)
             raise
+
+
+def _rename(files, paths):
+    """Gives new files their names; the file that vouches for the others is missing meanwhile."""
+    with (_absent(Path(paths[-1]), unless=paths[0]) if len(paths) > 1 else nullcontext()):
+        for file, path in zip(files, paths, strict=True):
+            # Windows cannot rename an open file; elsewhere it stays locked until it is renamed.
+            if fcntl is None:
+                file.close()
+            os.replace(file.name, path)
+            file.close()
+
+
+@contextmanager
+def _absent(path, *, unless):
+    """Puts a file aside, for good unless an error leaves the file ``unless`` as it was."""
+    with locked(path.parent):
+        aside = temporary(path)
+        before = _identity(unless)
+        try:
+            with suppress(FileNotFoundError):
+                os.rename(path, aside)
+            yield
+        except BaseException:
+            if _identity(unless) == before:
+                with suppress(OSError):
+                    os.rename(aside, path)
+            raise
+        finally:
+            with suppress(OSError):
+                os.unlink(aside)
+
+
+def _identity(path):
+    """Which file is at a path; None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+@contextmanager
+def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Makes others that lock the same folder wait until the end, or until this process dies.
+
+    Nothing is written for it. Where a file system or Windows has no such locks, nobody waits.
+
+    Parameters
+    ----------
+    folder : path-like
+        One that this process has not locked.
+    """
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def save_figure(figure: Any, path: Path) -> None:
@@ -165,24 +226,38 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     with stopping():
         remove_left(path)
-        folder = temporary(path)
-        folder.mkdir()
-        lock = None
+        folder, lock = _make_folder(path)
         try:
-            if fcntl is not None:
-                lock = os.open(folder, os.O_RDONLY)
-                with suppress(OSError):
-                    fcntl.flock(lock, fcntl.LOCK_EX)
             yield folder
             if os.path.lexists(path):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
             os.rename(folder, path)
+            # Of one that was killed meanwhile; nobody else writes here again.
+            remove_left(path)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         finally:
             if lock is not None:
                 os.close(lock)
+
+
+def _make_folder(path):
+    """Makes a folder beside a path; returns it with a descriptor that holds its lock, or None."""
+    while True:
+        folder = temporary(path)
+        folder.mkdir()
+        if fcntl is None:
+            return folder, None
+        # Another process may remove it before it is locked.
+        with suppress(FileNotFoundError):
+            lock = os.open(folder, os.O_RDONLY)
+            with suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            with suppress(OSError):
+                if os.path.samestat(os.stat(folder), os.fstat(lock)):
+                    return folder, lock
+            os.close(lock)
 
 
 def remove_left(path: Path) -> None:

@@ -15,15 +15,17 @@ from .accelerator.accelerator import accelerator as _accelerator
 from .accelerator.planner import Config, configuration
 from .codec.numbers import FLOATS, e2m1_integers
 from .codec.quantized import Quantized
-from .units.decoder import dequantize, element_integers
+from .units.decoder import dequantize, element_integers, scale_codes
 from .units.group_accumulator import accumulate
 from .units.group_mac import group_mac as _group_mac
 from .units.mac_array import mac_array as _mac_array
+from .units.nvfp4_array import nvfp4_array as _nvfp4_array
 from .units.nvfp4_pe_tile import nvfp4_pe_tile as _nvfp4_pe_tile
 from .units.nvfp4_quantizer import quantize_nvfp4
 from .units.pe_tile import pe_tile as _pe_tile
 from .units.pe_tile import plain_pe_tile
 from .units.quantization_engine import quantize_activations
+from .units.sg_engine import sg_engine as _sg_engine
 from .units.sg_pe_tile import sg_pe_tile as _sg_pe_tile
 from .units.top1 import top1 as _top1
 from .units.top1_decode import top1_decode as _top1_decode
@@ -69,6 +71,12 @@ def weight_encoder(inputs: Ports, *, encoding: str) -> Ports:
     return {"o": {"elements": q.elements, "metadata": q.metadata, "scale": q.scales[:, 0]}}
 
 
+def sg_engine(inputs: Ports, *, input: str, encoding: str, cycles: int) -> Ports:
+    """Gives the record of every group of 32 values, its factors chosen by cut errors."""
+    q = _sg_engine(inputs["i"].view(FLOATS[input]), encoding=encoding)
+    return {"o": {"elements": q.elements, "metadata": q.metadata, "scale": q.scales[:, 0]}}
+
+
 def nvfp4_quantizer(inputs: Ports) -> Ports:
     """Gives the NVFP4 record of every group of 16 float32 values."""
     i = inputs["i"]
@@ -92,7 +100,7 @@ def pe_tile(inputs: Ports, *, depth: int, metadata: bool) -> Ports:
                             lane=np.log2(inputs["lane"]).astype(np.uint8), **refinement)}
 
 
-def sg_pe_tile(inputs: Ports, *, depth: int, special: bool) -> Ports:
+def sg_pe_tile(inputs: Ports, *, depth: int, special: bool, exponent: bool = False) -> Ports:
     """Gives the exact sum of 8 products of every row, with a factor on both sides."""
     selectors = {name: inputs[name] for name in ("activation_special", "weight_special")
                  if special}
@@ -100,7 +108,8 @@ def sg_pe_tile(inputs: Ports, *, depth: int, special: bool) -> Ports:
                                inputs["activation_meta"], inputs["meta"], **selectors)}
 
 
-def group_accumulator(inputs: Ports, *, metadata: bool, depth: int = 3) -> Ports:
+def group_accumulator(inputs: Ports, *, metadata: bool, depth: int = 3,
+                      encoding: str = "elem-em") -> Ports:
     """Gives the float32 bits of every accumulator plus its group sum, rounded once."""
     i = inputs["i"]
     # Without metadata, sums come in units of 1/4 instead of 1/64.
@@ -109,23 +118,31 @@ def group_accumulator(inputs: Ports, *, metadata: bool, depth: int = 3) -> Ports
     return {"o": acc.view(np.uint32)}
 
 
-def group_mac(inputs: Ports, *, depth: int = 5) -> Ports:
+def group_mac(inputs: Ports, *, depth: int = 5, encoding: str = "elem-em") -> Ports:
     """Gives the float32 bits of every accumulator plus the dot product of two records."""
     i = inputs["i"]
-    acc = _group_mac(_quantized(i["activation"], "activation"), _quantized(i["weight"], "weight"),
-                     i["acc"].view(np.float32))
+    a, w = _operands(i["activation"], i["weight"], encoding)
+    acc = _group_mac(a, w, i["acc"].view(np.float32))
     return {"o": acc.view(np.uint32)}
 
 
-def _quantized(records, kind):
+def _quantized(records, kind, encoding=None):
     elements = records["elements"]
-    how = {"encoding": "sg-special", "kind": "weight"} if kind == "special" else {"kind": kind}
-    return Quantized(**how, shape=elements.shape, elements=elements,
+    special = {"special": "sg-special", "special64": "sg-special64"}.get(kind)
+    how = {"encoding": special, "kind": "weight"} if special else {
+        "kind": kind, "encoding": encoding}
+    return Quantized(**how, shape=elements.shape, elements=elements, group=elements.shape[1],
                      metadata=records["metadata"], scales=records["scale"][:, None])
 
 
+def _operands(activations, weights, encoding):
+    """Activations and weights of an array for activations in this encoding."""
+    return (_quantized(activations, "activation", encoding),
+            _quantized(weights, "weight", "sg-special" if encoding == "sg-special" else "sg-em"))
+
+
 def mac_array(inputs: Ports, *, columns: int, weight_width: int, metadata: bool,
-              depth: int = 5) -> Ports:
+              depth: int = 5, encoding: str = "elem-em") -> Ports:
     """Gives the float32 bits of the accumulators of all columns for every activation."""
     activations = inputs["i_activation"]
     # Records of one transfer follow each other.
@@ -133,14 +150,27 @@ def mac_array(inputs: Ports, *, columns: int, weight_width: int, metadata: bool,
                for name, plane in inputs["i_weight"].items()}
     record = activations["record"]
     if metadata:
-        x: np.ndarray = element_integers(_quantized(record, "activation"))
-        w: np.ndarray = element_integers(_quantized(weights, "weight"))
+        operands = _operands(record, weights, encoding)
+        integers: list[np.ndarray] = [element_integers(q) for q in operands]
+        x, w = integers
+        x_scales, w_scales = (scale_codes(q)[:, 0] for q in operands)
     else:
         # In units of 1/8 instead of 1/2.
         x, w = (4 * e2m1_integers(codes) for codes in (record["elements"], weights["elements"]))
-    acc = _mac_array(x, w.reshape(-1, columns, 32), record["scale"],
-                     weights["scale"].reshape(-1, columns), activations["last"],
-                     inputs["i_acc"].view(np.float32))
+        x_scales, w_scales = record["scale"], weights["scale"]
+    acc = _mac_array(x, w.reshape(-1, columns, 32), x_scales, w_scales.reshape(-1, columns),
+                     activations["last"], inputs["i_acc"].view(np.float32))
+    return {"o": acc.view(np.uint32)}
+
+
+def nvfp4_array(inputs: Ports, *, columns: int, weight_width: int,
+                encoding: str = "nvfp4") -> Ports:
+    """Gives the float32 bits of the accumulators of all columns for every row of activations."""
+    activations, weights = inputs["i_activation"], inputs["i_weight"]
+    record = activations["record"]
+    acc = _nvfp4_array(record["elements"], weights["elements"].reshape(-1, columns, 32),
+                       record["scales"], weights["scales"].reshape(-1, columns, 2),
+                       activations["last"], inputs["i_acc"].view(np.float32), encoding)
     return {"o": acc.view(np.uint32)}
 
 

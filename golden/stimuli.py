@@ -12,8 +12,11 @@ from numpy.random import Generator
 
 from .accelerator import planner
 from .accelerator.accelerator import execute, streams
-from .codec.numbers import FLOATS
+from .codec.numbers import FLOATS, split_scales
 from .codec.quantized import Quantized
+from .units.decoder import element_integers
+from .units.group_dot import group_dot
+from .units.nvfp4_array import row_sums
 from .units.top1_decode import top1_decode as _top1_decode
 
 
@@ -32,31 +35,60 @@ def top1_decode(rng: Generator, count: int) -> dict[str, Any]:
 
 def decoder(rng: Generator, count: int, *, kind: str) -> dict[str, Any]:
     """Makes records."""
-    return {"i": records(rng, count)}
+    return {"i": records(rng, count, wide=kind == "special64")}
 
 
 def quantization_engine(rng: Generator, count: int, *, input: str, rule: str, metadata: bool,
                         depth: int) -> dict[str, Any]:
     """Makes groups of 32 values, as bits of the input format."""
+    return {"i": _narrowed(rng, groups(rng, count), input)}
+
+
+def _narrowed(rng, x, input):
+    """Bits of groups in a type; some groups are plain random bits."""
     dtype = FLOATS[input]
-    x = groups(rng, count)
     with np.errstate(over="ignore", invalid="ignore"):
         narrowed = x.astype(dtype)
     bits = narrowed.view(f"u{dtype.itemsize}")
     # Some groups of plain random bits of the type itself: its own subnormals, NaN and Inf.
     raw = rng.integers(0, 1 << 8 * dtype.itemsize, bits.shape, bits.dtype)
-    return {"i": np.where(rng.random((count, 1)) < 0.1, raw, bits)}
+    return np.where(rng.random((len(x), 1)) < 0.1, raw, bits)
 
 
 def weight_encoder(rng: Generator, count: int, *, encoding: str) -> dict[str, Any]:
     """Makes float32 groups of 32, some with values where the choice of a code turns."""
     x = groups(rng, count)
-    # Decision points times a factor, at any of the scales that are tried.
-    points = np.array([0, 1, 3, 5, 7, 10, 14, 20, 24, 28], np.float32)
-    hit = rng.choice(points, x.shape) * rng.integers(4, 8, (count, 1)).astype(np.float32)
-    hit *= rng.choice(np.array([-1, 1], np.float32), x.shape)
-    hit = np.ldexp(hit, rng.integers(-150, 119, (count, 1)))
+    hit = _decision_points(rng, count, -150, 119)
     return {"i": np.where(rng.random((count, 1)) < 0.3, hit, x).view(np.uint32)}
+
+
+def _decision_points(rng, count, low, high):
+    """Groups of decision points times a factor, at any of the scales that are tried."""
+    points = np.array([0, 1, 3, 5, 7, 10, 14, 20, 24, 28], np.float32)
+    hit = rng.choice(points, (count, 32)) * rng.integers(4, 8, (count, 1)).astype(np.float32)
+    hit *= rng.choice(np.array([-1, 1], np.float32), hit.shape)
+    return np.ldexp(hit, rng.integers(low, high, (count, 1)))
+
+
+def sg_engine(rng: Generator, count: int, *, input: str, **_: Any) -> dict[str, Any]:
+    """Makes groups of 32 values, as bits of the input format: decision points, ties of factors."""
+    low, high = (-30, 8) if input == "float16" else (-150, 119)
+    x, hit = groups(rng, count), _decision_points(rng, count, low, high)
+    # A sixteenth of the scale is the last bit that errors see.
+    step = np.abs(hit).max(-1, keepdims=True) / np.float32(176)
+    hit += step * (rng.random(hit.shape) < 0.2)
+    # Subgroups of one magnitude, in which all lanes have the same error, and of next to nothing.
+    subgroups = rng.choice(4, (count, 4), p=[0.7, 0.1, 0.1, 0.1]).repeat(8, axis=-1)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        x = np.where(rng.random((count, 1)) < 0.3, hit, x).astype(np.float32)
+        same = x.reshape(count, 4, 8)[..., :1].repeat(8, axis=-1).reshape(x.shape)
+        x = np.select([subgroups == 1, subgroups == 2, subgroups == 3],
+                      [same, x * np.float32(2.0**-4), x * np.float32(2.0**-12)], x)
+        if input == "float16":
+            # Most groups in the range of the type.
+            largest = np.frexp(np.abs(np.where(np.isfinite(x), x, 0)).max(-1, keepdims=True))[1]
+            x = np.ldexp(x, rng.integers(-26, 17, (count, 1)) - largest)
+    return {"i": _narrowed(rng, x.astype(np.float32), input)}
 
 
 def nvfp4_quantizer(rng: Generator, count: int) -> dict[str, Any]:
@@ -119,7 +151,8 @@ def pe_tile(rng: Generator, count: int, *, depth: int, metadata: bool) -> dict[s
             "refinement": {"shift": shift, "negative": negative, "zero": zero}}
 
 
-def sg_pe_tile(rng: Generator, count: int, *, depth: int, special: bool) -> dict[str, Any]:
+def sg_pe_tile(rng: Generator, count: int, *, depth: int, special: bool, exponent: bool = False
+               ) -> dict[str, Any]:
     """Makes codes, metadata and special values, some of the largest magnitude."""
     inputs = {}
     for name in ("activations", "weights"):
@@ -128,17 +161,23 @@ def sg_pe_tile(rng: Generator, count: int, *, depth: int, special: bool) -> dict
         codes = np.where(rng.random((count, 1)) < 0.15, codes | 7, codes)
         frequency = rng.choice([0, 0.3, 1], (count, 1), p=[0.6, 0.3, 0.1])
         inputs[name] = np.where(rng.random((count, 8)) < frequency, np.uint8(8), codes)
-    ports = ["activation_meta", "meta"]
+    limits = {"activation_meta": 8 if exponent else 4, "meta": 8 if exponent else 4}
     if special:
-        ports += ["activation_special", "weight_special"]
-    return inputs | {name: rng.integers(0, 4, count, np.uint8) for name in ports}
+        limits |= {"activation_special": 4, "weight_special": 4}
+    return inputs | {name: rng.integers(0, limit, count, np.uint8)
+                     for name, limit in limits.items()}
 
 
-def group_accumulator(rng: Generator, count: int, *, metadata: bool,
-                      depth: int = 3) -> dict[str, Any]:
+LARGEST_SUMS = {"elem-em": 131712, "sg-em": 225792, "sg-special": 401408}
+"""Magnitudes of the largest group sums by the encoding of the activations, in units of 1/64."""
+
+
+def group_accumulator(rng: Generator, count: int, *, metadata: bool, depth: int = 3,
+                      encoding: str = "elem-em") -> dict[str, Any]:
     """Makes group sums, scale codes and accumulators."""
     # In units of 1/64 or, without metadata, of 1/4.
-    largest, bits, scale = (131712, 18, 1) if metadata else (4608, 13, 16)
+    largest, scale = (LARGEST_SUMS[encoding], 1) if metadata else (4608, 16)
+    bits = largest.bit_length()
     magnitude = rng.integers(0, largest + 1, count) >> rng.integers(0, bits + 1, count)
     total = np.where(rng.random(count) < 0.5, -magnitude, magnitude).astype(np.int32)
     scales = scale_codes(rng, count), scale_codes(rng, count)
@@ -146,12 +185,30 @@ def group_accumulator(rng: Generator, count: int, *, metadata: bool,
                   "acc": accumulators(rng, scale * total, *scales)}}
 
 
-def group_mac(rng: Generator, count: int, *, depth: int = 5) -> dict[str, Any]:
+def group_mac(rng: Generator, count: int, *, depth: int = 5,
+              encoding: str = "elem-em") -> dict[str, Any]:
     """Makes pairs of records and accumulators."""
     activation, weight = records(rng, count), records(rng, count)
-    total = rng.integers(-20000, 20000, count)
+    # The true sums, so that some accumulators cancel all but a few bits of them.
+    total = group_dot(*_groups(activation, weight, encoding))
     return {"i": {"activation": activation, "weight": weight,
-                  "acc": accumulators(rng, total, activation["scale"], weight["scale"])}}
+                  "acc": accumulators(rng, total, e8m0_codes(activation["scale"], encoding),
+                                      e8m0_codes(weight["scale"], encoding))}}
+
+
+def e8m0_codes(scales: np.ndarray, encoding: str) -> np.ndarray:
+    """E8M0 codes of the scale bytes of records."""
+    return split_scales(scales)[0] if encoding == "sg-special" else scales
+
+
+def _groups(activation, weight, encoding):
+    """Records as matrices of one group a row."""
+    return [Quantized(kind=kind, encoding=how, shape=record["elements"].shape,
+                      elements=record["elements"], metadata=record["metadata"],
+                      scales=record["scale"][:, None])
+            for kind, how, record in (
+                ("activation", encoding, activation),
+                ("weight", "sg-special" if encoding == "sg-special" else "sg-em", weight))]
 
 
 def scale_codes(rng: Generator, count: int) -> np.ndarray:
@@ -163,14 +220,18 @@ def scale_codes(rng: Generator, count: int) -> np.ndarray:
     return np.where(kind < 0.5, moderate, np.where(kind < 0.7, extreme, anything))
 
 
-def records(rng: Generator, count: int) -> dict[str, np.ndarray]:
-    """Makes group records: random codes, some sparse, some of the largest magnitude."""
-    elements = rng.integers(0, 16, (count, 32), np.uint8)
-    elements[rng.random((count, 32)) < rng.choice([0, 0.5, 0.95], (count, 1))] &= 8
-    metadata = rng.integers(0, 4, (count, 4), np.uint8)
+def records(rng: Generator, count: int, *, wide: bool = False) -> dict[str, np.ndarray]:
+    """Makes group records: random codes, some sparse, some of the largest magnitude.
+
+    If ``wide`` they are those of Sg-special64.
+    """
+    group, largest_metadata = (64, 7) if wide else (32, 3)
+    elements = rng.integers(0, 16, (count, group), np.uint8)
+    elements[rng.random((count, group)) < rng.choice([0, 0.5, 0.95], (count, 1))] &= 8
+    metadata = rng.integers(0, largest_metadata + 1, (count, group // 8), np.uint8)
     largest = rng.random((count, 1)) < 0.05
     record = {"elements": np.where(largest, elements | 7, elements),
-              "metadata": np.where(largest, 3, metadata).astype(np.uint8),
+              "metadata": np.where(largest, largest_metadata, metadata).astype(np.uint8),
               "scale": scale_codes(rng, count)}
     return record
 
@@ -220,20 +281,84 @@ def groups(rng: Generator, count: int) -> np.ndarray:
 
 
 def mac_array(rng: Generator, count: int, *, columns: int, weight_width: int, metadata: bool,
-              depth: int = 5) -> dict[str, Any]:
+              depth: int = 5, encoding: str = "elem-em") -> dict[str, Any]:
     """Makes tiles of weights, activations and accumulators."""
     # Tiles of very different lengths; the last one may stay.
     last = (rng.random(count) < rng.choice([0.02, 0.3, 1], count)).astype(np.uint8)
     activation = records(rng, count)
     tiles = int(last[:-1].sum()) + 1
     weight = records(rng, tiles * columns)
-    # Accumulators near the term of some column.
-    scales = np.repeat(weight["scale"].reshape(tiles, columns), np.bincount(
-        np.cumsum(last) - last, minlength=tiles), axis=0)
-    acc = accumulators(rng, rng.integers(-20000, 20000, count * columns),
-                       np.repeat(activation["scale"], columns), scales.reshape(-1))
+    # Accumulators near the term of each column, of which some cancel all but a few bits.
+    lengths = np.bincount(np.cumsum(last) - last, minlength=tiles)
+    scales = np.repeat(e8m0_codes(weight["scale"], encoding).reshape(tiles, columns), lengths,
+                       axis=0)
+    x, w = (element_integers(quantized).astype(np.int32)
+            for quantized in _groups(activation, weight, encoding))
+    total = np.concatenate([rows @ tile.T for rows, tile in zip(
+        np.split(x, np.cumsum(lengths)[:-1]), w.reshape(tiles, columns, 32), strict=True)])
+    acc = accumulators(rng, total.reshape(-1),
+                       np.repeat(e8m0_codes(activation["scale"], encoding), columns),
+                       scales.reshape(-1))
     if not metadata:
         del activation["metadata"], weight["metadata"]
+    transfers = {name: plane.reshape(-1, weight_width, *plane.shape[1:])
+                 for name, plane in weight.items()}
+    return {"i_weight": transfers, "i_activation": {"record": activation, "last": last},
+            "i_acc": acc.reshape(count, columns)}
+
+
+def nvfp4_rows(rng: Generator, count: int, *, bits: int = 7,
+               selectors: int = 0) -> dict[str, np.ndarray]:
+    """Makes rows of two groups of NVFP4: subnormal, zero and NaN scales, far or near each other.
+
+    In a third of the rows the second group has the first one's scale and magnitudes. Scales have
+    ``bits`` bits, and a selector of ``selectors`` bits above them.
+    """
+    # NaN is the uppermost code.
+    nan = 2**bits - 1
+    elements = rng.integers(0, 16, (count, 32), np.uint8)
+    elements[rng.random((count, 32)) < rng.choice([0, 0.5, 0.95], (count, 1))] &= 8
+    elements = np.where(rng.random((count, 1)) < 0.1, elements | 7, elements)
+    kind = rng.random((count, 2))
+    extreme = rng.choice(np.array([0, 1, 7, 8, 9, nan - 2, nan - 1, nan], np.uint8), (count, 2),
+                         p=[0.1, 0.2, 0.1, 0.15, 0.05, 0.1, 0.25, 0.05])
+    scales = np.select([kind < 0.4, kind < 0.7],
+                       [rng.integers(3 * 2**bits // 8, 9 * 2**bits // 16, (count, 2)),
+                        rng.integers(0, nan, (count, 2))],
+                       extreme).astype(np.uint8)
+    same = rng.random(count) < 0.3
+    scales[same, 1] = scales[same, 0]
+    elements[same, 16:] = elements[same, :16] ^ (8 * rng.integers(0, 2, (same.sum(), 1), np.uint8))
+    # Groups that are opposite but for one element.
+    off = np.flatnonzero(same & (rng.random(count) < 0.3))
+    elements[off, rng.integers(16, 32, len(off))] ^= rng.integers(1, 16, len(off), np.uint8)
+    if selectors:
+        scales |= rng.integers(0, 2**selectors, scales.shape, np.uint8) << np.uint8(bits)
+    return {"elements": elements, "scales": scales}
+
+
+def nvfp4_operands(encoding: str) -> list[dict[str, int]]:
+    """Keywords of `nvfp4_rows` for activations and weights, "nvfp4" or "razer"."""
+    return [{}, {}] if encoding == "nvfp4" else [
+        {"selectors": 1}, {"bits": 6, "selectors": 2}]
+
+
+def nvfp4_array(rng: Generator, count: int, *, columns: int, weight_width: int,
+                encoding: str = "nvfp4") -> dict[str, Any]:
+    """Makes tiles of NVFP4 or RaZeR weights, activations and accumulators."""
+    of_activations, of_weights = nvfp4_operands(encoding)
+    last = (rng.random(count) < rng.choice([0.02, 0.3, 1], count)).astype(np.uint8)
+    activation = nvfp4_rows(rng, count, **of_activations)
+    tiles = int(last[:-1].sum()) + 1
+    weight = nvfp4_rows(rng, tiles * columns, **of_weights)
+    # Accumulators near the row's sum of each column, of which some cancel all but a few bits.
+    of = np.cumsum(last) - last
+    total, _ = row_sums(activation["elements"][:, None],
+                        weight["elements"].reshape(tiles, columns, 32)[of],
+                        activation["scales"][:, None],
+                        weight["scales"].reshape(tiles, columns, 2)[of], encoding)
+    unit = np.full(count * columns, 240, np.uint8), np.zeros(count * columns, np.uint8)
+    acc = accumulators(rng, total.reshape(-1), *unit)
     transfers = {name: plane.reshape(-1, weight_width, *plane.shape[1:])
                  for name, plane in weight.items()}
     return {"i_weight": transfers, "i_activation": {"record": activation, "last": last},
@@ -273,9 +398,9 @@ def products(rng: Generator, count: int, config: planner.Config, *,
                                    "result": int(result)}
         code = planner.check(config, m, k, n, int(source), int(result), kept)
         if code == planner.DONE:
-            command["w"] = _matrix(rng, "weight", n, k)
+            command["w"] = _matrix(rng, "weight", config.weight_encoding, n, k)
             if source == planner.RECORDS:
-                command["a"] = _matrix(rng, "activation", m, k)
+                command["a"] = _matrix(rng, "activation", config.encoding, m, k)
             elif source == planner.VALUES and config.input:
                 values = groups(rng, -(-m * k // 32)).reshape(-1)[: m * k].reshape(m, k)
                 with np.errstate(over="ignore", invalid="ignore"):
@@ -285,9 +410,63 @@ def products(rng: Generator, count: int, config: planner.Config, *,
     return commands
 
 
-def _matrix(rng, kind, rows, k):
+def edges(rng: Generator, config: planner.Config) -> list[dict[str, Any]]:
+    """Commands at the limits of an accelerator, with operands where they run.
+
+    The rows are as many as the output buffer holds, one more, or too many for two blocks; the
+    groups of a row just fit the activation buffer, or come again for each bundle; the tiles are
+    one, or some and a partial one. Others are of any size and cannot run.
+    """
+    commands: list[dict[str, Any]] = []
+
+    def add(m, k, n, source, result, kept=None):
+        code = planner.check(config, m, k, n, source, result, kept)
+        command = {"m": m, "k": k, "n": n, "source": source, "result": result}
+        if code == planner.DONE:
+            command["w"] = _matrix(rng, "weight", config.weight_encoding, n, k)
+            if source == planner.RECORDS:
+                command["a"] = _matrix(rng, "activation", config.encoding, m, k)
+        commands.append(command)
+
+    # The least groups of which the buffer cannot hold as many rows as a tile takes transfers, and
+    # one row too many: two bundles then take the activations twice.
+    groups = config.activations * config.weight_width // config.columns + 1
+    rows = config.activations // groups + 1
+    for m, k, n in ((config.rows, 32, 1), (config.rows + 1, 33, config.columns),
+                    (2 * config.rows + 1, 1, config.columns + 1),
+                    (min(config.rows, config.activations), 32, 2 * config.columns),
+                    (rows, 32 * groups, config.columns * planner.interleave(rows) + 1),
+                    (1, 32 * 3, 17 * config.columns)):
+        add(m, k, n, planner.RECORDS, planner.VALUES_OUT)
+    # The third group takes the first away again and leaves the second, 17 bits below.
+    add(2, 96, 3, planner.RECORDS, planner.VALUES_OUT)
+    elements = np.zeros((2, 96), np.uint8)
+    elements[:, :32], elements[:, 40], elements[:, 64:] = 7, 4, 15
+    commands[-1] |= {
+        name: Quantized(kind=kind, encoding=encoding, shape=(len(codes), 96), elements=codes,
+                        metadata=np.zeros((len(codes), 12), np.uint8),
+                        scales=np.tile(np.array(scales, np.uint8), (len(codes), 1)))
+        for name, kind, encoding, codes, scales in (
+            ("a", "activation", config.encoding, elements, (139, 127, 139)),
+            ("w", "weight", config.weight_encoding, np.full((3, 96), 2, np.uint8),
+             (127, 127, 127)))}
+    for _ in range(5):
+        m, k, n = (int(value) for value in rng.integers(1, 1 << 20, 3))
+        none = int(rng.integers(3))
+        add(m * (none != 0), k * (none != 1), n * (none != 2), planner.RECORDS, planner.VALUES_OUT)
+        add(m, k, n, 3, planner.VALUES_OUT)
+        add(m, k, n, planner.VALUES, 3)
+        add(m, k, n, planner.KEPT, planner.KEEP)
+        # Too large if results can be kept at all, else no such result.
+        add(max(config.rows + 1, m), k, n, planner.RECORDS, planner.KEEP)
+        add(1, k | 1 << 19, n, planner.RECORDS, planner.KEEP)
+    return commands
+
+
+def _matrix(rng, kind, encoding, rows, k):
     """Random records as a matrix."""
     planes = records(rng, rows * -(-k // 32))
-    return Quantized(kind=kind, shape=(rows, k), elements=planes["elements"].reshape(rows, -1),
+    return Quantized(kind=kind, encoding=encoding, shape=(rows, k),
+                     elements=planes["elements"].reshape(rows, -1),
                      metadata=planes["metadata"].reshape(rows, -1),
                      scales=planes["scale"].reshape(rows, -1))

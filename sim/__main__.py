@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Commands that simulate: ``python -m sim {lockstep,cosim,gemm,cycles,layer,uart}``."""
+"""Commands that simulate.
 
+``python -m sim {lockstep,cosim,coverage,gemm,cycles,layer,perf,generate,perplexity,soak,uart}``.
+"""
+
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,20 +13,32 @@ import numpy as np
 from tqdm import tqdm
 
 from golden.accelerator import planner
-from golden.command import Parser, check_output, check_plot
+from golden.command import Failure, Parser, check_output, check_plot
 from golden.command import run as as_command
 from golden.models import smollm2
 from hw.accelerator.planner import SIZE, Status
-from hw.registry import UNITS, add_settings, build, parameters, select, settings_of
+from hw.registry import (
+    UNITS,
+    add_settings,
+    build,
+    each_alone,
+    offered,
+    parameters,
+    select,
+    settings_of,
+    unique,
+)
+from hw.tools.files import write
 from hw.tools.packing import length
 from hw.tools.progress import busy, counting
 
-from . import gemm, layer, plot, uart
+from . import coverage, evidence, gemm, generate, layer, plot, soak, uart
 from .accelerator import golden_config
 from .cycles import cycles, scale_sim
 from .engines.build import ENGINES, compiler, preferred
 from .engines.waveform import save_file
 from .lockstep import lockstep
+from .perf import command as perf
 from .runner import mismatches, run
 
 _LARGEST = (1 << SIZE) - 1
@@ -58,9 +74,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--count", type=int, metavar="N",
                          help="transfers per unit (default: 500; fewer for an array on "
                               "Amaranth's simulator)")
+    command.add_argument("--each", action="store_true",
+                         help="also each other value that the registry offers, with defaults of "
+                              "the other parameters")
+    command.add_argument("--json", type=Path, metavar="FILE",
+                         help="also note what was run; what the file has of other units stays")
     add_settings(command)
     _add_common(command)
     command.set_defaults(act=_cosim)
+
+    command = commands.add_parser(
+        "coverage", help="lines, branches, toggles and states of units' Verilog that their "
+                         "stimuli reach")
+    command.add_argument("units", nargs="*", metavar="UNIT", help="default: all, with small arrays")
+    command.add_argument("--count", type=int, default=500, metavar="N",
+                         help="transfers of each of three rounds; an accelerator runs a tenth as "
+                              "commands (default: 500)")
+    command.add_argument("--seed", type=int, default=0, help="of the stimuli (default: 0)")
+    command.add_argument("--json", type=Path, metavar="FILE",
+                         help="also write the figures; what the file has of other units stays")
+    add_settings(command)
+    command.set_defaults(act=_coverage, stalls=0.0, vcd=None)
 
     command = commands.add_parser(
         "gemm", help="a product of random matrices on the whole accelerator")
@@ -86,6 +120,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
                          help="rows of activations, 1 to 32 (default: 32)")
     _add_accelerator(command)
     command.set_defaults(act=_layer)
+
+    command = commands.add_parser(
+        "generate", help="a language model that speaks through the accelerator")
+    generate.add_generate(command)
+    command.set_defaults(act=generate.generate)
+
+    command = commands.add_parser(
+        "perplexity", help="a language model's perplexity through the accelerator")
+    generate.add_perplexity(command)
+    command.set_defaults(act=generate.measure_perplexity)
+
+    command = commands.add_parser(
+        "perf", help="what a language model would take on a chip: cycles, traffic and energy")
+    perf.add_options(command)
+    command.set_defaults(act=perf.act, stalls=0.0, vcd=None)
+
+    command = commands.add_parser(
+        "soak", help="random commands on accelerators against golden, for millions of cycles")
+    command.add_argument("--cycles", type=int, default=1_000_000, metavar="N",
+                         help="cycles of all machines together (default: 1000000)")
+    command.add_argument("--config", action="append", default=[], choices=soak.MACHINES,
+                         metavar="NAME", help="machine (repeatable): "
+                         f"{', '.join(soak.MACHINES)}; default: "
+                         f"{', '.join(f'{n} {s} %%' for n, s in soak.SHARES.items())}")
+    command.add_argument("--seed", type=int, default=0, help="of all that is random (default: 0)")
+    command.add_argument("--minutes", type=float, metavar="N",
+                         help="begin nothing after this time")
+    command.add_argument("--round", type=int, metavar="N",
+                         help="run this one round of one machine, as a mismatch names it")
+    command.add_argument("--json", type=Path, metavar="FILE",
+                         help="also write what was run, after each minute and at the end")
+    command.add_argument("--resume", action="store_true",
+                         help="go on from what the file of --json says was run")
+    command.set_defaults(act=_soak, stalls=0.0, vcd=None)
 
     command = commands.add_parser(
         "uart", help="a unit on a board, or on a simulated one, over a serial line")
@@ -304,35 +372,123 @@ def _cycles(options):
     return 0
 
 
+def _soak(options):
+    machines = unique(options.config)
+    if options.cycles < 1:
+        raise ValueError(f"--cycles must be at least 1, not {options.cycles}")
+    if options.minutes is not None and not options.minutes > 0:
+        raise ValueError(f"--minutes must be above 0, not {options.minutes}")
+    if options.round is not None and (options.round < 0 or len(machines) != 1):
+        raise ValueError(f"--round must be at least 0, with one --config, not {options.round} "
+                         f"with {len(machines)}")
+    if options.json:
+        check_output(options.json, "--json")
+    if not compiler():
+        raise Failure("soak needs a C++ compiler: set CXX, or install g++ or clang++")
+    if options.resume and not (options.json and options.json.exists()):
+        raise ValueError("--resume needs a file that is there, --json FILE")
+    if options.round is not None:
+        tallies = {machines[0]: soak.Tally()}
+        with busy("soak"):
+            soak.run_round(machines[0], options.round, options.seed, tallies[machines[0]])
+        print(soak.table(tallies))
+        return 0
+    words = ["python -m sim soak", *(f"--config {name}" for name in machines),
+             f"--cycles {options.cycles}", f"--seed {options.seed}"]
+    names, digests, before = machines or [*soak.SHARES], {}, None
+    if options.json:
+        with busy("machines"):
+            digests = soak.digests(names)
+    if options.resume:
+        before = soak.resumed(json.loads(options.json.read_text(encoding="utf-8")), names,
+                              options.seed)
+
+    def keep(tallies):
+        if options.json:
+            found = soak.evidence(tallies, seed=options.seed, words=" ".join(words),
+                                  verilog=digests)
+            write(options.json, json.dumps(found, indent=1) + "\n")
+
+    with counting("soak", "cycle") as progress:
+        tallies = soak.soak(machines, least=options.cycles, seed=options.seed,
+                            minutes=options.minutes, before=before, progress=progress, keep=keep)
+    keep(tallies)
+    print(soak.table(tallies))
+    print(f"{sum(tally.cycles for tally in tallies.values()):,} cycles, seed {options.seed}: "
+          "every output, status and timed command is golden's")
+    return 0
+
+
+def _coverage(options):
+    settings = settings_of(options)
+    chosen = select(options.units or offered(), settings, units=offered())
+    if options.count < 1:
+        raise ValueError(f"--count must be at least 1, not {options.count}")
+    if options.json:
+        check_output(options.json, "--json")
+    missed = 0
+    for name in chosen:
+        own = settings or coverage.SMALL.get(name, [])
+        with counting(f"coverage of {name}", "round") as progress:
+            found = coverage.measure(name, own, count=options.count, seed=options.seed,
+                                     progress=progress)
+        print(coverage.table([found]), flush=True)
+        missed += len(found.missed("lines", "branches", "states"))
+        if options.json:
+            evidence.keep(options.json, [coverage.evidence(
+                found, count=options.count, seed=options.seed)])
+    print(f"{missed} lines, branches and states are missed and not waived")
+    return 1 if missed else 0
+
+
 def _cosim(options):
     settings = settings_of(options)
     chosen = select(options.units or UNITS, settings)
     if options.count is not None and options.count < 1:
         raise ValueError(f"--count must be at least 1, not {options.count}")
+    if options.each and (settings or options.vcd):
+        raise ValueError(f"--each must be without --vcd and --set, not with {settings[0]!r}"
+                         if settings else "--each must be without --vcd")
+    if options.json:
+        check_output(options.json, "--json")
     for name in chosen if options.vcd else ():
         _check_vcd(_vcd_of(options.vcd, name, alone=len(chosen) == 1))
+    points = [(name, settings) for name in chosen]
+    if options.each:
+        points = [(name, own) for name in chosen for own in ([], *each_alone(name))]
     failed = 0
-    for name in chosen:
-        unit = UNITS[name]
-        count = _count(name, chosen[name], options)
-        inputs = unit.stimuli(np.random.default_rng(options.seed), count, **chosen[name])
-        expected = unit.reference(inputs, **chosen[name])
-        counts = {port: length(rows) for port, rows in expected.items()}
-        total = sum(counts.values())
-        engine = preferred(options.engine, options.vcd) if unit.hierarchical \
-            else options.engine
-        with counting(name, "transfer") as progress:
-            outputs = run(build(name, settings), inputs,
-                          outputs=count if set(counts.values()) == {count} else counts,
-                          stalls=options.stalls, seed=options.seed, engine=engine,
-                          vcd=options.vcd and _vcd_of(options.vcd, name, alone=len(chosen) == 1),
-                          progress=lambda received, total=total, progress=progress:
-                          progress(received, total))
-        wrong = np.flatnonzero(mismatches(outputs, expected))
+    for name, own in points:
+        wrong, count = _cosim_one(name, own, options, alone=len(points) == 1)
         first = f", the first is transfer {wrong[0]}" if len(wrong) else ""
-        print(f"{name}: {count} transfers, {len(wrong)} mismatches{first}", flush=True)
+        print(f"{' '.join([name, *own])}: {count} transfers, {len(wrong)} mismatches{first}",
+              flush=True)
         failed += bool(len(wrong))
+        if options.json and not len(wrong):
+            words = " ".join(["python -m sim cosim", name, *(f"--set {word}" for word in own),
+                              f"--count {count} --stalls {options.stalls} --seed {options.seed}"])
+            evidence.keep(options.json, [evidence.head(
+                "cosim", command=words, seed=options.seed) | {
+                "unit": name, "settings": own, "transfers": count,
+                "verilog": evidence.unit_digest(name, own)}])
     return 1 if failed else 0
+
+
+def _cosim_one(name, settings, options, *, alone):
+    """Runs one point; returns the transfers that differ, and the number of all."""
+    unit, chosen = UNITS[name], parameters(name, settings)
+    count = _count(name, chosen, options)
+    inputs = unit.stimuli(np.random.default_rng(options.seed), count, **chosen)
+    expected = unit.reference(inputs, **chosen)
+    counts = {port: length(rows) for port, rows in expected.items()}
+    total = sum(counts.values())
+    engine = preferred(options.engine, options.vcd) if unit.hierarchical else options.engine
+    with counting(name, "transfer") as progress:
+        outputs = run(build(name, settings), inputs,
+                      outputs=count if set(counts.values()) == {count} else counts,
+                      stalls=options.stalls, seed=options.seed, engine=engine,
+                      vcd=options.vcd and _vcd_of(options.vcd, name, alone=alone),
+                      progress=lambda received: progress(received, total))
+    return np.flatnonzero(mismatches(outputs, expected)), count
 
 
 def _count(name, chosen, options):

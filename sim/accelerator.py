@@ -98,10 +98,7 @@ def accelerate(commands: Sequence[dict[str, Any]], *, config: Config | str = "pa
 
 def golden_config(config: Config | str) -> planner.Config:
     """Golden's configuration of the same sizes as one of the hardware, or as the one so named."""
-    sizes = configuration(config)
-    return planner.Config(columns=sizes.columns, activations=sizes.activations, rows=sizes.rows,
-                          weight_width=sizes.weight_width, input=sizes.input,
-                          framed=sizes.framed)
+    return planner.configuration(configuration(config))
 
 
 def _products(config, commands, executed, outputs, wrong):

@@ -4,6 +4,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -156,11 +157,13 @@ def random_product(m: int, k: int, n: int, *, config: Config | str, source: int,
     """
     rng = np.random.default_rng(seed)
     x = rng.standard_t(3, (m, k)).astype(np.float32)
+    chosen = golden_config(config)
     command = {"m": m, "k": k, "n": n, "source": source, "result": result,
-               "w": _quantized(quantize_weights, rng.standard_t(5, (n, k)).astype(np.float32))}
+               "w": _quantized(partial(quantize_weights, encoding=chosen.weight_encoding),
+                               rng.standard_t(5, (n, k)).astype(np.float32))}
     if source == planner.VALUES:
-        return command | {"x": x.astype(TYPES[golden_config(config).input])}
-    return command | {"a": _quantized(quantize_activations, x)}
+        return command | {"x": x.astype(TYPES[chosen.input])}
+    return command | {"a": _quantized(partial(quantize_activations, encoding=chosen.encoding), x)}
 
 
 def memory(config: planner.Config, m: int, k: int, n: int, source: int, result: int) -> int:

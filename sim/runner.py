@@ -4,6 +4,7 @@
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,10 +32,11 @@ _WORTH_BUILDING = 1_000_000
 
 
 def run(component: wiring.Component, inputs: Mapping[str, Any], *,
-        outputs: int | Mapping[str, int] | None = None, stalls: float = 0.0, seed: int = 0,
-        patience: int = 1000, vcd: Any = None, progress: Callable[[int], Any] | None = None,
-        engine: str = "auto", statistics: dict | None = None,
-        times: dict | None = None) -> dict[str, Any]:
+        outputs: int | Mapping[str, int] | None = None,
+        stalls: float | Mapping[str, float] = 0.0, seed: int = 0, patience: int = 1000,
+        vcd: Any = None, progress: Callable[[int], Any] | None = None, engine: str = "auto",
+        statistics: dict | None = None, times: dict | None = None,
+        coverage: Path | None = None) -> dict[str, Any]:
     """Runs a component on arrays.
 
     Stream inputs are offered in order and stream outputs are collected, with random stalls at both
@@ -58,9 +60,9 @@ def run(component: wiring.Component, inputs: Mapping[str, Any], *,
         Number of payloads expected of every output stream, or of each by its name, where some may
         be 0. The default is the number of rows of the inputs. For plain ports, an int of at most
         that number.
-    stalls : float
-        Probability, at least 0 and below 1, that an end of a stream pauses in a cycle. An output
-        that is ``always_ready`` never pauses.
+    stalls : float or mapping of str to float
+        Probability, at least 0 and below 1, that an end of a stream pauses in a cycle: of all
+        streams, or of each by its name. An output that is ``always_ready`` never pauses.
     seed : int
         Seed of the stalls.
     patience : int
@@ -83,6 +85,9 @@ def run(component: wiring.Component, inputs: Mapping[str, Any], *,
     times : dict, optional
         Receives a uint64 array for every port or stream: the cycles of its transfers. In cycle 0,
         the first input is offered or the first output is taken, whichever is earlier.
+    coverage : path, optional
+        File for Verilator's counts of what was covered, see `sim.coverage`. They are those of a
+        build of its own, whatever the engine.
 
     Returns
     -------
@@ -103,8 +108,13 @@ def run(component: wiring.Component, inputs: Mapping[str, Any], *,
         If the component breaks the rules of streams.
     """
     components.check(component)
-    if not isinstance(stalls, int | float | np.number) or not 0 <= stalls < 1:
-        raise ValueError(f"stalls must be at least 0 and below 1, not {stalls!r}")
+    streams = {name for name, port in component.signature.members.items() if port.is_signature}
+    if isinstance(stalls, Mapping) and set(stalls) != streams:
+        raise ValueError(f"stalls must be of {', '.join(sorted(streams)) or 'no stream'}, "
+                         f"not of {', '.join(map(str, stalls)) or 'none'}")
+    for share in stalls.values() if isinstance(stalls, Mapping) else (stalls,):
+        if not isinstance(share, int | float | np.number) or not 0 <= share < 1:
+            raise ValueError(f"stalls must be at least 0 and below 1, not {share!r}")
     _count(patience, "patience", 1)
     if not isinstance(inputs, Mapping):
         raise TypeError(f"inputs must be a mapping of ports to arrays, not {inputs!r}")
@@ -121,7 +131,7 @@ def run(component: wiring.Component, inputs: Mapping[str, Any], *,
     chosen = _engine(engine, Task(
         component=component, rows=rows, counts=counts, pauses=Pauses(stalls, seed, ports),
         patience=patience, progress=progress or (lambda received: None),
-        timed=times is not None, vcd=vcd))
+        timed=times is not None, vcd=vcd, coverage=coverage))
     built = time.perf_counter()
     outcome = chosen.run()
     if statistics is not None:
@@ -178,6 +188,12 @@ def _engine(engine, task):
     engines = "auto", amaranth.NAME, *build.ENGINES
     if engine not in engines:
         raise ValueError(f"engine must be one of {', '.join(engines)}, not {engine!r}")
+    if task.coverage is not None:
+        try:
+            return compiled.Compiled(task, compiled.load(task.component, build.COVERAGE),
+                                     build.COVERAGE)
+        except build.BuildError as error:
+            raise SimulationError(str(error)) from None
     ports = task.component.signature.members
     transfers = {name: len(words) for name, words in task.rows.items()} | task.counts
     bits = sum(count * payload_width(ports[name]) for name, count in transfers.items())

@@ -10,6 +10,7 @@ import pytest
 
 from hw.tools import cache, yosys
 from sim.engines import build as engines
+from tests.support import builds
 
 # Designs are many small objects that live as long as their test: looking for garbage among them
 # less often takes a twentieth of the session's time away.
@@ -21,14 +22,17 @@ def cache_of_the_session(tmp_path_factory, worker_id):
     """What takes long is made once, in a folder that all workers share and that goes with them.
 
     Simulations are compiled without optimization: for runs as short as the tests', building takes
-    longer. What Yosys made of the same script and files is not made again, unless a test has a
-    cache folder of its own.
+    longer. They are one C++ file, so that headers are read once; `builds.PORTIONS` is what divides
+    them elsewhere. What Yosys made of the same script and files is not made again, unless a test
+    has a cache folder of its own.
     """
     base = tmp_path_factory.getbasetemp()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("M2XFP_CACHE_DIR",
                      str((base if worker_id == "master" else base.parent) / "compiled"))
         patch.setattr(engines, "_FAST", "-O0")
+        assert builds.PORTIONS is engines._portions
+        patch.setattr(engines, "_portions", lambda folder, files: [[*files]])
         patch.setattr(yosys, "run", _once(yosys.run))
         # It starts Yosys, and a session calls many commands.
         patch.setattr(yosys, "_prepare", functools.cache(yosys._prepare))

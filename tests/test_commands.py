@@ -39,6 +39,7 @@ def test_lockstep_counts_mismatches(monkeypatch):
     assert result.product_mismatches > 0
 
 
+@pytest.mark.long
 def test_lockstep_pads_a_partial_group():
     rng = np.random.default_rng(5)
     x, w = (rng.standard_normal((2, 40)).astype(np.float32) for _ in range(2))

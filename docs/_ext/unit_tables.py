@@ -26,6 +26,7 @@ if __name__ == "__main__":
 from hw import registry  # noqa: E402
 from hw.accelerator.config import CONFIGS  # noqa: E402
 from hw.bus.axi_lite import register_map  # noqa: E402
+from hw.tools.files import write  # noqa: E402
 
 OFFERED = registry.UNITS | registry.ASSEMBLIES
 FIGURES = ROOT / "docs" / "figures.json"
@@ -78,8 +79,7 @@ def timing(component):
 
 def settings(name):
     """Every other offered value, each alone, as a setting."""
-    return [f"{parameter}={value}" for parameter, values in OFFERED[name].parameters.items()
-            for value in values[1:]]
+    return [setting for setting, in registry.each_alone(name)]
 
 
 def ports(name):
@@ -398,8 +398,7 @@ def main(arguments=None):
     if options.readme is None:
         print(readme_figures())
     else:
-        options.readme.write_text(insert(options.readme.read_text(encoding="utf-8")),
-                                  encoding="utf-8")
+        write(options.readme, insert(options.readme.read_text(encoding="utf-8")))
     return 0
 
 

@@ -27,7 +27,7 @@ from golden.accelerator.planner import CONFIGS, RECORDS, VALUES, VALUES_OUT
 
 # Registers and bits of specification section 15.1.
 ID, M, K, N, COMMAND, STATUS, RESULT, POP = 0x00, 0x20, 0x24, 0x28, 0x2C, 0x30, 0x34, 0x38
-INTERRUPT_PENDING, INTERRUPT_MASK = 0x48, 0x4C
+INTERRUPT_PENDING, INTERRUPT_MASK, HALT_ON = 0x48, 0x4C, 0x54
 DONE, FAILED = 1, 4
 
 MACHINE = CONFIGS["lite"]
@@ -103,7 +103,7 @@ class Bench:
         result = await self.read(RESULT)
         assert result >> 31, "an interrupt without a result"
         assert await self.write(POP, 1) == AxiResp.OKAY
-        return result & 7
+        return result & 15
 
 
 @cocotb.test()
@@ -114,6 +114,8 @@ async def products(dut):
     assert await bench.read(ID) == int.from_bytes(b"M2XF", "big")
     assert await bench.write(ID, 0) == AxiResp.SLVERR
     assert await bench.write(INTERRUPT_MASK, DONE) == AxiResp.OKAY
+    # The command that cannot run does not halt the machine: no operands are sent for it.
+    assert await bench.write(HALT_ON, 0) == AxiResp.OKAY
 
     rng = np.random.default_rng(0)
     commands = [product(rng, 3, 40, 6, VALUES), product(rng, 2, 33, 5, RECORDS)]

@@ -42,12 +42,15 @@ def script(config, runs):
     """Jobs for `simulation.cpp`, what it must write, and the statuses that there are.
 
     Each run is the number of cycles after which it is given up, or None, and its commands. A reset
-    comes after each.
+    comes after each. Commands that fail do not halt the machine, as the driver knows of them
+    before and sends no operands.
     """
     jobs, expected, statuses = [], [], []
     for cycles, commands in runs:
         with np.errstate(over="ignore", invalid="ignore"):
             executed = execute(config, commands)
+        if any(status for status, _, _ in executed):
+            jobs.append(word(4, 0))
         for command, (status, _, y) in zip(commands, executed, strict=True):
             jobs.append(word(0, *(command[name] for name in ("m", "k", "n", "source", "result"))))
             if status == planner.DONE:

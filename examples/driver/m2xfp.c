@@ -467,6 +467,7 @@ int m2xfp_open(struct m2xfp_device *device, const struct m2xfp_bus *bus)
     device->bus = *bus;
     device->kept.m = device->kept.n = 0;
     device->oldest = device->started = 0;
+    device->halt_on = 0;
     if (get(device, M2XFP_ID_OFFSET, &identifier))
         return M2XFP_ERROR_BUS;
     if (identifier != IDENTIFIER)
@@ -480,13 +481,16 @@ int m2xfp_open(struct m2xfp_device *device, const struct m2xfp_bus *bus)
         || get(device, M2XFP_ACTIVATIONS_OFFSET, &machine->activations)
         || get(device, M2XFP_WEIGHTS_OFFSET, &machine->weights)
         || get(device, M2XFP_ROWS_OFFSET, &machine->rows)
-        || get(device, M2XFP_STATUS_OFFSET, &status))
+        || get(device, M2XFP_STATUS_OFFSET, &status)
+        || (device->minor >= 2 && get(device, M2XFP_HALT_ON_OFFSET, &device->halt_on)))
         return M2XFP_ERROR_BUS;
+    device->halted = FIELD(status, STATUS_HALTING);
     machine->columns = FIELD(config, CONFIG_COLUMNS);
     machine->weight_width = FIELD(config, CONFIG_WEIGHT_WIDTH);
     machine->input = FIELD(config, CONFIG_INPUT);
     machine->quantizes = FIELD(config, CONFIG_QUANTIZES);
     machine->framed = FIELD(config, CONFIG_FRAMED);
+    machine->encoding = FIELD(config, CONFIG_ENCODING);
     if (!machine->columns || !machine->weight_width || !machine->activations || !machine->rows)
         return M2XFP_ERROR_ID;
     return FIELD(status, STATUS_FREE) == M2XFP_QUEUE ? 0 : M2XFP_ERROR_STATE;
@@ -499,6 +503,8 @@ int m2xfp_submit(struct m2xfp_device *device, const struct m2xfp_command *comman
     if (command->m > M2XFP_SIZE_LIMIT || command->k > M2XFP_SIZE_LIMIT
         || command->n > M2XFP_SIZE_LIMIT || command->source > 3 || command->result > 3)
         return M2XFP_ERROR_ARGUMENT;
+    if (device->halted)
+        return M2XFP_HALTED;
     if (device->started == M2XFP_QUEUE)
         return M2XFP_FULL;
     if (put(device, M2XFP_M_OFFSET, command->m) || put(device, M2XFP_K_OFFSET, command->k)
@@ -511,6 +517,8 @@ int m2xfp_submit(struct m2xfp_device *device, const struct m2xfp_command *comman
     /* Only a command that runs changes what is kept. */
     if (code == M2XFP_DONE)
         device->kept = m2xfp_kept_after(command);
+    else
+        device->halted = device->halt_on & M2XFP_HALT_ON_FAILED;
     device->expected[(device->oldest + device->started) % M2XFP_QUEUE] = code;
     device->started++;
     *status = code;
@@ -534,12 +542,63 @@ int m2xfp_collect(struct m2xfp_device *device)
     expected = device->expected[device->oldest];
     device->oldest = (device->oldest + 1) % M2XFP_QUEUE;
     device->started--;
+    /* What no command can be foreseen to end with: something has halted the machine. */
+    if (device->minor >= 2 && code > M2XFP_TOO_LARGE) {
+        device->halted = 1;
+        return code;
+    }
     return code == expected ? code : M2XFP_ERROR_UNEXPECTED;
 }
 
 uint32_t m2xfp_outstanding(const struct m2xfp_device *device)
 {
     return device->started;
+}
+
+int m2xfp_halt(struct m2xfp_device *device)
+{
+    if (device->minor < 2)
+        return M2XFP_ERROR_VERSION;
+    device->halted = 1;
+    return put(device, M2XFP_HALT_OFFSET, M2XFP_HALT_HALT_MASK);
+}
+
+int m2xfp_resume(struct m2xfp_device *device)
+{
+    uint32_t status;
+
+    if (device->minor < 2)
+        return M2XFP_ERROR_VERSION;
+    if (!device->halted)
+        return 0;
+    if (device->started)
+        return M2XFP_WAITING;
+    if (get(device, M2XFP_STATUS_OFFSET, &status))
+        return M2XFP_ERROR_BUS;
+    if (!FIELD(status, STATUS_HALTED))
+        return M2XFP_WAITING;
+    if (put(device, M2XFP_HALT_OFFSET, M2XFP_HALT_RESUME_MASK))
+        return M2XFP_ERROR_BUS;
+    device->kept.m = device->kept.n = 0;
+    device->halted = 0;
+    return 0;
+}
+
+int m2xfp_set_halt_on(struct m2xfp_device *device, uint32_t causes)
+{
+    if (device->minor < 2)
+        return M2XFP_ERROR_VERSION;
+    if (put(device, M2XFP_HALT_ON_OFFSET, causes))
+        return M2XFP_ERROR_BUS;
+    device->halt_on = causes;
+    return 0;
+}
+
+int m2xfp_set_watchdog(const struct m2xfp_device *device, uint32_t cycles)
+{
+    if (device->minor < 2)
+        return M2XFP_ERROR_VERSION;
+    return put(device, M2XFP_WATCHDOG_OFFSET, cycles);
 }
 
 int m2xfp_events(const struct m2xfp_device *device, uint32_t *events)

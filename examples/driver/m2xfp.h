@@ -34,7 +34,17 @@ enum m2xfp_input {
     M2XFP_INPUT_FLOAT16 = 3
 };
 
-/* What functions return: how a command ended (section 14.3), or, below 0, why there is no answer. */
+/* Encodings of the activations of a machine, as in the register CONFIG. */
+enum m2xfp_encoding {
+    M2XFP_ENCODING_ELEM_EM = 0,
+    M2XFP_ENCODING_SG_EM = 1,
+    M2XFP_ENCODING_SG_SPECIAL = 2
+};
+
+/*
+ * What functions return: how a command ended (sections 14.3 and 15.9), or, below 0, why there is no
+ * answer.
+ */
 enum {
     M2XFP_DONE = 0,
     M2XFP_BAD_SIZE = 1,
@@ -42,6 +52,9 @@ enum {
     M2XFP_BAD_RESULT = 3,
     M2XFP_NOT_KEPT = 4,
     M2XFP_TOO_LARGE = 5,
+    M2XFP_ABORTED = 6,           /* the machine halted */
+    M2XFP_TIMEOUT = 7,           /* nothing moved for as long as the watchdog says */
+    M2XFP_MISFRAMED = 14,        /* an operand was marked wrongly */
     M2XFP_ERROR_BUS = -1,        /* a callback failed, or the machine answered with an error */
     M2XFP_ERROR_ID = -2,         /* there is no such machine at this address */
     M2XFP_ERROR_VERSION = -3,    /* its registers are not those that this driver knows */
@@ -49,8 +62,12 @@ enum {
     M2XFP_ERROR_ARGUMENT = -5,   /* a size above M2XFP_SIZE_LIMIT, a source or result above 3 */
     M2XFP_ERROR_UNEXPECTED = -6, /* a command ended otherwise than it should have; reset */
     M2XFP_FULL = -7,             /* no command is free: take a result first */
-    M2XFP_WAITING = -8           /* no command has ended */
+    M2XFP_WAITING = -8,          /* no command has ended, or the machine has not come to rest */
+    M2XFP_HALTED = -9            /* collect all commands, then resume */
 };
+
+/* What halts the machine, as in the register HALT_ON. */
+enum { M2XFP_HALT_ON_FAILED = 1, M2XFP_HALT_ON_MISFRAMED = 2 };
 
 /* Events of the registers INTERRUPT_PENDING and INTERRUPT_MASK (section 15.8). */
 enum {
@@ -70,6 +87,7 @@ struct m2xfp_machine {
     uint32_t input;     /* enum m2xfp_input */
     uint32_t quantizes; /* whether it has KEPT, RECORDS and KEEP */
     uint32_t framed;    /* whether operand streams carry tlast */
+    uint32_t encoding;  /* enum m2xfp_encoding */
 };
 
 /* A product of M x K activations and N x K weights. */
@@ -207,6 +225,8 @@ struct m2xfp_device {
     struct m2xfp_kept kept; /* after all commands that were started */
     int expected[M2XFP_QUEUE];
     uint32_t oldest, started;
+    uint32_t halt_on; /* as in the register HALT_ON; 0 before version 1.2 */
+    uint32_t halted;  /* whether the machine halts once the commands before have ended */
 };
 
 /*
@@ -216,17 +236,33 @@ struct m2xfp_device {
 int m2xfp_open(struct m2xfp_device *device, const struct m2xfp_bus *bus);
 
 /*
- * Starts a command. Returns 0, M2XFP_FULL or an error. `status` says how the command is going to
- * end: send operands only if that is M2XFP_DONE. Also commands that cannot run are started; they
- * give their status like others.
+ * Starts a command. Returns 0, M2XFP_FULL, M2XFP_HALTED or an error. `status` says how the command
+ * is going to end unless something halts the machine before: send operands only if that is
+ * M2XFP_DONE. Also commands that cannot run are started; they give their status like others. Behind
+ * one the machine halts, and no command is started before m2xfp_resume.
  */
 int m2xfp_submit(struct m2xfp_device *device, const struct m2xfp_command *command, int *status);
 
-/* Takes the status of the oldest command: 0 to 5, M2XFP_WAITING or an error. */
+/* Takes the status of the oldest command: M2XFP_DONE and so on, M2XFP_WAITING or an error. */
 int m2xfp_collect(struct m2xfp_device *device);
 
 /* Commands that have been started and not collected. */
 uint32_t m2xfp_outstanding(const struct m2xfp_device *device);
+
+/*
+ * Halts (section 15.9), from version 1.2 on. A machine that halts ends its commands, throws operands
+ * away and keeps no result. It halts when m2xfp_halt says so, by default when a command fails or an
+ * operand is marked wrongly, and after so many cycles in which a command runs and nothing moves; 0,
+ * the default, is for never.
+ *
+ * To go on: collect all commands; take the results that come, as each packet that has begun ends;
+ * wait until all senders of operands have sent what they have, or stop them; then call m2xfp_resume
+ * until it returns something else than M2XFP_WAITING.
+ */
+int m2xfp_halt(struct m2xfp_device *device);
+int m2xfp_resume(struct m2xfp_device *device);
+int m2xfp_set_halt_on(struct m2xfp_device *device, uint32_t causes);
+int m2xfp_set_watchdog(const struct m2xfp_device *device, uint32_t cycles);
 
 /* Events that are pending; those that raise the interrupt line; clears FAILED and MISFRAMED. */
 int m2xfp_events(const struct m2xfp_device *device, uint32_t *events);

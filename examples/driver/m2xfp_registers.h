@@ -40,6 +40,12 @@
 /* Whether operand streams mark the last transfer of a command */
 #define M2XFP_CONFIG_FRAMED_MASK 0x00080000u
 #define M2XFP_CONFIG_FRAMED_SHIFT 19
+/* Encoding of the activations */
+#define M2XFP_CONFIG_ENCODING_MASK 0x00300000u
+#define M2XFP_CONFIG_ENCODING_SHIFT 20
+#define M2XFP_CONFIG_ENCODING_ELEM_EM 0u
+#define M2XFP_CONFIG_ENCODING_SG_EM 1u
+#define M2XFP_CONFIG_ENCODING_SG_SPECIAL 2u
 
 /* ACTIVATIONS: read */
 #define M2XFP_ACTIVATIONS_OFFSET 0x0cu
@@ -103,11 +109,17 @@
 /* Commands that have ended and whose result was not popped */
 #define M2XFP_STATUS_WAITING_MASK 0x00ff0000u
 #define M2XFP_STATUS_WAITING_SHIFT 16
+/* Whether the machine halts: it runs no command */
+#define M2XFP_STATUS_HALTING_MASK 0x01000000u
+#define M2XFP_STATUS_HALTING_SHIFT 24
+/* Whether it has come to rest and can resume */
+#define M2XFP_STATUS_HALTED_MASK 0x02000000u
+#define M2XFP_STATUS_HALTED_SHIFT 25
 
 /* RESULT: read */
 #define M2XFP_RESULT_OFFSET 0x34u
 /* How the oldest of those that wait ended, 0 if none does */
-#define M2XFP_RESULT_CODE_MASK 0x00000007u
+#define M2XFP_RESULT_CODE_MASK 0x0000000fu
 #define M2XFP_RESULT_CODE_SHIFT 0
 #define M2XFP_RESULT_CODE_DONE 0u
 #define M2XFP_RESULT_CODE_BAD_SIZE 1u
@@ -115,6 +127,9 @@
 #define M2XFP_RESULT_CODE_BAD_RESULT 3u
 #define M2XFP_RESULT_CODE_NOT_KEPT 4u
 #define M2XFP_RESULT_CODE_TOO_LARGE 5u
+#define M2XFP_RESULT_CODE_ABORTED 6u
+#define M2XFP_RESULT_CODE_TIMEOUT 7u
+#define M2XFP_RESULT_CODE_MISFRAMED 14u
 /* Whether one waits */
 #define M2XFP_RESULT_VALID_MASK 0x80000000u
 #define M2XFP_RESULT_VALID_SHIFT 31
@@ -167,6 +182,30 @@
 #define M2XFP_INTERRUPT_MASK_MISFRAMED_MASK 0x00000008u
 #define M2XFP_INTERRUPT_MASK_MISFRAMED_SHIFT 3
 
+/* HALT: write */
+#define M2XFP_HALT_OFFSET 0x50u
+/* 1 halts the machine */
+#define M2XFP_HALT_HALT_MASK 0x00000001u
+#define M2XFP_HALT_HALT_SHIFT 0
+/* 1 ends the halt if `halted` is 1, and is answered with SLVERR while only `halting` is; without effect beside a 1 in `halt` */
+#define M2XFP_HALT_RESUME_MASK 0x00000002u
+#define M2XFP_HALT_RESUME_SHIFT 1
+
+/* HALT_ON: read, write */
+#define M2XFP_HALT_ON_OFFSET 0x54u
+/* 1 halts the machine when a command ends with a code other than DONE */
+#define M2XFP_HALT_ON_FAILED_MASK 0x00000001u
+#define M2XFP_HALT_ON_FAILED_SHIFT 0
+/* 1 halts it at a wrong mark of an operand; without effect where `CONFIG.framed` is 0 */
+#define M2XFP_HALT_ON_MISFRAMED_MASK 0x00000002u
+#define M2XFP_HALT_ON_MISFRAMED_SHIFT 1
+
+/* WATCHDOG: read, write */
+#define M2XFP_WATCHDOG_OFFSET 0x58u
+/* Cycles in which a command runs and nothing moves after which the machine halts; 0 for never */
+#define M2XFP_WATCHDOG_CYCLES_MASK 0xffffffffu
+#define M2XFP_WATCHDOG_CYCLES_SHIFT 0
+
 /* Asks for a product. Returns 0, or -1 if a size is too large or no command is free. */
 static inline int m2xfp_start(volatile uint32_t *base, uint32_t m, uint32_t k, uint32_t n,
                               uint32_t source, uint32_t result)
@@ -192,6 +231,26 @@ static inline int m2xfp_finish(volatile uint32_t *base)
         return -1;
     base[M2XFP_POP_OFFSET / 4] = M2XFP_POP_POP_MASK;
     return (int)((result & M2XFP_RESULT_CODE_MASK) >> M2XFP_RESULT_CODE_SHIFT);
+}
+
+/* Halts the machine: commands that run end with ABORTED, and operands are thrown away. */
+static inline void m2xfp_stop(volatile uint32_t *base)
+{
+    base[M2XFP_HALT_OFFSET / 4] = M2XFP_HALT_HALT_MASK;
+}
+
+/*
+ * Lets a machine go on that has halted. Returns 0, or -1 while it has not yet come to rest. Before
+ * this nothing of old commands may be left in the senders of operands.
+ */
+static inline int m2xfp_go_on(volatile uint32_t *base)
+{
+    uint32_t status = base[M2XFP_STATUS_OFFSET / 4];
+
+    if (!(status & M2XFP_STATUS_HALTED_MASK))
+        return status & M2XFP_STATUS_HALTING_MASK ? -1 : 0;
+    base[M2XFP_HALT_OFFSET / 4] = M2XFP_HALT_RESUME_MASK;
+    return 0;
 }
 
 /* Events that are pending, as M2XFP_INTERRUPT_PENDING_..._MASK; also those that are masked. */

@@ -14,9 +14,14 @@
 //   1 0 0 0 0 0             waits until all commands have ended
 //   2 cycles 0 0 0 0        waits for some cycles, then resets the machine and forgets the commands
 //   3 mark 0 0 0 0          a framed machine: the next command's weights are marked wrongly
+//   4 causes 0 0 0 0        what halts the machine until it is reset, as in the register HALT_ON
+//   5 cycles watchdog 0 0 0 waits for some cycles, then halts the machine; or, with a watchdog, takes
+//                           the last weights away from the machine and waits until that halts it.
+//                           Then it resumes
 //
 // RESULTS has, for each command that has ended, a word with its status and then, if it ran, its
-// result: M x N floats, or the planes of its records. Last comes a word with all events seen.
+// result: M x N floats, or the planes of its records. A command that ended in a halt has the word
+// -1, whatever its status. Last comes a word with all events seen.
 // LOG gets a line for each access of the driver's and each beat, in hexadecimal:
 //
 //   read 034 80000000       or write, with address and data
@@ -283,7 +288,7 @@ struct Session {
     m2xfp_bus bus{&machine, read32, write32};
     std::deque<Started> started;
     uint32_t seen = 0;
-    bool mismark = false;
+    bool mismark = false, halting = false;
 
     Bytes operands(size_t size)
     {
@@ -337,9 +342,12 @@ struct Session {
         Started one;
         one.command = {head[1], head[2], head[3], head[4], head[5]};
         while (int code = m2xfp_submit(&device, &one.command, &one.status)) {
-            if (code != M2XFP_FULL)
+            if (code == M2XFP_HALTED && started.empty())
+                resume();
+            else if (code == M2XFP_FULL || code == M2XFP_HALTED)
+                collect();
+            else
                 fail("a command was not started");
-            collect();
         }
         if (one.status == M2XFP_DONE) {
             m2xfp_make_plan(&one.plan, &device.machine, &one.command);
@@ -396,6 +404,11 @@ struct Session {
         }
         Started one = started.front();
         started.pop_front();
+        if (halting && code > M2XFP_TOO_LARGE) {
+            code = -1;
+            give(&code, 4);
+            return;
+        }
         if (code != one.status)
             fail("a command ended otherwise than it should have");
         give(&code, 4);
@@ -420,6 +433,46 @@ struct Session {
             give(metadata.data(), metadata.size());
             give(scales.data(), scales.size());
         }
+    }
+
+    // The senders have sent all that they have before the machine goes on.
+    void resume()
+    {
+        while (int code = m2xfp_resume(&device)) {
+            if (code != M2XFP_WAITING)
+                fail("the machine does not resume");
+            machine.tick();
+        }
+    }
+
+    // Halts the machine, collects what has ended and goes on.
+    void halt(uint32_t cycles, uint32_t watchdog)
+    {
+        halting = true;
+        if (watchdog) {
+            if (machine.weight.empty() || m2xfp_set_watchdog(&device, watchdog))
+                fail("the watchdog cannot be tried");
+            machine.weight.pop_back();
+        } else {
+            for (uint32_t i = 0; i < cycles; i++)
+                machine.tick();
+            if (m2xfp_halt(&device))
+                fail("the machine does not halt");
+        }
+        while (m2xfp_outstanding(&device))
+            collect();
+        while (!machine.weight.empty() || !machine.activation.empty() || !machine.value.empty())
+            machine.tick();
+        resume();
+        // A command that was under way has given a part of its results, in a packet that has ended.
+        for (auto *beats : {&machine.rows, &machine.records}) {
+            if (!beats->empty() && !beats->back().last)
+                fail("a packet has not ended");
+            beats->clear();
+        }
+        halting = false;
+        if (m2xfp_set_watchdog(&device, 0) || m2xfp_clear_events(&device, M2XFP_EVENT_FAILED))
+            fail("the machine does not go on");
     }
 
     template <typename Unpack> void drain(std::deque<Beat> &beats, size_t count, Unpack unpack)
@@ -462,8 +515,13 @@ struct Session {
                 for (uint32_t i = 0; i < head[1]; i++)
                     machine.tick();
                 open();
-            } else
+            } else if (head[0] == 3)
                 mismark = true;
+            else if (head[0] == 4) {
+                if (m2xfp_set_halt_on(&device, head[1]))
+                    fail("cannot say what halts the machine");
+            } else
+                halt(head[1], head[2]);
         }
         finish();
         give(&seen, 4);

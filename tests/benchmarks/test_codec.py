@@ -54,6 +54,7 @@ def test_figures(tmp_path, monkeypatch, capsys):
                                                      and operation in codec.THREADED)
 
 
+@pytest.mark.long
 def test_small_tensors_have_no_compiled_figures(monkeypatch, capsys):
     without_torch(monkeypatch)
     assert codec.main(["--size", "16x32", "--runs", "1", "--threads", "1"]) == 0
@@ -99,7 +100,7 @@ def test_slow_operations_run_once(monkeypatch):
 def test_every_format_has_a_row():
     assert codec.names_of("all", {}) == list(FORMATS)
     listed = codec.names_of("listed", {})
-    assert len(listed) == 33 and {"HiF4", "IF4", "M2XFP mixed", "RaZeR weights"} <= {*listed}
+    assert len(listed) == 35 and {"HiF4", "IF4", "M2XFP mixed", "RaZeR weights"} <= {*listed}
 
 
 def test_other_packages_compute_the_formats():

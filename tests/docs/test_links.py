@@ -60,7 +60,8 @@ def test_broken_links_are_found():
 def test_the_readme_links_to_every_page():
     linked = set(re.findall(r"\]\((docs/[^)/#]+\.md)\)", PAGES["README.md"]))
     through_others = {"docs/accuracy-tables.md", "docs/calibration-tables.md"}
-    site = {"docs/index.md", "docs/contributing.md", "docs/changelog.md"}
+    site = {"docs/index.md", "docs/contributing.md", "docs/changelog.md", "docs/sign-off.md"}
+    assert "(docs/sign-off.md)" in (ROOT / "CONTRIBUTING.md").read_text()
     assert linked >= PAGES.keys() - {"README.md"} - through_others - site
     for name in through_others:
         assert f"({Path(name).name})" in PAGES[name.replace("-tables", "")]
@@ -89,6 +90,7 @@ def test_getting_started_reads_the_description(tmp_path, monkeypatch):
     assert printed in blocks(page, "text")
 
 
+@pytest.mark.long
 def test_errors_on_normal_values():
     """The table of the encodings' errors is what the program above it prints."""
     program, = blocks("docs/encodings.md")
@@ -100,6 +102,7 @@ def test_errors_on_normal_values():
     assert len(computed) == 9 and sorted(shown) == sorted(computed)
 
 
+@pytest.mark.long
 def test_errors_of_adding_a_format():
     """Those that the page gives for formats of the tree are what its last program prints."""
     page = "docs/adding-a-format.md"

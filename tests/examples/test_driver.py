@@ -205,8 +205,22 @@ def check(program, folder, jobs, expected, events):
             == b"".join(expected) + events.to_bytes(4, "little")
 
 
+def parse(written, expected):
+    """Whether each of some commands is done, with its result, rather than aborted."""
+    ended, expected = [], expected.copy()
+    while expected:
+        whole = b"".join(expected[:2])
+        ended.append(written.startswith(whole))
+        assert ended[-1] or written.startswith(struct.pack("<i", -1))
+        written = written[len(whole) if ended[-1] else 4:]
+        del expected[:2]
+    assert not written
+    return ended
+
+
 needs_model = pytest.mark.skipif(axi_model.missing() is not None, reason=str(axi_model.missing()))
 DONE, FAILED, MISFRAMED = 1, 4, 8
+FIELDS = ("m", "k", "n", "source", "result")
 V, R, K = planner.VALUES, planner.RECORDS, planner.KEPT
 OUT, PACKED, KEEP = planner.RESULTS
 
@@ -264,6 +278,22 @@ def test_products_on_tiny(tmp_path):
     # The driver then reads the counter of cycles. A reset ends the jobs, and it opens once more.
     assert crossed.pop("s_axi")[: len(accesses)] == accesses
     assert crossed.keys() == written.keys()
+
+    # Halted at any time, and by the watchdog: each command has ended with its result or was
+    # aborted, and those behind a halt, and behind a command that fails, have theirs.
+    for halt in ((0,), (150,), (400,), (900,), (0, 3000)):
+        good = [c(20, 96, 40), c(3, 33, 70, V, PACKED)]
+        first, results_of_first, _ = example.script(config, [(None, good)])
+        after, results_after, _ = example.script(config, [(None, chain)])
+        failed = example.command(rng, config, 4, 32, 32, 3)
+        bad = example.word(0, 4, 32, 32, 3, OUT)
+        assert planner.check(config, *(failed[name] for name in FIELDS), None) == 2
+        written = results(program, tmp_path, [*first[:-2], example.word(5, *halt), bad, *after], 0)
+        tail = b"".join([struct.pack("<i", 2), *results_after])
+        assert written[:-4].endswith(tail)
+        ended = parse(written[: -4 - len(tail)], results_of_first)
+        assert ended in {(0,): [[False, False]], (0, 3000): [[True, False]]}.get(
+            halt, [[False, False], [True, False], [True, True]])
 
     # One bit of an operand makes another product.
     jobs[1] = bytes([jobs[1][0] ^ 4]) + jobs[1][1:]

@@ -165,3 +165,51 @@ def test_commands(command, name, tmp_path, monkeypatch):
     assert error.splitlines()[-1].startswith(("interrupted", "terminated"))
     assert not below & {child for child, _ in interrupts._processes()}
     assert [*tmp_path.rglob("m2xfp.*"), *tmp_path.rglob(".*.*")] == []
+
+
+@pytest.mark.skipif(interrupts.fcntl is None, reason="locks of POSIX")
+def test_folders_go_when_what_was_killed_is_gone(monkeypatch):
+    """A killed process runs on for a moment, and may write a file in that."""
+    order = []
+    # How often it is still seen behind SIGKILL.
+    seen = iter([True, True, True, False])
+
+    def stop(number, others=frozenset()):
+        order.append(number)
+        return {12345}
+
+    def processes():
+        runs = signal.SIGKILL not in order or next(seen)
+        if not runs:
+            order.append("gone")
+        return [(12345, 1)] if runs else []
+
+    def end(status):
+        raise SystemExit(status)
+
+    monkeypatch.setattr(interrupts, "_stop", stop)
+    monkeypatch.setattr(interrupts, "_processes", processes)
+    monkeypatch.setattr(interrupts, "_remove_folders", lambda: order.append("folders"))
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(SystemExit):
+        interrupts.end(130)
+    assert order == [signal.SIGTERM, signal.SIGKILL, "gone", "folders"]
+
+
+def test_what_killed_processes_left_is_removed(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for name in (f"m2xfp.{dead.pid}.abc", f"m2xfp.{dead.pid}.locked", f"m2xfp.{os.getpid()}.abc",
+                 "m2xfp.x.abc", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("x")
+    (tmp_path / f"m2xfp.{dead.pid}.link").symlink_to(tmp_path / "other")
+    lock = os.open(tmp_path / f"m2xfp.{dead.pid}.locked", os.O_RDONLY)
+    interrupts.fcntl.flock(lock, interrupts.fcntl.LOCK_EX)
+    before = {path.name for path in tmp_path.iterdir()}
+    with interrupts.temporary_folder(tmp_path) as folder:
+        assert before - {path.name for path in tmp_path.iterdir()} == {f"m2xfp.{dead.pid}.abc"}
+        with pytest.raises(OSError):
+            interrupts._remove_unless_locked(folder)
+    assert (tmp_path / "other" / "file").exists()
+    os.close(lock)

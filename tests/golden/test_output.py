@@ -6,10 +6,16 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
+from golden import command, output
+from golden.checkpoint.planes import check_target_folder
 from golden.output import check_output, new_folder, replacing
 from hw.tools.files import write
 from sim.engines.amaranth import _simulate
@@ -90,6 +96,33 @@ def test_something_appears_meanwhile(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]
 
 
+@pytest.mark.skipif(output.fcntl is None, reason="no locks")
+def test_folder_removed_before_it_is_locked(tmp_path, monkeypatch):
+    plain, opened = os.open, []
+
+    def removing(path, *flags):
+        opened.append(path)
+        if len(opened) == 1:
+            os.rmdir(path)
+        return plain(path, *flags)
+
+    monkeypatch.setattr(output.os, "open", removing)
+    with new_folder(tmp_path / "b") as folder:
+        (folder / "file").touch()
+    assert len({*opened[:2]}) == 2 and os.listdir(tmp_path / "b") == ["file"]
+
+
+def test_nothing_is_left_of_others_beside_a_folder_that_is_there(tmp_path):
+    killed = tmp_path / f".b.{'0' * 12}.tmp"
+    with new_folder(tmp_path / "b"):
+        killed.mkdir()
+    assert os.listdir(tmp_path) == ["b"]
+    killed.mkdir()
+    with pytest.raises(ValueError, match="which exists"):
+        check_target_folder(tmp_path / "b")
+    assert os.listdir(tmp_path) == ["b"]
+
+
 WRITER = """
 import sys, time
 from golden.output import new_folder, replacing
@@ -156,3 +189,75 @@ def test_handlers_are_put_back(tmp_path):
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, old)
+
+
+def test_last_file_vouches_for_the_others(tmp_path, monkeypatch):
+    """Killed between two renames, a process leaves no description of others' contents."""
+    paths = [tmp_path / name for name in "abc"]
+    for path in paths:
+        path.write_text("old")
+    seen = []
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda *names: (
+        seen.append((tmp_path / "c").exists()), replace(*names)))
+    with output.replacing(*paths) as files:
+        for file in files:
+            file.write(b"new")
+    assert seen == [False] * 3
+    assert [path.read_text() for path in paths] == ["new"] * 3
+
+
+@pytest.mark.skipif(output.fcntl is None, reason="locks of POSIX")
+def test_two_do_not_mix_their_files(tmp_path, monkeypatch):
+    paths = [tmp_path / "a", tmp_path / "b"]
+    barrier = threading.Barrier(2)
+    begun = threading.Event()
+    replace = os.replace
+
+    def slow(*names):
+        first = Path(names[0]).read_bytes() == b"1"
+        if not first:
+            begun.wait(0.1)
+        replace(*names)
+        if first:
+            begun.set()
+            time.sleep(0.1)
+
+    monkeypatch.setattr(os, "replace", slow)
+
+    def write(text):
+        with output.replacing(*paths) as files:
+            for file in files:
+                file.write(text)
+            barrier.wait()
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(write, text) for text in (b"1", b"2")]:
+            done.result()
+    assert paths[0].read_text() == paths[1].read_text()
+
+
+def test_trying_an_output_makes_nothing_of_its_name(tmp_path, monkeypatch):
+    """Another process may put its own there at that moment, and this one may be killed."""
+    opened = []
+    plain = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *a, **k: (
+        opened.append(path.name), plain(path, *a, **k))[1])
+    command.check_output(tmp_path / "a.json", "--json")
+    assert len(opened) == 1 and opened[0].startswith(".a.json.")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_links_that_were_planted_are_not_followed(tmp_path, monkeypatch):
+    """Nobody can guess the names of temporary files; here somebody did."""
+    (tmp_path / "victim").write_text("old")
+    monkeypatch.setattr(output.secrets, "token_hex", lambda count: "0" * 12)
+    monkeypatch.setattr(output, "remove_left", lambda path: None)
+    (tmp_path / f".a.{'0' * 12}.tmp").symlink_to("victim")
+    with pytest.raises(FileExistsError), output.replacing(tmp_path / "a"):
+        pytest.fail("it was opened")
+    with pytest.raises(FileExistsError), output.new_folder(tmp_path / "a"):
+        pytest.fail("it was made")
+    with pytest.raises(command.Failure, match="^cannot write -o .*: File exists$"):
+        command.check_output(tmp_path / "a", "-o")
+    assert (tmp_path / "victim").read_text() == "old"

@@ -296,11 +296,31 @@ TILE = {"activations": [[1] * 8] * 2, "lane": [1, 1], "weights": [[1] * 8] * 2, 
      "patience must be at least 1, not 0"),
     *[(Top1, {"codes": [[0] * 8]}, {"stalls": stalls}, ValueError,
        f"stalls must be at least 0 and below 1, not {stalls!r}") for stalls in (-0.1, 1, 1.5)],
+    (lambda: StreamRegister(8), {"i": [1]}, {"stalls": {"i": 0.5}}, ValueError,
+     "stalls must be of i, o, not of i"),
+    (lambda: StreamRegister(8), {"i": [1]}, {"stalls": {"i": 0.5, "o": 1}}, ValueError,
+     "stalls must be at least 0 and below 1, not 1"),
+    (Top1, {"codes": [[0] * 8]}, {"stalls": {"codes": 0.5}}, ValueError,
+     "stalls must be of no stream, not of codes"),
 ])
 def test_wrong_input(component, inputs, options, error, text):
     with pytest.raises(error) as info:
         sim.run(component(), inputs, **options)
     assert str(info.value) == text
+
+
+def test_stalls_of_each_stream():
+    """Only the stream that pauses leaves gaps."""
+    for paused in "io":
+        times = {}
+        outputs = sim.run(StreamRegister(8), {"i": np.arange(40)}, seed=1, times=times,
+                          stalls={"i": 0.5 * (paused == "i"), "o": 0.5 * (paused == "o")})
+        assert outputs["o"].tolist() == [*range(40)]
+        gaps = np.diff(times["o"].astype(int))
+        assert gaps.max() > 1
+        # A source that never pauses is taken again as soon as the register is free.
+        assert (paused == "i") == (times["o"][0] - times["i"][0] == 1 and
+                                   bool((times["o"] - times["i"] == 1).all()))
 
 
 @pytest.mark.parametrize("component, inputs", [

@@ -5,8 +5,9 @@ import numpy as np
 
 import sim
 
-SMALL = {"mac_array": ["columns=4"], "accelerator": ["config=lite"]}
-"""Settings of the units that are large: more columns show nothing new and take minutes."""
+SMALL = {"mac_array": ["columns=4"], "nvfp4_array": ["columns=4"], "accelerator": ["config=lite"],
+         "sg_engine": ["cycles=16"]}
+"""Settings of the units that are large: more columns, or lanes, show nothing new and take long."""
 
 
 def check(component, inputs, expected, **options):

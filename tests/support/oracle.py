@@ -139,6 +139,55 @@ def encode_sg_threshold(group, *, subgroup=8):
     return [s + c for s, c in zip(_signs(group), codes, strict=True)], best, scale
 
 
+def _ends(x, k, scale):
+    """Code of a magnitude; distances of its value from both ends of its sixteenth of the scale."""
+    sixteenth = scale_units(scale) // 16
+    step = 2 * (4 + k)
+    code = nearest(x, E2M1_HALVES, step * sixteenth)
+    lower = x // sixteenth
+    return code, *sorted(abs(E2M1_HALVES[code] * step - end) for end in (lower, lower + 1))
+
+
+def cut_errors(part, scale, lowest=None):
+    """By the factor, a subgroup's sum of errors as the Sg engine cuts them, and its codes.
+
+    In Sg-threshold (specification section 10.6) or, with the lowest scale, in Sg-EM (section 10.7).
+    """
+    tried = []
+    for k in range(4):
+        total, codes = 0, []
+        for x in map(units, part):
+            if lowest is not None and 4 * x < scale_units(lowest):
+                x = 0
+            code, near, far = _ends(x, k, scale)
+            codes.append(code)
+            total += min(far**2 // 8, 127) if lowest is None else min(near * far // 2, 1023)
+        tried.append((total, codes))
+    return tried
+
+
+def encode_sg_engine(group, encoding="sg-threshold"):
+    """Elements, metadata and scale of a group of Python floats (sections 10.6 to 10.8)."""
+    if not all(map(math.isfinite, group)):
+        return [0] * 32, [0] * 4, 255
+    if encoding == "sg-special":
+        return encode_sg_special(group, cut=True)
+    if encoding == "sg-threshold":
+        scales, lowest = [encode_sg_threshold(group)[2]], None
+    else:
+        lowest = scale_code(group) - 1
+        scales = [scale for scale in range(lowest, lowest + 3) if scale >= 0]
+    best = None
+    for scale in scales:
+        tried = [cut_errors(part, scale, lowest) for part in _cut(group, 8)]
+        factors = [min(range(4), key=lambda k, part=part: (part[k][0], k)) for part in tried]
+        total = 4**scale * sum(part[k][0] for part, k in zip(tried, factors, strict=True))
+        if best is None or total < best[0]:
+            codes = [c for part, k in zip(tried, factors, strict=True) for c in part[k][1]]
+            best = total, [s + c for s, c in zip(_signs(group), codes, strict=True)], factors, scale
+    return best[1:]
+
+
 def encode_mixed(group, *, subgroup=8):
     """Elements, metadata and scale of a group of Python floats (specification section 11)."""
     codes, factors, scale = encode_sg_threshold(group, subgroup=subgroup)
@@ -163,8 +212,11 @@ def _other_zeros(codes, subgroup):
 SPECIALS = [5, -5, 8, -8]
 
 
-def encode_sg_special(group, *, subgroup=8, adaptive=False):
-    """Elements, metadata and scale byte of a group of Python floats (specification section 12)."""
+def encode_sg_special(group, *, subgroup=8, adaptive=False, wide=False, cut=False):
+    """Elements, metadata and scale byte of a group of Python floats (specification section 12).
+
+    If ``wide`` those of Sg-special64 (section 18); by errors that are ``cut`` (section 10.8).
+    """
     if not all(map(math.isfinite, group)):
         return [0] * len(group), [0] * (len(group) // subgroup), 255
     amax = max(map(units, group))
@@ -176,15 +228,19 @@ def encode_sg_special(group, *, subgroup=8, adaptive=False):
             scale += 1
         return scale
 
+    double = 2 if wide else 1
     signed = [8 * units(x) * (-1) ** (x < 0) for x in group]
     best = None
     for magnitude, least in (5, Fraction(11, 2)), (8, Fraction(15, 2)):
-        for scale in [highest(8), highest(4)] if adaptive else [highest(least)]:
+        for scale in [highest(8 * double), highest(4 * double)] if adaptive else [
+                highest(least * double)]:
             for selector in range(4):
                 if abs(SPECIALS[selector]) != magnitude or (scale, selector) == (159, 3):
                     continue
-                tried = [min((_special_error(part, scale, k, SPECIALS[selector])
-                              for k in range(4)), key=lambda found: found[0])
+                tried = [min((cut_special_error(part, scale, k, SPECIALS[selector],
+                                                highest(Fraction(15, 2))) if cut else
+                              _special_error(part, scale, k, SPECIALS[selector], 16 * double)
+                              for k in range(4 * double)), key=lambda found: found[0])
                          for part in _cut(signed, subgroup)]
                 total = sum(found[0] for found in tried)
                 if best is None or total < best[0]:
@@ -193,17 +249,21 @@ def encode_sg_special(group, *, subgroup=8, adaptive=False):
     return [c for found in tried for c in found[2]], [found[1] for found in tried], byte
 
 
-def _special_error(part, scale, k, special):
-    """Squared error of a subgroup in units of 2**-163, the factor and the codes."""
+def _special_error(part, scale, k, special, most):
+    """Squared error of a subgroup in units of 2**-163, the factor and the codes.
+
+    A magnitude counts as at most ``most`` times the scale.
+    """
     unit = scale_units(scale)
     # In eighths of the scale.
-    offered = {c: (-1) ** (c // 8) * E2M1_HALVES[c % 8] * (4 + k) for c in range(16)}
-    offered[8] = 2 * special * (4 + k)
+    quarters = int(4 * _factor(k))
+    offered = {c: (-1) ** (c // 8) * E2M1_HALVES[c % 8] * quarters for c in range(16)}
+    offered[8] = 2 * special * quarters
     # Of equal values the special one comes last, and even codes come before odd ones.
     offered = {c: offered[c] * unit for c in sorted(offered, key=lambda c: (c == 8, c % 2, c))}
     codes, total = [], 0
     for x in part:
-        v = max(min(x, 128 * unit), -128 * unit)
+        v = max(min(x, 8 * most * unit), -8 * most * unit)
         errors = {c: abs(v - value) for c, value in offered.items()}
         code = min(errors, key=errors.get)
         codes.append(code)
@@ -211,9 +271,22 @@ def _special_error(part, scale, k, special):
     return total, k, codes
 
 
+def cut_special_error(part, scale, k, special, lowest):
+    """As `_special_error`, with errors that are cut (section 10.8)."""
+    unit, low, total = scale_units(scale), scale_units(lowest), 0
+    codes = _special_error(part, scale, k, special, 16)[2]
+    # In eighths of a unit.
+    for x, code in zip(map(abs, part), codes, strict=True):
+        x = 0 if x < 2 * low else min(x, 128 * low - 1)
+        halves = 2 * abs(special) if code == 8 else E2M1_HALVES[code % 8]
+        value, lower = 2 * halves * (4 + k), 2 * x // unit
+        total += min(abs(value - lower) * abs(value - lower - 1) // 2, 1023)
+    return total * 4**scale, k, codes
+
+
 def e8m0(kind, scale):
     """E8M0 code of a scale byte."""
-    return 96 + scale // 4 if kind == "special" and scale != 255 else scale
+    return 96 + scale // 4 if kind.startswith("special") and scale != 255 else scale
 
 
 def error(group, record, kind="mixed"):
@@ -223,20 +296,25 @@ def error(group, record, kind="mixed"):
                for x, v in zip(group, values(kind, *record), strict=True))
 
 
+def _factor(k):
+    """Factor of metadata; those of three bits have a bit of exponent."""
+    return (1 + Fraction(k % 4, 4)) * 2 ** (k // 4)
+
+
 @cache
 def _weight(code, k):
-    value = Fraction(E2M1_HALVES[code % 8], 2) * (1 + Fraction(k, 4))
+    value = Fraction(E2M1_HALVES[code % 8], 2) * _factor(k)
     return -value if code >= 8 else value
 
 
 def values(kind, elements, metadata, scale=None):
-    """Values of a group in units of its scale (specification sections 3, 4 and 10 to 12).
+    """Values of a group in units of its scale (sections 3, 4, 10 to 12 and 18).
 
     With special values the scale says which.
     """
-    if kind == "special":
+    if kind.startswith("special"):
         special = SPECIALS[scale % 4]
-        return [special * (1 + Fraction(k, 4)) if code == 8 else _weight(code, k)
+        return [special * _factor(k) if code == 8 else _weight(code, k)
                 for part, k in zip(_cut(elements, len(elements) // len(metadata)), metadata,
                                    strict=True) for code in part]
     subgroup = len(elements) // len(metadata)
@@ -319,8 +397,8 @@ def _dot(x, w):
 def matmul(activations, weights, kind="activation", weight_kind="weight"):
     """Float32 bits of a product: rows of records on either side (section 7).
 
-    ``kind`` says how activations are read: as such, with factors as "weight", "mixed" or
-    "special"; ``weight_kind`` how weights are: as such or "special".
+    ``kind`` says how activations are read: as such, with factors as "weight", "mixed", "special" or
+    "special64"; ``weight_kind`` how weights are: as such, "special" or "special64".
     """
     result = []
     x_rows, w_rows = ([[(_eighths(side, record), e8m0(side, record[2])) for record in row]
@@ -371,3 +449,68 @@ def hard_groups(rng, count, size, dtype=np.float32):
     nudged = (bits + rng.choice([-1, 1], bits.shape).astype(bits.dtype)).view(dtype)
     usable = (x != 0) & np.isfinite(nudged.astype(np.float32)) & (rng.random(x.shape) < 0.2)
     return np.where(usable, nudged, x)
+
+
+def nvfp4_row(x, x_scales, w, w_scales):
+    """Sum of the products of two rows of NVFP4 as a fraction, or None if a scale is NaN."""
+    if 0x7F in (*x_scales, *w_scales):
+        return None
+    signed = [*E2M1_HALVES, *(-value for value in E2M1_HALVES)]
+    return sum(Fraction(signed[a] * signed[b] * E4M3_UNITS[x_scales[i // 16]]
+                        * E4M3_UNITS[w_scales[i // 16]], 2**20)
+               for i, (a, b) in enumerate(zip(x, w, strict=True)))
+
+
+def razer_row(x, x_scales, w, w_scales):
+    """`nvfp4_row` of RaZeR: 5 or -5 in place of -0, and of weights 5, -5, 8 or -8."""
+    if any(scale & 0x7F == 0x7F for scale in x_scales) or any(
+            scale & 0x3F == 0x3F for scale in w_scales):
+        return None
+    signed = [*E2M1_HALVES, *(-value for value in E2M1_HALVES)]
+
+    def value(code, byte, bits):
+        return [10, -10, 16, -16][byte >> bits] if code == 8 else signed[code]
+
+    def e3m3(code):
+        # 2**-5 is the smallest; there is no sign.
+        return Fraction(code & 7 if code < 8 else 8 + (code & 7), 32) * 2 ** max((code >> 3) - 1, 0)
+
+    return sum(Fraction(value(a, x_scales[i // 16], 7) * value(b, w_scales[i // 16], 6), 4)
+               * Fraction(E4M3_UNITS[x_scales[i // 16] & 0x7F], 2**9)
+               * e3m3(w_scales[i // 16] & 0x3F)
+               for i, (a, b) in enumerate(zip(x, w, strict=True)))
+
+
+def to_odd(value):
+    """A fraction, rounded to odd to 24 bits: truncated, and then odd if anything was lost."""
+    magnitude = abs(value)
+    if not magnitude:
+        return magnitude
+    step = Fraction(2) ** -60
+    while magnitude >= step * 2**24:
+        step *= 2
+    kept = magnitude // step
+    rounded = (kept | (kept * step != magnitude)) * step
+    return rounded if value > 0 else -rounded
+
+
+def nvfp4_array(inputs, columns, encoding="nvfp4"):
+    """Outputs of the array for NVFP4 or RaZeR, lists of float32 bits (section 9.5)."""
+    row_of = {"nvfp4": nvfp4_row, "razer": razer_row}[encoding]
+    record, last = inputs["i_activation"]["record"], inputs["i_activation"]["last"]
+    elements, scales = (inputs["i_weight"][name].reshape(-1, columns, size).tolist()
+                        for name, size in (("elements", 32), ("scales", 2)))
+    rows, tile = [], 0
+    for x, x_scales, end, accs in zip(record["elements"].tolist(), record["scales"].tolist(), last,
+                                      inputs["i_acc"].tolist(), strict=True):
+        rows.append([])
+        for w, w_scales, acc in zip(elements[tile], scales[tile], accs, strict=True):
+            total = row_of(x, x_scales, w, w_scales)
+            if total is None or acc & 0x7FFFFFFF > 0x7F800000:
+                rows[-1].append(NAN)
+            elif acc & 0x7FFFFFFF == 0x7F800000:
+                rows[-1].append(acc)
+            else:
+                rows[-1].append(float32(fraction(acc) + to_odd(total)))
+        tile += int(end)
+    return rows
