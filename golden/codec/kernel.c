@@ -377,7 +377,6 @@ INLINE void special_run(const float *x, int groups, int adaptive, uint8_t *eleme
 
     for (int large = 0; large < 2; large++)
         for (int scale = 0; scale < (adaptive ? 2 : 1); scale++) {
-            int magnitude = large ? 8 : 5;
             uint32_t limit = large ? 0x700000 : 0x300000;
             if (adaptive)
                 limit = scale ? 0 : 0x800000;

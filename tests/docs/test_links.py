@@ -99,7 +99,7 @@ def test_errors_on_normal_values():
     table = PAGES["docs/encodings.md"].split(program)[1].split("| format | error |")[1]
     shown = re.findall(r"^\| .* \| (\.\d{5}) \|$", table.split("\n\n")[0], re.M)
     computed = re.findall(r"0(\.\d{5})$", printed, re.M)
-    assert len(computed) == 9 and sorted(shown) == sorted(computed)
+    assert len(computed) == len(printed.splitlines()) > 8 and sorted(shown) == sorted(computed)
 
 
 @pytest.mark.long
