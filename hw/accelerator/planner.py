@@ -147,7 +147,7 @@ class Planner(wiring.Component):
         m = Module()
 
         command = Signal(Command, reset_less=True)
-        kept = _Kept()
+        kept = _Kept(self.config.rows)
         groups, tiles = self._sizes(m, command)
         divider = _Divider(m)
         # The first two quotients decide these.
@@ -259,11 +259,14 @@ class Planner(wiring.Component):
 
 
 class _Kept:
-    """Whether the last command that ran kept its result, and the rows and columns of that."""
+    """Whether the last command that ran kept its result, and the rows and columns of that.
 
-    def __init__(self):
+    ``rows`` are the most that are kept; the rows of a result that is not kept may be cut.
+    """
+
+    def __init__(self, rows):
         self.kept = Signal()
-        self.kept_m = Signal(SIZE, reset_less=True)
+        self.kept_m = Signal(range(rows + 1), reset_less=True)
         self.kept_n = Signal(SIZE, reset_less=True)
 
     def matches(self, command):
@@ -290,7 +293,7 @@ class _Divider:
         self.divisor = Signal(SIZE, reset_less=True)
         self.remainder = Signal(SIZE, reset_less=True)
         self.quotient = Signal(SIZE, reset_less=True)
-        self.step = Signal(range(SIZE))
+        self.step = Signal(range(SIZE), reset_less=True)
         # The remainder with the dividend's next bit has one bit more, its difference a sign too.
         self.trial = Signal(SIZE + 1)
         self.difference = Signal(SIZE + 2)

@@ -99,7 +99,7 @@ class AxiAccelerator(wiring.Component):
         ended : Value
             Nor is a packet open.
         """
-        closed = Signal(name=f"{name}_closed")
+        closed = Signal(reset_less=True, name=f"{name}_closed")
         opened = Signal(name=f"{name}_opened")
         cut = Signal(name=f"{name}_cut")
         with m.If(port.valid & port.ready):
