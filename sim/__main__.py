@@ -35,6 +35,7 @@ from hw.tools.progress import busy, counting
 from . import coverage, evidence, gemm, generate, layer, plot, soak, uart
 from .accelerator import golden_config
 from .cycles import cycles, scale_sim
+from .driver import closed_form
 from .engines.build import ENGINES, compiler, preferred
 from .engines.waveform import save_file
 from .lockstep import lockstep
@@ -299,13 +300,7 @@ def _measure(commands, options):
     """Runs commands and shows the outputs received in a progress bar."""
     if options.vcd:
         columns = golden_config(options.config).columns
-        kinds = {planner.RECORDS: "records", planner.VALUES: "values", planner.KEPT: "kept"}
-        results = {planner.VALUES_OUT: "values", planner.RECORDS_OUT: "records",
-                   planner.KEEP: "keep"}
-        _announce(sum(cycles(options.config, *(command[name] for name in "mkn"),
-                             source="values" if command["source"] == planner.KEPT
-                             else kinds[command["source"]],
-                             result=results[command["result"]]) for command in commands),
+        _announce(sum(closed_form(options.config, command) or 0 for command in commands),
                   "cycles", _CYCLES_PER_SECOND / columns)
     with counting(options.command, "output") as progress:
         return gemm.measure(commands, config=options.config, trace=bool(options.plot),

@@ -25,6 +25,10 @@ _KEPT = _ARRIVALS + 1
 _ARRIVED = _KEPT + 1
 
 
+class NoClosedForm(ValueError):
+    """An engine holds a command back in a way that no closed form is known of."""
+
+
 def cycles(config: Config | str, m: int, k: int, n: int, *, source: str = "values",
            result: str = "values") -> int:
     """Cycles of a command, from its offer to its status, both included.
@@ -41,6 +45,11 @@ def cycles(config: Config | str, m: int, k: int, n: int, *, source: str = "value
     (G - 1) * P + T * D cycles, less the cycles in which the next tile's weights load while sums
     are on their way. A result that is kept may have to wait once, until all of the command's own
     activations have arrived.
+
+    An engine that takes C > 1 cycles for a group holds back the last group of each tile, whose r
+    results take C cycles each: (r - 1) (C - 1) more. Values that arrive through it hold back the
+    first tile. This is only known of tiles that nothing else holds back, so of blocks of at least
+    max(8, B, columns / weight_width) rows, and of values only where there is one block.
 
     Parameters
     ----------
@@ -59,6 +68,8 @@ def cycles(config: Config | str, m: int, k: int, n: int, *, source: str = "value
     ------
     ValueError
         If there is no such configuration, source or result, or it cannot run the command.
+    NoClosedForm
+        If an engine holds it back in a way that no closed form is known of: a ValueError, too.
     """
     for name, size in (("m", m), ("k", k), ("n", n)):
         if type(size) is not int or not 1 <= size < 1 << SIZE:
@@ -93,15 +104,41 @@ def cycles(config: Config | str, m: int, k: int, n: int, *, source: str = "value
     last = divided.tiles % interleave(sizes[-1]) or interleave(sizes[-1])
     tail = _bundle(divided.groups, last, sizes[-1], load, back)[1]
     total += sizes[-1] - tail
+    # Cycles between records that arrive, and between results, as far as an engine holds them back.
+    coming = machine.engine_pace if source == "values" else 1
+    going = machine.engine_pace if result != "values" else 1
+    if max(coming, going) > 1:
+        least = max(8, back, load)
+        if min(sizes) < least or coming > 1 and len(sizes) > 1:
+            raise NoClosedForm(
+                f"no closed form is known of {m} x {k} x {n} with an engine of "
+                f"{machine.engine_cycles} cycles: only of blocks of at least {least} rows, and of "
+                "one block where values are quantized")
+        total += _held(sizes, divided, going)
+    # The first tile ends when the last activation is there, at the latest.
+    arrived = _ARRIVED + 2 * queue + machine.entry + (divided.groups * sizes[0] - 1) * coming
+    whole = start + divided.groups * max(sizes[0], load) - 1 + (sizes[0] - 1) * (going - 1)
+    late = max(0, arrived - whole) if coming > 1 else 0
+    total += late
     if result != "values":
-        total += machine.engine_depth
+        total += machine.engine_latency
     if result == "keep" and source != "kept":
         # Kept results enter the buffer after the command's own activations.
-        first = (start + (divided.groups - 1) * max(sizes[0], load) + way_out
-                 + machine.engine_depth)
-        total += max(0, _ARRIVALS + queue + divided.groups * sizes[0] - first)
+        first = start + (divided.groups - 1) * max(sizes[0], load)
+        if coming > 1:
+            first = max(first, arrived - (sizes[0] - 1) * coming)
+        total += max(0, _ARRIVALS + queue + (divided.groups * sizes[0] - 1) * coming + 1
+                     - first - way_out - machine.engine_latency)
     # The status follows in the next cycle; the last cycle counts.
     return total - 1 + way_out + 1 + 1
+
+
+def _held(sizes, divided, pace):
+    """Cycles by which an engine holds back the results of all tiles."""
+    # Of each row but the last one of a tile, and between tiles that follow each other sooner.
+    rows = sum(divided.tiles * (size - 1) for size in sizes) * (pace - 1)
+    gaps = [max(0, pace - 1 - (divided.groups - 1) * size) for size in sizes]
+    return rows + sum(divided.tiles * gap for gap in gaps) - gaps[0]
 
 
 def _bundle(groups, tiles, rows, load, back):

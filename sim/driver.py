@@ -23,7 +23,7 @@ from hw.accelerator.config import Config, configuration
 from hw.accelerator.planner import Status
 
 from .accelerator import golden_config
-from .cycles import RESULTS, SOURCES, cycles
+from .cycles import RESULTS, SOURCES, NoClosedForm, cycles
 from .gemm import TYPES
 from .runner import mismatches
 
@@ -71,7 +71,10 @@ class Tally:
     products : int
         Multiplications that the products need.
     cycles, closed : int
-        Cycles from each command's offer to its status, and the same in closed form.
+        Cycles from each command's offer to its status, and the same in closed form; of a command
+        that none is known of, what it took.
+    unknown : int
+        Commands that no closed form is known of. Golden counts no cycles for them.
     kept : int
         Results that stayed on chip.
     """
@@ -82,6 +85,7 @@ class Tally:
     products: int = 0
     cycles: int = 0
     closed: int = 0
+    unknown: int = 0
     kept: int = 0
 
     def __sub__(self, other: "Tally") -> "Tally":
@@ -140,7 +144,7 @@ class Golden:
     def run(self, command: dict[str, Any], layer: Layer, executed: tuple[int, Any, Any],
             progress: Progress | None) -> None:
         """Leaves the results to golden; see `Machine`."""
-        self.cycles = closed_form(self.config, command)
+        self.cycles = closed_form(self.config, command) or 0
 
 
 class Driver:
@@ -258,8 +262,12 @@ class Driver:
         if self.config.input is not None:
             return {"source": planner.VALUES, "x": x.astype(TYPES[self.config.input])}
         encoding = self.config.encoding
-        a = sg_engine(x, encoding=encoding) if encoding == "sg-em" \
-            else quantize_activations(x, encoding=encoding)
+        if self.config.engine is not None:
+            a = golden_accelerator.quantized(self.config, x)
+        elif encoding == "sg-em":
+            a = sg_engine(x, encoding=encoding)
+        else:
+            a = quantize_activations(x, encoding=encoding)
         return {"source": planner.RECORDS, "a": a}
 
     def _status(self, command):
@@ -277,7 +285,9 @@ class Driver:
         self._count(command, executed, outputs)
         _, plan, y = executed
         if command["result"] == planner.RECORDS_OUT:
-            return quantize_activations(y) if outputs is None else golden_accelerator.result_of(
+            if outputs is None:
+                return golden_accelerator.quantized(self.config, y)
+            return golden_accelerator.result_of(
                 self.config, plan, outputs["o_record"]["record"], *y.shape)
         if command["result"] == planner.VALUES_OUT and outputs is not None:
             rows = outputs["o"]["values"].view(np.float32)
@@ -290,7 +300,9 @@ class Driver:
         tally.commands += 1
         tally.products += command["m"] * command["k"] * command["n"]
         tally.cycles += self.machine.cycles
-        tally.closed += closed_form(self.machine.config, command)
+        closed = closed_form(self.machine.config, command)
+        tally.closed += self.machine.cycles if closed is None else closed
+        tally.unknown += closed is None
         if outputs is None:
             return
         expected = golden_accelerator.answers(self.config, [command], [executed])
@@ -300,7 +312,10 @@ class Driver:
             tally.rows += len(wrong) * (name in ("o", "o_record"))
 
 
-def closed_form(config: Config, command: dict[str, Any]) -> int:
-    """Cycles of a command, see `sim.cycles`."""
-    return cycles(config, *(command[name] for name in "mkn"), source=SOURCES[command["source"]],
-                  result=RESULTS[command["result"]])
+def closed_form(config: Config, command: dict[str, Any]) -> int | None:
+    """Cycles of a command, see `sim.cycles`; None if no closed form is known."""
+    try:
+        return cycles(config, *(command[name] for name in "mkn"),
+                      source=SOURCES[command["source"]], result=RESULTS[command["result"]])
+    except NoClosedForm:
+        return None

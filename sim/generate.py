@@ -41,9 +41,10 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--base", default="smollm2", metavar="smollm2|FOLDER",
                          help="model whose sizes and tokenizer a file of planes has (default: "
                               "smollm2)")
-    command.add_argument("--encoding", choices=ENCODINGS, default=ENCODINGS[0],
+    command.add_argument("--encoding", choices=ENCODINGS,
                          help="of the activations; with the others than elem-em the host encodes "
-                              f"them (default: {ENCODINGS[0]})")
+                              "them, unless --set config.engine=NAME says what does on chip "
+                              f"(default: the configuration's, {ENCODINGS[0]})")
     command.add_argument("--head", choices=("chip", "host"), default="chip",
                          help="where the last product is computed: in RTL, or in float32 on the "
                               "host (default: chip)")
@@ -171,9 +172,9 @@ def _config(options) -> Config:
         words = [f"config={CONFIG}", *words]
     config = parameters("accelerator", words)["config"]
     config = CONFIGS[config] if isinstance(config, str) else config
-    if options.encoding == config.encoding:
+    if options.encoding in (None, config.encoding):
         return config
-    return dataclasses.replace(config, encoding=options.encoding, input=None)
+    return dataclasses.replace(config, encoding=options.encoding, input=None, engine=None)
 
 
 class _Run:
@@ -269,11 +270,17 @@ class _Run:
         if not self.options.golden:
             print(f"  {whole.commands:,} commands, {whole.rows:,} rows of results, "
                   f"{whole.mismatches} mismatches against golden")
-        share = utilisation(self.config, whole.products, 1, 1, whole.cycles)
-        same = "as the closed form says" if whole.cycles == whole.closed \
-            else f"{whole.closed:,} in closed form"
-        print(f"  {whole.cycles:,} cycles, {same}; utilisation {100 * share:.1f} % of "
-              f"{32 * self.driver.config.columns} MACs per cycle")
+        unknown = f"no closed form is known of {whole.unknown:,} commands"
+        if whole.unknown and self.options.golden:
+            print(f"  no cycles: {unknown}")
+        else:
+            share = utilisation(self.config, whole.products, 1, 1, whole.cycles)
+            same = "as the closed form says" if whole.cycles == whole.closed \
+                else f"{whole.closed:,} in closed form"
+            if whole.unknown:
+                same += f", but {unknown}"
+            print(f"  {whole.cycles:,} cycles, {same}; utilisation {100 * share:.1f} % of "
+                  f"{32 * self.driver.config.columns} MACs per cycle")
         if self.options.attention == "chip":
             planes, plain = bytes_per_token(self.model.sizes)
             print(f"  keys and values: {planes:,.0f} bytes per token in planes, {plain:,} in "
@@ -288,7 +295,7 @@ class _Run:
         """Tokens per second at the clock that synthesis gave, of the accelerator alone."""
         name = self.options.config or CONFIG
         clocks = _clocks()
-        if self.options.set or name not in clocks or self.options.encoding != ENCODINGS[0]:
+        if self.options.set or name not in clocks or self.config.encoding != ENCODINGS[0]:
             return
         mhz = clocks[name]["fmax_mhz"]
         first = (tallies[1] - tallies[0]).cycles / mhz / 1000

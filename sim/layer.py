@@ -53,10 +53,11 @@ def commands(mlp: Mlp, *, tokens: int, config: Config | str) -> list[dict[str, A
         raise ValueError(f"--tokens must be within 1 and {most} with config {config}, "
                          f"not {tokens}")
     return [{"m": tokens, "k": width, "n": hidden, "source": planner.VALUES,
-             "result": planner.KEEP, "w": quantize_weights(mlp.up),
+             "result": planner.KEEP, "w": quantize_weights(mlp.up, encoding=chosen.weight_encoding),
              "x": mlp.activations[:tokens].astype(TYPES[chosen.input])},
             {"m": tokens, "k": hidden, "n": width, "source": planner.KEPT,
-             "result": planner.VALUES_OUT, "w": quantize_weights(mlp.down)}]
+             "result": planner.VALUES_OUT,
+             "w": quantize_weights(mlp.down, encoding=chosen.weight_encoding)}]
 
 
 def errors(mlp: Mlp, given: np.ndarray, y: np.ndarray) -> dict[str, float]:

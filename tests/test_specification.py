@@ -352,6 +352,7 @@ def test_registers():
                 assert named == [(str(member.value), member.name) for member in field.values]
     types = {name: value for value, name in values_of("CONFIG", "input").items()}
     encodings = {name: value for value, name in values_of("CONFIG", "encoding").items()}
+    engines = {name: value for value, name in values_of("CONFIG", "engine").items()}
     assert of_configuration == {
         (name, key, value) for key, config in registry.CONFIGS.items() for name, value in (
             ("CONFIG.columns", config.columns), ("CONFIG.weight_width", config.weight_width),
@@ -359,5 +360,6 @@ def test_registers():
             ("CONFIG.quantizes", int(config.columns == 32)),
             ("CONFIG.framed", int(config.framed)),
             ("CONFIG.encoding", encodings[config.encoding.replace("-", "_").upper()]),
+            ("CONFIG.engine", engines[(config.engine or "none").replace("-", "_").upper()]),
             ("ACTIVATIONS.size", config.activations), ("WEIGHTS.size", config.weights),
             ("ROWS.size", config.rows))}

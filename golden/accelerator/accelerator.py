@@ -13,6 +13,7 @@ from ..codec.numbers import FLOATS
 from ..codec.quantized import Quantized, check_quantized
 from ..units.group_mac import Decoded, matmul
 from ..units.quantization_engine import quantize_activations
+from ..units.sg_engine import sg_engine
 from . import planner
 
 
@@ -85,9 +86,16 @@ def result_rows(config, plan, y):
     return padded.reshape(len(y), plan.tiles, config.columns)[plan.result_order()]
 
 
-def result_records(plan, y):
+def quantized(config, x):
+    """Activations as the configuration's engine quantizes these values."""
+    if config.engine is None:
+        return quantize_activations(x)
+    return sg_engine(x, encoding=config.engine)
+
+
+def result_records(config, plan, y):
     """Quantized rows of results in the order in which they leave, by planes of group records."""
-    q = quantize_activations(y)
+    q = quantized(config, y)
     return {name: plane[plan.result_order()] for name, plane in records(q).items()}
 
 
@@ -204,7 +212,7 @@ def _activations(config, command, kept):
     if command["source"] == planner.KEPT:
         return kept
     if command["source"] == planner.VALUES:
-        return quantize_activations(command["x"])
+        return quantized(config, command["x"])
     check_quantized(command["a"], "a", "activation", config.encoding)
     return command["a"]
 
@@ -214,7 +222,7 @@ def _product(config, command, a):
     w = command["w"]
     check_quantized(w.q if isinstance(w, Decoded) else w, "w", "weight", config.weight_encoding)
     y = matmul(a, w)
-    return y, quantize_activations(y) if command["result"] == planner.KEEP else None
+    return y, quantized(config, y) if command["result"] == planner.KEEP else None
 
 
 def streams(config, commands, executed):
@@ -300,7 +308,8 @@ def answers(config, commands, executed):
             rows = result_rows(config, plan, y).view(np.uint32)
             outputs["o"].append({"values": rows, "last": last})
         elif command["result"] == planner.RECORDS_OUT:
-            outputs["o_record"].append({"record": result_records(plan, y), "last": last})
+            outputs["o_record"].append({"record": result_records(config, plan, y),
+                                        "last": last})
     return {name: _joined(parts) for name, parts in outputs.items()}
 
 
@@ -351,7 +360,7 @@ def accelerator(config, inputs):
             elif command["source"] == planner.VALUES:
                 values = values_of(plan, take("i_value", count).view(FLOATS[config.input]), m)
                 # All lanes are quantized; the shape alone says that K ends before the last one.
-                a = replace(quantize_activations(values), shape=(m, k))
+                a = replace(quantized(config, values), shape=(m, k))
             else:
                 a = kept
             y, kept = _product(config, command, a)

@@ -37,6 +37,9 @@ class Config:
     encoding : str
         That of the activations: "elem-em", "sg-em" or "sg-special". Weights are in Sg-special
         with the last, else in Sg-EM.
+    engine : str or None
+        What quantizes values and results in the latter two, as `golden.units.sg_engine` takes it:
+        "sg-threshold", "sg-em" or "sg-special". None if nothing does.
     """
 
     columns: int = 32
@@ -46,11 +49,12 @@ class Config:
     input: str | None = "float32"
     framed: bool = False
     encoding: str = "elem-em"
+    engine: str | None = None
 
     @property
     def quantizes(self):
-        """Whether results can be quantized: a row is a group, and the encoding is the engine's."""
-        return self.columns == 32 and self.encoding == "elem-em"
+        """Whether results can be quantized: a row is a group, and there is an engine."""
+        return self.columns == 32 and (self.encoding == "elem-em" or self.engine is not None)
 
     @property
     def weight_encoding(self):

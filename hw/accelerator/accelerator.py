@@ -14,6 +14,7 @@ from ..lib.stream_queue import StreamQueue
 from ..lib.stream_register import StreamRegister
 from ..units.mac_array import MacArray
 from ..units.quantization_engine import QuantizationEngine
+from ..units.sg_engine import SgEngine
 from .activation_feeder import ActivationFeeder, activation_layout, product_layout
 from .config import configuration
 from .loop_nest import LoopNest
@@ -207,8 +208,7 @@ class Accelerator(wiring.Component):
         if self.config.input is None:
             wiring.connect(m, wiring.flipped(self.i_activation), activations.i)
             return
-        m.submodules.quantize_input = engine = QuantizationEngine(
-            input=self.config.input, depth=self.config.engine_depth)
+        m.submodules.quantize_input = engine = _engine(self.config, self.config.input)
         if self.config.framed:
             values = self._framed_values(m, engine)
         else:
@@ -276,8 +276,7 @@ class Accelerator(wiring.Component):
             wiring.connect(m, results, wiring.flipped(self.o))
             m.d.comb += last.eq(self.o.valid & self.o.ready & self.o.payload.last)
             return
-        m.submodules.quantize_result = engine = QuantizationEngine(
-            depth=self.config.engine_depth)
+        m.submodules.quantize_result = engine = _engine(self.config, "float32")
         flag, enter = _beside(m, engine, results.payload.last, name="last")
         m.d.comb += [
             engine.i.payload.eq(results.payload["values"]),
@@ -312,12 +311,27 @@ class Accelerator(wiring.Component):
             | (engine.o.valid & engine.o.ready & flag))
 
 
+def _engine(config, input):
+    """The engine that writes records in the array's encoding, of values of the given type."""
+    if config.engine is None:
+        return QuantizationEngine(input=input, depth=config.engine_depth)
+    return SgEngine(input=input, encoding=config.engine, cycles=config.engine_cycles)
+
+
 def _beside(m, engine, flag, *, name):
-    """Takes a flag beside a quantization engine, through as many registers, moved as its own are.
+    """Takes a flag beside an engine, through as many registers, moved as its own are, or a queue.
 
     Returns the flag at the engine's output, and a function that gives the assignments by which the
     flag enters when the engine's input is valid.
     """
+    if isinstance(engine, SgEngine):
+        # It holds three groups at most, besides the values that wait at its input.
+        m.submodules[name] = queue = StreamQueue(1, depth=4)
+        m.d.comb += [
+            queue.i.payload.eq(flag),
+            queue.o.ready.eq(engine.o.valid & engine.o.ready),
+        ]
+        return queue.o.payload, lambda valid: [queue.i.valid.eq(valid & engine.i.ready)]
     if engine.rigid:
         flags = Signal(engine.latency, name=name, reset_less=True)
         with m.If(engine.i.ready):

@@ -8,9 +8,13 @@ from dataclasses import dataclass
 
 from ..lib.formats import ENCODINGS, GROUP, check_encoding
 from ..units.mac_array import ENTRIES, LATENCIES, MacArray
+from ..units.sg_engine import CYCLES
 
 SIZE = 20
 """Bits of M, K and N, and of all that the planner divides."""
+
+ENGINES = {"elem-em": (), "sg-em": ("sg-threshold", "sg-em"), "sg-special": ("sg-special",)}
+"""By encoding, what `hw.units.SgEngine` offers for it."""
 
 MOST_WEIGHTS = 1 << 31
 """Records of the largest weight buffer: the register WEIGHTS has 32 bits."""
@@ -46,8 +50,15 @@ class Config:
     engine_depth : int
         Pipeline registers of the quantization engines, see `hw.units.QuantizationEngine`.
     encoding : str
-        That of the activations, see `hw.units.MacArray`: "elem-em", "sg-em" or "sg-special". With
-        the latter two there is no quantization engine: ``input`` is None, and results are float32.
+        That of the activations, see `hw.units.MacArray`: "elem-em", "sg-em" or "sg-special".
+    engine : str or None
+        What encodes values and results in the latter two, see `hw.units.SgEngine`: "sg-threshold"
+        or "sg-em" in the encoding "sg-em", "sg-special" in "sg-special". Without it ``input`` is
+        None, and results are float32. In "elem-em" it is None, and `hw.units.QuantizationEngine`
+        does it.
+    engine_cycles : int, 1, 2, 4 or 8
+        Cycles that such an engine takes for a group. An engine of results takes a row of each tile
+        in turn, so the last products of a tile wait for it.
 
     Raises
     ------
@@ -68,6 +79,8 @@ class Config:
     array_depth: int = MacArray.latency
     engine_depth: int = 2
     encoding: str = ENCODINGS[0]
+    engine: str | None = None
+    engine_cycles: int = 4
 
     def __post_init__(self):
         for name in ("columns", "activations", "weights", "weight_width", "activation_banks",
@@ -104,15 +117,20 @@ class Config:
                              f"not {self.input!r}")
         if type(self.framed) is not bool:
             raise ValueError(f"framed must be true or false, not {self.framed!r}")
-        for name, offered in (("array_depth", tuple(LATENCIES)), ("engine_depth", (2, 3, 8))):
+        for name, offered in (("array_depth", tuple(LATENCIES)), ("engine_depth", (2, 3, 8)),
+                              ("engine_cycles", CYCLES[:-1])):
             if type(value := getattr(self, name)) is not int or value not in offered:
                 raise ValueError(f"{name} must be one of {', '.join(map(str, offered))}, "
                                  f"not {value!r}")
 
         check_encoding(self.encoding)
-        if self.input is not None and self.encoding != ENCODINGS[0]:
-            raise ValueError(f"input must be None with the encoding {self.encoding!r}, of which "
-                             f"there is no engine, not {self.input!r}")
+        engines = (None, *ENGINES[self.encoding])
+        if self.engine not in engines:
+            raise ValueError(f"engine must be {' or '.join(map(repr, engines))} with the encoding "
+                             f"{self.encoding!r}, not {self.engine!r}")
+        if self.input is not None and not self.encodes:
+            raise ValueError(f"input must be None with the encoding {self.encoding!r} and without "
+                             f"an engine, not {self.input!r}")
 
     @property
     def array_latency(self):
@@ -144,9 +162,24 @@ class Config:
         return self.queued + self.array_latency + 2
 
     @property
+    def engine_latency(self):
+        """Cycles of a group in an engine, from values that are offered to a record."""
+        return self.engine_depth if self.engine is None else self.engine_cycles + 2
+
+    @property
+    def engine_pace(self):
+        """Cycles from one group to the next in an engine."""
+        return 1 if self.engine is None else self.engine_cycles
+
+    @property
+    def encodes(self):
+        """Whether there is an engine that writes records in the array's encoding."""
+        return self.encoding == ENCODINGS[0] or self.engine is not None
+
+    @property
     def quantizes(self):
-        """Whether results can be quantized: a row is a group, and the encoding is the engine's."""
-        return self.columns == GROUP and self.encoding == ENCODINGS[0]
+        """Whether results can be quantized: a row is a group, and there is an engine."""
+        return self.columns == GROUP and self.encodes
 
     @property
     def memory_bits(self):

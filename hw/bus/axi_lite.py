@@ -65,6 +65,18 @@ class Encoding(Enum, shape=2):
     SG_SPECIAL = 2
 
 
+class Engine(Enum, shape=2):
+    """What quantizes values and results, in the register CONFIG.
+
+    NONE is the quantization engine of Elem-EM, or, in other encodings, nothing.
+    """
+
+    NONE = 0
+    SG_THRESHOLD = 1
+    SG_EM = 2
+    SG_SPECIAL = 3
+
+
 AddressChannel = data.StructLayout({"addr": ADDRESS, "prot": 3})
 WriteChannel = data.StructLayout({"data": WIDTH, "strb": WIDTH // 8})
 ResponseChannel = data.StructLayout({"resp": Response})
@@ -201,10 +213,11 @@ def _operand(name, offset, description):
 def _constants(config):
     """Registers that never change: what this is and with which sizes it was built."""
     given = Input[config.input.upper()] if config.input else Input.NONE
+    engine = Engine[config.engine.upper().replace("-", "_")] if config.engine else Engine.NONE
     return (
         _constant("ID", 0x00, "letters", int.from_bytes(b"M2XF", "big"), "M2XF in ASCII"),
         _word("VERSION", 0x04, "ro",
-              Field(name="minor", lsb=0, width=16, reset=3,
+              Field(name="minor", lsb=0, width=16, reset=4,
                     description="Counts additions to this table"),
               Field(name="major", lsb=16, width=16, reset=1,
                     description="Counts changes that old drivers do not survive")),
@@ -220,7 +233,9 @@ def _constants(config):
               Field(name="framed", lsb=19, width=1, reset=int(config.framed),
                     description="Whether operand streams mark the last transfer of a command"),
               Field(name="encoding", lsb=20, width=2, reset=ENCODINGS.index(config.encoding),
-                    values=Encoding, description="Encoding of the activations")),
+                    values=Encoding, description="Encoding of the activations"),
+              Field(name="engine", lsb=22, width=2, reset=engine.value,
+                    values=Engine, description="What encodes values and results in factors")),
         _constant("ACTIVATIONS", 0x0C, "size", config.activations,
                   "Group records that the activation buffer holds"),
         _constant("WEIGHTS", 0x10, "size", config.weights,

@@ -111,7 +111,7 @@ def case(rng, config, m, k, n, source, result, kept, chunk):
         expected.append(value_groups(plan, x.astype(FLOATS[config.input])).tobytes())
     expected.append(y.tobytes())
     if config.columns == 32:
-        given.append(packed(result_records(plan, y)))
+        given.append(packed(result_records(config, plan, y)))
         expected.append(example.planes(quantize_activations(y)))
     return given, expected
 

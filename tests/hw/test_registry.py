@@ -400,11 +400,19 @@ def test_golden_takes_configurations_that_are_not_offered():
     (("config.columns=x",), "config.columns: columns must be a power of two, not 'x'"),
     (("config.colums=4",), "config.colums must have fields out of columns, activations, weights, "
                            "rows, weight_width, activation_banks, weight_banks, output_banks, "
-                            "input, framed, array_depth, engine_depth, encoding, not 'colums'"),
+                            "input, framed, array_depth, engine_depth, encoding, engine, "
+                            "engine_cycles, not 'colums'"),
     (("config.framed=1",), "config.framed: framed must be true or false, not 1"),
     (("config.framed=yes",), "config.framed: framed must be true or false, not 'yes'"),
-    (("config.encoding=sg-em",), "config.encoding: input must be None with the encoding 'sg-em', "
-                                 "of which there is no engine, not 'float32'"),
+    (("config.encoding=sg-em",), "config.encoding: input must be None with the encoding 'sg-em' "
+                                 "and without an engine, not 'float32'"),
+    (("config.encoding=sg-em", "config.engine=sg-special"),
+     "config.encoding, config.engine: engine must be None or 'sg-threshold' or 'sg-em' with the "
+     "encoding 'sg-em', not 'sg-special'"),
+    (("config.engine=sg-em",),
+     "config.engine: engine must be None with the encoding 'elem-em', not 'sg-em'"),
+    (("config.engine_cycles=16",),
+     "config.engine_cycles: engine_cycles must be one of 1, 2, 4, 8, not 16"),
     (("config.encoding=mixed",), "config.encoding: Encoding must be 'elem-em', 'sg-em' or "
                                  "'sg-special', not 'mixed'"),
     (("config.array_depth=6",), "config.array_depth: array_depth must be one of 5, 13, 17, not 6"),

@@ -83,6 +83,42 @@ def test_closed_form_is_exact(config):
                         == sim.cycles(config, m, k, n, source=source, result=result)), (m, k, n)
 
 
+# Blocks of 8 rows and more: one group and several, one tile and several, one block and several.
+HELD = [(8, 32, 32), (9, 33, 70), (12, 150, 33), (15, 64, 100), (10, 170, 32), (31, 70, 65)]
+
+
+@needs_compiler
+@pytest.mark.long
+def test_engines_that_hold_back():
+    """An engine of four cycles per group: results, values and both."""
+    config = dataclasses.replace(CONFIGS["tiny"], encoding="sg-special", engine="sg-special")
+    component = Accelerator(config=config)
+    for m, k, n in HELD:
+        for source in ("records", "values"):
+            for result in ("values", "records", "keep"):
+                code = planner.check(sim.golden_config(config), m, k, n, SOURCES[source],
+                                     RESULTS[result], None)
+                blocks = planner.plan(sim.golden_config(config), m, k, n).blocks
+                if code != planner.DONE or len(blocks) > 1 and source == "values":
+                    continue
+                assert (measured(component, m, k, n, source, result)
+                        == sim.cycles(config, m, k, n, source=source, result=result)), (
+                            m, k, n, source, result)
+    # It holds nothing back where nothing passes through it.
+    plain = dataclasses.replace(config, engine=None, input=None)
+    assert sim.cycles(config, 3, 64, 96, source="records") == sim.cycles(plain, 3, 64, 96,
+                                                                         source="records")
+
+
+@pytest.mark.parametrize("m, source, result", [(7, "records", "records"), (7, "values", "values"),
+                                               (33, "values", "values")])
+def test_no_closed_form(m, source, result):
+    config = dataclasses.replace(CONFIGS["tiny"], encoding="sg-em", engine="sg-em")
+    with pytest.raises(ValueError, match=f"no closed form is known of {m} x 64 x 64 with an engine "
+                                         "of 4 cycles: only of blocks of at least 8 rows"):
+        sim.cycles(config, m, 64, 64, source=source, result=result)
+
+
 def test_large_product():
     """S = 2048, K = 4096, N = 4096: all but 127 cycles are full."""
     cycles = sim.cycles("paper", 2048, 4096, 4096)

@@ -12,6 +12,7 @@ import sim
 from golden import Quantized, quantize_activations, quantize_weights, stimuli
 from golden.accelerator import planner
 from golden.accelerator.accelerator import accelerator, execute, streams
+from golden.codec.numbers import FLOATS
 from golden.models import smollm2
 from hw.accelerator.accelerator import Accelerator
 from hw.accelerator.config import CONFIGS, Config
@@ -183,6 +184,41 @@ def test_encodings_with_factors(encoding, columns, array_depth):
     with pytest.raises(ValueError, match=f"a must be of encoding '{encoding}'"):
         run([command(1, 32, 1, a=normal(rng, "activation", 1, 32),
                      w=normal(rng, "weight", 1, 32))], component)
+
+
+ENGINES = ("sg-em", "sg-threshold", 1), ("sg-em", "sg-em", 2), ("sg-special", "sg-special", 8)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("encoding, engine, cycles", ENGINES)
+def test_engines_of_factors_on_the_way_in(encoding, engine, cycles):
+    """Values become records of the array's encoding, with their marks, under stalls, too."""
+    config = Config(columns=2, activations=64, weights=8, rows=16, weight_width=2, framed=True,
+                    input="bfloat16", encoding=encoding, engine=engine, engine_cycles=cycles)
+    sizes = sim.golden_config(config)
+    rng = np.random.default_rng(4)
+    commands = [
+        command(m, k, 3, w=quantize_weights(rng.standard_normal((3, k)).astype(np.float32),
+                                            encoding=sizes.weight_encoding),
+                source=planner.VALUES, x=rng.standard_t(3, (m, k)).astype(FLOATS["bfloat16"]))
+        for m, k in ((3, 70), (1, 32))]
+    commands.append(command(1, 1, 1, result=planner.RECORDS_OUT))
+    products = run(commands, Accelerator(config=config), engine="amaranth", stalls=0.3)
+    assert [product.code for product in products] == [planner.DONE] * 2 + [planner.BAD_RESULT]
+
+
+@needs_compiler
+@pytest.mark.long
+def test_engines_of_factors_on_the_way_out():
+    """Results leave, or stay for the next command, as records of the array's encoding."""
+    config = dataclasses.replace(CONFIGS["tiny"], encoding="sg-special", engine="sg-special")
+    sizes = sim.golden_config(config)
+    rng = np.random.default_rng(0)
+    commands = stimuli.products(rng, 30, sizes, largest=2**12) + stimuli.edges(rng, sizes)
+    component = Accelerator(config=config)
+    for stalls in (0, 0.3):
+        codes = {product.code for product in run(commands, component, stalls=stalls, seed=1)}
+        assert codes == set(planner.STATUSES)
 
 
 @pytest.mark.long

@@ -36,7 +36,7 @@ ALL = (ID, VERSION, CONFIG, ACTIVATIONS, WEIGHTS, ROWS, M, K, N, COMMAND, STATUS
 HALTING, HALTED = 1 << 24, 1 << 25
 FAILED_HALTS, MARK_HALTS = 1, 2
 ABORTED, TIMEOUT, BAD_MARK = 6, 7, 14
-CONSTANTS = {ID: 0x4D325846, VERSION: 0x00010003,
+CONSTANTS = {ID: 0x4D325846, VERSION: 0x00010004,
              CONFIG: 32 | 4 << 8 | 1 << 16 | 1 << 18, ACTIVATIONS: 64, WEIGHTS: 64, ROWS: 16}
 
 
@@ -429,6 +429,16 @@ def test_encoding(number, encoding):
     register, = (one for one in register_map(config).registers if one.name == "CONFIG")
     reset = {field.name: field.reset for field in register.fields}
     assert (reset["encoding"], reset["input"], reset["quantizes"]) == (number, 0, number == 0)
+
+
+@pytest.mark.parametrize("number, engine", [(1, "sg-threshold"), (2, "sg-em"), (3, "sg-special")])
+def test_engine(number, engine):
+    """CONFIG says which engine there is."""
+    encoding = "sg-special" if engine == "sg-special" else "sg-em"
+    config = dataclasses.replace(CONFIGS["tiny"], encoding=encoding, engine=engine)
+    register, = (one for one in register_map(config).registers if one.name == "CONFIG")
+    reset = {field.name: field.reset for field in register.fields}
+    assert (reset["engine"], reset["input"], reset["quantizes"]) == (number, 1, 1)
 
 
 def test_misframed():
