@@ -225,6 +225,8 @@ CASES = {
                f"{OUT}/a.vcd"],
         before=["sim", "cosim", "top1", "--count", "3", "--vcd", f"{OUT}/a.top1.vcd"],
         modules=("sim.__main__",), varies=_without_places),
+    "sim perf --export": Case(
+        words=["sim", "perf", "--export", f"{OUT}/costs"], modules=("sim.perf.export",)),
     "--plot of all commands, its file": Case(
         words=_plot, before=lambda: _plot(1), modules=("matplotlib.figure",)),
     "sim cosim --engine verilator": Case(

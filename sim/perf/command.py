@@ -3,6 +3,8 @@
 
 import argparse
 import json
+import os
+import shlex
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -11,11 +13,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from golden.command import check_output
+from golden.command import check_folder, check_output
+from golden.output import remove_left
 from hw.tools.files import write
 from hw.tools.progress import counting
 
 from . import paper, rivals, tables
+from .export import export
 from .machine import Machine, find_machine
 from .models import PAPER, find_models, packaged_models
 from .predict import Prediction, predict
@@ -54,6 +58,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--validate", action="store_true",
                         help="simulate small products of each kind: cycles and records must be "
                              "the model's exactly")
+    parser.add_argument("--export", type=Path, metavar="FOLDER",
+                        help="only write area, power and energy per action of the machine, for "
+                             "hwcomponents, Timeloop, ZigZag, Stream and BitFusion")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures")
 
 
@@ -64,6 +71,8 @@ def act(options: argparse.Namespace) -> int:
             raise ValueError("--json must be left out with --validate")
         check_output(options.json, "--json")
     changes = _changes(options.set)
+    if options.export:
+        return _export(options, changes)
     machine = find_machine(options.config, changes)
     jobs = _jobs(options)
     if options.validate:
@@ -82,6 +91,26 @@ def act(options: argparse.Namespace) -> int:
         results = _predict(jobs, machine)
     if options.json:
         write(options.json, json.dumps(results, indent=1) + "\n")
+    return 0
+
+
+def _export(options: argparse.Namespace, changes: dict[str, Any]) -> int:
+    """Writes a folder for other tools and says what is in it."""
+    folder = options.export
+    for name in ("validate", "paper", "against", "sweep", "json"):
+        if getattr(options, name) not in (None, False):
+            raise ValueError(f"--{name} must be left out with --export")
+    if os.path.lexists(folder):
+        remove_left(folder)
+        raise ValueError(f"--export must be a new folder, not {folder}, which exists")
+    check_folder(folder, "--export")
+    machine = find_machine(options.config, changes)
+    # Names alone: folders of a machine mean nothing elsewhere.
+    words = ["python", "-m", "sim", "perf", "--export", folder.name, "--config",
+             Path(options.config).name, *(f"--set={word}" for word in options.set)]
+    written = export(folder, machine, shlex.join(words))
+    print(f"{len(written)} files for {machine.format} on {machine.name} in {folder}; start with "
+          "README.md")
     return 0
 
 
