@@ -5,6 +5,11 @@ Formats that are built here have arrays and encoders of their own, from the same
 MX-ANT, MX-M-ANT and MX-OliVe are not built here: they are taken to have our buffers and control and
 as many multipliers of 4 bits, of which a product of 8 bits takes four. Their shares of 8 bits are
 those of the paper's authors, and so is the ratio of their arrays' power to M2XFP's.
+
+MXFP8 is not built here either. It is taken to be what MXFP4's array would do at 8 bits by the same
+rule, in its area and at its power, with MXFP4's encoder. A significand of E4M3 has four bits where
+E2M1 has two, so that a product takes four times the multiplier. The wider shifts of products with
+four bits of exponent are left out: true area and power are larger.
 """
 
 from collections.abc import Sequence
@@ -17,6 +22,8 @@ from .workload import Job
 
 OURS = "M2XFP"
 
+EIGHT = "MXFP8"
+
 SCALE_BITS = 0.25
 """Per element, of a scale of eight bits for 32 elements, which the rivals have too."""
 
@@ -26,9 +33,14 @@ def designs() -> list[str]:
     return [name for name in paper.machines() if name != OURS]
 
 
+def own() -> list[str]:
+    """Names of the formats, which need no shares of 8 bits."""
+    return [*formats(), EIGHT]
+
+
 def everything() -> list[str]:
     """Names of all formats and designs, M2XFP first."""
-    return [OURS, *(name for name in (*formats(), *designs()) if name != OURS)]
+    return [OURS, *(name for name in (*own(), *designs()) if name != OURS)]
 
 
 def find(names: Sequence[str]) -> list[str]:
@@ -103,12 +115,13 @@ def compare(job: Job, machine: Machine, names: Sequence[str]) -> list[Entry]:
     blocks = paper.inputs()["blocks"].get(job.model.name)
     wanting = [name for name in names if name in designs()]
     if wanting and blocks is None:
-        raise ValueError(f"--against must be of {', '.join(formats())} with {job.model.name}, "
+        raise ValueError(f"--against must be of {', '.join(own())} with {job.model.name}, "
                          f"of which no layers of 8 bits are published, not {wanting[0]!r}")
     if machine.chips["count"] != 1:
         raise ValueError(f"chips.count must be 1 with --against, not {machine.chips['count']}")
     count = blocks or job.model.layers
     return [_design(name, job, machine, count) if name in designs()
+            else _eight(job, machine, count) if name == EIGHT
             else _format(name, job, machine, count) for name in names]
 
 
@@ -118,6 +131,18 @@ def _format(name: str, job: Job, machine: Machine, blocks: int) -> Entry:
     area = own.area_mm2
     return _entry(name, own, layers, own.hardware.bits, area["arrays"] + area["engines"],
                   formats()[name]["kl"])
+
+
+def _eight(job: Job, machine: Machine, blocks: int) -> Entry:
+    four = replace(machine.with_format("MXFP4"), name=EIGHT, format=EIGHT)
+    wider = wide(four)
+    # The encoder takes a value, of which a product has two halves.
+    wider = replace(wider, hardware=replace(wider.hardware,
+                                            engine_fj=four.hardware.engine_fj / 2))
+    layers = [predict_layer(replace(gemm, k=2 * gemm.k), wider, blocks)
+              for gemm in job.model.linear(job.rows)]
+    area = four.area_mm2
+    return _entry(EIGHT, four, layers, 8 + SCALE_BITS, area["arrays"] + area["engines"], None)
 
 
 def _design(name: str, job: Job, machine: Machine, blocks: int) -> Entry:

@@ -79,6 +79,27 @@ def test_products_of_8_bits_move_their_bits_in_the_same_buffers():
     assert rivals.wide(machine).leakage_mw == machine.leakage_mw
 
 
+def test_mxfp8_is_mxfp4_s_array_at_8_bits():
+    """Four times the cycles, 8.25 bits of each value, the array's power, and the encoder once."""
+    machine = find_machine("paper")
+    [model] = find_models(["llama3-8b"])
+    job = Job(model=model)
+    four, eight = rivals.compare(job, machine, ["MXFP4", "MXFP8"])
+    assert eight.cycles == pytest.approx(4 * four.cycles, rel=1e-3)
+    assert eight.bits == 8.25 and eight.array_mm2 == four.array_mm2
+    # Half the accumulators; the rest of the same power is the array's.
+    for parts in (("array", "accumulators"), ("array leakage",), ("control",),
+                  ("DRAM background",)):
+        energies = [sum(one.energy[part] for part in parts) for one in (four, eight)]
+        assert energies[1] == pytest.approx(4 * energies[0], rel=1e-3)
+    assert eight.energy["top-1 and engines"] == pytest.approx(four.energy["top-1 and engines"])
+    # So few rows fit: each operand comes once.
+    small = Job(model=model, seq=4)
+    four, eight = rivals.compare(small, machine, ["MXFP4", "MXFP8"])
+    results = 2 * sum(gemm.m * gemm.n for gemm in model.linear(4))
+    assert (eight.traffic - results) / (four.traffic - results) == pytest.approx(8.25 / 4.25)
+
+
 def test_cycles_are_those_of_the_closed_form():
     """Below DRAM's bandwidth only its latency is added; ZigZag gives 33,555,503."""
     layer = predict_layer(Gemm("q", 2048, 4096, 4096), find_machine("paper"))
@@ -131,6 +152,10 @@ def test_stored_figures_are_those_of_the_documents():
         row = re.search(rf"{unit}\* +real +(.*) MAC", power).group(1).split()
         figures = (stored[name][of] for of in ("clock_uw", "leakage_uw", "array_uw"))
         assert [float(row[place]) for place in (4, 5, 6)] == list(figures)
+    # RaZeR's stand in a sentence: area per tile, energy per MAC at 32 columns.
+    area, energy = re.search(r"RaZeR's (\d+) um2, [\d.]+ ns and ([\d.]+) fJ", power).groups()
+    assert round(stored["RaZeR"]["array_um2"] / 128) == int(area)
+    assert round(stored["RaZeR"]["array_uw"] / 500 / 1024 * 1e3, 1) == float(energy)
     losses = dict(re.findall(r"(?m)^(\S+) .*  (\d\.\d{3}) \+- .*  -?\d\.\d{3} \+-",
                              (ROOT / "docs/silicon.md").read_text()))
     assert {name: float(losses[name]) for name in stored} == {
@@ -161,7 +186,7 @@ def refused(arguments, capsys):
     (["--validate", "--json", "x.json"], "--json must be left out with --validate"),
     (["--against", "tpu"], "--against must be of M2XFP, .*, not 'tpu'"),
     (["--against", "mx-ant", "--model", "smollm2-135m"],
-     "--against must be of MXFP4, .* with smollm2-135m, .* not 'MX-ANT'"),
+     "--against must be of MXFP4, .*, MXFP8 with smollm2-135m, .* not 'MX-ANT'"),
 ])
 def test_errors_are_one_line(arguments, text, capsys):
     assert re.search(text, refused(arguments, capsys))
