@@ -227,6 +227,11 @@ CASES = {
         modules=("sim.__main__",), varies=_without_places),
     "sim perf --export": Case(
         words=["sim", "perf", "--export", f"{OUT}/costs"], modules=("sim.perf.export",)),
+    "sim perf --report": Case(
+        words=["sim", "perf", "--model", "smollm2-135m", "--sweep", "batch=1,2", "--report",
+               f"{OUT}/a.html"],
+        before=["sim", "perf", "--model", "smollm2-135m", "--sweep", "batch=1", "--report",
+                f"{OUT}/a.html"], modules=("sim.perf.command", "matplotlib.figure")),
     "--plot of all commands, its file": Case(
         words=_plot, before=lambda: _plot(1), modules=("matplotlib.figure",)),
     "sim cosim --engine verilator": Case(

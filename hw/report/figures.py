@@ -107,8 +107,8 @@ def formats(compared: Sequence[tuple]) -> "list[Figure]":
     for number, (title, digits) in enumerate(zip((
             _AREA.format("A"), "slowest path T (ns)", "energy of one MAC or value (fJ)"),
             DIGITS, strict=True)):
-        figure, panels = _panels(WIDTH, 1.2 + 0.36 * len(compared) + 0.6 * len(parts),
-                                 [len(rows) + 1 for rows in parts.values()])
+        figure, panels = stacked_axes(WIDTH, 1.2 + 0.36 * len(compared) + 0.6 * len(parts),
+                                      [len(rows) + 1 for rows in parts.values()])
         for (part, rows), axes in zip(parts.items(), panels, strict=True):
             names = [format for format, _, _ in rows]
             # A format that occurs twice is told apart by the unit's settings.
@@ -139,11 +139,11 @@ def _locator():
 
 def _figure(width: float, height: float) -> tuple:
     """A figure with its axes."""
-    figure, (axes,) = _panels(width, height, [1])
+    figure, (axes,) = stacked_axes(width, height, [1])
     return figure, axes
 
 
-def _panels(width: float, height: float, ratios: Sequence[float]) -> tuple:
+def stacked_axes(width: float, height: float, ratios: Sequence[float]) -> tuple:
     """A figure with axes one below the other, whose heights have these ratios."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -4,8 +4,6 @@
 The page needs nothing else: no network, no script, no file beside it.
 """
 
-import base64
-import io
 import shlex
 from html import escape
 from typing import Any
@@ -20,15 +18,16 @@ from ..tools import cache as kept
 from ..tools.errors import ToolError
 from ..tools.files import make_folder, write
 from . import comparison, figures, fpga, gather, published, sweep, text_tables
+from .markup import COLORS as _COLORS
+from .markup import document
+from .markup import images as _images
+from .markup import line as _line
+from .markup import pre as _pre
+from .markup import stack as _stack
+from .markup import swatch as _swatch
+from .markup import table as _table
+from .markup import text as _text
 from .sweep import Point
-
-# Colours that colour-blind readers can tell apart, other than the formats'. Further parts are grey.
-_COLORS = ("#332288", "#88ccee", "#117733", "#ddcc77", "#cc6677", "#44aa99", "#882255", "#999933",
-           "#aa4499")
-
-
-class _Html(str):
-    """Text that is HTML already and is not escaped."""
 
 
 def main(options: Any) -> None:
@@ -106,20 +105,11 @@ def page(results: dict[str, Any]) -> str:
                 *([("fpga", "On an FPGA", _fpga)] if "fpga" in results else []),
                 ("published", "Published figures", _published), ("paths", "Slowest paths", _paths),
                 ("flow", "How it was measured", _flow))
-    links = " ".join(f'<a href="#{key}">{escape(title)}</a>' for key, title, _ in sections)
     library = results["library"]["name"]
-    return "\n".join([
-        "<!DOCTYPE html>", '<html lang="en">', "<head>", '<meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        "<title>m2xfp-rtl: area, timing and power</title>", f"<style>{_STYLE}</style>", "</head>",
-        "<body>", "<h1>m2xfp-rtl: area, timing and power</h1>",
-        _text(f"Library {library}, before layout, without wires and clock tree. A: mapped for "
-              "area. T: mapped for delay. The end of the page describes the flow, which is the "
-              "same for all figures."),
-        f"<nav>{links}</nav>",
-        *(f'<section id="{key}">\n<h2>{escape(title)}</h2>\n{"".join(make(results))}\n</section>'
-          for key, title, make in sections),
-        "</body>", "</html>", ""])
+    return document("m2xfp-rtl: area, timing and power", (
+        f"Library {library}, before layout, without wires and clock tree. A: mapped for area. T: "
+        "mapped for delay. The end of the page describes the flow, which is the same for all "
+        "figures."), [(key, title, "".join(make(results))) for key, title, make in sections])
 
 
 def _units(results):
@@ -331,77 +321,3 @@ def _parameters(unit):
 
 def _ns(delay):
     return "-" if delay is None else f"{delay:.3f}"
-
-
-def _text(text):
-    return f"<p>{escape(text)}</p>\n"
-
-
-def _pre(text):
-    return f"<pre>{escape(text)}</pre>\n"
-
-
-def _table(head, rows, *, left):
-    def line(tag, cells):
-        return "<tr>" + "".join(
-            f"<{tag}{'' if i in left else ' class=n'}>"
-            f"{cell if isinstance(cell, _Html) else escape(str(cell))}</{tag}>"
-            for i, cell in enumerate(cells)) + "</tr>\n"
-
-    body = "".join(line("td", row) for row in rows)
-    top = f"<thead>{line('th', head)}</thead>" if any(head) else ""
-    return f"<div class=wide><table>{top}<tbody>\n{body}</tbody></table></div>\n"
-
-
-def _line(html):
-    """Text of a cell in one line."""
-    return _Html(f"<span class=line>{html}</span>")
-
-
-def _swatch(color):
-    return _Html(f'<span class=swatch style="background:{color}"></span>')
-
-
-def _stack(shares):
-    """A horizontal bar, divided into parts with name, share and colour."""
-    parts, left = [], 0.0
-    for name, share, color in shares:
-        parts.append(f'<rect x="{100 * left:.3f}%" width="{100 * share:.3f}%" height="100%" '
-                     f'fill="{color}" stroke="white"><title>{escape(name)} {share:.1%}</title>'
-                     "</rect>")
-        left += share
-    return ('<svg class=stack role="img" aria-label="Shares, as in the table below">'
-            f'{"".join(parts)}</svg>\n')
-
-
-def _images(drawn, text):
-    """Drawings side by side, embedded into the page as PNG files; a narrow page has fewer a row."""
-    return "<div class=images>" + "".join(_image(figure, text) for figure in drawn) + "</div>\n"
-
-
-def _image(figure, text):
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
-    data = base64.b64encode(file.getvalue()).decode()
-    return f'<img alt="{escape(text)}" src="data:image/png;base64,{data}">\n'
-
-
-_STYLE = """
-body { margin: 2em auto; max-width: 75em; padding: 0 1em; color: #222; background: #fff;
-       font: 15px/1.45 system-ui, sans-serif; }
-h1 { font-size: 1.6em; } h2 { font-size: 1.3em; margin-top: 2em; border-bottom: 1px solid #ccc; }
-h3 { font-size: 1.05em; margin-top: 1.5em; } p { max-width: 60em; }
-nav a { margin-right: 1em; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; margin: .6em 0; }
-th, td { padding: .2em .7em; text-align: left; vertical-align: bottom;
-         border-bottom: 1px solid #e4e4e4; }
-th { border-bottom: 2px solid #888; } .n { text-align: right;
-     font-variant-numeric: tabular-nums; }
-.images { display: flex; flex-wrap: wrap; gap: 1em; }
-img { width: 32em; max-width: 100%; height: auto; align-self: start; }
-.stack { width: 100%; height: 2.2em; }
-span.line { white-space: nowrap; }
-.swatch { display: inline-block; width: .9em; height: .9em; }
-pre { background: #f5f5f5; padding: .7em; overflow-x: auto; }
-details { margin: .3em 0; } summary { cursor: pointer; overflow-wrap: anywhere; }
-"""

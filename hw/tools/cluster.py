@@ -21,20 +21,20 @@ PATIENCE = 60
 """Seconds without any worker after which `Cluster.run` gives up."""
 
 
-def _try(address):
+def _try(address, option):
     """Connects and disconnects: Dask would try again and again until its time is up."""
     from distributed.comm import addressing
 
     scheme, _, place = address.rpartition("://")
     if (scheme or "tcp") not in ("tcp", "tls"):
-        raise ValueError(f"--scheduler must be of the form tcp://host:8786 or tls://host:8786, "
+        raise ValueError(f"{option} must be of the form tcp://host:8786 or tls://host:8786, "
                          f"not {address!r}")
     try:
         host, port = addressing.parse_host_port(place)
         if not host or not 0 < port < 1 << 16:
             raise ValueError
     except ValueError:
-        raise ValueError(f"--scheduler must have a host and a port, as in tcp://host:8786, "
+        raise ValueError(f"{option} must have a host and a port, as in tcp://host:8786, "
                          f"not {address!r}") from None
     try:
         with socket.create_connection((host, port), ANSWER) as connection:
@@ -44,7 +44,7 @@ def _try(address):
                 raise OSError("not a Dask scheduler")
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise ToolError(f"--scheduler {address} cannot be reached: {reason}") from None
+        raise ToolError(f"{option} {address} cannot be reached: {reason}") from None
 
 
 class Cluster:
@@ -54,6 +54,8 @@ class Cluster:
     ----------
     address : str
         Such as "tcp://host:8786".
+    option : str
+        Of the command line, for errors.
 
     Raises
     ------
@@ -63,12 +65,12 @@ class Cluster:
         If nothing answers at the address, or there is no worker.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, option: str = "--scheduler") -> None:
         if not util.find_spec("distributed"):
-            raise ValueError("--scheduler needs distributed: pip install 'm2xfp-rtl[cluster]'")
+            raise ValueError(f"{option} needs distributed: pip install 'm2xfp-rtl[cluster]'")
         from distributed import Client
 
-        _try(address)
+        _try(address, option)
         # Everything that it would log is raised as an exception, too.
         logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
         self._stopped = threading.Event()
@@ -76,12 +78,12 @@ class Cluster:
             self._client = Client(address, timeout=REACH, set_as_default=False)
         except (OSError, ValueError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise ToolError(f"--scheduler {address} cannot be reached: {reason}") from None
+            raise ToolError(f"{option} {address} cannot be reached: {reason}") from None
         try:
             self._client.wait_for_workers(1, timeout=REACH)
         except TimeoutError:
             self.close()
-            raise ToolError(f"--scheduler {address} has no worker after {REACH} s") from None
+            raise ToolError(f"{option} {address} has no worker after {REACH} s") from None
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Runs a function on a worker and waits for it.

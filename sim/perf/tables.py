@@ -16,11 +16,7 @@ from .workload import Job
 
 def prediction(one: Prediction) -> str:
     """The layers of a prediction, its totals, and its energy by part."""
-    rows = [["layer", "M x K x N", "times", "cycles", "limit", "use", "DRAM", "MACs per byte"],
-            ["", "", "", "", "", "", "MB", ""]]
-    for layer in by_name(one.layers):
-        rows.append(_layer(layer, one.machine))
-    lines = [title(one.job, one.machine), *aligned(rows, left=(0, 1, 4))]
+    lines = [title(one.job, one.machine), *aligned(layers(one), left=(0, 1, 4))]
     if one.link_cycles:
         lines.append(f"link: {one.link_cycles:,} cycles")
     low, high = one.bounds
@@ -31,6 +27,13 @@ def prediction(one: Prediction) -> str:
         f"{one.joules:.4g} J, {1e12 * one.joules / one.macs:.3g} pJ per MAC, "
         f"{one.joules / one.job.rows:.3g} J per token, {_energy(one.energy)}"]
     return "\n".join(lines)
+
+
+def layers(one: Prediction) -> list[list[str]]:
+    """Two rows of headings, and a row for each layer."""
+    return [["layer", "M x K x N", "times", "cycles", "limit", "use", "DRAM", "MACs per byte"],
+            ["", "", "", "", "", "", "MB", ""],
+            *(_layer(layer, one.machine) for layer in by_name(one.layers))]
 
 
 def title(job: Job, machine: Machine) -> str:
@@ -118,6 +121,13 @@ def comparison(entries: Mapping[str, Sequence[Entry]], machine: Machine) -> str:
         By model, from `sim.perf.rivals.compare`.
     machine : Machine
     """
+    rows = comparison_rows(entries)
+    return "\n".join([f"{rows[0][1]} = 1, on {machine.name}; DRAM background "
+                      f"{machine.dram['background_mw']:g} mW", *aligned(rows, left=(0,))])
+
+
+def comparison_rows(entries: Mapping[str, Sequence[Entry]]) -> list[list[str]]:
+    """The rows of `comparison`, headings first."""
     names = [entry.name for entry in next(iter(entries.values()))]
     rows = [["model", *names]]
     for what, of in (("time", lambda one: one.cycles), ("energy", lambda one: one.joules),
@@ -130,9 +140,7 @@ def comparison(entries: Mapping[str, Sequence[Entry]], machine: Machine) -> str:
         for mean in ("arithmetic", "geometric") if len(ratios) > 1 else ():
             values = (paper.means(column)[mean] for column in zip(*ratios.values(), strict=True))
             rows.append([f"  mean, {mean}", *(f"{value:.3f}" for value in values)])
-    rows += _facts(entries)
-    return "\n".join([f"{names[0]} = 1, on {machine.name}; DRAM background "
-                      f"{machine.dram['background_mw']:g} mW", *aligned(rows, left=(0,))])
+    return rows + _facts(entries)
 
 
 def _facts(entries: Mapping[str, Sequence[Entry]]) -> list[list[str]]:

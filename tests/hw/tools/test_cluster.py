@@ -3,11 +3,8 @@
 
 import os
 import socket
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -16,10 +13,9 @@ from hw.report import sweep
 from hw.tools import cluster
 from hw.tools.cluster import Cluster
 from hw.tools.errors import ToolError
+from tests.support.dask import Service
 
 distributed = pytest.importorskip("distributed", reason="needs the package distributed")
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -33,40 +29,6 @@ def address(tmp_path_factory):
                      "--no-dashboard") as worker:
             worker.line("Registered to:")
             yield found
-
-
-class Service:
-    """A Dask command as a process."""
-
-    def __init__(self, folder, *arguments):
-        self._log = folder / f"{arguments[0]}.log"
-        self._file = self._log.open("w")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "distributed.cli.dask_" + arguments[0], *arguments[1:]],
-            cwd=folder, stdin=subprocess.DEVNULL, stdout=self._file, stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": str(ROOT),
-                 "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"})
-
-    def __enter__(self):
-        return self
-
-    def line(self, text):
-        """First line of its log with a text."""
-        for _ in range(600):
-            for line in self._log.read_text().splitlines():
-                if text in line:
-                    return line
-            time.sleep(0.1)
-        raise TimeoutError(self._log.read_text())
-
-    def __exit__(self, *_):
-        self._process.terminate()
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._file.close()
 
 
 @pytest.fixture
