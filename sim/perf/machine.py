@@ -10,6 +10,9 @@ from hw.accelerator.config import CONFIGS, Config, configuration
 
 from .settings import Choice, Number, Ranges, Text, checked, merged, packaged, read
 
+SCALE_BITS = 0.25
+"""Per element, of a scale of eight bits for 32 elements."""
+
 _ENERGY = Number(0, 1e6)
 
 # Sizes of the accelerator that may be given in place of a name; its class checks them.
@@ -22,6 +25,8 @@ RANGES: Ranges = {
                     "arrays": Number(1, 4096, whole=True), "clock_mhz": Number(1, 10_000),
                     **_SIZES},
     "traffic": {"result_bits": Number(1, 64), "scores": Choice(("dram", "chip"))},
+    "attention": {"causal": Choice((True, False)), "scores_bits": Choice((4, 8)),
+                  "values_bits": Choice((4, 8))},
     "dram": {"bandwidth_gbs": Number(0.001, 1e6), "latency_ns": Number(0, 1e6),
              "read_pj": _ENERGY, "write_pj": _ENERGY, "background_mw": _ENERGY},
     "sram": {f"{kind}_{what}": _ENERGY for kind in ("operand", "output")
@@ -62,6 +67,12 @@ class Hardware:
     engine_fj: float
     engine_um2: float
 
+    def scaled(self, power: float, *, bits: float, engine_fj: float) -> "Hardware":
+        """Hardware with an array of other power, other bits and another encoder."""
+        return replace(self, bits=bits, engine_fj=engine_fj,
+                       **{name: power * getattr(self, name)
+                          for name in ("array_uw", "leakage_uw", "clock_uw")})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
@@ -79,7 +90,7 @@ class Machine:
     hardware : Hardware
     shared : mapping
         Costs that the formats share, see ``data/hardware.toml``.
-    traffic, dram, sram, chips : mapping
+    traffic, attention, dram, sram, chips : mapping
         The tables of ``data/machine.toml``.
     """
 
@@ -91,6 +102,7 @@ class Machine:
     hardware: Hardware
     shared: Mapping[str, float]
     traffic: Mapping[str, Any]
+    attention: Mapping[str, Any]
     dram: Mapping[str, float]
     sram: Mapping[str, float]
     chips: Mapping[str, Any]
@@ -162,6 +174,31 @@ class Machine:
         return replace(self, format=name, hardware=_hardware(name, {}), name=name)
 
 
+    def wide(self) -> "Machine":
+        """The machine while it multiplies 8 bits: 16 x 16 products per cycle instead of 32 x 32.
+
+        A group of 32 elements of 8 bits is as long as two of 4 bits, and takes two cycles. So a
+        product with ``k`` of 8 bits is one with ``2 * k`` halves of elements, on half the columns,
+        at the same power. Buffers hold as many bits as before.
+
+        Raises
+        ------
+        ValueError
+            If there is a single column.
+        """
+        config = self.config
+        if config.columns < 2:
+            raise ValueError(f"accelerator.columns must be at least 2 for products of 8 bits, "
+                             f"not {config.columns}")
+        columns = config.columns // 2
+        return replace(self, config=replace(
+            config, columns=columns, rows=2 * config.rows,
+            weight_width=min(config.weight_width, columns)),
+            # The encoder takes a value, of which a product has two halves.
+            hardware=self.hardware.scaled(2, bits=(8 + SCALE_BITS) / 2,
+                                          engine_fj=self.hardware.engine_fj / 2))
+
+
 def formats() -> dict[str, dict[str, Any]]:
     """Stored figures of each format, by name; see ``data/hardware.toml``."""
     return packaged("hardware")["formats"]
@@ -209,4 +246,5 @@ def find_machine(config: str, changes: Mapping[str, Any] | None = None) -> Machi
                    arrays=of["arrays"], clock_mhz=of["clock_mhz"],
                    hardware=_hardware(of["format"], tables.get("format", {})),
                    shared=packaged("hardware")["shared"],
-                   **{name: tables[name] for name in ("traffic", "dram", "sram", "chips")})
+                   **{name: tables[name]
+                      for name in ("traffic", "attention", "dram", "sram", "chips")})

@@ -2,7 +2,7 @@
 """Language models as lists of matrix products."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,10 @@ class Gemm:
     def macs(self) -> int:
         """Multiplications of all of them."""
         return self.m * self.k * self.n * self.count
+
+    def halves(self) -> "Gemm":
+        """The same at 8 bits, as `sim.perf.machine.Machine.wide` takes it."""
+        return replace(self, k=2 * self.k)
 
 
 @dataclass(frozen=True, kw_only=True)

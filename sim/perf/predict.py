@@ -8,7 +8,7 @@ buffers are double: a product takes the longer of both, and DRAM's latency once.
 import functools
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from golden.accelerator.planner import interleave, plan
@@ -128,6 +128,11 @@ class Prediction:
         return sum(layer.cycles for layer in self.layers) + self.link_cycles
 
     @property
+    def attention(self) -> float:
+        """Share of the cycles in the products of attention."""
+        return sum(layer.cycles for layer in self.layers if not layer.gemm.weights) / self.cycles
+
+    @property
     def bounds(self) -> tuple[int, int]:
         """Cycles if all of DRAM's and the array's work overlapped, and if none did."""
         array = sum(layer.array_cycles for layer in self.layers)
@@ -183,7 +188,8 @@ def predict(job: Job, machine: Machine) -> Prediction:
         If the machine cannot run one of its products.
     """
     chips = machine.chips
-    layers = [predict_layer(gemm, machine, copies) for gemm, copies in job.gemms(chips)]
+    layers = [_predict_layer(gemm, machine, copies)
+              for gemm, copies in job.gemms(chips, causal=machine.attention["causal"])]
     if chips["count"] == 1:
         return Prediction(job=job, machine=machine, layers=layers)
     bits = job.exchanged(chips) * machine.traffic["result_bits"]
@@ -191,6 +197,13 @@ def predict(job: Job, machine: Machine) -> Prediction:
     return Prediction(job=job, machine=machine, layers=layers,
                       link_cycles=math.ceil(1e-3 * nanoseconds * machine.clock_mhz),
                       link_pj=bits * chips["link_pj"])
+
+
+def _predict_layer(gemm: Gemm, machine: Machine, copies: int) -> Layer:
+    """Predicts a layer of a job, in the bits that the machine has for it."""
+    if machine.attention.get(f"{gemm.name}_bits", 4) == 4 or gemm.weights:
+        return predict_layer(gemm, machine, copies)
+    return replace(predict_layer(gemm.halves(), machine.wide(), copies), gemm=gemm)
 
 
 def predict_layer(gemm: Gemm, machine: Machine, copies: int = 1) -> Layer:

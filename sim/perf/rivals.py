@@ -16,17 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from . import paper
-from .machine import Hardware, Machine, formats
+from .machine import SCALE_BITS, Machine, formats
 from .predict import Layer, predict_layer, totals_of
 from .workload import Job
 
 OURS = "M2XFP"
 
 EIGHT = "MXFP8"
-
-SCALE_BITS = 0.25
-"""Per element, of a scale of eight bits for 32 elements, which the rivals have too."""
-
 
 def designs() -> list[str]:
     """Names of the designs that are not built here."""
@@ -135,12 +131,8 @@ def _format(name: str, job: Job, machine: Machine, blocks: int) -> Entry:
 
 def _eight(job: Job, machine: Machine, blocks: int) -> Entry:
     four = replace(machine.with_format("MXFP4"), name=EIGHT, format=EIGHT)
-    wider = wide(four)
-    # The encoder takes a value, of which a product has two halves.
-    wider = replace(wider, hardware=replace(wider.hardware,
-                                            engine_fj=four.hardware.engine_fj / 2))
-    layers = [predict_layer(replace(gemm, k=2 * gemm.k), wider, blocks)
-              for gemm in job.model.linear(job.rows)]
+    wider = four.wide()
+    layers = [predict_layer(gemm.halves(), wider, blocks) for gemm in job.model.linear(job.rows)]
     area = four.area_mm2
     return _entry(EIGHT, four, layers, 8 + SCALE_BITS, area["arrays"] + area["engines"], None)
 
@@ -150,41 +142,17 @@ def _design(name: str, job: Job, machine: Machine, blocks: int) -> Entry:
     given = paper.inputs()["machines"]
     # Power of an array of equally many multipliers of 4 bits.
     power = given[name]["pe_uw"] / 4 / given[OURS]["pe_uw"]
-    narrow = replace(ours, name=name, format=name, hardware=_scaled(
-        ours.hardware, power, bits=4 + SCALE_BITS))
-    wider = wide(narrow)
+    # Rivals have a scale of eight bits for 32 elements, too. Their encoders are left out.
+    narrow = replace(ours, name=name, format=name, hardware=ours.hardware.scaled(
+        power, bits=4 + SCALE_BITS, engine_fj=0.0))
+    wider = narrow.wide()
     layers, weights, bits = [], 0, 0.0
     for gemm, precision, copies in paper.layers(name, job.model.name, job.rows):
         layers.append(predict_layer(gemm, narrow, copies) if precision == 4 else
-                      predict_layer(replace(gemm, k=2 * gemm.k), wider, copies))
+                      predict_layer(gemm.halves(), wider, copies))
         weights += copies * gemm.k * gemm.n
         bits += copies * gemm.k * gemm.n * (precision + SCALE_BITS)
     return _entry(name, narrow, layers, bits / weights, None, None)
-
-
-def wide(machine: Machine) -> Machine:
-    """The machine while it multiplies 8 bits: 16 x 16 products per cycle in place of 32 x 32.
-
-    A group of 32 elements of 8 bits is as long as two of 4 bits, and takes two cycles. So a product
-    with ``k`` of 8 bits is one with ``2 * k`` halves of elements, on half the columns, at the same
-    power. Buffers hold as many bits as before.
-    """
-    config = machine.config
-    if config.columns < 2:
-        raise ValueError(f"accelerator.columns must be at least 2 with --against, "
-                         f"not {config.columns}")
-    columns = config.columns // 2
-    return replace(machine, config=replace(
-        config, columns=columns, rows=2 * config.rows,
-        weight_width=min(config.weight_width, columns)),
-        hardware=_scaled(machine.hardware, 2, bits=(8 + SCALE_BITS) / 2))
-
-
-def _scaled(hardware: Hardware, power: float, *, bits: float) -> Hardware:
-    """Hardware with other powers and bits, whose encoder is left out."""
-    return replace(hardware, bits=bits, engine_fj=0.0,
-                   **{name: power * getattr(hardware, name)
-                      for name in ("array_uw", "leakage_uw", "clock_uw")})
 
 
 def _entry(name: str, machine: Machine, layers: Sequence[Layer], bits: float,

@@ -19,6 +19,8 @@ def prediction(one: Prediction) -> str:
     lines = [title(one.job, one.machine), *aligned(layers(one), left=(0, 1, 4))]
     if one.link_cycles:
         lines.append(f"link: {one.link_cycles:,} cycles")
+    if one.job.attention:
+        lines.append(f"attention: {one.attention:.1%} of the cycles")
     low, high = one.bounds
     lines += [
         f"{one.cycles:,} cycles, {_time(one.seconds)}, {one.tokens_per_second:,.1f} tokens/s, "

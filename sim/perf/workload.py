@@ -63,7 +63,7 @@ class Job:
         """Rows of activations in the linear layers."""
         return self.batch * (self.seq if self.phase == "prefill" else 1)
 
-    def gemms(self, chips: Mapping[str, Any]) -> list[tuple[Gemm, int]]:
+    def gemms(self, chips: Mapping[str, Any], *, causal: bool = True) -> list[tuple[Gemm, int]]:
         """The products of one chip, and how many blocks have each.
 
         Queries, keys, values and the MLP's inner layers are divided by their columns, the layers
@@ -77,7 +77,7 @@ class Job:
         part = self._part(chips["count"])
         found = [(gemm, self.model.layers) for gemm in part.linear(self.rows)]
         if self.attention:
-            found += [(gemm, self.model.layers) for gemm in self._attention(part)]
+            found += [(gemm, self.model.layers) for gemm in self._attention(part, causal)]
         if self.head:
             columns = -(-self.model.vocabulary // chips["count"])
             found.append((Gemm("head", self.batch, self.model.hidden, columns), 1))
@@ -105,17 +105,19 @@ class Job:
         return Model(**{**vars(model), "heads": model.heads // count, "ffn": model.ffn // count,
                         "kv_heads": max(1, model.kv_heads // count)})
 
-    def _attention(self, part: Model) -> list[Gemm]:
+    def _attention(self, part: Model, causal: bool) -> list[Gemm]:
         """Products of queries with keys, and of probabilities with values.
 
-        All query heads of a key head are rows of one product.
+        All query heads of a key head are rows of one product. In a causal prefill the keys behind a
+        block of queries are left out.
         """
         shared, count = part.heads // part.kv_heads, part.kv_heads * self.batch
         if self.phase == "decode":
             pieces = [(shared, self.seq)]
         else:
             pieces = [(shared * (min(start + QUERIES, self.seq) - start),
-                       min(start + QUERIES, self.seq)) for start in range(0, self.seq, QUERIES)]
+                       min(start + QUERIES, self.seq) if causal else self.seq)
+                      for start in range(0, self.seq, QUERIES)]
         return [gemm for rows, context in pieces for gemm in (
             Gemm("scores", rows, part.head_dim, context, count, weights=False),
             Gemm("values", rows, context, part.head_dim, count, weights=False))]

@@ -6,7 +6,7 @@ import re
 import pytest
 
 import sim.__main__ as command
-from sim.perf import Job, find_machine, find_models, paper, rivals
+from sim.perf import Job, find_machine, find_models, paper, predict, rivals
 from sim.perf.models import PAPER
 from tests.support.imports import ROOT
 
@@ -44,3 +44,16 @@ def test_tables_of_assumptions():
     runs = paper.runs()
     for name, ratios in paper.variants(runs).items():
         assert f"| {name} | {paper.means(ratios)['arithmetic']:.3f} |" in PAGE
+
+
+@pytest.mark.parametrize("model, attention, text", [
+    ("llama2-7b", {}, "for LLaMA-2-7B ours is {}"),
+    ("llama2-7b", {"causal": False}, "or {} if each query meets all keys"),
+    ("llama2-7b", {"values_bits": 8}, "such as probabilities and values, is {}"),
+    ("llama2-7b", {"scores_bits": 8, "values_bits": 8}, "with both it is {}"),
+    ("llama3-8b", {"values_bits": 8}, "LLaMA-3-8B then has {}")])
+def test_attention(model, attention, text):
+    [model] = find_models([model])
+    one = predict(Job(model=model, seq=16384, attention=True),
+                  find_machine("paper", {"attention": attention}))
+    assert text.format(f"{100 * one.attention:.1f} %") in " ".join(PAGE.split())

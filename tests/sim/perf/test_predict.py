@@ -69,14 +69,47 @@ def test_metadata_and_scales_are_traffic():
 
 def test_products_of_8_bits_move_their_bits_in_the_same_buffers():
     machine = find_machine("paper")
-    wide = rivals.wide(machine)
+    wide = machine.wide()
     assert wide.kilobytes == machine.kilobytes and wide.slots == machine.slots // 2
     # One block of rows and all records of weights once: 8.25 bits for each element.
     layer = predict_layer(Gemm("q", 32, 2 * 4096, 4096), wide)
     assert layer.read_bits == 8.25 * (32 + 4096) * 4096
     narrow = predict_layer(Gemm("q", 32, 4096, 4096), machine)
     assert layer.array_cycles == pytest.approx(4 * narrow.array_cycles, rel=1e-2)
-    assert rivals.wide(machine).leakage_mw == machine.leakage_mw
+    assert machine.wide().leakage_mw == machine.leakage_mw
+
+
+def attending(**attention):
+    [model] = find_models(["llama3-8b"])
+    one = predict(Job(model=model, seq=1024, attention=True),
+                  find_machine("paper", {"attention": attention}))
+    return {name: [layer for layer in one.layers if layer.gemm.name == name]
+            for name in ("scores", "values")}, one
+
+
+def test_attention_at_8_bits():
+    """Four times the cycles; operands of 8.25 bits where they had 4.5; the same products."""
+    (four, _), (eight, one) = attending(), attending(values_bits=8)
+    assert four["scores"] == eight["scores"]
+    for narrow, wide in zip(four["values"], eight["values"], strict=True):
+        assert wide.gemm == narrow.gemm
+        assert wide.array_cycles == pytest.approx(4 * narrow.array_cycles, rel=1e-2)
+        assert wide.written_bits == narrow.written_bits
+        # How often they come is the planner's matter: buffers hold fewer elements.
+        of = wide.gemm
+        assert wide.read_bits >= 8.25 * wide.copies * of.count * of.k * (of.m + of.n)
+        assert narrow.read_bits < wide.read_bits
+    assert one.attention == sum(layer.cycles for layers in eight.values() for layer in layers
+                                ) / one.cycles
+
+
+def test_attention_to_all_keys():
+    (causal, _), (all_keys, _) = attending(), attending(causal=False)
+    for name, dimension in (("scores", "n"), ("values", "k")):
+        assert [getattr(layer.gemm, dimension) for layer in causal[name]] == [256, 512, 768, 1024]
+        assert [getattr(layer.gemm, dimension) for layer in all_keys[name]] == 4 * [1024]
+        assert [layer.gemm.m for layer in all_keys[name]] == [
+            layer.gemm.m for layer in causal[name]]
 
 
 def test_mxfp8_is_mxfp4_s_array_at_8_bits():
@@ -180,6 +213,11 @@ def refused(arguments, capsys):
     (["--set", "accelerator.columns=33"], "accelerator.columns must be a power of two, not 33"),
     (["--set", "chips.count=3"], "chips.count must divide the 32 heads of llama3-8b, not 3"),
     (["--set", "accelerator.format=FP3"], "accelerator.format must be one of MXFP4, .*'FP3'"),
+    (["--set", "attention.values_bits=6"], "attention.values_bits must be one of 4, 8, not 6"),
+    (["--set", "attention.causal=1"], "attention.causal must be one of true, false, not 1"),
+    (["--set", "attention.scores_bits=8", "--set", "accelerator.columns=1", "--set",
+      "accelerator.weight_width=1", "--attention"],
+     "accelerator.columns must be at least 2 for products of 8 bits, not 1"),
     (["--set", "seq"], "--set must be TABLE.FIELD=VALUE, not 'seq'"),
     (["--sweep", "batch=x"], "--sweep batch must have integers, not 'x'"),
     (["--sweep", "batch"], "--sweep must be NAME=VALUE,..., not 'batch'"),
