@@ -198,6 +198,7 @@ def test_page_has_everything(tmp_path, capsys):
         assert name in found.words
 
 
+@pytest.mark.long
 def test_page_of_another_model(tmp_path, capsys):
     """No shares of 8 bits are known: formats are compared, the paper's designs are not."""
     found = report(["--model", "smollm2-135m"], tmp_path, capsys)
@@ -205,6 +206,7 @@ def test_page_of_another_model(tmp_path, capsys):
     assert "MXFP8" in found.words and len(found.images) == 4 + len(page.SWEEPS)
 
 
+@pytest.mark.long
 def test_page_with_attention_compares_nothing(tmp_path, capsys):
     found = report(["--model", "smollm2-135m", "--attention", "--sweep", "chips.count=1,3"],
                    tmp_path, capsys)
@@ -212,6 +214,7 @@ def test_page_with_attention_compares_nothing(tmp_path, capsys):
     assert "scores" in found.words
 
 
+@pytest.mark.long
 def test_names_are_escaped(tmp_path, capsys):
     (tmp_path / "models").mkdir()
     path = tmp_path / "models" / "a.toml"

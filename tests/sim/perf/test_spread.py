@@ -47,6 +47,7 @@ def test_processes_start_only_if_they_pay(monkeypatch):
     assert spread.predictions(studies()) == expected and started == [(5, 4)]
 
 
+@pytest.mark.long
 def test_errors_come_from_processes_as_they_are():
     [model] = find_models(["falcon-7b"])
     machine = find_machine("paper", {"chips": {"count": 2}})
@@ -54,6 +55,7 @@ def test_errors_come_from_processes_as_they_are():
         spread.predictions(2 * [(Job(model=model), machine)], jobs=2)
 
 
+@pytest.mark.long
 def test_command_prints_the_same(tmp_path, capsys):
     outputs = []
     for number in ("1", "2"):
