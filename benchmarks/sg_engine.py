@@ -2,9 +2,9 @@
 """What the Sg engine's choice of factors costs: ``python -m benchmarks.sg_engine``.
 
 The unit chooses the factor of a subgroup, and in Sg-EM the scale of a group, by errors of a few
-bits (specification sections 10.6 to 10.8). Rows are the number of bits of a magnitude and of an
-error; columns are the tensors. Figures say by how many percent the squared error is above that of
-the exact choice.
+bits (specification sections 10.6 to 10.8 and 18.10). Rows are the number of bits of a magnitude and
+of an error; columns are the tensors. Figures say by how many percent the squared error is above
+that of the exact choice.
 """
 
 import sys

@@ -72,7 +72,7 @@ def weight_encoder(inputs: Ports, *, encoding: str) -> Ports:
 
 
 def sg_engine(inputs: Ports, *, input: str, encoding: str, cycles: int) -> Ports:
-    """Gives the record of every group of 32 values, its factors chosen by cut errors."""
+    """Gives the record of every group of values, its factors chosen by cut errors."""
     q = _sg_engine(inputs["i"].view(FLOATS[input]), encoding=encoding)
     return {"o": {"elements": q.elements, "metadata": q.metadata, "scale": q.scales[:, 0]}}
 

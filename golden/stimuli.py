@@ -12,7 +12,7 @@ from numpy.random import Generator
 
 from .accelerator import planner
 from .accelerator.accelerator import execute, streams
-from .codec.numbers import FLOATS, split_scales
+from .codec.numbers import FLOATS, default_group, split_scales
 from .codec.quantized import Quantized
 from .units.decoder import element_integers
 from .units.group_dot import group_dot
@@ -62,26 +62,28 @@ def weight_encoder(rng: Generator, count: int, *, encoding: str) -> dict[str, An
     return {"i": np.where(rng.random((count, 1)) < 0.3, hit, x).view(np.uint32)}
 
 
-def _decision_points(rng, count, low, high):
+def _decision_points(rng, count, low, high, size=32):
     """Groups of decision points times a factor, at any of the scales that are tried."""
     points = np.array([0, 1, 3, 5, 7, 10, 14, 20, 24, 28], np.float32)
-    hit = rng.choice(points, (count, 32)) * rng.integers(4, 8, (count, 1)).astype(np.float32)
+    hit = rng.choice(points, (count, size)) * rng.integers(4, 8, (count, 1)).astype(np.float32)
     hit *= rng.choice(np.array([-1, 1], np.float32), hit.shape)
     return np.ldexp(hit, rng.integers(low, high, (count, 1)))
 
 
-def sg_engine(rng: Generator, count: int, *, input: str, **_: Any) -> dict[str, Any]:
-    """Makes groups of 32 values, as bits of the input format: decision points, ties of factors."""
+def sg_engine(rng: Generator, count: int, *, input: str, encoding: str = "sg-threshold", **_: Any
+              ) -> dict[str, Any]:
+    """Makes groups of values, as bits of the input format: decision points, ties of factors."""
+    size = default_group(encoding)
     low, high = (-30, 8) if input == "float16" else (-150, 119)
-    x, hit = groups(rng, count), _decision_points(rng, count, low, high)
+    x, hit = groups(rng, count, size), _decision_points(rng, count, low, high, size)
     # A sixteenth of the scale is the last bit that errors see.
-    step = np.abs(hit).max(-1, keepdims=True) / np.float32(176)
+    step = np.abs(hit).max(-1, keepdims=True) / np.float32(176 * size // 32)
     hit += step * (rng.random(hit.shape) < 0.2)
     # Subgroups of one magnitude, in which all lanes have the same error, and of next to nothing.
-    subgroups = rng.choice(4, (count, 4), p=[0.7, 0.1, 0.1, 0.1]).repeat(8, axis=-1)
+    subgroups = rng.choice(4, (count, size // 8), p=[0.7, 0.1, 0.1, 0.1]).repeat(8, axis=-1)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         x = np.where(rng.random((count, 1)) < 0.3, hit, x).astype(np.float32)
-        same = x.reshape(count, 4, 8)[..., :1].repeat(8, axis=-1).reshape(x.shape)
+        same = x.reshape(count, -1, 8)[..., :1].repeat(8, axis=-1).reshape(x.shape)
         x = np.select([subgroups == 1, subgroups == 2, subgroups == 3],
                       [same, x * np.float32(2.0**-4), x * np.float32(2.0**-12)], x)
         if input == "float16":
@@ -258,18 +260,18 @@ def accumulators(rng: Generator, total: np.ndarray, activation_scale: np.ndarray
                      [near.view(np.uint32), apart.view(np.uint32), special], anything)
 
 
-def groups(rng: Generator, count: int) -> np.ndarray:
-    """Makes float32 groups of 32: heavy tails at all scales, ties, zeros, subnormals, NaN, Inf."""
+def groups(rng: Generator, count: int, size: int = 32) -> np.ndarray:
+    """Makes float32 groups: heavy tails at all scales, ties, zeros, subnormals, NaN, Inf."""
     kind = rng.random((count, 1))
     exponent = np.select([kind < 0.4, kind < 0.6, kind < 0.7],
                          [rng.integers(-10, 10, (count, 1)),
                           rng.integers(-149, -120, (count, 1)),
                           rng.integers(120, 128, (count, 1))], rng.integers(-140, 125, (count, 1)))
-    tails = rng.standard_t(2, (count, 32))
+    tails = rng.standard_t(2, (count, size))
     # Sixteenths hit every tie of E2M1 and E2M3.
-    ties = rng.integers(-128, 129, (count, 32)) / 16
+    ties = rng.integers(-128, 129, (count, size)) / 16
     mantissas = np.where(rng.random((count, 1)) < 0.5, tails, ties)
-    mantissas *= rng.random((count, 32)) > rng.choice([0, 0.5, 0.97, 1], (count, 1))
+    mantissas *= rng.random((count, size)) > rng.choice([0, 0.5, 0.97, 1], (count, 1))
     with np.errstate(over="ignore"):
         x = np.ldexp(mantissas, exponent).astype(np.float32)
     # Neighbours of ties, one unit in the last place away.

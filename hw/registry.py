@@ -108,11 +108,11 @@ UNITS = {
     ),
     "sg_engine": Unit(
         component=SgEngine,
-        summary="32 values to an activation's group record with subgroup factors, in few cycles",
+        summary="Values to an activation's group record with subgroup factors, in few cycles",
         reference=reference.sg_engine,
         stimuli=stimuli.sg_engine,
         parameters={"cycles": (4, 1, 2, 8, 16), "input": ("float32", "bfloat16", "float16"),
-                    "encoding": ("sg-threshold", "sg-em", "sg-special")},
+                    "encoding": ("sg-threshold", "sg-em", "sg-special", "sg-special64")},
     ),
     "pe_tile": Unit(
         component=PETile,

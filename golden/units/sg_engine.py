@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Reference of the Sg engine: factors chosen by errors of a few bits (specification section 10.6).
+"""Reference of the Sg engine: factors by errors of a few bits (specification section 10.6).
 
 `golden.quantize_activations` chooses them by exact errors, and in Sg-EM the scales, too. Elements
 under a factor and a scale are the same.
@@ -19,9 +19,11 @@ from ..codec.arrays import (
 )
 from ..codec.numbers import (
     SCALE_NAN,
+    SPECIAL_ENCODINGS,
     SPECIAL_LIMITS,
     SPECIAL_SCALES,
     SPECIALS,
+    default_group,
     e2m1_integers,
     groups_of,
     round_magnitude,
@@ -35,7 +37,7 @@ SUBGROUP = 8
 PLACES = 4
 """Bits of a magnitude behind the point that errors see, in units of the scale."""
 
-ERROR_PLACES = {"sg-threshold": 5, "sg-em": 7, "sg-special": 7}
+ERROR_PLACES = {"sg-threshold": 5, "sg-em": 7, "sg-special": 7, "sg-special64": 6}
 """By encoding, bits of an element's squared error behind the point."""
 
 RULES = {"sg-threshold": "threshold", "sg-em": "floor"}
@@ -44,8 +46,8 @@ RULES = {"sg-threshold": "threshold", "sg-em": "floor"}
 BIASES = {"sg-threshold": (0,), "sg-em": (-1, 0, 1)}
 """By encoding, the scales that are tried, from the first one."""
 
-ENCODINGS = (*BIASES, "sg-special")
-"""Encodings of the unit. Sg-special has scales of its own."""
+ENCODINGS = (*BIASES, *SPECIAL_ENCODINGS)
+"""Encodings of the unit. Sg-special and Sg-special64 have scales of their own."""
 
 
 def definition(x: FloatArray, *, encoding: str = "sg-threshold", places: int = PLACES,
@@ -57,20 +59,21 @@ def definition(x: FloatArray, *, encoding: str = "sg-threshold", places: int = P
     Parameters
     ----------
     x : array of float32, float16 or bfloat16, shape (..., K)
-        Groups of 32 lie along the last axis, which is padded with +0 to whole groups.
+        Groups of 32, or 64 in Sg-special64, lie along the last axis, which is padded with +0 to
+        whole groups.
     encoding : str
-        "sg-threshold", "sg-em" or "sg-special".
+        "sg-threshold", "sg-em", "sg-special" or "sg-special64".
     places, error_places : int
         In the place of `PLACES` and `ERROR_PLACES`, to see what they cost.
 
     Returns
     -------
     Quantized
-        An activation in the encoding Sg-EM, or Sg-special.
+        An activation in the encoding Sg-EM, Sg-special or Sg-special64.
     """
-    groups = groups_of(x, "x", 32)
-    if encoding == "sg-special":
-        return _special(x.shape, groups, places, error_places)
+    groups = groups_of(x, "x", default_group(encoding))
+    if encoding in SPECIAL_ENCODINGS:
+        return _special(x.shape, groups, encoding, places, error_places)
     start, bad = group_scales(groups, RULES[encoding])
     u = scaled_magnitudes(groups, start, bad).reshape(*start.shape, -1, SUBGROUP)
     # Below this all codes are 0 under all scales. The errors do not see it.
@@ -101,17 +104,21 @@ def definition(x: FloatArray, *, encoding: str = "sg-threshold", places: int = P
     return assemble("activation", x.shape, groups, codes, factors, scales, bad, SUBGROUP, "sg-em")
 
 
-def _special(shape: tuple[int, ...], groups: Float32Array, places: int = PLACES,
+def _special(shape: tuple[int, ...], groups: Float32Array, encoding: str, places: int = PLACES,
              error_places: int | None = None) -> Quantized:
-    """The definition in Sg-special (specification section 10.8)."""
+    """The definition in Sg-special and Sg-special64 (specification sections 10.8 and 18.10)."""
+    own = SPECIAL_ENCODINGS[encoding]
     bits = (groups.view(np.uint32) & 0x7FFFFFFF).max(axis=-1)
     bad = bits >= 0x7F800000
-    by_special = {special: special_scale_codes(bits, limit)
+    by_special = {special: special_scale_codes(bits, limit, own.lower)
                   for special, limit in SPECIAL_LIMITS.items()}
     lowest = by_special[8]
-    # Magnitudes of 16 or more count as what is just below 16.
-    u = np.minimum(scaled_magnitudes(groups, lowest, bad), 16 - 2.0**-6)
-    u = np.where(u < 0.25, 0, u).reshape(*lowest.shape, -1, SUBGROUP)
+    # Magnitudes of 16, or 32, or more count as what is just below.
+    u = np.minimum(scaled_magnitudes(groups, lowest, bad), own.most - 2.0**-6)
+    # Those of more than 5, or 6, binades below the largest one count as 0.
+    binade = special_scale_codes(bits, 0x800000, own.lower)
+    u = np.where(u < np.ldexp(0.25, binade - lowest)[..., None], 0, u)
+    u = u.reshape(*lowest.shape, -1, SUBGROUP)
     negative = np.signbit(groups).reshape(u.shape)
 
     best = np.full(lowest.shape, np.iinfo(np.int64).max)
@@ -121,7 +128,8 @@ def _special(shape: tuple[int, ...], groups: Float32Array, places: int = PLACES,
     for selector, special in enumerate(SPECIALS):
         code = by_special[abs(special)]
         v = np.ldexp(u, (lowest - code)[..., None, None])
-        kept, of_least, least = _special_factors(v, negative, special, places, error_places)
+        kept, of_least, least = _special_factors(v, negative, special, encoding, places,
+                                                 error_places)
         # In units of the lower scale.
         total = least.sum(axis=-1) << 2 * (code - lowest)
         byte = code - SPECIAL_SCALES[0] << 2 | selector
@@ -135,32 +143,37 @@ def _special(shape: tuple[int, ...], groups: Float32Array, places: int = PLACES,
     elements = np.where(bad[..., None], 0, codes.reshape(groups.shape))
     metadata = np.where(bad[..., None], 0, factors)
     rows = (*shape[:-1], -1)
-    return Quantized(kind="activation", shape=shape, group=32, subgroup=SUBGROUP,
-                     encoding="sg-special", elements=elements.reshape(rows),
+    return Quantized(kind="activation", shape=shape, group=groups.shape[-1], subgroup=SUBGROUP,
+                     encoding=encoding, elements=elements.reshape(rows),
                      metadata=metadata.reshape(rows),
                      scales=np.where(bad, SCALE_NAN, scales).astype(np.uint8))
 
 
-def _special_factors(u: Float64Array, negative: BoolArray, special: int, places: int,
-                     error_places: int | None) -> tuple[UInt8Array, UInt8Array, IntArray]:
+def _special_factors(u: Float64Array, negative: BoolArray, special: int, encoding: str,
+                     places: int, error_places: int | None
+                     ) -> tuple[UInt8Array, UInt8Array, IntArray]:
     """Codes with signs, factors and sums of errors of subgroups under a special value."""
     least = np.full(u.shape[:-1], np.iinfo(np.int64).max)
     kept = np.zeros(u.shape, np.uint8)
     of_least = np.zeros(u.shape[:-1], np.uint8)
     low, high = (4.5, 5.5) if abs(special) == 5 else (7, np.inf)
-    for k in range(4):
-        step = (4 + k) / 4
-        candidate, distances = trial(u, k, places)
-        nearest = (u > low * step) & (u < high * step) & (negative == (special < 0))
+    # The lower factors are too low. In Sg-special nothing is as large.
+    large = (u >= 16).any(axis=-1)
+    for m in range(len(SPECIAL_ENCODINGS[encoding].factors)):
+        exponent, k = divmod(m, 4)
+        v, step = u / 2**exponent, (4 + k) / 4
+        candidate, distances = trial(v, k, places)
+        nearest = (v > low * step) & (v < high * step) & (negative == (special < 0))
         value = abs(special) * (4 + k) * 2**places // 4
-        distances = np.where(nearest, _distances(u, value, places), distances)
-        total = cut_errors(distances, "sg-special", places, error_places).sum(axis=-1)
-        better = total < least
+        distances = np.where(nearest, _distances(v, value, places), distances)
+        # In units of the scale, and not of twice the scale.
+        total = cut_errors(distances, encoding, places, error_places).sum(axis=-1) << 2 * exponent
+        better = (total < least) & ((exponent > 0) | ~large)
         least = np.where(better, total, least)
         # Zeros have no sign.
         signed = candidate | (negative & (candidate > 0)).astype(np.uint8) << 3
         kept = np.where(better[..., None], np.where(nearest, 8, signed), kept).astype(np.uint8)
-        of_least = np.where(better, np.uint8(k), of_least)
+        of_least = np.where(better, np.uint8(m), of_least)
     return kept, of_least, least
 
 
@@ -200,14 +213,23 @@ def cut_errors(distances: IntArray, encoding: str, places: int = PLACES,
                error_places: int | None = None) -> IntArray:
     """Squared errors by the distances of `trial`, in units of 2**-error_places.
 
-    In Sg-threshold the square of the distance, below 4. In Sg-EM and Sg-special, where errors
-    under different scales are compared, the product of the distances from both ends, which is the
-    square to be expected but for a constant, below 8.
+    In Sg-threshold the square of the distance, below 4. In the others, where errors under different
+    scales are compared, the product of the distances from both ends, which is the square to be
+    expected but for a constant, below 8. It is rounded down, in Sg-special64 to nearest, ties up,
+    which saves a bit. In Sg-special and Sg-special64 a value that is two units of the scale or more
+    away from all of the interval has a large one, which hardware has in sight: the error of the
+    next smaller distance, and 4.
     """
     of_encoding = ERROR_PLACES[encoding] if error_places is None else error_places
     squares = distances**2 if encoding == "sg-threshold" else distances * (distances - 1)
-    largest = 4 if encoding == "sg-threshold" else 8
-    return np.minimum(squares << of_encoding >> 2 * places, (largest << of_encoding) - 1)
+    largest = ((4 if encoding == "sg-threshold" else 8) << of_encoding) - 1
+    if encoding not in SPECIAL_ENCODINGS:
+        return np.minimum(squares << of_encoding >> 2 * places, largest)
+    half = (1 << 2 * places) // 2 if encoding == "sg-special64" else 0
+    farthest = 2 << places
+    far = distances > farthest
+    squares = np.where(far, farthest * (farthest - 1), squares)
+    return ((squares << of_encoding) + half >> 2 * places) + (far << of_encoding + 2)
 
 
 @functools.cache
@@ -240,14 +262,15 @@ def sg_engine(x: FloatArray, *, encoding: str = "sg-threshold") -> Quantized:
     Parameters
     ----------
     x : array of float32, float16 or bfloat16, shape (..., K)
-        Groups of 32 lie along the last axis, which is padded with +0 to whole groups.
+        Groups of 32, or 64 in Sg-special64, lie along the last axis, which is padded with +0 to
+        whole groups.
     encoding : str
-        "sg-threshold", "sg-em" or "sg-special" (section 10.8).
+        "sg-threshold", "sg-em", "sg-special" (section 10.8) or "sg-special64" (section 18.10).
 
     Returns
     -------
     Quantized
-        An activation in the encoding Sg-EM, or Sg-special.
+        An activation in the encoding Sg-EM, Sg-special or Sg-special64.
 
     Raises
     ------
@@ -258,9 +281,9 @@ def sg_engine(x: FloatArray, *, encoding: str = "sg-threshold") -> Quantized:
     """
     if encoding not in ENCODINGS:
         raise ValueError(f"encoding must be one of {ENCODINGS}, not {encoding!r}")
-    groups = groups_of(x, "x", 32)
-    if encoding == "sg-special":
-        return _special(x.shape, groups)
+    groups = groups_of(x, "x", default_group(encoding))
+    if encoding in SPECIAL_ENCODINGS:
+        return _special(x.shape, groups, encoding)
     scales, bad = group_scales(groups, RULES[encoding])
     lowest = scales + BIASES[encoding][0]
     magnitudes = np.where(bad[..., None], 0, groups.view(np.uint32) & 0x7FFFFFFF)

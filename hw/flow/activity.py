@@ -266,8 +266,9 @@ def _weight_encoder(*, encoding):
     return {"i": _layer()[encoding == "sg-em"].reshape(-1, 32).view(np.uint32)}
 
 
-def _sg_engine(*, input, **_):
-    return _quantization_engine(input=input, rule="floor", metadata=True)
+def _sg_engine(*, input, encoding, **_):
+    groups = _quantization_engine(input=input, rule="floor", metadata=True)["i"]
+    return {"i": groups.reshape(-1, 64 if encoding == "sg-special64" else 32)}
 
 
 def _nvfp4_quantizer():

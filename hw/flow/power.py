@@ -45,7 +45,7 @@ _OPERATIONS = {
     "decoder": ("value", lambda kind="activation": 64 if kind == "special64" else 32),
     "quantization_engine": ("value", lambda **_: 32),
     "weight_encoder": ("value", lambda **_: 32),
-    "sg_engine": ("value", lambda **_: 32),
+    "sg_engine": ("value", lambda encoding, **_: 64 if encoding == "sg-special64" else 32),
     "nvfp4_quantizer": ("value", lambda **_: 16),
     "pe_tile": ("MAC", lambda **_: 8),
     "sg_pe_tile": ("MAC", lambda **_: 8),

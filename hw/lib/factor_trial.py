@@ -36,21 +36,24 @@ class Scale:
     largest : int
         Magnitudes are below it, in sixteenths of the scale.
     errors : tuple of int
-        By the distance of a value from the near end of a magnitude's sixteenth. Farther ones have
-        the largest error.
-    special : int
-        Magnitude of the special value, 0 if there is none.
+        By the distance of a value from the near end of a magnitude's sixteenth.
+    width : int
+        Bits of an error. Values that are farther have the largest one, or, with special values, the
+        last one of ``errors`` and one more bit above it.
+    specials : tuple of int
+        Magnitudes of special values: none, one, or both that a signal chooses from.
     """
 
     place: int
     largest: int
     errors: tuple
-    special: int = 0
+    width: int
+    specials: tuple = ()
 
     @property
-    def width(self):
-        """Bits of an error."""
-        return max(self.errors).bit_length()
+    def magnitude_width(self):
+        """Bits of a magnitude in units of 1/32 of the lowest scale, see `hw.lib.magnitude`."""
+        return (2 * (self.largest << self.place) - 1).bit_length()
 
     @property
     def sum_width(self):
@@ -58,22 +61,33 @@ class Scale:
         return self.width + 3
 
 
-# The far end is one more. In Sg-EM no value is farther than 31 under the middle scale, and 13 under
-# the highest one.
+# The far end is one more.
+_PRODUCTS = tuple(min(n * (n + 1) // 2, 1023) for n in range(64))
+
+# With a bit less, rounded to nearest.
+_ROUNDED_PRODUCTS = tuple((n * (n + 1) + 2) // 4 for n in range(32))
+
 SCALES = {
-    "sg-threshold": (Scale(place=0, largest=16 * 11, errors=tuple(
-        min((n + 1)**2 // 8, 127) for n in range(32))),),
-    "sg-em": tuple(
-        Scale(place=place, largest=256 >> place, errors=tuple(
-            min(n * (n + 1) // 2, 1023) for n in range(count)))
-        for place, count in enumerate((64, 32, 14))),
-    "sg-special": tuple(
-        Scale(place=0, largest=256, special=special, errors=tuple(
-            min(n * (n + 1) // 2, 1023) for n in range(64)))
-        for special in (5, 8)),
+    "sg-threshold": ((Scale(place=0, largest=16 * 11, width=7, errors=tuple(
+        min((n + 1)**2 // 8, 127) for n in range(32))),),),
+    # No value is farther than 31 under the middle scale, and 13 under the highest one.
+    "sg-em": tuple((Scale(place=place, largest=256 >> place, errors=errors,
+                          width=max(errors).bit_length()),)
+                   for place, errors in enumerate(_PRODUCTS[:n] for n in (64, 32, 14))),
+    "sg-special": tuple((Scale(place=0, largest=256, errors=_PRODUCTS[:32], width=10,
+                               specials=(special,)),) for special in (5, 8)),
 }
-"""By encoding, the scales that are tried, the lowest one first. In Sg-special one for each special
-value and its opposite, which magnitudes are in units of."""
+"""By encoding, the scales that are tried at once, the lowest one first. In Sg-special one for each
+special value and its opposite, which magnitudes are in units of. Each has four factors."""
+
+SCALES_IN_TURN = {
+    "sg-special": ((Scale(place=0, largest=256, errors=_PRODUCTS[:32], width=10,
+                          specials=(5, 8)),),),
+    "sg-special64": (tuple(Scale(place=place, largest=256, errors=_ROUNDED_PRODUCTS, width=9,
+                                 specials=(5, 8)) for place in range(2)),),
+}
+"""The same where one special value is tried after the other. In Sg-special64 factors have a bit of
+exponent: four of them are those of twice the scale."""
 
 
 class Trial(wiring.Component):
@@ -87,8 +101,8 @@ class Trial(wiring.Component):
 
     Members
     -------
-    magnitude : In(9)
-        As in `Magnitude`.
+    magnitude : In(scale.magnitude_width)
+        As in `hw.lib.magnitude`.
     code : Out(3)
     error : Out(scale.width)
     """
@@ -98,60 +112,49 @@ class Trial(wiring.Component):
     def __init__(self, k, scale):
         self.k = k
         self.scale = scale
-        super().__init__({"magnitude": In(9), "code": Out(3), "error": Out(scale.width)})
+        super().__init__({"magnitude": In(scale.magnitude_width), "code": Out(3),
+                          "error": Out(scale.width)})
 
     def elaborate(self, platform):
         m = Module()
 
-        # Under a higher scale what is shifted out follows, too.
-        place = self.scale.place
-        magnitude = Signal(9 - place)
-        m.d.comb += magnitude.eq(Cat(self.magnitude[: 1 + place].any(),
-                                     self.magnitude[1 + place :]))
-        # In sixteenths, and whether there is more.
-        cut = magnitude[1:]
-        factor = 4 + self.k
-        reached = [Signal(name=f"reached{n}") for n in range(1, len(_HALVES))]
-        m.d.comb += [bit.eq(cut >= factor * point if even else magnitude > 2 * factor * point)
-                     for bit, (point, even) in zip(reached, _POINTS, strict=True)]
-        code = [Signal(name=f"code{n}") for n in range(len(_HALVES))]
+        magnitude = _shifted(m, self.magnitude, self.scale)
+        code, value = _round(m, magnitude, 4 + self.k, self.scale)
         m.d.comb += [
-            *(bit.eq(below & ~above) for bit, below, above in
-              zip(code, [C(1, 1), *reached], [*reached, C(0, 1)], strict=True)),
-            self.code.eq(Cat(Cat(code[1::2]).any(), Cat(code[2:4], code[6:]).any(), reached[3])),
+            self.code.eq(code),
+            self.error.eq(_error(m, magnitude[1:], value, self.scale,
+                                 _far(m, magnitude[1:], _largest(self.k), self.scale))),
         ]
-
-        # A value is below or above the magnitude by no more than there are errors, or it is
-        # saturated and the error is the largest one. So the lower bits tell, and one for the sign.
-        values = [2 * factor * halves for halves in _HALVES]
-        bits = (len(self.scale.errors) - 1).bit_length()
-        value = Signal(bits + 1)
-        m.d.comb += value.eq(_encoded(code, [v % 2**len(value) for v in values], len(value)))
-        m.d.comb += self.error.eq(_error(m, cut, value, self.scale, largest=values[-1]))
 
         return m
 
 
 class SpecialTrial(wiring.Component):
-    """Tells if a magnitude is nearest to the special value, and finds its error. Combinational.
+    """Rounds as `Trial` where there is a special value, and finds errors for both of its signs.
 
-    Specification sections 10.8 and 12.3.
+    Combinational. Specification sections 10.8 and 12.3.
 
     Parameters
     ----------
     k : int
         The factor is 1 + k / 4.
     scale : Scale
-        One with a special value.
+        One with one or two special values.
 
     Members
     -------
-    magnitude : In(9)
-        As in `Magnitude`.
+    eight : In(1)
+        Whether the special value is 8, not 5. Only where the scale has both.
+    magnitude : In(scale.magnitude_width)
+        As in `hw.lib.magnitude`.
+    sign : In(1)
+    code : Out(3)
+        Without the special value.
     takes : Out(1)
-        Ties go to the neighbours of the special value.
-    error : Out(scale.width)
-        Of the special value. Undefined where the magnitude is not nearest to it.
+        Whether the magnitude is nearest to the special value. Ties go to its neighbours.
+    errors : Out(data.ArrayLayout(scale.width, 2))
+        Where the special value is positive, and where it is negative. Only the one of the
+        magnitude's own sign may be taken.
     """
 
     latency = 0
@@ -159,33 +162,44 @@ class SpecialTrial(wiring.Component):
     def __init__(self, k, scale):
         self.k = k
         self.scale = scale
-        super().__init__({"magnitude": In(9), "takes": Out(1), "error": Out(scale.width)})
+        super().__init__({**({"eight": In(1)} if len(scale.specials) > 1 else {}),
+                          "magnitude": In(scale.magnitude_width), "sign": In(1), "code": Out(3),
+                          "takes": Out(1), "errors": Out(data.ArrayLayout(scale.width, 2))})
 
     def elaborate(self, platform):
         m = Module()
 
-        cut = self.magnitude[1:]
-        factor = 4 + self.k
-        value = 4 * factor * self.scale.special
-        low, high = SPECIAL_BOUNDS[self.scale.special]
-        takes = self.magnitude > 2 * factor * low
-        farthest = self.scale.largest - 1 - value
-        if high is not None:
-            takes &= cut < factor * high
-            farthest = factor * high - 1 - value
-        m.d.comb += self.takes.eq(takes)
+        factor, scale = 4 + self.k, self.scale
+        magnitude = _shifted(m, self.magnitude, scale)
+        cut = magnitude[1:]
+        code, value = _round(m, magnitude, factor, scale)
+        nearest = []
+        for special in scale.specials:
+            low, high = SPECIAL_BOUNDS[special]
+            nearest.append((magnitude > 2 * factor * low) & (cut < factor * high if high else 1))
+        m.d.comb += [self.code.eq(code), self.takes.eq(self._either(*nearest))]
 
-        # From the near end of the sixteenth; below the value, one less than the difference.
-        farthest = max(farthest, value - factor * low - 1)
-        bits = min(farthest, len(self.scale.errors) - 1).bit_length()
-        held = Signal(bits + 1, name="value")
-        m.d.comb += [
-            held.eq(value % 2**len(held)),
-            self.error.eq(_error(m, cut, held, self.scale,
-                                 largest=value if farthest >= 2**bits else self.scale.largest)),
-        ]
+        # The value is chosen before its error is looked up, as it has fewer bits. Magnitudes that
+        # are nearest to 5 are not far from it.
+        specials = [4 * factor * special for special in scale.specials]
+        special = Signal(len(value))
+        m.d.comb += special.eq(self._either(*(value % 2**len(special) for value in specials)))
+        far = _far(m, cut, _largest(self.k), scale)
+        far_special = _far(m, cut, specials[-1], scale, name="far_special")
+        for negative in range(2):
+            takes = Signal(name=f"takes{negative}")
+            m.d.comb += [
+                takes.eq(self.takes & (self.sign == negative)),
+                self.errors[negative].eq(_error(
+                    m, cut, Mux(takes, special, value), scale, Mux(takes, far_special, far),
+                    suffix=str(negative))),
+            ]
 
         return m
+
+    def _either(self, five, eight=None):
+        """Of what is known by special value, that of this one."""
+        return five if eight is None else Mux(self.eight, eight, five)
 
 
 class Choice(wiring.Component):
@@ -195,48 +209,112 @@ class Choice(wiring.Component):
     ----------
     width : int
         Bits of a sum.
+    exponents : int
+        1, or 2 if factors have a bit of exponent. Sums of the upper four factors are in units four
+        times as large then.
 
     Members
     -------
-    totals : In(data.ArrayLayout(width, 4))
+    totals : In(data.ArrayLayout(width, 4 * exponents))
         By factor.
-    factor : Out(2)
-    least : Out(width)
+    large : In(1)
+        Whether only the upper factors count. Only with two exponents.
+    factor : Out(1 + exponents)
+    least : Out(width), or two bits more with two exponents
         The sum of that factor.
     """
 
     latency = 0
 
-    def __init__(self, width):
+    def __init__(self, width, exponents=1):
         self.width = width
+        self.exponents = exponents
         super().__init__({
-            "totals": In(data.ArrayLayout(width, FACTORS)),
-            "factor": Out(2),
-            "least": Out(width),
+            "totals": In(data.ArrayLayout(width, FACTORS * exponents)),
+            **({"large": In(1)} if exponents > 1 else {}),
+            "factor": Out(1 + exponents),
+            "least": Out(width + 2 * (exponents - 1)),
         })
 
     def elaborate(self, platform):
         m = Module()
 
-        upper = [Signal(name=f"upper{pair}") for pair in range(2)]
-        least = [Signal(self.width, name=f"least{pair}") for pair in range(2)]
-        for pair in range(2):
-            a, b = self.totals[2 * pair], self.totals[2 * pair + 1]
-            m.d.comb += [
-                upper[pair].eq(greater(m, a, b, name=f"first{pair}")),
-                least[pair].eq(Mux(upper[pair], b, a)),
-            ]
-        last = Signal()
+        found = [self._least_of_four(m, exponent) for exponent in range(self.exponents)]
+        if self.exponents == 1:
+            (factor, least), = found
+            m.d.comb += [self.factor.eq(factor), self.least.eq(least)]
+            return m
+        (lower_factor, lower), (upper_factor, upper) = found
+        takes_upper = Signal()
+        lower, upper = Cat(lower, C(0, 2)), Cat(C(0, 2), upper)
         m.d.comb += [
-            last.eq(greater(m, *least, name="second")),
-            self.factor.eq(Cat(Mux(last, upper[1], upper[0]), last)),
-            self.least.eq(Mux(last, least[1], least[0])),
+            takes_upper.eq(greater(m, lower, upper, name="exponent") | self.large),
+            self.factor.eq(Cat(Mux(takes_upper, upper_factor, lower_factor), takes_upper)),
+            self.least.eq(Mux(takes_upper, upper, lower)),
         ]
 
         return m
 
+    def _least_of_four(self, m, exponent):
+        """The best of four factors, and its sum."""
+        suffix = f"_{exponent}" if exponent else ""
+        upper = [Signal(name=f"upper{pair}{suffix}") for pair in range(2)]
+        least = [Signal(self.width, name=f"least{pair}{suffix}") for pair in range(2)]
+        for pair in range(2):
+            a, b = (self.totals[FACTORS * exponent + 2 * pair + n] for n in range(2))
+            m.d.comb += [
+                upper[pair].eq(greater(m, a, b, name=f"first{pair}{suffix}")),
+                least[pair].eq(Mux(upper[pair], b, a)),
+            ]
+        last = Signal(name=f"last{suffix}")
+        m.d.comb += last.eq(greater(m, *least, name=f"second{suffix}"))
+        return Cat(Mux(last, upper[1], upper[0]), last), Mux(last, least[1], least[0])
 
-def _error(m, cut, value, scale, *, largest):
+
+def _shifted(m, given, scale):
+    """A magnitude under a scale. Under a higher one what is shifted out follows, too."""
+    place = scale.place
+    magnitude = Signal(len(given) - place)
+    m.d.comb += magnitude.eq(Cat(given[: 1 + place].any(), given[1 + place :]))
+    return magnitude
+
+
+def _largest(k):
+    """The largest value in sixteenths."""
+    return 2 * (4 + k) * _HALVES[-1]
+
+
+def _round(m, magnitude, factor, scale):
+    """The code of a magnitude under a scale, and its value.
+
+    Of the value in sixteenths the lower bits: as many as tell the distance, and one for its sign. A
+    value is below or above the magnitude by no more than there are errors, or it is saturated.
+    """
+    # In sixteenths, and whether there is more.
+    cut = magnitude[1:]
+    reached = [Signal(name=f"reached{n}") for n in range(1, len(_HALVES))]
+    m.d.comb += [bit.eq(cut >= factor * point if even else magnitude > 2 * factor * point)
+                 for bit, (point, even) in zip(reached, _POINTS, strict=True)]
+    code = [Signal(name=f"code{n}") for n in range(len(_HALVES))]
+    m.d.comb += [bit.eq(below & ~above) for bit, below, above in
+                 zip(code, [C(1, 1), *reached], [*reached, C(0, 1)], strict=True)]
+    value = Signal((len(scale.errors) - 1).bit_length() + 1)
+    m.d.comb += value.eq(_encoded(code, [2 * factor * halves % 2**len(value)
+                                         for halves in _HALVES], len(value)))
+    return Cat(Cat(code[1::2]).any(), Cat(code[2:4], code[6:]).any(), reached[3]), value
+
+
+def _far(m, cut, largest, scale, *, name="beyond"):
+    """Whether a magnitude is farther above the largest value than there are errors."""
+    bound = largest + 2 ** (len(scale.errors) - 1).bit_length()
+    if bound >= scale.largest:
+        return C(0, 1)
+    far = Signal(name=name)
+    m.d.comb += far.eq(cut >= bound)
+    return far
+
+
+def _error(m, cut, value, scale, far, *, suffix=""):
     """The error of a magnitude under a value.
 
     Parameters
@@ -245,27 +323,26 @@ def _error(m, cut, value, scale, *, largest):
     cut : Value
         The magnitude in sixteenths.
     value : Value
-        The value in sixteenths: so many lower bits as tell the distance, and one for its sign.
+        That of `_round`.
     scale : Scale
-    largest : int
-        The largest value in sixteenths. Magnitudes that are farther above it than these bits tell
-        have the largest error.
+    far : Value
+        That of `_far`.
+    suffix : str
+        Of the signals' names.
     """
     bits = len(value) - 1
-    errors = scale.errors[: 2**bits]
-    difference = Signal(bits + 1)
-    distance = Signal(bits)
-    m.d.comb += [
-        difference.eq(cut[: bits + 1] - value),
-        # From the near end of the sixteenth.
-        distance.eq(difference[:bits] ^ difference[bits].replicate(bits)),
-    ]
+    difference = Signal(bits + 1, name=f"difference{suffix}")
+    distance = Signal(bits, name=f"distance{suffix}")
+    m.d.comb += difference.eq(cut[: bits + 1] - value)
+    # From the near end of the sixteenth.
+    near = difference[:bits] ^ difference[bits].replicate(bits)
+    errors = scale.errors
+    if scale.specials:
+        m.d.comb += distance.eq(near | far.replicate(bits))
+        return Cat(lookup(distance, errors, width=scale.width - 1), far)
+    m.d.comb += distance.eq(near)
     error = lookup(distance, [*errors, *errors[-1:] * (2**bits - len(errors))], width=scale.width)
-    if largest + 2**bits < scale.largest:
-        beyond = Signal()
-        m.d.comb += beyond.eq(cut >= largest + 2**bits)
-        error |= beyond.replicate(scale.width)
-    return error
+    return error | far.replicate(scale.width)
 
 
 def _encoded(hot, values, width):

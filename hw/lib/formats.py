@@ -48,20 +48,22 @@ FLOATS = {
 """Types of values that encoders take."""
 
 
-def values_layout(input):
-    """Layout of the 32 values of a group.
+def values_layout(input, group=GROUP):
+    """Layout of the values of a group.
 
     Parameters
     ----------
     input : str
         Type of the values, one of `FLOATS`.
+    group : int
+        Elements per group.
 
     Returns
     -------
     data.ArrayLayout
         Element 0 is in the least significant bits.
     """
-    return data.ArrayLayout(FLOATS[input].width, GROUP)
+    return data.ArrayLayout(FLOATS[input].width, group)
 
 
 Codes = data.ArrayLayout(4, SUBGROUP)

@@ -167,11 +167,11 @@ def cut_errors(part, scale, lowest=None):
 
 
 def encode_sg_engine(group, encoding="sg-threshold"):
-    """Elements, metadata and scale of a group of Python floats (sections 10.6 to 10.8)."""
+    """Elements, metadata and scale of a group of Python floats (sections 10.6 to 10.8, 18.10)."""
     if not all(map(math.isfinite, group)):
-        return [0] * 32, [0] * 4, 255
-    if encoding == "sg-special":
-        return encode_sg_special(group, cut=True)
+        return [0] * len(group), [0] * (len(group) // 8), 255
+    if encoding.startswith("sg-special"):
+        return encode_sg_special(group, cut=True, wide=encoding == "sg-special64")
     if encoding == "sg-threshold":
         scales, lowest = [encode_sg_threshold(group)[2]], None
     else:
@@ -215,7 +215,8 @@ SPECIALS = [5, -5, 8, -8]
 def encode_sg_special(group, *, subgroup=8, adaptive=False, wide=False, cut=False):
     """Elements, metadata and scale byte of a group of Python floats (specification section 12).
 
-    If ``wide`` those of Sg-special64 (section 18); by errors that are ``cut`` (section 10.8).
+    If ``wide`` those of Sg-special64 (section 18); by errors that are ``cut`` (sections 10.8 and
+    18.10).
     """
     if not all(map(math.isfinite, group)):
         return [0] * len(group), [0] * (len(group) // subgroup), 255
@@ -238,7 +239,9 @@ def encode_sg_special(group, *, subgroup=8, adaptive=False, wide=False, cut=Fals
                 if abs(SPECIALS[selector]) != magnitude or (scale, selector) == (159, 3):
                     continue
                 tried = [min((cut_special_error(part, scale, k, SPECIALS[selector],
-                                                highest(Fraction(15, 2))) if cut else
+                                                highest(Fraction(15, 2) * double), wide,
+                                                highest(8 * double))
+                              if cut else
                               _special_error(part, scale, k, SPECIALS[selector], 16 * double)
                               for k in range(4 * double)), key=lambda found: found[0])
                          for part in _cut(signed, subgroup)]
@@ -271,17 +274,29 @@ def _special_error(part, scale, k, special, most):
     return total, k, codes
 
 
-def cut_special_error(part, scale, k, special, lowest):
-    """As `_special_error`, with errors that are cut (section 10.8)."""
+def cut_special_error(part, scale, k, special, lowest, wide=False, binade=None):
+    """As `_special_error`, with errors that are cut (sections 10.8 and 18.10).
+
+    Magnitudes below a quarter of the scale ``binade``, or of the lowest one, count as 0.
+    """
     unit, low, total = scale_units(scale), scale_units(lowest), 0
-    codes = _special_error(part, scale, k, special, 16)[2]
+    small = low if binade is None else scale_units(binade)
+    double = 2 if wide else 1
+    codes = _special_error(part, scale, k, special, 16 * double)[2]
+    step = unit * 2 ** (k // 4)
     # In eighths of a unit.
     for x, code in zip(map(abs, part), codes, strict=True):
-        x = 0 if x < 2 * low else min(x, 128 * low - 1)
+        x = 0 if x < 2 * small else min(x, 128 * double * low - 1)
+        if k < 4 and x >= 128 * unit:
+            return math.inf, k, codes
         halves = 2 * abs(special) if code == 8 else E2M1_HALVES[code % 8]
-        value, lower = 2 * halves * (4 + k), 2 * x // unit
-        total += min(abs(value - lower) * abs(value - lower - 1) // 2, 1023)
-    return total * 4**scale, k, codes
+        value, lower = 2 * halves * (4 + k % 4), 2 * x // step
+        ends = abs(value - lower), abs(value - lower - 1)
+        if min(ends) >= 32:
+            total += 504 if wide else 1008
+        else:
+            total += (math.prod(ends) + 2) // 4 if wide else math.prod(ends) // 2
+    return total * 4 ** (scale + k // 4), k, codes
 
 
 def e8m0(kind, scale):

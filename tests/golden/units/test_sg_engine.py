@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from golden import quantize_activations, stimuli
-from golden.codec.numbers import FLOATS
+from golden.codec.numbers import FLOATS, default_group
 from golden.units.sg_engine import BIASES, ENCODINGS, cut_errors, definition, sg_engine, trial
 from tests.support import oracle
 
@@ -27,10 +27,10 @@ def test_definition(input, encoding):
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_oracle(encoding):
-    rng = np.random.default_rng(1)
+    rng, size = np.random.default_rng(1), default_group(encoding)
     x = np.concatenate([
-        stimuli.sg_engine(rng, 14, input="float32")["i"].view(np.float32),
-        oracle.hard_groups(rng, 8, 32), rng.standard_normal((4, 32)).astype(np.float32)])
+        stimuli.sg_engine(rng, 14, input="float32", encoding=encoding)["i"].view(np.float32),
+        oracle.hard_groups(rng, 8, size), rng.standard_normal((4, size)).astype(np.float32)])
     q = sg_engine(x, encoding=encoding)
     with np.errstate(invalid="ignore"):
         for row, group in enumerate(x.astype(float).tolist()):

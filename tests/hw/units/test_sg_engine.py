@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from amaranth import ResetInserter, Signal, Value
 
-import sim
 from golden import reference, stimuli
-from golden.codec.numbers import FLOATS
-from hw.lib.factor_trial import SCALES, Choice, SpecialTrial, Trial
+from golden.codec.numbers import FLOATS, default_group
+from hw.lib.factor_trial import SCALES, SCALES_IN_TURN, Choice, SpecialTrial, Trial
 from hw.units.sg_engine import CYCLES, ENCODINGS, SgEngine
 from sim.engines.amaranth import Simulated
 from tests.support import oracle
@@ -30,7 +29,7 @@ ONE = 2.0**-127
 @pytest.mark.parametrize("k", range(4))
 def test_all_magnitudes(encoding, number, k):
     """Under each factor and scale. What follows the sixteenths stands for all between them."""
-    scale = SCALES[encoding][number]
+    scale, = SCALES[encoding][number]
     # Below a quarter of the lowest of several scales there are none.
     magnitudes = np.array([n for n in range(2 * scale.largest << number)
                            if encoding == "sg-threshold" or n == 0 or n >= 8])
@@ -42,20 +41,36 @@ def test_all_magnitudes(encoding, number, k):
           {"code": np.array(codes), "error": np.array(errors)})
 
 
-@pytest.mark.parametrize("number", range(2))
+SPECIAL_SCALES = [
+    *(pytest.param("sg-special", scale, id=f"only {scale.specials[0]}")
+      for scale, in SCALES["sg-special"]),
+    *(pytest.param(encoding, scale, id=f"{encoding}-{scale.place}")
+      for encoding, (scales,) in SCALES_IN_TURN.items() for scale in scales)]
+
+
+@pytest.mark.parametrize("encoding, scale", SPECIAL_SCALES)
 @pytest.mark.parametrize("k", range(4))
-def test_special_value_of_all_magnitudes(number, k):
-    """Whether it is the nearest one, and its error where it is."""
-    scale = SCALES["sg-special"][number]
-    magnitudes = np.array([0, *range(8, 512)])
-    tried = [oracle.cut_special_error([n * oracle.scale_units(3) >> 2], 3, k, scale.special, 3)
-             for n in magnitudes.tolist()]
-    takes = np.array([codes == [8] for _, _, codes in tried])
-    errors = np.array([total // 4**3 for total, _, _ in tried])
-    found = sim.run(SpecialTrial(k, scale), {"magnitude": magnitudes})
-    assert takes.any() and not takes.all()
-    assert found["takes"].tolist() == takes.tolist()
-    assert found["error"][takes].tolist() == errors[takes].tolist()
+def test_all_magnitudes_with_special_values(encoding, scale, k):
+    """Codes, whether the special value is the nearest one, errors for both of its signs."""
+    given = np.array([(magnitude, sign, special) for magnitude in [0, *range(8, 512 << scale.place)]
+                      for sign in range(2) for special in scale.specials])
+    codes, takes, errors = [], [], []
+    for magnitude, sign, special in given.tolist():
+        x = (-1)**sign * (magnitude * oracle.scale_units(3) >> 2)
+        # The scale is the lowest one.
+        tried = [oracle.cut_special_error([x], 3, k + 4 * scale.place, signed, 3,
+                                          encoding == "sg-special64")
+                 for signed in (special, -special)]
+        (own,), (other,) = tried[sign][2], tried[1 - sign][2]
+        codes.append(other % 8)
+        takes.append(own == 8)
+        errors.append([total // 4**(3 + scale.place) for total, _, _ in tried])
+    assert any(takes) and not all(takes)
+    inputs = {"magnitude": given[:, 0], "sign": given[:, 1]}
+    if len(scale.specials) > 1:
+        inputs["eight"] = given[:, 2] == 8
+    check(SpecialTrial(k, scale), inputs, {"code": np.array(codes), "takes": np.array(takes),
+                                           "errors": np.array(errors)})
 
 
 def test_choice_of_a_factor():
@@ -63,6 +78,22 @@ def test_choice_of_a_factor():
     least = [row.index(min(row)) for row in totals.tolist()]
     assert np.bincount(least).min() >= 100
     check(Choice(10), {"totals": totals}, {"factor": np.array(least), "least": totals.min(axis=1)})
+
+
+def test_choice_of_a_factor_with_an_exponent():
+    """The upper factors' sums count four times; of subgroups that are large they alone count."""
+    rng = np.random.default_rng(0)
+    totals = np.concatenate([rng.choice([0, 1, 3, 4, 5, 16, 20, 508, 1023], (2000, 8)),
+                             rng.integers(0, 1024, (1000, 8))])
+    large = rng.random(len(totals)) < 0.2
+    weighted = totals * np.repeat([1, 4], 4)
+    offered = np.where(large[:, None] & (np.arange(8) < 4), 4 * 1024, weighted)
+    factor = offered.argmin(axis=1)
+    assert np.bincount(factor).min() >= 50
+    # Both kinds of ties: within an exponent and between them.
+    assert (offered.min(axis=1) == np.sort(offered, axis=1)[:, 1]).any()
+    check(Choice(10, 2), {"totals": totals, "large": large},
+          {"factor": factor, "least": offered.min(axis=1)})
 
 
 def expected(x, encoding="sg-threshold"):
@@ -114,20 +145,27 @@ SPECIAL = [
 ]
 
 
-def groups():
+def groups(encoding="sg-threshold"):
+    size = default_group(encoding)
     x = np.array([*SPECIAL, *tied()], np.float32)
+    if size > 32:
+        x = np.concatenate([x, np.roll(x, -1, axis=0)], axis=1)
     rng = np.random.default_rng(2)
-    return np.concatenate([x, oracle.hard_groups(rng, 12, 32),
-                           rng.standard_normal((6, 32)).astype(np.float32)])
+    return np.concatenate([x, oracle.hard_groups(rng, 12, size),
+                           rng.standard_normal((6, size)).astype(np.float32)])
+
+
+def offered(encoding):
+    return [cycles for cycles in CYCLES if cycles > 1 or encoding != "sg-special64"]
 
 
 # Not every group everywhere, as the simulator takes a twentieth of a second for each.
 @pytest.mark.parametrize("encoding, cycles, step", [
-    ("sg-threshold", 16, 4), ("sg-special", 16, 6),
+    ("sg-threshold", 16, 4), ("sg-special", 16, 6), ("sg-special64", 16, 8),
     *(pytest.param(encoding, cycles, 1 if cycles in (1, 16) else 3, marks=pytest.mark.long)
-      for encoding in ENCODINGS for cycles in CYCLES)])
+      for encoding in ENCODINGS for cycles in offered(encoding))])
 def test_groups(encoding, cycles, step):
-    x, times = groups()[::step], {}
+    x, times = groups(encoding)[::step], {}
     unit = SgEngine(cycles=cycles, encoding=encoding)
     check(unit, {"i": x.view(np.uint32)}, expected(x, encoding), outputs=len(x), times=times)
     assert unit.latency == cycles + 2
@@ -144,7 +182,8 @@ def test_stalls():
 @pytest.mark.long
 @pytest.mark.parametrize("encoding, cycles, input", [
     *(("sg-threshold", 16, input) for input in FLOATS), ("sg-threshold", 2, "bfloat16"),
-    ("sg-em", 16, "float16"), ("sg-special", 16, "bfloat16"), ("sg-special", 4, "float16")])
+    ("sg-em", 16, "float16"), ("sg-special", 16, "bfloat16"), ("sg-special", 4, "float16"),
+    ("sg-special64", 16, "float32"), ("sg-special64", 8, "float16")])
 def test_inputs_and_stalls(encoding, cycles, input):
     settings = {"input": input, "encoding": encoding, "cycles": cycles}
     inputs = stimuli.sg_engine(np.random.default_rng(3), 60, **settings)
@@ -153,12 +192,13 @@ def test_inputs_and_stalls(encoding, cycles, input):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("cycles", [2, 16])
-def test_handshake(cycles):
+@pytest.mark.parametrize("encoding, cycles", [
+    ("sg-threshold", 2), ("sg-threshold", 16), ("sg-special", 16), ("sg-special64", 16)])
+def test_handshake(encoding, cycles):
     """Valid waits for nothing, a record stays while stalled, and reset empties."""
-    unit, reset = SgEngine(cycles=cycles), Signal()
-    x = np.random.default_rng(4).standard_normal((2, 32)).astype(np.float32)
-    wanted = expected(x)["o"]
+    unit, reset = SgEngine(encoding=encoding, cycles=cycles), Signal()
+    x = np.random.default_rng(4).standard_normal((2, default_group(encoding))).astype(np.float32)
+    wanted = expected(x, encoding)["o"]
 
     def offer(ctx, group):
         ctx.set(unit.i.valid, group is not None)
@@ -200,11 +240,12 @@ def test_handshake(cycles):
 
 @pytest.mark.long
 @pytest.mark.parametrize("encoding, cycles", [("sg-threshold", 2), ("sg-threshold", 16),
-                                              ("sg-em", 8)])
+                                              ("sg-em", 8), ("sg-special", 16),
+                                              ("sg-special64", 16)])
 def test_values_that_are_withdrawn(encoding, cycles):
     """They give no record, whenever they go, and the next ones give theirs, in as many cycles."""
     unit = SgEngine(cycles=cycles, encoding=encoding)
-    x = np.random.default_rng(5).standard_normal((2, 32)).astype(np.float32)
+    x = np.random.default_rng(5).standard_normal((2, default_group(encoding))).astype(np.float32)
     wanted = expected(x, encoding)["o"]
 
     async def run(ctx):
@@ -230,10 +271,13 @@ def test_values_that_are_withdrawn(encoding, cycles):
 
 @pytest.mark.parametrize("parameters, message", [
     ({"input": "float64"}, "Input must be one of float32, bfloat16, float16, not 'float64'"),
-    ({"encoding": "mixed"}, "Encoding must be one of sg-threshold, sg-em, sg-special, not 'mixed'"),
+    ({"encoding": "mixed"}, "Encoding must be one of sg-threshold, sg-em, sg-special, "
+                             "sg-special64, not 'mixed'"),
     ({"cycles": 3}, "Cycles must be 1, 2, 4, 8 or 16, not 3"),
     ({"cycles": True}, "Cycles must be 1, 2, 4, 8 or 16, not True"),
     ({"cycles": "4"}, "Cycles must be 1, 2, 4, 8 or 16, not '4'"),
+    ({"cycles": 1, "encoding": "sg-special64"},
+     "Cycles must be 2, 4, 8 or 16 in sg-special64, not 1"),
 ])
 def test_wrong_parameters(parameters, message):
     with pytest.raises(ValueError) as raised:
