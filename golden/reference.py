@@ -13,7 +13,7 @@ import numpy as np
 
 from .accelerator.accelerator import accelerator as _accelerator
 from .accelerator.planner import Config, configuration
-from .codec.numbers import FLOATS, e2m1_integers
+from .codec.numbers import FLOATS, SPECIAL_ENCODINGS, e2m1_integers
 from .codec.quantized import Quantized
 from .units.decoder import dequantize, element_integers, scale_codes
 from .units.group_accumulator import accumulate
@@ -138,7 +138,7 @@ def _quantized(records, kind, encoding=None):
 def _operands(activations, weights, encoding):
     """Activations and weights of an array for activations in this encoding."""
     return (_quantized(activations, "activation", encoding),
-            _quantized(weights, "weight", "sg-special" if encoding == "sg-special" else "sg-em"))
+            _quantized(weights, "weight", encoding if encoding in SPECIAL_ENCODINGS else "sg-em"))
 
 
 def mac_array(inputs: Ports, *, columns: int, weight_width: int, metadata: bool,
@@ -158,7 +158,7 @@ def mac_array(inputs: Ports, *, columns: int, weight_width: int, metadata: bool,
         # In units of 1/8 instead of 1/2.
         x, w = (4 * e2m1_integers(codes) for codes in (record["elements"], weights["elements"]))
         x_scales, w_scales = record["scale"], weights["scale"]
-    acc = _mac_array(x, w.reshape(-1, columns, 32), x_scales, w_scales.reshape(-1, columns),
+    acc = _mac_array(x, w.reshape(-1, columns, x.shape[1]), x_scales, w_scales.reshape(-1, columns),
                      activations["last"], inputs["i_acc"].view(np.float32))
     return {"o": acc.view(np.uint32)}
 

@@ -12,7 +12,7 @@ from numpy.random import Generator
 
 from .accelerator import planner
 from .accelerator.accelerator import execute, streams
-from .codec.numbers import FLOATS, default_group, split_scales
+from .codec.numbers import FLOATS, SPECIAL_ENCODINGS, default_group, split_scales
 from .codec.quantized import Quantized
 from .units.decoder import element_integers
 from .units.group_dot import group_dot
@@ -170,7 +170,7 @@ def sg_pe_tile(rng: Generator, count: int, *, depth: int, special: bool, exponen
                      for name, limit in limits.items()}
 
 
-LARGEST_SUMS = {"elem-em": 131712, "sg-em": 225792, "sg-special": 401408}
+LARGEST_SUMS = {"elem-em": 131712, "sg-em": 225792, "sg-special": 401408, "sg-special64": 3211264}
 """Magnitudes of the largest group sums by the encoding of the activations, in units of 1/64."""
 
 
@@ -190,7 +190,7 @@ def group_accumulator(rng: Generator, count: int, *, metadata: bool, depth: int 
 def group_mac(rng: Generator, count: int, *, depth: int = 5,
               encoding: str = "elem-em") -> dict[str, Any]:
     """Makes pairs of records and accumulators."""
-    activation, weight = records(rng, count), records(rng, count)
+    activation, weight = (records(rng, count, wide=encoding == "sg-special64") for _ in range(2))
     # The true sums, so that some accumulators cancel all but a few bits of them.
     total = group_dot(*_groups(activation, weight, encoding))
     return {"i": {"activation": activation, "weight": weight,
@@ -200,17 +200,17 @@ def group_mac(rng: Generator, count: int, *, depth: int = 5,
 
 def e8m0_codes(scales: np.ndarray, encoding: str) -> np.ndarray:
     """E8M0 codes of the scale bytes of records."""
-    return split_scales(scales)[0] if encoding == "sg-special" else scales
+    return split_scales(scales)[0] if encoding in SPECIAL_ENCODINGS else scales
 
 
 def _groups(activation, weight, encoding):
     """Records as matrices of one group a row."""
     return [Quantized(kind=kind, encoding=how, shape=record["elements"].shape,
                       elements=record["elements"], metadata=record["metadata"],
-                      scales=record["scale"][:, None])
+                      group=record["elements"].shape[1], scales=record["scale"][:, None])
             for kind, how, record in (
                 ("activation", encoding, activation),
-                ("weight", "sg-special" if encoding == "sg-special" else "sg-em", weight))]
+                ("weight", encoding if encoding in SPECIAL_ENCODINGS else "sg-em", weight))]
 
 
 def scale_codes(rng: Generator, count: int) -> np.ndarray:
@@ -287,9 +287,10 @@ def mac_array(rng: Generator, count: int, *, columns: int, weight_width: int, me
     """Makes tiles of weights, activations and accumulators."""
     # Tiles of very different lengths; the last one may stay.
     last = (rng.random(count) < rng.choice([0.02, 0.3, 1], count)).astype(np.uint8)
-    activation = records(rng, count)
+    wide = encoding == "sg-special64"
+    activation = records(rng, count, wide=wide)
     tiles = int(last[:-1].sum()) + 1
-    weight = records(rng, tiles * columns)
+    weight = records(rng, tiles * columns, wide=wide)
     # Accumulators near the term of each column, of which some cancel all but a few bits.
     lengths = np.bincount(np.cumsum(last) - last, minlength=tiles)
     scales = np.repeat(e8m0_codes(weight["scale"], encoding).reshape(tiles, columns), lengths,
@@ -297,7 +298,7 @@ def mac_array(rng: Generator, count: int, *, columns: int, weight_width: int, me
     x, w = (element_integers(quantized).astype(np.int32)
             for quantized in _groups(activation, weight, encoding))
     total = np.concatenate([rows @ tile.T for rows, tile in zip(
-        np.split(x, np.cumsum(lengths)[:-1]), w.reshape(tiles, columns, 32), strict=True)])
+        np.split(x, np.cumsum(lengths)[:-1]), w.reshape(tiles, columns, -1), strict=True)])
     acc = accumulators(rng, total.reshape(-1),
                        np.repeat(e8m0_codes(activation["scale"], encoding), columns),
                        scales.reshape(-1))

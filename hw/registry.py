@@ -15,7 +15,7 @@ from golden import reference, stimuli
 from .accelerator.accelerator import Accelerator
 from .accelerator.config import CONFIGS, Config, configuration
 from .bus.axi_accelerator import AxiAccelerator
-from .lib.formats import SUBGROUPS
+from .lib.formats import SUBGROUPS, record_of
 from .units.decoder import Decoder
 from .units.group_accumulator import GroupAccumulator
 from .units.group_mac import GroupMac
@@ -147,14 +147,15 @@ UNITS = {
         reference=reference.group_accumulator,
         stimuli=stimuli.group_accumulator,
         parameters={"metadata": (True, False), "depth": (3, 8, 10),
-                    "encoding": ("elem-em", "sg-em", "sg-special")},
+                    "encoding": ("elem-em", "sg-em", "sg-special", "sg-special64")},
     ),
     "group_mac": Unit(
         component=GroupMac,
         summary="Dot product of two group records, accumulated: one column of the array",
         reference=reference.group_mac,
         stimuli=stimuli.group_mac,
-        parameters={"depth": (5, 13, 17), "encoding": ("elem-em", "sg-em", "sg-special")},
+        parameters={"depth": (5, 13, 17),
+                    "encoding": ("elem-em", "sg-em", "sg-special", "sg-special64")},
     ),
     "mac_array": Unit(
         component=MacArray,
@@ -163,8 +164,9 @@ UNITS = {
         stimuli=stimuli.mac_array,
         parameters={"columns": (32, 1, 4, 16), "weight_width": (1, 8),
                     "metadata": (True, False), "depth": (5, 13, 17),
-                    "encoding": ("elem-em", "sg-em", "sg-special")},
-        tiles=lambda columns, **_: SUBGROUPS * columns,
+                    "encoding": ("elem-em", "sg-em", "sg-special", "sg-special64")},
+        tiles=lambda columns, encoding="elem-em", **_:
+            len(record_of(encoding)["metadata"].shape) * columns,
         hierarchical=True,
     ),
     "nvfp4_array": Unit(

@@ -19,7 +19,7 @@ def accumulate(acc: ArrayLike, total: ArrayLike, activation_scale: ArrayLike,
     acc : float32 array
         Accumulators.
     total : int array
-        Group sums G in units of 1/64, below 2**19 in magnitude, or 2**22 with scales of 96 to 159.
+        Group sums G in units of 1/64, below 2**22 in magnitude.
     activation_scale, weight_scale : uint8 array
         Scale codes; 255 makes the result NaN.
 
@@ -34,8 +34,9 @@ def accumulate(acc: ArrayLike, total: ArrayLike, activation_scale: ArrayLike,
 
     # Accumulator and term are exact in float64. Their sum may be rounded to 53 bits, but this
     # cannot turn it into a tie of float32: that takes fewer than 2 * 24 + 2 bits (Figueroa, "When
-    # is double rounding innocuous?", 1995). Under gradual underflow a term of 19 bits near a tie
-    # lies too far from it.
+    # is double rounding innocuous?", 1995). Under gradual underflow ties are odd multiples of
+    # 2**-150, and what is rounded away is below 2**-177: a term of 22 bits near a tie has no such
+    # bits.
     with np.errstate(invalid="ignore", over="ignore"):
         result = (np.asarray(acc, np.float32).astype(np.float64) + term).astype(np.float32)
 

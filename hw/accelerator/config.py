@@ -123,7 +123,7 @@ class Config:
                 raise ValueError(f"{name} must be one of {', '.join(map(str, offered))}, "
                                  f"not {value!r}")
 
-        check_encoding(self.encoding)
+        check_encoding(self.encoding, ENCODINGS)
         engines = (None, *ENGINES[self.encoding])
         if self.engine not in engines:
             raise ValueError(f"engine must be {' or '.join(map(repr, engines))} with the encoding "

@@ -400,6 +400,15 @@ FactorChoice = data.StructLayout({
 """What the factors of both operands make of a subgroup's dot product, as three rows."""
 
 
+WideChoice = data.StructLayout({
+    **{name: field.shape for name, field in FactorChoice},
+    # Whether one factor is doubled besides, or both are.
+    "twice": 1,
+    "fourfold": 1,
+})
+"""The same in Sg-special64, whose factors have a bit of exponent."""
+
+
 def choose_factors(m, activation_meta, weight_meta):
     """Chooses the rows of `chosen_rows` by the factors of both operands.
 
@@ -407,19 +416,27 @@ def choose_factors(m, activation_meta, weight_meta):
     ----------
     m : Module
     activation_meta, weight_meta : Value
-        k and l of the factors 4 + k and 4 + l, two bits each.
+        k and l of the factors 4 + k and 4 + l, two bits each. With a third one, the bit of
+        exponent.
 
     Returns
     -------
     Signal
-        A `FactorChoice`.
+        A `FactorChoice`, or a `WideChoice` of factors of three bits.
     """
     def whether(row, *multiples):
         return reduce(or_, (
-            (activation_meta == a) & (weight_meta == b) for a, b in product(range(4), repeat=2)
+            (activation_meta[:2] == a) & (weight_meta[:2] == b)
+            for a, b in product(range(4), repeat=2)
             if _MULTIPLES[(4 + a) * (4 + b)][row] in multiples))
 
-    choice = Signal(FactorChoice, name="chosen")
+    wide = len(weight_meta) == 3
+    choice = Signal(WideChoice if wide else FactorChoice, name="chosen")
+    if wide:
+        m.d.comb += [
+            choice.twice.eq(activation_meta[2] ^ weight_meta[2]),
+            choice.fourfold.eq(activation_meta[2] & weight_meta[2]),
+        ]
     m.d.comb += [
         choice.doubled.eq(whether(0, 32)),
         choice.second.eq(Cat(whether(1, 4), whether(1, 8), whether(1, 16))),

@@ -39,24 +39,34 @@ GroupSum = group_sum(19)
 SpecialSum = group_sum(20)
 """With a group sum of Sg-special in units of 1/64: at most 4 * 100352 = 401408 < 2**19."""
 
+WideSum = group_sum(23)
+"""With a group sum of Sg-special64 in units of 1/64: at most 8 * 401408 = 3211264 < 2**22."""
+
 PlainSum = group_sum(14)
 """With a group sum of MXFP4 in units of 1/4: at most 32 * 144 = 4608 < 2**13 in magnitude."""
+
+SUMS = {"elem-em": GroupSum, "sg-em": GroupSum, "sg-special": SpecialSum, "sg-special64": WideSum}
+"""Layouts of group sums by the encoding of the activations."""
 
 Scale = data.StructLayout({"exponent": 9, "nan": 1})
 """Sum of a group's two scale codes, at most 510 < 2**9, and whether either is NaN."""
 
 
-def term_layout(metadata, special=False):
-    """Layout of a group sum as a float; with special values it is a place wider."""
+def term_layout(metadata, special=False, wide=False):
+    """Layout of a group sum as a float; with special values it is a place wider.
+
+    In groups of 64 (``wide``) it is three more.
+    """
     return data.StructLayout({
         # As wide as a group sum's magnitude. The leading one is in the top bit; only zero has none.
-        "significand": 19 if special else 18 if metadata else 13,
+        "significand": 22 if wide else 19 if special else 18 if metadata else 13,
         "negative": 1,
         # Exponent of the top bit, biased as in float32. With z leading zeros in the magnitude, that
         # bit is worth 2**(17 - z) units of 2**(Xw + Xx - 260): the field is Xw + Xx - 116 - z, from
         # -133 to 394 with the NaN scales. Without metadata it is 2**(12 - z) units of
         # 2**(Xw + Xx - 256): the field is Xw + Xx - 117 - z, within that range. With special values
-        # it is Xw + Xx - 115 - z, where both scale codes are at least 96: from 58 to 395.
+        # it is Xw + Xx - 115 - z, where both scale codes are at least 96: from 58 to 395. In groups
+        # of 64 it is Xw + Xx - 112 - z, from 58 to 398 likewise.
         "exponent": signed(10),
         "nan": 1,
     })
@@ -103,7 +113,7 @@ _Ordered = data.StructLayout({
     "smaller": _MANTISSA + 1,
     "larger_negative": 1,
     "smaller_negative": 1,
-    # Biased exponent of the larger operand, 1 to 394: subnormals have 1.
+    # Biased exponent of the larger operand, 1 to 398: subnormals have 1.
     "exponent": 9,
     # The result is NaN.
     "nan": 1,
@@ -156,7 +166,7 @@ _Coarse = data.StructLayout({
 _Normalized = data.StructLayout({
     # Without the leading one.
     "mantissa": _MANTISSA - 1,
-    # 0 if the sum is subnormal, at most 395.
+    # 0 if the sum is subnormal, at most 399.
     "exponent": 9,
     "round_up": 1,
     # All bits of the mantissa's lower half are set: a carry passes it.
@@ -241,30 +251,32 @@ class Normalizer(wiring.Component):
         Whether there is, besides, one behind the magnitude, for an FPGA.
     special : bool
         Whether the operands have special values, too.
+    wide : bool
+        Whether they are groups of 64, in Sg-special64.
 
     Members
     -------
     sum : In(signed(19))
-        In units of 1/64; with special values ``In(signed(20))``; without metadata
-        ``In(signed(14))``, in units of 1/4.
+        In units of 1/64; with special values ``In(signed(20))``, in groups of 64
+        ``In(signed(23))``; without metadata ``In(signed(14))``, in units of 1/4.
     scale : In(Scale)
     enable : In(latency)
         Moves each stage.
-    o : Out(term_layout(metadata, special))
+    o : Out(term_layout(metadata, special, wide))
     """
 
-    def __init__(self, *, metadata, fine, finest=False, special=False):
+    def __init__(self, *, metadata, fine, finest=False, special=False, wide=False):
         self.fine = fine
         self._finest = finest
         self.latency = 1 + fine + finest
         # A sum's units are 2**(Xw + Xx - unit).
-        self.unit, layout = ((260, SpecialSum) if special else
+        self.unit, layout = ((260, WideSum) if wide else (260, SpecialSum) if special else
                              (260, GroupSum) if metadata else (256, PlainSum))
         super().__init__({
             "sum": In(layout["sum"].shape),
             "scale": In(Scale),
             "enable": In(self.latency),
-            "o": Out(term_layout(metadata, special)),
+            "o": Out(term_layout(metadata, special, wide)),
         })
 
     def elaborate(self, platform):
@@ -375,7 +387,7 @@ def _order(m, term, acc):
     # least that, so it is denormalized in the alignment and never comes up again: results below the
     # normal range are already in units of 2**-149.
     #
-    # Exponents are 1 to 255 and -133 to 394, so their difference is -393 to 388. Amaranth counts
+    # Exponents are 1 to 255 and -133 to 398, so their difference is -397 to 388. Amaranth counts
     # eleven bits for the difference of eight unsigned and ten signed bits.
     distance = Signal(signed(11))
     term_larger = Signal()
@@ -504,7 +516,7 @@ def _decide(m, i):
     m.d.comb += [
         round_up.eq((guard & (sticky | odd)) ^ i.inverted),
         carry_passes.eq(normalized[last : last + _HALF].all()),
-        # The top bit's exponent is one above that of the operands, less the shift: at most 395. A
+        # The top bit's exponent is one above that of the operands, less the shift: at most 399. A
         # sum without a one in the top bit is subnormal.
         exponent.eq(Mux(normalized[-1], i.exponent + 1 - Cat(i.fine_shift, i.coarse_shift), 0)),
     ]

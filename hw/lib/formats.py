@@ -114,6 +114,25 @@ ENCODINGS = ("elem-em", "sg-em", "sg-special")
 """Meanings of activations' metadata, see `golden.Quantized`: a refined element per subgroup, a
 factor per subgroup, and that with special values. Weights have factors in all of them."""
 
+ARRAY_ENCODINGS = (*ENCODINGS, "sg-special64")
+"""Those of the array and its parts: also groups of 64 with wider factors, of either operand."""
+
+
+def has_specials(encoding):
+    """Whether code 8 is a special value of its group in an encoding."""
+    return encoding in ("sg-special", "sg-special64")
+
+
+def is_wide(encoding):
+    """Whether an encoding has groups of 64."""
+    return encoding == "sg-special64"
+
+
+def record_of(encoding):
+    """Layout of a group's record in an encoding."""
+    return WideRecord if is_wide(encoding) else Record
+
+
 DecodedE2M1 = data.StructLayout({
     "mantissa": 1,
     # Whether the exponent is at least 1, at least 2, or 3.
@@ -187,10 +206,10 @@ def special_scale(byte):
     return Mux(byte == SCALE_NAN, SCALE_NAN, Cat(byte[2:7], ~first, ~first, first))
 
 
-def check_encoding(encoding):
-    """Raises ValueError unless a unit's parameter ``encoding`` is one of `ENCODINGS`."""
-    if encoding not in ENCODINGS:
-        allowed = f"{', '.join(map(repr, ENCODINGS[:-1]))} or {ENCODINGS[-1]!r}"
+def check_encoding(encoding, offered=ARRAY_ENCODINGS):
+    """Raises ValueError unless a unit's parameter ``encoding`` is one of those offered."""
+    if encoding not in offered:
+        allowed = f"{', '.join(map(repr, offered[:-1]))} or {offered[-1]!r}"
         raise ValueError(f"Encoding must be {allowed}, not {encoding!r}")
 
 

@@ -5,15 +5,8 @@ from amaranth import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..lib.float_adder import (
-    GroupSum,
-    Normalizer,
-    PlainSum,
-    SpecialSum,
-    TermAdder,
-    scale_sum,
-)
-from ..lib.formats import check_encoding, check_metadata, check_plain
+from ..lib.float_adder import SUMS, Normalizer, PlainSum, TermAdder, scale_sum
+from ..lib.formats import check_encoding, check_metadata, check_plain, has_specials, is_wide
 from ..lib.pipeline import Control, Stages, check_depth
 from ..lib.stream import link
 
@@ -34,13 +27,15 @@ class GroupAccumulator(wiring.Component):
         Pipeline registers: 3 for 500 MHz in a 45 nm library, 8 for 1 GHz, 10 for 100 MHz on an ECP5
         FPGA.
     encoding : str
-        That of the activations: "elem-em", "sg-em" or "sg-special", whose sums are a bit wider.
+        That of the activations: "elem-em", "sg-em", "sg-special", whose sums are a bit wider, or
+        "sg-special64", where they are four bits wider.
 
     Members
     -------
     i : In(stream.Signature(GroupSum))
         The sum, its scales as E8M0 codes and the float32 bits that it is added to. Without metadata
-        its payload is a ``PlainSum``, of Sg-special a ``SpecialSum``.
+        its payload is a ``PlainSum``, of Sg-special a ``SpecialSum``, of Sg-special64 a
+        ``WideSum``.
     o : Out(stream.Signature(32))
         Float32 bits.
 
@@ -61,11 +56,10 @@ class GroupAccumulator(wiring.Component):
         check_plain(metadata, encoding)
         check_depth(depth, (3, 8, 10))
         self.has_metadata = metadata
-        self.has_special = encoding == "sg-special"
+        self.encoding = encoding
         self.latency = depth
         super().__init__({
-            "i": In(stream.Signature(SpecialSum if self.has_special else
-                                     GroupSum if metadata else PlainSum)),
+            "i": In(stream.Signature(SUMS[encoding] if metadata else PlainSum)),
             "o": Out(stream.Signature(32)),
         })
 
@@ -75,7 +69,8 @@ class GroupAccumulator(wiring.Component):
         cuts = {"fine": self.latency >= 8, "finest": self.latency == 10}
         m.submodules.control = control = Control(self.latency, rigid=self.latency == 10)
         m.submodules.normalize = normalize = Normalizer(
-            metadata=self.has_metadata, special=self.has_special, **cuts)
+            metadata=self.has_metadata, special=has_specials(self.encoding),
+            wide=is_wide(self.encoding), **cuts)
         m.submodules.add = add = TermAdder(normalize.o.shape(), **cuts)
         link(m, self.i, control.i)
         link(m, control.o, self.o)

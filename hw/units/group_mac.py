@@ -5,13 +5,17 @@ from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..lib.float_adder import GroupSum, Normalizer, SpecialSum, TermAdder, scale_sum
+from ..lib.float_adder import SUMS, Normalizer, TermAdder, scale_sum
 from ..lib.formats import (
     SUBGROUP,
     SUBGROUPS,
     Record,
+    WideRecord,
     check_encoding,
     decode_e2m1,
+    has_specials,
+    is_wide,
+    record_of,
     special_scale,
 )
 from ..lib.pipeline import Control, Stages, check_depth
@@ -27,6 +31,8 @@ from .top1_decode import Top1Decode
 GroupOperands = data.StructLayout({"activation": Record, "weight": Record, "acc": 32})
 """Two group records and the float32 that their dot product is added to."""
 
+WideOperands = data.StructLayout({"activation": WideRecord, "weight": WideRecord, "acc": 32})
+"""The same in Sg-special64."""
 
 _Rest = data.StructLayout({"activation_scale": 8, "weight_scale": 8, "acc": 32})
 
@@ -49,7 +55,7 @@ class GroupMac(wiring.Component):
     Members
     -------
     i : In(stream.Signature(GroupOperands))
-        Both records and the float32 bits.
+        Both records and the float32 bits. In Sg-special64 its payload is a ``WideOperands``.
     o : Out(stream.Signature(32))
         Float32 bits.
 
@@ -63,10 +69,11 @@ class GroupMac(wiring.Component):
         check_depth(depth, (5, 13, 17))
         check_encoding(encoding)
         self.encoding = encoding
-        self.has_special = encoding == "sg-special"
+        self.has_special = has_specials(encoding)
         self.latency = depth
+        self._operands = WideOperands if is_wide(encoding) else GroupOperands
         super().__init__({
-            "i": In(stream.Signature(GroupOperands)),
+            "i": In(stream.Signature(self._operands)),
             "o": Out(stream.Signature(32)),
         })
 
@@ -80,7 +87,7 @@ class GroupMac(wiring.Component):
         # its ``i.ready`` moves both.
         m.submodules.rest = rest = StreamRegister(_Rest)
         m.submodules.summed = summed = StreamRegister(
-            SpecialSum if self.has_special else GroupSum)
+            SUMS[self.encoding])
         m.submodules.accumulator = accumulator = GroupAccumulator(encoding=self.encoding)
         activation, weight = self.i.payload.activation, self.i.payload.weight
         link(m, self.i, rest.i)
@@ -91,7 +98,7 @@ class GroupMac(wiring.Component):
         ]
 
         tiles = []
-        for j in range(SUBGROUPS):
+        for j in range(len(weight.metadata)):
             lanes = range(SUBGROUP * j, SUBGROUP * (j + 1))
             if self.encoding == "elem-em":
                 m.submodules[f"top1_decode{j}"] = top1 = Top1Decode()
@@ -104,7 +111,8 @@ class GroupMac(wiring.Component):
                     tile.refinement.eq(top1.refinement),
                 ]
             else:
-                m.submodules[f"tile{j}"] = tile = SgPETile(depth=1, special=self.has_special)
+                m.submodules[f"tile{j}"] = tile = SgPETile(
+                    depth=1, special=self.has_special, exponent=is_wide(self.encoding))
                 m.d.comb += [
                     tile.activations.eq(Cat(activation.elements[i] for i in lanes)),
                     tile.activation_meta.eq(activation.metadata[j]),
@@ -124,7 +132,8 @@ class GroupMac(wiring.Component):
         link(m, rest.o, summed.i)
         m.d.comb += [
             # Four sums of at most 32928, 56448 or 100352 in magnitude: 2**18 or, of Sg-special,
-            # 2**19 are more. Two bits wider than a sum.
+            # 2**19 are more. Two bits wider than a sum. In Sg-special64 eight of at most 401408,
+            # and three bits wider: 2**22 is more.
             summed.i.payload.sum.eq(sum(tile.sum for tile in tiles)),
             summed.i.payload.activation_scale.eq(rest.o.payload.activation_scale),
             summed.i.payload.weight_scale.eq(rest.o.payload.weight_scale),
@@ -143,12 +152,13 @@ class GroupMac(wiring.Component):
         """Connects the parts of a column of the array, with a register behind each step."""
         activation = self.i.payload.activation
         factored, special = self.encoding != "elem-em", self.has_special
-        layout = factor_row(special) if factored else Row
+        wide = is_wide(self.encoding)
+        layout = factor_row(special, wide) if factored else Row
         m.submodules.decoded = decoded = StreamRegister(
-            data.StructLayout({"row": layout, "weight": Record, "acc": 32}))
+            data.StructLayout({"row": layout, "weight": record_of(self.encoding), "acc": 32}))
         row, given = decoded.i.payload.row, self.i
         if finest:
-            m.submodules.selected = selected = StreamRegister(GroupOperands)
+            m.submodules.selected = selected = StreamRegister(self._operands)
             link(m, self.i, selected.i)
             m.d.comb += selected.i.payload.eq(self.i.payload)
             given = selected.o
@@ -175,9 +185,11 @@ class GroupMac(wiring.Component):
             ]
 
         cuts = {"fine": True, "finest": finest}
-        m.submodules.dot = dot = (SgGroupDot(special=special, **cuts) if factored else
+        m.submodules.dot = dot = (SgGroupDot(special=special, wide=wide, **cuts)
+                                  if factored else
                                   GroupDot(metadata=True, **cuts))
-        m.submodules.normalize = normalize = Normalizer(metadata=True, special=special, **cuts)
+        m.submodules.normalize = normalize = Normalizer(
+            metadata=True, special=special, wide=wide, **cuts)
         m.submodules.add = add = TermAdder(normalize.o.shape(), **cuts)
         m.submodules.control = control = Control(
             dot.latency + normalize.latency + add.latency, rigid=finest)

@@ -11,10 +11,14 @@ from ..lib.formats import (
     SUBGROUPS,
     PlainRecord,
     Record,
+    WideRecord,
     check_encoding,
     check_metadata,
     check_plain,
     decode_e2m1,
+    has_specials,
+    is_wide,
+    record_of,
     special_scale,
 )
 from ..lib.pipeline import Control, Stages, check_depth
@@ -39,6 +43,9 @@ ENTRIES = {5: 1, 13: 1, 17: 2}
 
 PlainActivation = data.StructLayout({"record": PlainRecord, "last": 1})
 """The same without metadata."""
+
+WideActivation = data.StructLayout({"record": WideRecord, "last": 1})
+"""The same in Sg-special64, of 64 elements."""
 
 
 class MacArray(wiring.Component):
@@ -68,8 +75,10 @@ class MacArray(wiring.Component):
         Pipeline registers: 5 for 500 MHz in a 45 nm library, 13 for 1 GHz, 17 for an ECP5 FPGA.
         Without metadata the latter two need, and have, one less.
     encoding : str
-        That of the activations: "elem-em", "sg-em" or "sg-special". Weights have factors in all of
-        them, and special values with "sg-special".
+        That of the activations: "elem-em", "sg-em", "sg-special" or "sg-special64". Weights have
+        factors in all of them, and special values with the latter two. With "sg-special64" a group
+        has 64 elements, of which a column multiplies all in a cycle: payloads are ``WideRecord``
+        and ``WideActivation``.
 
     Members
     -------
@@ -111,11 +120,13 @@ class MacArray(wiring.Component):
         self.weight_width = weight_width
         self.has_metadata = metadata
         self.encoding = encoding
-        record = Record if metadata else PlainRecord
+        record = record_of(encoding) if metadata else PlainRecord
+        activation = (WideActivation if is_wide(encoding) else
+                      Activation if metadata else PlainActivation)
         accs = data.ArrayLayout(32, columns)
         super().__init__({
             "i_weight": In(stream.Signature(data.ArrayLayout(record, weight_width))),
-            "i_activation": In(stream.Signature(Activation if metadata else PlainActivation)),
+            "i_activation": In(stream.Signature(activation)),
             "i_acc": In(stream.Signature(accs)),
             "o": Out(stream.Signature(accs)),
         })
@@ -124,8 +135,8 @@ class MacArray(wiring.Component):
         m = Module()
 
         # Activations: codes and top-1s are decoded once for all columns.
-        factored, special = self.encoding != "elem-em", self.encoding == "sg-special"
-        layout = (factor_row(special) if factored else
+        factored, special = self.encoding != "elem-em", has_specials(self.encoding)
+        layout = (factor_row(special, is_wide(self.encoding)) if factored else
                   Row if self.has_metadata else PlainRow)
         m.submodules.row = row = StreamRegister(data.StructLayout({"row": layout, "last": 1}))
         record = self.i_activation.payload.record
@@ -220,15 +231,16 @@ class _Column(wiring.Component):
     """
 
     def __init__(self, *, metadata, fine, finest=False, encoding="elem-em"):
-        self.has_special = special = encoding == "sg-special"
+        self.has_special = special = has_specials(encoding)
         cuts = {"fine": fine, "finest": finest}
+        wide = is_wide(encoding)
         self.dot = (GroupDot(metadata=metadata, **cuts) if encoding == "elem-em" else
-                    SgGroupDot(special=special, **cuts))
-        self.normalize = Normalizer(metadata=metadata, special=special, **cuts)
+                    SgGroupDot(special=special, wide=wide, **cuts))
+        self.normalize = Normalizer(metadata=metadata, special=special, wide=wide, **cuts)
         self.add = TermAdder(self.normalize.o.shape(), **cuts)
         self.latency = self.dot.latency + self.normalize.latency + self.add.latency
         super().__init__({
-            "weight": In(Record if metadata else PlainRecord),
+            "weight": In(record_of(encoding) if metadata else PlainRecord),
             "load": In(1),
             "swap": In(1),
             "row": In(self.dot.row.shape()),

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Dot product of a group whose operands both have subgroup factors, for a column of the array."""
 
+from functools import reduce
+from operator import or_
+
 from amaranth import *
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -8,6 +11,7 @@ from amaranth.lib.wiring import In, Out
 from ..lib.arithmetic import carry_chain_add, carry_skip_add, compress
 from ..lib.dot_product import (
     FactorChoice,
+    WideChoice,
     add_products,
     choose_factors,
     chosen_rows,
@@ -15,23 +19,24 @@ from ..lib.dot_product import (
 )
 from ..lib.formats import (
     SUBGROUP,
-    SUBGROUPS,
     Codes,
     DecodedE2M1,
     DecodedSpecial,
     Record,
+    WideRecord,
     decode_e2m1,
     decode_special,
 )
 from ..lib.pipeline import Stages
 
 
-def factor_row(special):
+def factor_row(special, wide=False):
     """Layout of an activation group with its codes decoded, which all columns share."""
     operand = DecodedSpecial if special else DecodedE2M1
+    factors = (WideRecord if wide else Record)["metadata"].shape
     return data.StructLayout({
-        "operands": data.ArrayLayout(data.ArrayLayout(operand, SUBGROUP), SUBGROUPS),
-        "factors": data.ArrayLayout(2, SUBGROUPS),
+        "operands": data.ArrayLayout(data.ArrayLayout(operand, SUBGROUP), factors.length),
+        "factors": factors,
         # An E8M0 code.
         "scale": 8,
     })
@@ -87,19 +92,20 @@ class SgGroupDot(wiring.Component):
         Moves each stage.
     sum : Out(signed(19))
         In units of 1/64, at most 4 * 56448 = 225792 < 2**18 in magnitude. With special values
-        ``Out(signed(20))``, at most 4 * 100352 = 401408 < 2**19.
+        ``Out(signed(20))``, at most 4 * 100352 = 401408 < 2**19. In groups of 64
+        ``Out(signed(23))``, at most 8 * 401408 = 3211264 < 2**22.
     """
 
-    def __init__(self, *, special, fine, finest=False):
-        self.has_special = special
+    def __init__(self, *, special, fine, finest=False, wide=False):
+        self.has_special, self.is_wide = special, wide
         self.fine = fine
         self._finest = finest
         self.latency = (4 if fine else 1) + finest
         super().__init__({
-            "row": In(factor_row(special)),
-            "weight": In(Record),
+            "row": In(factor_row(special, wide)),
+            "weight": In(WideRecord if wide else Record),
             "enable": In(self.latency),
-            "sum": Out(signed(20 if special else 19)),
+            "sum": Out(signed(23 if wide else 20 if special else 19)),
         })
 
     def elaborate(self, platform):
@@ -109,9 +115,9 @@ class SgGroupDot(wiring.Component):
         first = enables.pop(0) if self._finest else None
         stages = Stages(m, enables)
         rows, choices = [], []
-        for j in range(SUBGROUPS):
+        for j in range(len(self.weight.metadata)):
             m.submodules[f"subgroup{j}"] = subgroup = _Subgroup(
-                special=self.has_special, finest=self._finest)
+                special=self.has_special, wide=self.is_wide, finest=self._finest)
             m.d.comb += [
                 subgroup.activations.eq(self.row.operands[j]),
                 subgroup.activation_factor.eq(self.row.factors[j]),
@@ -132,7 +138,9 @@ class SgGroupDot(wiring.Component):
         dots = []
         for j, row in enumerate(rows):
             dot = Signal(signed(len(row.low)), name=f"dot{j}")
-            m.d.comb += dot.eq(row.low + row.high)
+            # Twice as many subgroups make a deeper tree, for which this leaves time.
+            m.d.comb += dot.eq(carry_skip_add(m, row.low, row.high, carry=C(0, 1), name=f"sum{j}")
+                               if self.is_wide else row.low + row.high)
             dots.append(dot)
         if self.fine:
             held = vars(stages.cut("dots", **_named(dot=dots, choice=choices)))
@@ -158,6 +166,8 @@ class SgGroupDot(wiring.Component):
         width = len(self.sum)
         rows, excess = [], 0
         for j, (dot, choice) in enumerate(zip(dots, choices, strict=True)):
+            if self.is_wide:
+                dot = _doubled(m, dot, choice, name=f"doubled{j}")
             for number, (place, row) in enumerate(chosen_rows(dot, choice)):
                 named = Signal(signed(len(row)), name=f"row{number}_{j}")
                 m.d.comb += named.eq(row)
@@ -173,6 +183,17 @@ class SgGroupDot(wiring.Component):
         return compress(m, rows, width=width, name="sum")
 
 
+def _doubled(m, dot, choice, *, name):
+    """Multiplies a dot product by the powers of two of both factors; two bits wider."""
+    width = len(dot) + 2
+    doubled = Signal(signed(width), name=name)
+    once = ~(choice.twice | choice.fourfold)
+    m.d.comb += doubled.eq(reduce(or_, (
+        (Cat(C(0, places), dot, dot[-1].replicate(2 - places)) & chosen.replicate(width))
+        for places, chosen in enumerate((once, choice.twice, choice.fourfold)))))
+    return doubled
+
+
 def _named(**lists):
     """Values of lists by names with their number."""
     return {f"{name}{number}": value for name, values in lists.items()
@@ -181,7 +202,7 @@ def _named(**lists):
 
 def _of(held, name):
     """The list that `_named` gave names."""
-    return [held[f"{name}{number}"] for number in range(SUBGROUPS)]
+    return [value for key, value in held.items() if key.rstrip("0123456789") == name]
 
 
 class _Subgroup(wiring.Component):
@@ -209,19 +230,20 @@ class _Subgroup(wiring.Component):
         What both factors make of it.
     """
 
-    def __init__(self, *, special, finest):
-        self.has_special = special
+    def __init__(self, *, special, wide, finest):
+        self.has_special, self.is_wide = special, wide
         self._finest = finest
         width = 13 if special else 12
+        factor = 3 if wide else 2
         super().__init__({
             "activations": In(factor_row(special)["operands"].shape.elem_shape),
             "weights": In(Codes),
             **({"selector": In(2)} if special else {}),
-            "activation_factor": In(2),
-            "weight_factor": In(2),
+            "activation_factor": In(factor),
+            "weight_factor": In(factor),
             **({"enable": In(1)} if finest else {}),
             "rows": Out(data.StructLayout({"low": width, "high": width})),
-            "choice": Out(FactorChoice),
+            "choice": Out(WideChoice if wide else FactorChoice),
         })
 
     def elaborate(self, platform):

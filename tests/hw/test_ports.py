@@ -80,6 +80,7 @@ def test_flags_are_bits(layout, flags):
 
 @pytest.mark.parametrize("cuts", [
     {"fine": False}, {"fine": True}, {"fine": True, "finest": True}])
-def test_both_dot_products_take_as_long(cuts):
-    dots = [SgGroupDot(special=special, **cuts) for special in (False, True)]
+def test_all_dot_products_take_as_long(cuts):
+    dots = [SgGroupDot(special=special, wide=wide, **cuts)
+            for special, wide in ((False, False), (True, False), (True, True))]
     assert {dot.latency for dot in dots} == {GroupDot(metadata=True, **cuts).latency}

@@ -86,7 +86,7 @@ def is_long(name, parameters):
         return len(parameters.items() - default.items()) == 1
     return (name, parameters.get("depth")) in LONG or name == "sg_engine" or (
         # As wide as the default, or read as an array does, which has tests of its own.
-        name.startswith("group_") and parameters.get("encoding") in ("sg-em", "sg-special"))
+        name.startswith("group_") and parameters.get("encoding", "elem-em") != "elem-em")
 
 
 def case(name, parameters, *rest):

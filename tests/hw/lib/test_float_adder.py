@@ -14,6 +14,7 @@ from hw.lib.float_adder import (
     PlainSum,
     SpecialSum,
     TermAdder,
+    WideSum,
     scale_sum,
     term_layout,
 )
@@ -45,18 +46,22 @@ def stream(unit, rows, output):
 
 
 def test_widths():
-    assert [layout["sum"].width for layout in (GroupSum, PlainSum, SpecialSum)] == [19, 14, 20]
+    assert [layout["sum"].width for layout in (GroupSum, PlainSum, SpecialSum, WideSum)] == [
+        19, 14, 20, 23]
+    assert term_layout(True, special=True, wide=True)["significand"].width == 22
     assert term_layout(True, special=True)["significand"].width == 19
     assert term_layout(True)["significand"].width == 18
     assert term_layout(False)["significand"].width == 13
 
 
-@pytest.mark.parametrize("kind, fine", [*product(("refined", "plain", "special"), (True, False))])
+@pytest.mark.parametrize("kind, fine", [
+    *product(("refined", "plain", "special", "wide"), (True, False))])
 def test_normalizer(kind, fine):
-    unit = Normalizer(metadata=kind != "plain", fine=fine, special=kind == "special")
+    unit = Normalizer(metadata=kind != "plain", fine=fine, special=kind in ("special", "wide"),
+                      wide=kind == "wide")
     assert unit.latency == 1 + fine
     width, unit_exponent, most = {"refined": (18, 260, 131712), "plain": (13, 256, 4608),
-                                  "special": (19, 260, 401408)}[kind]
+                                  "special": (19, 260, 401408), "wide": (22, 260, 3211264)}[kind]
     sums = {sign * min(most, max(0, (1 << place) + off))
             for place in range(width) for off in (-1, 0, 1) for sign in (1, -1)}
     rows = []

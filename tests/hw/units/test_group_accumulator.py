@@ -14,6 +14,7 @@ from tests.support import bubbles
 from tests.support.compare import check
 from tests.support.oracle import accumulate
 from tests.support.side_by_side import SideBySide
+from tests.support.testbench import shared
 
 ONE = 0x3F800000
 INF = 0x7F800000
@@ -182,6 +183,18 @@ def test_every_exponent_without_metadata(acc):
     rows = [(acc, g, *split(scale)) for scale, g in enumerate(totals)]
     check_rows(rows, [accumulate(acc, 16 * g, *scales) for acc, g, *scales in rows],
                metadata=False)
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("acc", [0, 0x80000001, 0x00800000, 0x3F800001, 0xFF7FFFFE])
+def test_every_exponent_in_groups_of_64(acc, depth):
+    # The sum's limits are 64 * 16 * 16 quarters times 14 * 14 sixteenths.
+    totals = np.resize([1, -1, 3211264, -3211264, 2097151, -2796203, 0], 509).tolist()
+    rows = [(acc, g, *split(scale)) for scale, g in enumerate(totals)]
+    acc, total, activation, weight = np.array(rows).T
+    check(shared(GroupAccumulator, depth=depth, encoding="sg-special64"),
+          {"i": {"acc": acc, "sum": total, "activation_scale": activation, "weight_scale": weight}},
+          {"o": np.array([accumulate(*row) for row in rows])}, stalls=0.3)
 
 
 @pytest.mark.parametrize("stalls", [0, 0.5])

@@ -9,6 +9,7 @@ from amaranth.sim import Simulator
 
 import sim
 from golden import matmul, quantize_activations, quantize_weights, reference, stimuli
+from hw.lib.formats import has_specials
 from hw.tools import packing
 from hw.units.mac_array import ENTRIES, MacArray
 from tests.support import oracle
@@ -18,8 +19,8 @@ from tests.support.testbench import shared, simulate
 
 
 def operands(q):
-    return {"elements": q.elements.reshape(*q.scales.shape, 32),
-            "metadata": q.metadata.reshape(*q.scales.shape, 4), "scale": q.scales}
+    return {"elements": q.elements.reshape(*q.scales.shape, q.group),
+            "metadata": q.metadata.reshape(*q.scales.shape, -1), "scale": q.scales}
 
 
 def one_each(records):
@@ -42,9 +43,10 @@ def group_steps(a, w):
     acc = [np.zeros((rows, len(w.scales)), np.uint32)]
     for g in range(1, groups):
         def head(q, g=g):
-            return {"kind": q.kind, "encoding": q.encoding, "shape": (q.shape[0], 32 * g),
-                    "elements": q.elements[:, : 32 * g], "metadata": q.metadata[:, : 4 * g],
-                    "scales": q.scales[:, :g]}
+            columns = q.group * g
+            return {"kind": q.kind, "encoding": q.encoding, "shape": (q.shape[0], columns),
+                    "elements": q.elements[:, :columns], "group": q.group,
+                    "metadata": q.metadata[:, : columns // 8], "scales": q.scales[:, :g]}
         acc.append(matmul(type(a)(**head(a)), type(w)(**head(w))).view(np.uint32))
     last = np.tile(np.arange(rows) == rows - 1, groups).astype(np.uint8)
     return {"i_weight": one_each(joined([tile(y, g) for g in range(groups)])),
@@ -73,8 +75,9 @@ def test_golden(columns, weight_width, stalls, count, metadata, depth):
 
 @pytest.mark.parametrize("encoding, depth, columns, stalls, count", [
     ("sg-em", 5, 1, 0.3, 40), longer("sg-special", 5, 1, 0.3, 40), ("sg-special", 13, 1, 0.3, 20),
+    ("sg-special64", 5, 1, 0.3, 40), longer("sg-special64", 13, 1, 0.3, 20),
     *(pytest.param(encoding, depth, columns, stalls, 100, marks=pytest.mark.long)
-      for encoding in ("sg-em", "sg-special") for depth in (5, 13, 17)
+      for encoding in ("sg-em", "sg-special", "sg-special64") for depth in (5, 13, 17)
       for columns, stalls in ((1, 0), (3, 0.4)))])
 def test_encodings(encoding, depth, columns, stalls, count):
     parameters = {"columns": columns, "weight_width": 1, "metadata": True, "depth": depth,
@@ -85,16 +88,18 @@ def test_encodings(encoding, depth, columns, stalls, count):
 
 
 KINDS = {"elem-em": ("activation", "weight"), "sg-em": ("weight", "weight"),
-         "sg-special": ("special", "special")}
+         "sg-special": ("special", "special"), "sg-special64": ("special64", "special64")}
 
 
 @pytest.mark.parametrize("encoding", [
-    "elem-em", pytest.param("sg-em", marks=pytest.mark.long), "sg-special"])
+    "elem-em", pytest.param("sg-em", marks=pytest.mark.long), "sg-special",
+    "sg-special64"])
 def test_matrix_product_against_rational_arithmetic(encoding):
     rng = np.random.default_rng(3)
-    x, y = (rng.standard_normal(shape).astype(np.float32) for shape in ((5, 96), (2, 96)))
+    k = 192 if encoding == "sg-special64" else 96
+    x, y = (rng.standard_normal(shape).astype(np.float32) for shape in ((5, k), (2, k)))
     a = quantize_activations(x, encoding=encoding)
-    w = quantize_weights(y, encoding="sg-special" if encoding == "sg-special" else "sg-em")
+    w = quantize_weights(y, encoding=encoding if has_specials(encoding) else "sg-em")
     out = sim.run(MacArray(columns=2, encoding=encoding), group_steps(a, w), outputs=15,
                   stalls=0.2)["o"]
     expected = oracle.matmul(oracle.records(a), oracle.records(w), *KINDS[encoding])
@@ -102,17 +107,21 @@ def test_matrix_product_against_rational_arithmetic(encoding):
 
 
 @pytest.mark.parametrize("encoding, element, scale, total", [
-    ("sg-em", 7, 127, 225792), ("sg-special", 8, 4 * 31 + 2, 401408)])
+    ("sg-em", 7, 127, 225792), ("sg-special", 8, 4 * 31 + 2, 401408),
+    ("sg-special64", 8, 4 * 31 + 2, 3211264)])
 @pytest.mark.parametrize("depth", [5, pytest.param(13, marks=pytest.mark.long),
                                    pytest.param(17, marks=pytest.mark.long)])
 def test_largest_sums(encoding, element, scale, total, depth):
     """All elements of the largest magnitude under the largest factors, of either sign."""
     # The selector 2 is +8 and 3 is -8; of Sg-EM the code's own sign bit turns it.
-    special = encoding == "sg-special"
+    special, wide = has_specials(encoding), encoding == "sg-special64"
+    group = 64 if wide else 32
     signs = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
     activation, weight = (
-        {"elements": np.repeat(element + 8 * signs[:, side : side + 1] * (not special), 32, axis=1),
-         "metadata": np.full((4, 4), 3), "scale": scale + signs[:, side] * special}
+        {"elements": np.repeat(element + 8 * signs[:, side : side + 1] * (not special), group,
+                               axis=1),
+         "metadata": np.full((4, group // 8), 7 if wide else 3),
+         "scale": scale + signs[:, side] * special}
         for side in range(2))
     inputs = {"i_weight": one_each(weight), "i_acc": np.zeros((4, 1), np.uint32),
               "i_activation": {"record": activation, "last": np.ones(4, np.uint8)}}
@@ -122,8 +131,8 @@ def test_largest_sums(encoding, element, scale, total, depth):
 
 
 def test_encodings_that_there_are():
-    with pytest.raises(ValueError, match="^Encoding must be 'elem-em', 'sg-em' or 'sg-special', "
-                                         "not 'mixed'$"):
+    with pytest.raises(ValueError, match="^Encoding must be 'elem-em', 'sg-em', 'sg-special' or "
+                                         "'sg-special64', not 'mixed'$"):
         MacArray(encoding="mixed")
     with pytest.raises(ValueError, match="^Encoding must be 'elem-em' without metadata, "
                                          "not 'sg-em'$"):
@@ -160,6 +169,7 @@ def test_plain_records_hold_no_metadata():
 
     assert widths(MacArray(columns=2)) == [144, 145]
     assert widths(MacArray(columns=2, metadata=False)) == [136, 137]
+    assert widths(MacArray(columns=2, encoding="sg-special64")) == [288, 289]
 
 
 def cycles(array, inputs, count):
