@@ -151,7 +151,7 @@ def _operands(metadata, encoding):
 def _sums(metadata, encoding="elem-em"):
     """Sums of groups and accumulators before them, both of shape (groups, tokens, weight rows)."""
     if metadata:
-        x, w = (element_integers(q).reshape(len(q.elements), -1, 32).astype(np.int32)
+        x, w = (element_integers(q).reshape(len(q.elements), -1, q.group).astype(np.int32)
                 for q in _tensors(encoding))
         totals = np.einsum("mgk,ngk->gmn", x, w)
         x_scales, w_scales = map(scale_codes, _tensors(encoding))
@@ -327,9 +327,10 @@ def _array_runs(kind, *, columns, weight_width, metadata, encoding, **_):
     activation, weight = _operands(metadata, encoding)
 
     def random(rng, rows, tiles, tokens):
-        records = stimuli.records(rng, rows)
+        wide = encoding == "sg-special64"
+        records = stimuli.records(rng, rows, wide=wide)
         weights = {name: plane.reshape(tiles, columns, *plane.shape[1:])
-                   for name, plane in stimuli.records(rng, tiles * columns).items()}
+                   for name, plane in stimuli.records(rng, tiles * columns, wide=wide).items()}
         acc = stimuli.accumulators(
             rng, rng.integers(-20000, 20000, rows * columns),
             np.repeat(stimuli.e8m0_codes(records["scale"], encoding), columns),

@@ -39,6 +39,12 @@ CLOCK = 500.0
 UNITS = tuple(name for name in registry.UNITS if name != "accelerator")
 """Units whose power is estimated. The accelerator spends most of its power in memories."""
 
+
+def _group(encoding):
+    """Elements per group of an array's records."""
+    return 64 if encoding == "sg-special64" else 32
+
+
 # By unit: the name of an operation, and the number of operations in an output. The other units
 # count outputs.
 _OPERATIONS = {
@@ -50,8 +56,8 @@ _OPERATIONS = {
     "pe_tile": ("MAC", lambda **_: 8),
     "sg_pe_tile": ("MAC", lambda **_: 8),
     "nvfp4_pe_tile": ("MAC", lambda lanes: lanes),
-    "group_mac": ("MAC", lambda **_: 32),
-    "mac_array": ("MAC", lambda columns, **_: 32 * columns),
+    "group_mac": ("MAC", lambda encoding="elem-em", **_: _group(encoding)),
+    "mac_array": ("MAC", lambda columns, encoding="elem-em", **_: _group(encoding) * columns),
     "nvfp4_array": ("MAC", lambda columns, **_: 32 * columns),
 }
 

@@ -7,7 +7,7 @@ from itertools import zip_longest
 from amaranth import *
 
 
-def compress(m, rows, *, width, name, words=True):
+def compress(m, rows, *, width, name, words=True, until=None):
     """Adds rows down to two rows that have the same sum, without carry propagation.
 
     The rows go through a tree of full adders, column by column: each adder takes the three bits of
@@ -26,10 +26,13 @@ def compress(m, rows, *, width, name, words=True):
     words : bool
         Whether adders that do not depend on each other are described as one word over all columns,
         which simulators take faster, or column by column, of which synthesis may make less.
+    until : float, optional
+        When a register comes: adders whose sums would arrive later are left out.
 
     Returns
     -------
-    list of two Value
+    list of Value
+        Two, or as many as ``until`` leaves.
     """
     columns = [[] for _ in range(width + 1)]
     for number, (place, row, arrival) in enumerate(rows):
@@ -41,8 +44,10 @@ def compress(m, rows, *, width, name, words=True):
     for place, column in enumerate(columns[:width]):
         while len(column) > 2:
             column.sort(key=lambda bit: bit.arrival)
+            _, second, third = (bit.arrival for bit in column[:3])
+            if until is not None and max(second + 2.5, third + 1.5) > until:
+                break
             operands, column[:3] = column[:3], []
-            _, second, third = (bit.arrival for bit in operands)
             level = max(bit.level for bit in operands) + 1
             # The third may be later, as the first two have to meet. The sum counts for more than
             # two exclusive ors.
@@ -52,6 +57,8 @@ def compress(m, rows, *, width, name, words=True):
             columns[place + 1].append(carry)
             ranks = levels.setdefault((level, 0 if words else place), {}).setdefault(place, [])
             ranks.append((operands, total, carry))
+
+    most = max(2, *map(len, columns[:width]))
 
     # The adders of a level do not depend on each other: they make a word, which simulators take
     # at once. Neighbours in it are of neighbouring columns, as their operands are.
@@ -74,7 +81,7 @@ def compress(m, rows, *, width, name, words=True):
             for bit, bit.word in zip(made, (total, carry), strict=True):
                 bit.index = index
     return [_gather([column[i] if i < len(column) else _Bit(0, word=C(0, 1), index=0)
-                     for column in columns[:width]]) for i in range(2)]
+                     for column in columns[:width]]) for i in range(most)]
 
 
 @dataclass

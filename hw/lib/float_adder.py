@@ -253,19 +253,24 @@ class Normalizer(wiring.Component):
         Whether the operands have special values, too.
     wide : bool
         Whether they are groups of 64, in Sg-special64.
+    paired : bool
+        Whether the sum less one comes along, so that the negated sum takes no carry.
 
     Members
     -------
     sum : In(signed(19))
         In units of 1/64; with special values ``In(signed(20))``, in groups of 64
         ``In(signed(23))``; without metadata ``In(signed(14))``, in units of 1/4.
+    less : In
+        As ``sum``, one less; if ``paired``.
     scale : In(Scale)
     enable : In(latency)
         Moves each stage.
     o : Out(term_layout(metadata, special, wide))
     """
 
-    def __init__(self, *, metadata, fine, finest=False, special=False, wide=False):
+    def __init__(self, *, metadata, fine, finest=False, special=False, wide=False, paired=False):
+        self.is_paired = paired
         self.fine = fine
         self._finest = finest
         self.latency = 1 + fine + finest
@@ -274,6 +279,7 @@ class Normalizer(wiring.Component):
                              (260, GroupSum) if metadata else (256, PlainSum))
         super().__init__({
             "sum": In(layout["sum"].shape),
+            **({"less": In(layout["sum"].shape)} if paired else {}),
             "scale": In(Scale),
             "enable": In(self.latency),
             "o": Out(term_layout(metadata, special, wide)),
@@ -287,7 +293,8 @@ class Normalizer(wiring.Component):
         bits = len(self.sum) - 1
         magnitude = Signal(bits)
         negative = self.sum < 0
-        m.d.comb += magnitude.eq(Mux(negative, -self.sum, self.sum))
+        negated = ~self.less if self.is_paired else -self.sum
+        m.d.comb += magnitude.eq(Mux(negative, negated, self.sum))
         most = (bits - 1).bit_length()
         scale, middle = self.scale, most - 1
         if self._finest:

@@ -42,6 +42,9 @@ def format_units(columns: str) -> list[Row]:
         (f"array, columns: {columns}", "M2XFP Sg-EM", "mac_array", (array, "encoding=sg-em"), 1),
         (f"array, columns: {columns}", "M2XFP Sg-special", "mac_array",
          (array, "encoding=sg-special"), 1),
+        # A column has 64 multipliers.
+        (f"array, columns: {columns}", "M2XFP Sg-special64", "mac_array",
+         (array, "encoding=sg-special64"), 1 / 2),
     ]
 
 

@@ -27,6 +27,7 @@ from .pe_tile import PETile
 from .sg_group_dot import SgGroupDot, decode_row, factor_row
 from .sg_pe_tile import SgPETile
 from .top1_decode import Top1Decode
+from .wide_group_dot import WideGroupDot
 
 GroupOperands = data.StructLayout({"activation": Record, "weight": Record, "acc": 32})
 """Two group records and the float32 that their dot product is added to."""
@@ -185,8 +186,8 @@ class GroupMac(wiring.Component):
             ]
 
         cuts = {"fine": True, "finest": finest}
-        m.submodules.dot = dot = (SgGroupDot(special=special, wide=wide, **cuts)
-                                  if factored else
+        m.submodules.dot = dot = (WideGroupDot(**cuts) if wide else
+                                  SgGroupDot(special=special, **cuts) if factored else
                                   GroupDot(metadata=True, **cuts))
         m.submodules.normalize = normalize = Normalizer(
             metadata=True, special=special, wide=wide, **cuts)

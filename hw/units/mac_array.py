@@ -28,6 +28,7 @@ from ..lib.stream_register import StreamRegister
 from .group_dot import GroupDot, PlainRow, Row
 from .sg_group_dot import SgGroupDot, decode_row, factor_row
 from .top1_decode import Top1Decode
+from .wide_group_dot import WideGroupDot
 
 Activation = data.StructLayout({"record": Record, "last": 1})
 """A group record of activations, and whether it is the last that meets the present weights."""
@@ -235,8 +236,10 @@ class _Column(wiring.Component):
         cuts = {"fine": fine, "finest": finest}
         wide = is_wide(encoding)
         self.dot = (GroupDot(metadata=metadata, **cuts) if encoding == "elem-em" else
-                    SgGroupDot(special=special, wide=wide, **cuts))
-        self.normalize = Normalizer(metadata=metadata, special=special, wide=wide, **cuts)
+                    WideGroupDot(**cuts) if wide else SgGroupDot(special=special, **cuts))
+        self.is_paired = wide and not fine
+        self.normalize = Normalizer(metadata=metadata, special=special, wide=wide,
+                                    paired=self.is_paired, **cuts)
         self.add = TermAdder(self.normalize.o.shape(), **cuts)
         self.latency = self.dot.latency + self.normalize.latency + self.add.latency
         super().__init__({
@@ -273,5 +276,7 @@ class _Column(wiring.Component):
             add.acc.eq(self.acc),
             self.o.eq(add.o),
         ]
+        if self.is_paired:
+            m.d.comb += normalize.less.eq(dot.less)
 
         return m

@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Dot product of a group whose operands both have subgroup factors, for a column of the array."""
 
-from functools import reduce
-from operator import or_
-
 from amaranth import *
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -19,6 +16,7 @@ from ..lib.dot_product import (
 )
 from ..lib.formats import (
     SUBGROUP,
+    SUBGROUPS,
     Codes,
     DecodedE2M1,
     DecodedSpecial,
@@ -31,7 +29,10 @@ from ..lib.pipeline import Stages
 
 
 def factor_row(special, wide=False):
-    """Layout of an activation group with its codes decoded, which all columns share."""
+    """Layout of an activation group with its codes decoded, which all columns share.
+
+    If ``wide`` of a group of 64, whose factors have three bits.
+    """
     operand = DecodedSpecial if special else DecodedE2M1
     factors = (WideRecord if wide else Record)["metadata"].shape
     return data.StructLayout({
@@ -92,20 +93,19 @@ class SgGroupDot(wiring.Component):
         Moves each stage.
     sum : Out(signed(19))
         In units of 1/64, at most 4 * 56448 = 225792 < 2**18 in magnitude. With special values
-        ``Out(signed(20))``, at most 4 * 100352 = 401408 < 2**19. In groups of 64
-        ``Out(signed(23))``, at most 8 * 401408 = 3211264 < 2**22.
+        ``Out(signed(20))``, at most 4 * 100352 = 401408 < 2**19.
     """
 
-    def __init__(self, *, special, fine, finest=False, wide=False):
-        self.has_special, self.is_wide = special, wide
+    def __init__(self, *, special, fine, finest=False):
+        self.has_special = special
         self.fine = fine
         self._finest = finest
         self.latency = (4 if fine else 1) + finest
         super().__init__({
-            "row": In(factor_row(special, wide)),
-            "weight": In(WideRecord if wide else Record),
+            "row": In(factor_row(special)),
+            "weight": In(Record),
             "enable": In(self.latency),
-            "sum": Out(signed(23 if wide else 20 if special else 19)),
+            "sum": Out(signed(20 if special else 19)),
         })
 
     def elaborate(self, platform):
@@ -115,9 +115,9 @@ class SgGroupDot(wiring.Component):
         first = enables.pop(0) if self._finest else None
         stages = Stages(m, enables)
         rows, choices = [], []
-        for j in range(len(self.weight.metadata)):
-            m.submodules[f"subgroup{j}"] = subgroup = _Subgroup(
-                special=self.has_special, wide=self.is_wide, finest=self._finest)
+        for j in range(SUBGROUPS):
+            m.submodules[f"subgroup{j}"] = subgroup = Subgroup(
+                special=self.has_special, finest=self._finest)
             m.d.comb += [
                 subgroup.activations.eq(self.row.operands[j]),
                 subgroup.activation_factor.eq(self.row.factors[j]),
@@ -133,21 +133,19 @@ class SgGroupDot(wiring.Component):
             choices.append(subgroup.choice)
 
         if self.fine:
-            held = vars(stages.cut("rows", **_named(row=rows, choice=choices)))
-            rows, choices = _of(held, "row"), _of(held, "choice")
+            held = stages.cut("rows", **named(row=rows, choice=choices))
+            rows, choices = numbered(held, "row"), numbered(held, "choice")
         dots = []
         for j, row in enumerate(rows):
             dot = Signal(signed(len(row.low)), name=f"dot{j}")
-            # Twice as many subgroups make a deeper tree, for which this leaves time.
-            m.d.comb += dot.eq(carry_skip_add(m, row.low, row.high, carry=C(0, 1), name=f"sum{j}")
-                               if self.is_wide else row.low + row.high)
+            m.d.comb += dot.eq(row.low + row.high)
             dots.append(dot)
         if self.fine:
-            held = vars(stages.cut("dots", **_named(dot=dots, choice=choices)))
-            dots, choices = _of(held, "dot"), _of(held, "choice")
+            held = stages.cut("dots", **named(dot=dots, choice=choices))
+            dots, choices = numbered(held, "dot"), numbered(held, "choice")
 
         # The lowest places are added at once: they are there earlier than those above.
-        low, high = self._add(m, dots, choices)
+        low, high = add_scaled(m, dots, choices, width=len(self.sum))
         lowest = Signal(_LOWEST + 1)
         m.d.comb += lowest.eq(low[:_LOWEST] + high[:_LOWEST])
         held = stages.cut("parts", lowest=lowest, low=low[_LOWEST:], high=high[_LOWEST:])
@@ -161,51 +159,56 @@ class SgGroupDot(wiring.Component):
 
         return m
 
-    def _add(self, m, dots, choices):
-        """Adds the subgroups' dot products times both factors down to two rows."""
-        width = len(self.sum)
-        rows, excess = [], 0
-        for j, (dot, choice) in enumerate(zip(dots, choices, strict=True)):
-            if self.is_wide:
-                dot = _doubled(m, dot, choice, name=f"doubled{j}")
-            for number, (place, row) in enumerate(chosen_rows(dot, choice)):
-                named = Signal(signed(len(row)), name=f"row{number}_{j}")
-                m.d.comb += named.eq(row)
-                # With its sign inverted a row counts half its range too much; a constant row
-                # takes that away, modulo the sum's width.
-                rows.append((place, Cat(named[:-1], ~named[-1]), number))
-                excess += 1 << (place + len(row) - 1)
-            # The ones that complete the negations.
-            rows.append((0, choice.negative, 0))
-        correction = -excess % (1 << width)
-        place = (correction & -correction).bit_length() - 1
-        rows.append((place, C(correction >> place, (correction >> place).bit_length()), 0))
-        return compress(m, rows, width=width, name="sum")
+
+def add_scaled(m, dots, choices, *, width, less=0, until=None):
+    """Adds the subgroups' dot products times both factors, without carry propagation.
+
+    Parameters
+    ----------
+    m : Module
+    dots : list of Value, signed
+    choices : list of FactorChoice
+    width : int
+        Of the sum.
+    less : int
+        What the rows add up to less than the sum.
+    until : float, optional
+        As in `compress`; the dot products are there at 0.
+
+    Returns
+    -------
+    list of Value
+        Two rows, or as many as ``until`` leaves.
+    """
+    rows, excess = [], less
+    for j, (dot, choice) in enumerate(zip(dots, choices, strict=True)):
+        for number, (place, row) in enumerate(chosen_rows(dot, choice)):
+            scaled = Signal(signed(len(row)), name=f"row{number}_{j}")
+            m.d.comb += scaled.eq(row)
+            # With its sign inverted a row counts half its range too much; a constant row
+            # takes that away, modulo the sum's width.
+            rows.append((place, Cat(scaled[:-1], ~scaled[-1]), number))
+            excess += 1 << (place + len(row) - 1)
+        # The ones that complete the negations.
+        rows.append((0, choice.negative, 0))
+    correction = -excess % (1 << width)
+    place = (correction & -correction).bit_length() - 1
+    rows.append((place, C(correction >> place, (correction >> place).bit_length()), 0))
+    return compress(m, rows, width=width, name="sum", until=until)
 
 
-def _doubled(m, dot, choice, *, name):
-    """Multiplies a dot product by the powers of two of both factors; two bits wider."""
-    width = len(dot) + 2
-    doubled = Signal(signed(width), name=name)
-    once = ~(choice.twice | choice.fourfold)
-    m.d.comb += doubled.eq(reduce(or_, (
-        (Cat(C(0, places), dot, dot[-1].replicate(2 - places)) & chosen.replicate(width))
-        for places, chosen in enumerate((once, choice.twice, choice.fourfold)))))
-    return doubled
-
-
-def _named(**lists):
+def named(**lists):
     """Values of lists by names with their number."""
     return {f"{name}{number}": value for name, values in lists.items()
             for number, value in enumerate(values)}
 
 
-def _of(held, name):
-    """The list that `_named` gave names."""
-    return [value for key, value in held.items() if key.rstrip("0123456789") == name]
+def numbered(held, name):
+    """The list that `named` gave names, out of a register."""
+    return [value for key, value in vars(held).items() if key.rstrip("0123456789") == name]
 
 
-class _Subgroup(wiring.Component):
+class Subgroup(wiring.Component):
     """Computes the dot product of a subgroup, without the factors. Combinational.
 
     If ``finest`` there is a register behind the products: latency 1.
@@ -214,6 +217,8 @@ class _Subgroup(wiring.Component):
     ----------
     special, finest : bool
         Those of `SgGroupDot`.
+    wide : bool
+        Whether factors have three bits.
 
     Members
     -------
@@ -221,16 +226,16 @@ class _Subgroup(wiring.Component):
     weights : In(Codes)
     selector : In(2)
         Of the weights' special value; with special values only.
-    activation_factor, weight_factor : In(2)
+    activation_factor, weight_factor : In(2), or In(3) if ``wide``
     enable : In(1)
         Moves the register; if ``finest``.
     rows : Out(data.StructLayout)
         Two rows that add up, modulo their width, to the dot product of the codes in units of 1/4.
-    choice : Out(FactorChoice)
+    choice : Out(FactorChoice), or Out(WideChoice) if ``wide``
         What both factors make of it.
     """
 
-    def __init__(self, *, special, wide, finest):
+    def __init__(self, *, special, finest, wide=False):
         self.has_special, self.is_wide = special, wide
         self._finest = finest
         width = 13 if special else 12
@@ -260,7 +265,7 @@ class _Subgroup(wiring.Component):
                 **{f"product{i}": product for i, product in enumerate(products)}))
             choice = held.pop("choice")
             products = [held[f"product{i}"] for i in range(SUBGROUP)]
-        low, high = add_products(m, products)
+        low, high = add_products(m, products, words=not self.is_wide)
         m.d.comb += [
             self.rows.low.eq(low),
             self.rows.high.eq(high),

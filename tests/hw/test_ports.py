@@ -12,6 +12,7 @@ from hw.accelerator.loop_nest import step_layout
 from hw.accelerator.planner import plan_layout
 from hw.units.group_dot import GroupDot
 from hw.units.sg_group_dot import SgGroupDot
+from hw.units.wide_group_dot import WideGroupDot
 from tests.support.compare import SMALL
 
 RECORD, VALUES, FLOATS = 144, 32 * 32, 4 * 32
@@ -81,6 +82,6 @@ def test_flags_are_bits(layout, flags):
 @pytest.mark.parametrize("cuts", [
     {"fine": False}, {"fine": True}, {"fine": True, "finest": True}])
 def test_all_dot_products_take_as_long(cuts):
-    dots = [SgGroupDot(special=special, wide=wide, **cuts)
-            for special, wide in ((False, False), (True, False), (True, True))]
+    dots = [WideGroupDot(**cuts), *(SgGroupDot(special=special, **cuts)
+                                    for special in (False, True))]
     assert {dot.latency for dot in dots} == {GroupDot(metadata=True, **cuts).latency}
