@@ -79,7 +79,9 @@ TESTS = {
     "hw/units/quantization_engine.py": [],
     "hw/units/sg_engine.py": [],
     "hw/units/sg_group_dot.py": ["tests/hw/units/test_mac_array.py",
-                                  "tests/hw/test_ports.py::test_both_dot_products_take_as_long"],
+                                  "tests/hw/test_ports.py::test_all_dot_products_take_as_long"],
+    "hw/units/wide_group_dot.py": ["tests/hw/units/test_mac_array.py",
+                                   "tests/hw/test_ports.py::test_all_dot_products_take_as_long"],
     "hw/units/sg_pe_tile.py": [],
     "hw/units/top1.py": [],
     "hw/units/top1_decode.py": [],
@@ -158,6 +160,8 @@ COMPONENTS = {
     "hw/units/sg_group_dot.py": [
         f"MacArray(columns=1, depth={depth}, encoding='{encoding}')"
         for depth in (5, 13, 17) for encoding in ("sg-em", "sg-special")],
+    "hw/units/wide_group_dot.py": [
+        f"MacArray(columns=1, depth={depth}, encoding='sg-special64')" for depth in (5, 13, 17)],
     "hw/units/sg_pe_tile.py": ["SgPETile()", "SgPETile(special=True)", "SgPETile(depth=1)",
                                "SgPETile(special=True, exponent=True)"],
     "hw/units/top1.py": ["Top1()", "Top1(lanes=2)"],

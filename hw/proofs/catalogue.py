@@ -37,8 +37,10 @@ HOLES: dict[str, str] = {
     "group_dot": "It is tested.",
     "sg_pe_tile": "The tile with a register, special values and exponents are tested.",
     "group_accumulator": "Operands more than 32 binades apart are compared with the larger one, "
-                         "not with their exact sum; the wider sums of Sg-special are tested.",
+                         "not with their exact sum; the wider sums of Sg-special and Sg-special64 "
+                         "are tested.",
     "sg_group_dot": "The group's sum for activations with subgroup factors is tested.",
+    "wide_group_dot": "The sum of a group of 64 is tested.",
     "pipelines": "Arithmetic behind registers is proven with inputs that stay and an output that "
                  "is always taken; that a result belongs to its input under stalls is for the "
                  "stream rules.",
