@@ -166,7 +166,7 @@ UNITS = {
                     "metadata": (True, False), "depth": (5, 13, 17),
                     "encoding": ("elem-em", "sg-em", "sg-special", "sg-special64")},
         tiles=lambda columns, encoding="elem-em", **_:
-            len(record_of(encoding)["metadata"].shape) * columns,
+            record_of(encoding)["metadata"].shape.length * columns,
         hierarchical=True,
     ),
     "nvfp4_array": Unit(

@@ -157,7 +157,7 @@ DecodedSpecial = data.StructLayout({
 """The fields of `DecodedE2M1` where code 8 is a special value. Specification section 12."""
 
 
-def decode_special(m, code, selector, *, name):
+def decode_special(m, code, selector, *, name, five=None):
     """Decodes an FP4 code to a `DecodedSpecial`: code 8 is a special value.
 
     Parameters
@@ -168,6 +168,8 @@ def decode_special(m, code, selector, *, name):
         The special value: 0 is +5, 1 is -5, 2 is +8, 3 is -8.
     name : str
         Prefix of the signals' names.
+    five : Value, optional
+        Whether the special value is +5 or -5, if a register has that beside the selector.
 
     Returns
     -------
@@ -176,12 +178,13 @@ def decode_special(m, code, selector, *, name):
     decoded = Signal(DecodedSpecial, name=name)
     nonzero = Signal(name=f"{name}_nonzero")
     negative, eight = selector
+    five = ~eight if five is None else five
     # In halves 5 is 5 << 1 and 8 is 4 << 2. The shifts are those of E2M1; the significands 5 and 4
     # are not, and need the bit ``special``.
     m.d.comb += [
         nonzero.eq(code[:3].any()),
         decoded.special.eq(code[3] & ~nonzero),
-        decoded.mantissa.eq(code[0] | (decoded.special & ~eight)),
+        decoded.mantissa.eq(code[0] | (decoded.special & five)),
         decoded.normal.eq(code[1:3].any()),
         decoded.upper.eq(code[2] | decoded.special),
         decoded.top.eq(code[1:3].all() | (decoded.special & eight)),

@@ -15,7 +15,7 @@ def check_columns(columns, weight_width):
                          f"not {weight_width!r}")
 
 
-def stationary_weights(m, weight, *, load, swap):
+def stationary_weights(m, weight, *, load, swap, beside=None):
     """A column's part of both tiles.
 
     Parameters
@@ -25,10 +25,12 @@ def stationary_weights(m, weight, *, load, swap):
         Goes into the shadow's register with ``load``.
     load, swap : Value
         ``swap`` makes what the shadow has the present weights.
+    beside : callable, optional
+        Makes of the shadow's weights what is held beside the present ones.
 
     Returns
     -------
-    Signal
+    Signal, or a pair of them with ``beside``
         The present weights.
     """
     shadow = Signal.like(weight, name="shadow", reset_less=True)
@@ -37,7 +39,12 @@ def stationary_weights(m, weight, *, load, swap):
         m.d.sync += shadow.eq(weight)
     with m.If(swap):
         m.d.sync += stationary.eq(shadow)
-    return stationary
+    if beside is None:
+        return stationary
+    held = Signal.like(beside(shadow), name="beside", reset_less=True)
+    with m.If(swap):
+        m.d.sync += held.eq(beside(shadow))
+    return stationary, held
 
 
 def shadow_tile(m, weights, transfers):

@@ -206,6 +206,7 @@ class GroupMac(wiring.Component):
         m.d.comb += [
             dot.row.eq(held.row),
             dot.weight.eq(held.weight),
+            *([dot.five.eq(~held.weight.scale[1])] if wide else []),
             normalize.sum.eq(dot.sum),
             normalize.scale.eq(Stages(m, control.enable).delay("scale", scale, dot.latency)),
             add.term.eq(normalize.o),

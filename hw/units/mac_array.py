@@ -234,7 +234,7 @@ class _Column(wiring.Component):
     def __init__(self, *, metadata, fine, finest=False, encoding="elem-em"):
         self.has_special = special = has_specials(encoding)
         cuts = {"fine": fine, "finest": finest}
-        wide = is_wide(encoding)
+        self.is_wide = wide = is_wide(encoding)
         self.dot = (GroupDot(metadata=metadata, **cuts) if encoding == "elem-em" else
                     WideGroupDot(**cuts) if wide else SgGroupDot(special=special, **cuts))
         self.is_paired = wide and not fine
@@ -255,7 +255,13 @@ class _Column(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        stationary = stationary_weights(m, self.weight, load=self.load, swap=self.swap)
+        moves = {"load": self.load, "swap": self.swap}
+        if self.is_wide:
+            stationary, five = stationary_weights(m, self.weight, **moves,
+                                                  beside=lambda record: ~record.scale[1])
+            m.d.comb += self.dot.five.eq(five)
+        else:
+            stationary = stationary_weights(m, self.weight, **moves)
 
         m.submodules.dot = dot = self.dot
         m.submodules.normalize = normalize = self.normalize

@@ -226,6 +226,8 @@ class Subgroup(wiring.Component):
     weights : In(Codes)
     selector : In(2)
         Of the weights' special value; with special values only.
+    five : In(1)
+        Whether that is 5 or -5; if ``wide``.
     activation_factor, weight_factor : In(2), or In(3) if ``wide``
     enable : In(1)
         Moves the register; if ``finest``.
@@ -244,6 +246,7 @@ class Subgroup(wiring.Component):
             "activations": In(factor_row(special)["operands"].shape.elem_shape),
             "weights": In(Codes),
             **({"selector": In(2)} if special else {}),
+            **({"five": In(1)} if wide else {}),
             "activation_factor": In(factor),
             "weight_factor": In(factor),
             **({"enable": In(1)} if finest else {}),
@@ -254,7 +257,8 @@ class Subgroup(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        weights = ([decode_special(m, code, self.selector, name=f"weight{lane}")
+        five = self.five if self.is_wide else None
+        weights = ([decode_special(m, code, self.selector, name=f"weight{lane}", five=five)
                     for lane, code in enumerate(self.weights)] if self.has_special
                    else [decode_e2m1(code) for code in self.weights])
         products = e2m1_products(m, weights, self.activations)

@@ -42,6 +42,9 @@ class WideGroupDot(wiring.Component):
     -------
     row : In(factor_row(True, wide=True))
     weight : In(WideRecord)
+    five : In(1)
+        Whether the weights' special value is 5 or -5. Their selector says so, too, but for twice
+        64 lanes: this takes half of them from it.
     enable : In(latency)
         Moves each stage.
     sum : Out(signed(23))
@@ -57,6 +60,7 @@ class WideGroupDot(wiring.Component):
         super().__init__({
             "row": In(factor_row(True, wide=True)),
             "weight": In(WideRecord),
+            "five": In(1),
             "enable": In(self.latency),
             "sum": Out(signed(_WIDTH)),
             **({} if fine else {"less": Out(signed(_WIDTH))}),
@@ -100,6 +104,7 @@ class WideGroupDot(wiring.Component):
                                         for i in range(SUBGROUP))),
                 subgroup.weight_factor.eq(factor),
                 subgroup.selector.eq(self.weight.scale[:2]),
+                subgroup.five.eq(self.five),
             ]
             if self._finest:
                 m.d.comb += subgroup.enable.eq(enable)
