@@ -190,6 +190,31 @@ def scale_sum(activation_scale, weight_scale):
     return data.View(Scale, Cat(activation_scale + weight_scale, nan))
 
 
+WideScale = data.StructLayout({"exponent": 7, "nan": 1})
+"""Sum of the exponents e of two groups of Sg-special64, and whether either is NaN."""
+
+
+def wide_scale_sum(activation_scale, weight_byte):
+    """Adds the scales of groups of Sg-special64, as a `WideScale`.
+
+    Parameters
+    ----------
+    activation_scale : Value
+        E8M0 code, from `special_scale`: 96 + e, with e of six bits, or 255.
+    weight_byte : Value
+        The scale byte of a record.
+    """
+    exponent = Cat(activation_scale[:5], activation_scale[7])
+    # Above five bits the code is 011 for e below 32, else 100; only NaN has both upper bits.
+    nan = activation_scale[6:].all() | (weight_byte == SCALE_NAN)
+    return data.View(WideScale, Cat(exponent + weight_byte[2:], nan))
+
+
+def of_codes(scale):
+    """The `Scale` of a `WideScale`: both codes are 96 more than their exponents."""
+    return data.View(Scale, Cat((scale.exponent + 2 * 96)[:9], scale.nan))
+
+
 def _normalize(m, value, stages, *, unlimited=None, limit=None, fill=None):
     """Shifts a value up until its leading one is in the top bit, by powers of two of places.
 

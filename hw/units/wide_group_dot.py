@@ -17,7 +17,7 @@ from .sg_group_dot import Subgroup, add_scaled, factor_row, named, numbered
 _WIDTH = 23
 """Bits of a group's sum: at most 3211264 < 2**22 in magnitude."""
 
-_UNTIL = 11.5
+_UNTIL = 13.5
 """When the register within the group's tree comes, in delays of an exclusive or, see `compress`.
 
 A later one holds fewer bits; up to four of each place are left here."""
