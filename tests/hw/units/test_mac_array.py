@@ -210,24 +210,23 @@ def cycles(array, inputs, count):
     return found
 
 
-@pytest.mark.parametrize("metadata, depth, latency", [
-    (True, 5, 5), pytest.param(False, 5, 5, marks=pytest.mark.long),
-    pytest.param(True, 13, 13, marks=pytest.mark.long),
-    pytest.param(False, 13, 12, marks=pytest.mark.long),
-    pytest.param(True, 17, 17, marks=pytest.mark.long),
-    pytest.param(False, 17, 16, marks=pytest.mark.long)])
-def test_no_stall_in_steady_state(metadata, depth, latency):
+@pytest.mark.parametrize("metadata, depth, latency, encoding", [
+    (True, 5, 5, "elem-em"), *(longer(*case) for case in [
+        (False, 5, 5, "elem-em"), (True, 13, 13, "elem-em"), (False, 13, 12, "elem-em"),
+        (True, 17, 17, "elem-em"), (False, 17, 16, "elem-em"), (True, 5, 5, "sg-special64"),
+        (True, 13, 13, "sg-special64")])])
+def test_no_stall_in_steady_state(metadata, depth, latency, encoding):
     """Tiles as long as loading one takes: after the first, an output leaves every cycle."""
     columns, tiles = 3, 4
     rng = np.random.default_rng(0)
     inputs = stimuli.mac_array(rng, columns * tiles, columns=columns, weight_width=1,
-                               metadata=metadata)
+                               metadata=metadata, encoding=encoding)
     inputs["i_activation"]["last"][:] = np.tile([0, 0, 1], tiles)
-    weights = stimuli.records(rng, columns * tiles)
+    weights = stimuli.records(rng, columns * tiles, wide=encoding == "sg-special64")
     if not metadata:
         del weights["metadata"]
     inputs["i_weight"] = one_each(weights)
-    array = MacArray(columns=columns, metadata=metadata, depth=depth)
+    array = MacArray(columns=columns, metadata=metadata, depth=depth, encoding=encoding)
     assert array.latency == latency
     found = cycles(array, inputs, columns * tiles)
     assert np.diff(found).tolist() == [1] * (columns * tiles - 1)
@@ -236,16 +235,18 @@ def test_no_stall_in_steady_state(metadata, depth, latency):
     assert found[0] == columns + 1 + array.latency - (ENTRIES[depth] - 1)
 
 
-@pytest.mark.parametrize("metadata, depth", [
-    (True, 5), longer(False, 5), *(longer(metadata, depth) for metadata in (True, False)
-                                   for depth in (13, 17))])
-def test_reset_in_flight(metadata, depth):
+@pytest.mark.parametrize("metadata, depth, encoding", [
+    (True, 5, "elem-em"), longer(False, 5, "elem-em"), longer(True, 5, "sg-special64"),
+    longer(True, 13, "sg-special64"),
+    *(longer(metadata, depth, "elem-em") for metadata in (True, False) for depth in (13, 17))])
+def test_reset_in_flight(metadata, depth, encoding):
     """After a reset the array waits for weights again and computes as if new."""
     rng = np.random.default_rng(1)
-    inputs = stimuli.mac_array(rng, 6, columns=2, weight_width=1, metadata=metadata)
+    parameters = {"columns": 2, "weight_width": 1, "metadata": metadata, "encoding": encoding}
+    inputs = stimuli.mac_array(rng, 6, **parameters)
     inputs["i_activation"]["last"][:] = 0
-    expected = reference.mac_array(inputs, columns=2, weight_width=1, metadata=metadata)["o"]
-    array = MacArray(columns=2, metadata=metadata, depth=depth)
+    expected = reference.mac_array(inputs, **parameters)["o"]
+    array = MacArray(depth=depth, **parameters)
     reset = Signal()
     rows = {name: packing.to_integers(packing.to_bits(
         array.signature.members[name].signature.members["payload"].shape, inputs[name], name))
