@@ -193,19 +193,6 @@ def decode_special(m, code, selector, *, name, five=None):
     return decoded
 
 
-def without_special(decoded):
-    """The fields of a `DecodedSpecial` that tell the other one, as a `DecodedE2M1`.
-
-    Only where it is special is ``upper`` set and ``normal`` not.
-    """
-    return data.View(DecodedE2M1, Value.cast(decoded)[: DecodedE2M1.size])
-
-
-def with_special(decoded):
-    """The `DecodedSpecial` of which `without_special` made a `DecodedE2M1`."""
-    return data.View(DecodedSpecial, Cat(decoded, decoded.upper & ~decoded.normal))
-
-
 def special_scale(byte):
     """E8M0 code of the scale byte of Sg-special. Specification section 12.1.
 

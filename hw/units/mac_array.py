@@ -20,8 +20,6 @@ from ..lib.formats import (
     is_wide,
     record_of,
     special_scale,
-    with_special,
-    without_special,
 )
 from ..lib.pipeline import Control, Stages, check_depth
 from ..lib.shadow_tile import check_columns, shadow_tile, stationary_weights
@@ -139,9 +137,7 @@ class MacArray(wiring.Component):
 
         # Activations: codes and top-1s are decoded once for all columns.
         factored, special = self.encoding != "elem-em", has_specials(self.encoding)
-        wide = is_wide(self.encoding)
-        # A register for 64 elements leaves out what a gate for all columns brings back.
-        layout = (factor_row(special and not wide, wide) if factored else
+        layout = (factor_row(special, is_wide(self.encoding)) if factored else
                   Row if self.has_metadata else PlainRow)
         m.submodules.row = row = StreamRegister(data.StructLayout({"row": layout, "last": 1}))
         record = self.i_activation.payload.record
@@ -158,10 +154,7 @@ class MacArray(wiring.Component):
             staged.row.scale.eq(special_scale(given.payload.record.scale) if special else
                                 given.payload.record.scale),
         ]
-        met = row.o.payload.row
-        if wide:
-            met = self._decode_wide(m, staged.row, given.payload.record, met)
-        elif factored:
+        if factored:
             decode_row(m, staged.row, given.payload.record)
         for j in () if factored else range(SUBGROUPS):
             lanes = range(SUBGROUP * j, SUBGROUP * (j + 1))
@@ -199,32 +192,13 @@ class MacArray(wiring.Component):
                 column.weight.eq(self.i_weight.payload[n % self.weight_width]),
                 column.load.eq(tile.load & (tile.position == n // self.weight_width)),
                 column.swap.eq(tile.swap),
-                column.row.eq(met),
+                column.row.eq(row.o.payload.row),
                 column.enable.eq(Cat(multiply.enable, add.enable)),
                 column.acc.eq(self.i_acc.payload[n]),
                 self.o.payload[n].eq(column.o),
             ]
 
         return m
-
-
-    def _decode_wide(self, m, staged, record, held):
-        """Decodes an activation group of 64 for a register, and completes what that holds."""
-        decoded, met = (Signal(factor_row(True, wide=True), name=name)
-                        for name in ("decoded", "met"))
-        decode_row(m, decoded, record)
-        for j in range(len(record.metadata)):
-            for lane in range(SUBGROUP):
-                m.d.comb += [
-                    staged.operands[j][lane].eq(without_special(decoded.operands[j][lane])),
-                    met.operands[j][lane].eq(with_special(held.operands[j][lane])),
-                ]
-        m.d.comb += [
-            staged.factors.eq(decoded.factors),
-            met.factors.eq(held.factors),
-            met.scale.eq(held.scale),
-        ]
-        return met
 
 
 class _Column(wiring.Component):
