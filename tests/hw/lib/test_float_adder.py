@@ -15,9 +15,12 @@ from hw.lib.float_adder import (
     SpecialSum,
     TermAdder,
     WideSum,
+    of_codes,
     scale_sum,
     term_layout,
+    wide_scale_sum,
 )
+from hw.lib.formats import special_scale
 from tests.support.testbench import simulate
 
 VARIANTS = pytest.mark.parametrize("metadata, fine", [*product((True, False), repeat=2)])
@@ -55,13 +58,15 @@ def test_widths():
 
 
 @pytest.mark.parametrize("kind, fine", [
-    *product(("refined", "plain", "special", "wide"), (True, False))])
+    *product(("refined", "plain", "special", "wide"), (True, False)), ("paired", False)])
 def test_normalizer(kind, fine):
-    unit = Normalizer(metadata=kind != "plain", fine=fine, special=kind in ("special", "wide"),
-                      wide=kind == "wide")
+    wide, paired = kind in ("wide", "paired"), kind == "paired"
+    unit = Normalizer(metadata=kind != "plain", fine=fine, special=kind == "special" or wide,
+                      wide=wide, paired=paired)
     assert unit.latency == 1 + fine
     width, unit_exponent, most = {"refined": (18, 260, 131712), "plain": (13, 256, 4608),
-                                  "special": (19, 260, 401408), "wide": (22, 260, 3211264)}[kind]
+                                  "special": (19, 260, 401408)}.get(
+                                      kind, (22, 260, 3211264))
     sums = {sign * min(most, max(0, (1 << place) + off))
             for place in range(width) for off in (-1, 0, 1) for sign in (1, -1)}
     rows = []
@@ -70,7 +75,8 @@ def test_normalizer(kind, fine):
         # The significand's lowest place is worth 2**(exponent - 127 - (width - 1)), so that the
         # value is what it was. The exponent of zero means nothing.
         exponent = scale - unit_exponent - zeros + 127 + width - 1
-        rows.append(({"sum": value, "scale": {"exponent": scale, "nan": nan}},
+        less = {"less": value - 1} if paired else {}
+        rows.append(({"sum": value, **less, "scale": {"exponent": scale, "nan": nan}},
                      (abs(value) << zeros, value < 0, nan, exponent if value else None)))
 
     def output(ctx):
@@ -93,6 +99,27 @@ ROUNDING = [
     (0, 0b01111111, -8, 0), (1, 0b01111111, -8, 0),
     (0, 0b1, 0, 1), (1, 0b1, 0, 1),             # exact
 ]
+
+
+def test_scales_of_groups_of_64():
+    """Exponents of six bits add up to what their codes do, and byte 255 is NaN."""
+    m = Module()
+    given = Signal(data.ArrayLayout(8, 2))
+    scale = of_codes(wide_scale_sum(special_scale(given[0]), given[1]))
+    exponent, nan = Signal(9), Signal()
+    m.d.comb += [exponent.eq(scale.exponent), nan.eq(scale.nan)]
+    # The simulator wants a clock.
+    m.d.sync += Signal().eq(0)
+
+    async def bench(ctx):
+        tried = (0, 3, 4, 124, 127, 128, 131, 251, 252, 254, 255)
+        for pair in product(tried, repeat=2):
+            ctx.set(given, pair)
+            assert ctx.get(nan) == (255 in pair), pair
+            if 255 not in pair:
+                assert ctx.get(exponent) == sum(96 + (byte >> 2) for byte in pair), pair
+
+    simulate(m, bench)
 
 
 @VARIANTS
