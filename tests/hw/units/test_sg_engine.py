@@ -156,7 +156,8 @@ def groups(encoding="sg-threshold"):
 
 
 def offered(encoding):
-    return [cycles for cycles in CYCLES if cycles > 1 or encoding != "sg-special64"]
+    # With 64 values and fewer cycles there are more lanes than the simulator is quick with.
+    return [cycles for cycles in CYCLES if cycles > 4 or encoding != "sg-special64"]
 
 
 # Not every group everywhere, as the simulator takes a twentieth of a second for each.
@@ -183,7 +184,7 @@ def test_stalls():
 @pytest.mark.parametrize("encoding, cycles, input", [
     *(("sg-threshold", 16, input) for input in FLOATS), ("sg-threshold", 2, "bfloat16"),
     ("sg-em", 16, "float16"), ("sg-special", 16, "bfloat16"), ("sg-special", 4, "float16"),
-    ("sg-special64", 16, "float32"), ("sg-special64", 8, "float16")])
+    ("sg-special64", 16, "float16")])
 def test_inputs_and_stalls(encoding, cycles, input):
     settings = {"input": input, "encoding": encoding, "cycles": cycles}
     inputs = stimuli.sg_engine(np.random.default_rng(3), 60, **settings)
