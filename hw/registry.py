@@ -353,8 +353,7 @@ def _config(where, fields):
     if missing := [field for field, needed in known.items() if needed and field not in fields]:
         raise ValueError(f"{where} must have the fields {', '.join(missing)}, too")
     # TOML has no None, nor has a command line, which has no truth values either.
-    if fields.get("input") == "none":
-        fields = fields | {"input": None}
+    fields = fields | {name: None for name in ("input", "engine") if fields.get(name) == "none"}
     if fields.get("framed") in ("true", "false"):
         fields = fields | {"framed": fields["framed"] == "true"}
     try:
