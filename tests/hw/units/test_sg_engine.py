@@ -162,7 +162,7 @@ def offered(encoding):
 
 # Not every group everywhere, as the simulator takes a twentieth of a second for each.
 @pytest.mark.parametrize("encoding, cycles, step", [
-    ("sg-threshold", 16, 4), ("sg-special", 16, 6), ("sg-special64", 16, 8),
+    ("sg-threshold", 16, 4), ("sg-special", 16, 6), ("sg-special64", 16, 24),
     *(pytest.param(encoding, cycles, 1 if cycles in (1, 16) else 3, marks=pytest.mark.long)
       for encoding in ENCODINGS for cycles in offered(encoding))])
 def test_groups(encoding, cycles, step):
