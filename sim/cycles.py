@@ -118,8 +118,8 @@ def cycles(config: Config | str, m: int, k: int, n: int, *, source: str = "value
     # The first tile ends when the last activation is there, at the latest.
     arrived = _ARRIVED + 2 * queue + machine.entry + (divided.groups * sizes[0] - 1) * coming
     whole = start + divided.groups * max(sizes[0], load) - 1 + (sizes[0] - 1) * (going - 1)
-    late = max(0, arrived - whole) if coming > 1 else 0
-    total += late
+    if coming > 1:
+        total += max(0, arrived - whole)
     if result != "values":
         total += machine.engine_latency
     if result == "keep" and source != "kept":

@@ -16,7 +16,7 @@ import numpy as np
 from amaranth import Shape
 
 from golden import quantize_activations, quantize_weights, stimuli
-from golden.codec.numbers import FLOATS
+from golden.codec.numbers import FLOATS, default_group
 from golden.formats.catalogue import FORMATS
 from golden.formats.nvfp4 import tensor_scale_of
 from golden.models import smollm2
@@ -268,7 +268,7 @@ def _weight_encoder(*, encoding):
 
 def _sg_engine(*, input, encoding, **_):
     groups = _quantization_engine(input=input, rule="floor", metadata=True)["i"]
-    return {"i": groups.reshape(-1, 64 if encoding == "sg-special64" else 32)}
+    return {"i": groups.reshape(-1, default_group(encoding))}
 
 
 def _nvfp4_quantizer():

@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from golden.codec.numbers import default_group
+
 from .. import registry
 from ..tools.errors import ToolError
 from . import timing
@@ -40,24 +42,20 @@ UNITS = tuple(name for name in registry.UNITS if name != "accelerator")
 """Units whose power is estimated. The accelerator spends most of its power in memories."""
 
 
-def _group(encoding):
-    """Elements per group of an array's records."""
-    return 64 if encoding == "sg-special64" else 32
-
-
 # By unit: the name of an operation, and the number of operations in an output. The other units
 # count outputs.
 _OPERATIONS = {
     "decoder": ("value", lambda kind="activation": 64 if kind == "special64" else 32),
     "quantization_engine": ("value", lambda **_: 32),
     "weight_encoder": ("value", lambda **_: 32),
-    "sg_engine": ("value", lambda encoding, **_: 64 if encoding == "sg-special64" else 32),
+    "sg_engine": ("value", lambda encoding, **_: default_group(encoding)),
     "nvfp4_quantizer": ("value", lambda **_: 16),
     "pe_tile": ("MAC", lambda **_: 8),
     "sg_pe_tile": ("MAC", lambda **_: 8),
     "nvfp4_pe_tile": ("MAC", lambda lanes: lanes),
-    "group_mac": ("MAC", lambda encoding="elem-em", **_: _group(encoding)),
-    "mac_array": ("MAC", lambda columns, encoding="elem-em", **_: _group(encoding) * columns),
+    "group_mac": ("MAC", lambda encoding="elem-em", **_: default_group(encoding)),
+    "mac_array": ("MAC",
+                  lambda columns, encoding="elem-em", **_: default_group(encoding) * columns),
     "nvfp4_array": ("MAC", lambda columns, **_: 32 * columns),
 }
 

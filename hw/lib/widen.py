@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Float16 magnitudes with the exponent of float32."""
+"""Exponents and mantissas of floating-point values, with the exponent of float32."""
 
 from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+
+from .formats import FLOATS
 
 
 class Widen(wiring.Component):
@@ -53,3 +55,25 @@ class Widen(wiring.Component):
             m.d.comb += self.exponent.eq(Cat((1 - places)[:4], places == 1, C(3, 2)))
 
         return m
+
+
+def unpacked(m, value, input, *, number):
+    """A value's exponent with the bias of float32, and its mantissa.
+
+    Parameters
+    ----------
+    m : Module
+        Receives a `Widen` if the format is float16.
+    value : Value
+        With its sign.
+    input : str
+        Format of the value, one of `FLOATS`.
+    number : int
+        Of the value, in names.
+    """
+    layout = FLOATS[input]
+    if layout.exponent == 8:
+        return value[layout.mantissa:-1], value[:layout.mantissa]
+    m.submodules[f"widen{number}"] = widen = Widen()
+    m.d.comb += widen.value.eq(value[:-1])
+    return widen.exponent, widen.mantissa

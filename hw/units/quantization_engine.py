@@ -40,7 +40,7 @@ from ..lib.pipeline import Control, Stages
 from ..lib.stream import link
 from ..lib.stream_register import StreamRegister
 from ..lib.top1_select import select_top1
-from ..lib.widen import Widen
+from ..lib.widen import unpacked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,7 +312,7 @@ class QuantizationEngine(wiring.Component):
         """Reduces each value to what matters of it, and plays the first round for the largest."""
         exponents = []
         for n, value in enumerate(values):
-            exponent, mantissa = self._unpacked(m, n, value)
+            exponent, mantissa = unpacked(m, value, self.input, number=n)
             reduced = led["values"][n]
             kept = len(reduced.mantissa)
             exponents.append(reduced.exponent)
@@ -357,7 +357,7 @@ class QuantizationEngine(wiring.Component):
 
     def _rank(self, m, values, ranked):
         """First stage: the largest exponent, and the block of each exponent."""
-        pairs = [self._unpacked(m, n, value) for n, value in enumerate(values)]
+        pairs = [unpacked(m, value, self.input, number=n) for n, value in enumerate(values)]
         exponents = [exponent for exponent, _ in pairs]
 
         is_largest, maximum = largest(m, exponents, name="maximum")
@@ -417,15 +417,6 @@ class QuantizationEngine(wiring.Component):
         if lanes := _lanes_below_window(self.has_metadata, self.rule):
             m.d.comb += ranked.in_third_block.eq(Cat(
                 ~in_next_block[n] & (exponents[n][2:] | ~third_block).all() for n in lanes))
-
-    def _unpacked(self, m, i, value):
-        """A value's exponent with the bias of float32, and its mantissa."""
-        layout = FLOATS[self.input]
-        if layout.exponent == 8:
-            return value[layout.mantissa:-1], value[:layout.mantissa]
-        m.submodules[f"widen{i}"] = widen = Widen()
-        m.d.comb += widen.value.eq(value[:-1])
-        return widen.exponent, widen.mantissa
 
     def _round(self, m, ranked, rounded):
         """Second stage: the scale, and every element with its metadata."""

@@ -24,7 +24,7 @@ from ..lib.group_choice import best_scale, best_special, keep_better
 from ..lib.group_scale import find_scale
 from ..lib.magnitude import Align, magnitude_layout, reduced_layout
 from ..lib.pipeline import Register
-from ..lib.widen import Widen
+from ..lib.widen import unpacked
 
 ENCODINGS = "sg-threshold", "sg-em", "sg-special", "sg-special64"
 
@@ -236,7 +236,8 @@ class SgEngine(wiring.Component):
         scale : Value
             `GroupScale.scale`, beside the record, and there until the record is taken.
         """
-        values = [self._unpacked(m, n, value) for n, value in enumerate(self.i.payload)]
+        values = [unpacked(m, value, self.input, number=n)
+                  for n, value in enumerate(self.i.payload)]
         found = find_scale(m, values, self.encoding,
                            eight=self._eight[0] if self._in_turn else None)
 
@@ -285,15 +286,6 @@ class SgEngine(wiring.Component):
             ]
             scale = register.o
         return magnitudes, scale
-
-    def _unpacked(self, m, n, value):
-        """A value's exponent with the bias of float32, and its mantissa."""
-        layout = FLOATS[self.input]
-        if layout.exponent == 8:
-            return value[layout.mantissa:-1], value[:layout.mantissa]
-        m.submodules[f"widen{n}"] = widen = Widen()
-        m.d.comb += widen.value.eq(value[:-1])
-        return widen.exponent, widen.mantissa
 
     def _try(self, m, magnitudes, moves):
         """Stage 2: the lanes under all scales and factors.
