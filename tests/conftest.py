@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """One cache folder for all workers of a session: builds and what Yosys made are shared."""
 
+import argparse
 import functools
 import gc
 import json
@@ -15,6 +16,28 @@ from tests.support import builds
 # Designs are many small objects that live as long as their test: looking for garbage among them
 # less often takes a twentieth of the session's time away.
 gc.set_threshold(100_000, 20, 20)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--part", metavar="N/M", type=_part, default=(1, 1),
+                     help="only the N-th part of M, of each test's cases in turn")
+
+
+def _part(text):
+    number, _, parts = text.partition("/")
+    if not (number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"must be N/M with N from 1 to M, not {text!r}")
+    return int(number), int(parts)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """After the choice by marks: every M-th test, so that neighbours are in different parts."""
+    number, parts = config.getoption("part")
+    others = [item for position, item in enumerate(items) if position % parts != number - 1]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = items[number - 1::parts]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -54,6 +77,8 @@ def _once(run):
             (folder / path.name).write_text(json.dumps(made))
 
         if (text := cache.read(path)) is None:
+            # Once for all workers, which would else make its machine code at the same time.
+            yosys.prepare()
             cache.publish(path, build)
             text = path.read_text()
         log, files = json.loads(text)

@@ -75,8 +75,8 @@ def test_golden(columns, weight_width, stalls, count, metadata, depth):
 
 @pytest.mark.parametrize("encoding, depth, columns, stalls, count", [
     ("sg-em", 5, 1, 0.3, 40), longer("sg-special", 5, 1, 0.3, 40), ("sg-special", 13, 1, 0.3, 20),
-    ("sg-special64", 5, 1, 0.3, 40), longer("sg-special64", 13, 1, 0.3, 20),
-    *(pytest.param(encoding, depth, columns, stalls, 100, marks=pytest.mark.long)
+    ("sg-special64", 5, 1, 0.3, 12), longer("sg-special64", 13, 1, 0.3, 20),
+    *(longer(encoding, depth, columns, stalls, 40 if encoding == "sg-special64" else 100)
       for encoding in ("sg-em", "sg-special", "sg-special64") for depth in (5, 13, 17)
       for columns, stalls in ((1, 0), (3, 0.4)))])
 def test_encodings(encoding, depth, columns, stalls, count):
@@ -92,8 +92,7 @@ KINDS = {"elem-em": ("activation", "weight"), "sg-em": ("weight", "weight"),
 
 
 @pytest.mark.parametrize("encoding", [
-    "elem-em", pytest.param("sg-em", marks=pytest.mark.long), "sg-special",
-    "sg-special64"])
+    "elem-em", longer("sg-em"), "sg-special", longer("sg-special64")])
 def test_matrix_product_against_rational_arithmetic(encoding):
     rng = np.random.default_rng(3)
     k = 192 if encoding == "sg-special64" else 96
