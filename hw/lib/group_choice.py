@@ -30,7 +30,8 @@ def best_scale(m, sums, records, floor, places):
     width = max(len(total) + 2 * place for total, place in zip(sums, places, strict=True))
     totals = [Signal(width, name=f"weighted{n}") for n in range(len(sums))]
     better = Signal(width)
-    middle, highest = Signal(), Signal()
+    middle = Signal()
+    highest = Signal()
     m.d.comb += [
         *(weighted.eq(total << 2 * place) for weighted, total, place in
           zip(totals, sums, places, strict=True)),
@@ -64,7 +65,8 @@ def best_special(m, sums, records, scale, five=None):
     exponent, doubled, nonfinite = scale[:6], scale[6], scale[7]
     better = [Signal(len(sums[0]), name=f"better{n}") for n in range(2)]
     weighted = Signal(len(sums[0]) + 2)
-    eight, last = Signal(), Signal()
+    eight = Signal()
+    last = Signal()
     byte = Signal(8)
     # Of equal sums the first one stays.
     if five is None:

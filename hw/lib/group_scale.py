@@ -109,7 +109,8 @@ def _special_scales(m, values, is_largest, maximum, encoding):
     """
     bottom, top = TOP_EXPONENTS[encoding]
     within = Signal()
-    five, eight = Signal(), Signal()
+    five = Signal()
+    eight = Signal()
     m.d.comb += [
         within.eq((maximum >= bottom) & (maximum < top)),
         # 1.375 and 1.875 times a power of two.

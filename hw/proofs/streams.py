@@ -9,6 +9,7 @@ from amaranth.hdl import C, Cat, Elaboratable, Fragment, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from ..lib.formats import has_specials
 from ..lib.pipeline import Control
 from ..lib.skid_buffer import SkidBuffer
 from ..lib.stream_queue import StreamQueue
@@ -19,6 +20,7 @@ from ..units.group_mac import GroupMac
 from ..units.mac_array import ENTRIES, MacArray
 from ..units.nvfp4_quantizer import Nvfp4Quantizer
 from ..units.quantization_engine import QuantizationEngine
+from ..units.sg_engine import SgEngine
 from ..units.weight_encoder import ENCODINGS, WeightEncoder
 from .dependence import apart, originates, steady
 from .faults import Fault
@@ -424,6 +426,44 @@ def _weight_encoder(encoding):
     return harness
 
 
+def _sg_engine(encoding, cycles):
+    """The rules of the engine, whose groups stay at its input for as many cycles."""
+    harness = Harness()
+    m = harness.m
+    component = SgEngine(encoding=encoding, cycles=cycles)
+    m.submodules.unit = unit = Opened(component)
+    moves = connect(harness, component)
+    may_move = unit.signal("moves")
+    ends = unit.signal("ends")
+    stages = [ends[0], ends[1], unit.signal("full")]
+
+    # Cycle of a group: it begins anew where values are withdrawn, which `offer` does only before
+    # the unit is ready for them in the first one.
+    cycle = Signal(range(cycles), name="group_cycle")
+    with m.If(~component.i.valid):
+        m.d.sync += cycle.eq(0)
+    with m.Elif(may_move):
+        m.d.sync += cycle.eq(Mux(cycle == cycles - 1, 0, cycle + 1))
+    passes = 2 if has_specials(encoding) else 1
+    if passes > 1:
+        harness.claim("special_value", unit.signal("eight", register=True)
+                      == (cycle >= cycles // 2))
+    if cycles > passes:
+        steps = cycles // passes
+        harness.claim("turn", unit.signal("turn") == 1 << (cycle % steps)[:steps.bit_length()])
+    harness.claim("cycle", cycle < cycles)
+    harness.claim("moves", may_move == (~component.o.valid | component.o.ready))
+    harness.claim("i_is_taken", component.i.ready == (may_move & (cycle == cycles - 1)))
+    # Groups are as many cycles apart.
+    for number in range(len(stages)):
+        harness.claim(f"apart{number}", ~stages[number]
+                      | ((cycle <= number) & ~Cat(stages[number + 1:number + cycles]).any()))
+    level = follow(harness, component, moves, sum(stages), -(-len(stages) // cycles))
+    comes(harness, component, level, moves["o"], stages)
+    harness.witness("begins_again", stages[-1] & (cycle == min(1, cycles - 1)))
+    return harness
+
+
 def _rules(name, make, stages, fault, *, depth_of=None, ordered=True, **options):
     ending = f"_depth{depth_of}" if depth_of else ""
     return Proof(name=f"{name}.rules{ending}", depth=1, reach=len(stages) + 3,
@@ -453,6 +493,7 @@ HOLES = {
                          "registers, and activations with factors, are not",
     "weight_encoder.order": "that a record depends on its own group alone; proven are its cycles, "
                             "that it is held, and that none is lost or repeated",
+    "sg_engine.order": "that a record depends on its own group alone, and other cycles per group",
     "decoder.kinds": "rules are proven for activations; weights and special values have the same "
                      "register",
     "buffer.streams": "the rules of its streams and its contents, but in the feeders",
@@ -505,4 +546,11 @@ PROOFS: Sequence[Proof] = [
             fault=Fault("hw.units.weight_encoder", "self.i.ready.eq(last)",
                         "self.i.ready.eq(sequencer.token.work.settles)"))
       for encoding in ENCODINGS),
+    *(Proof(name=f"sg_engine.rules_{encoding.replace('-', '_')}_cycles{cycles}", depth=1,
+            claim="Each group is taken in the last of its cycles; its record leaves in time and is "
+                  "held, and none is lost or repeated",
+            reach=3 * cycles + 4, build=partial(_sg_engine, encoding, cycles),
+            fault=Fault("hw.units.sg_engine", "full.eq(self._ends[1])", "full.eq(self._ends[0])"))
+      for encoding, cycles in (("sg-threshold", 1), ("sg-em", 8), ("sg-special", 8),
+                               ("sg-special64", 16))),
 ]

@@ -5,6 +5,7 @@ from functools import partial
 
 from amaranth import *
 
+from ..units.nvfp4_pe_tile import Nvfp4PETile
 from ..units.pe_tile import PETile
 from ..units.sg_pe_tile import SgPETile
 from .faults import Fault
@@ -97,6 +98,32 @@ def _sg_pe_tile(*, exponent=False):
     return harness
 
 
+def _nvfp4_pe_tile(lanes):
+    harness = Harness()
+    m = harness.m
+    m.submodules.unit = unit = Nvfp4PETile(lanes=lanes)
+    weights, activations = (harness.input(name, 4 * lanes) for name in ("weights", "activations"))
+    scales = [harness.input(name, 7) for name in ("scale_w", "scale_x")]
+    m.d.comb += [unit.weights.eq(weights), unit.activations.eq(activations),
+                 unit.weight_scale.eq(scales[0]), unit.activation_scale.eq(scales[1])]
+    # E4M3: a code of exponent field 0 is subnormal, in units of 2**-9.
+    significands = [Mux(scale[3:] == 0, scale[:3], 8 + scale[:3]) for scale in scales]
+    exponents = [Mux(scale[3:] == 0, 0, scale[3:] - 1) for scale in scales]
+    most = 144 * lanes
+    dot = harness.cut("dot", range(-most, most + 1),
+                      sum(_products(harness, weights, activations)),
+                      lambda value: (value >= -most) & (value <= most))
+    factor = harness.cut("factor", 8, significands[0] * significands[1],
+                         lambda value: value <= 225)
+    # The low bits are all there are, as 225 * 144 for each lane fits into them.
+    assert 225 * most < 1 << len(unit.sum) - 1
+    harness.claim("sum", unit.sum.as_unsigned() == (dot * factor)[:len(unit.sum)])
+    harness.claim("shift", unit.shift == exponents[0] + exponents[1])
+    harness.claim("nan", unit.nan == ((scales[0] == 127) | (scales[1] == 127)))
+    harness.witness("most", (weights == activations) & (unit.sum == 225 * most) & unit.nan)
+    return harness
+
+
 _FACTOR = Fault("hw.lib.dot_product", "dot << 3, dot << 2) | most", "dot << 3, dot << 2)")
 _CARRY = Fault("hw.lib.dot_product", "two.eq((cross_w | cross_x) & ~eight)",
                "two.eq(cross_w | cross_x)")
@@ -118,4 +145,11 @@ PROOFS = [
           build=partial(_sg_pe_tile, exponent=True), fault=Fault(
               "hw.lib.dot_product", "Mux(either, total << 1, total)", "total"),
           claim="The same of the tile whose metadata have a third bit, which doubles the factor"),
+    *(Proof(name=f"nvfp4_pe_tile.sum{'_lanes16' if lanes == 16 else ''}", solver="diagrams",
+            build=partial(_nvfp4_pe_tile, lanes), fault=Fault(
+                "hw.units.nvfp4_pe_tile", "exponent.eq(scale[3:] - normal)",
+                "exponent.eq(scale[3:])"),
+            claim=f"The sum is that of the products of {lanes} lanes, times the significands of "
+                  "both scales; the shift is that of their exponents")
+      for lanes in (8, 16)),
 ]

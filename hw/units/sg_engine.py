@@ -216,7 +216,8 @@ class SgEngine(wiring.Component):
 
     def _take_turns(self, m, turn, moves):
         """Where 5 and -5 are tried first, and then 8 and -8. Returns whether a group ends."""
-        eight, later = Signal(), Signal(2, name="eight_later")
+        eight = Signal()
+        later = Signal(2, name="eight_later")
         with m.If(~self.i.valid):
             m.d.sync += eight.eq(0)
         with m.Elif(moves & turn[-1]):
