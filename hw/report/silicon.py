@@ -25,8 +25,8 @@ from .text_tables import aligned, tools_line
 ACCURACY = "accuracy.json"
 """File of the stored evaluation, beside this module: what `COMMAND` wrote on the day `DATE`."""
 
-COMMAND = ("python -m golden accuracy --formats 'M2XFP,Sg-EM,Sg-special,RaZeR weights/RaZeR "
-           "activations' --json accuracy.json")
+COMMAND = ("python -m golden accuracy --formats 'M2XFP,Sg-EM,Sg-special,Sg-special64,RaZeR "
+           "weights/RaZeR activations' --json accuracy.json")
 DATE = "2026-11-30"
 
 PART = "array"
@@ -82,6 +82,8 @@ def units(columns: str) -> list[Row]:
         (PART, "M2XFP", "mac_array", (array,), 1),
         (PART, "Sg-EM", "mac_array", (array, "encoding=sg-em"), 1),
         (PART, "Sg-special", "mac_array", (array, "encoding=sg-special"), 1),
+        # A column has 64 multipliers.
+        (PART, "Sg-special64", "mac_array", (array, "encoding=sg-special64"), 1 / 2),
     ]
 
 
@@ -157,7 +159,7 @@ def fronts(found: list[Point]) -> tuple[list[bool], list[bool]]:
 def caption(losses: Mapping[str, Any], columns: int) -> str:
     """What the losses and the silicon are of, in one line."""
     return (f"{losses['model']} on {losses['text']}; arrays of {columns} column"
-            f"{'s' * (columns > 1)} of 32 MACs")
+            f"{'s' * (columns > 1)} of 32 MACs, of 64 for Sg-special64")
 
 
 def table(found: list[Point], columns: int, results: dict[str, Any],

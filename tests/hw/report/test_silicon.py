@@ -9,15 +9,17 @@ import pytest
 from hw import registry, synth
 from hw.report import silicon
 
-AREAS = {"MXFP4": 160, "NVFP4": 240, "RaZeR": 260, "M2XFP": 200, "Sg-EM": 190, "Sg-special": 250}
-ENERGIES = {"MXFP4": 10, "NVFP4": 15, "RaZeR": 16, "M2XFP": 12, "Sg-EM": 13, "Sg-special": 14}
+AREAS = {"MXFP4": 160, "NVFP4": 240, "RaZeR": 260, "M2XFP": 200, "Sg-EM": 190, "Sg-special": 250,
+         "Sg-special64": 230}
+ENERGIES = {"MXFP4": 10, "NVFP4": 15, "RaZeR": 16, "M2XFP": 12, "Sg-EM": 13, "Sg-special": 14,
+            "Sg-special64": 15}
 DIVERGENCES = {"MXFP4": 1.5, "NVFP4": 0.5, "RaZeR": 0.35, "M2XFP": 0.6, "Sg-EM": 0.4,
-               "Sg-special": 0.3}
+               "Sg-special": 0.3, "Sg-special64": 0.29}
 
 
 @pytest.fixture
 def measured():
-    """What was measured of arrays of one column, with areas for four tiles of 8 MACs."""
+    """What was measured of arrays of one column, with areas for four tiles of 8 MACs, or eight."""
     units = {}
     for _, format, name, settings, count in silicon.units("1"):
         power = {"energy_per_operation_fj": ENERGIES[format], "checked": 1}
@@ -42,15 +44,15 @@ def test_points(measured, losses):
     assert {one.delay_ns for one in found} == {2}
     by_area, by_energy = ([one.format for one, best in zip(found, front, strict=True) if best]
                           for front in silicon.fronts(found))
-    assert by_area == ["MXFP4", "Sg-EM", "Sg-special"]
-    assert by_energy == ["MXFP4", "M2XFP", "Sg-EM", "Sg-special"]
+    assert by_area == ["MXFP4", "Sg-EM", "Sg-special64"]
+    assert by_energy == ["MXFP4", "M2XFP", "Sg-EM", "Sg-special", "Sg-special64"]
     lines = silicon.table(found, 1, measured, losses).splitlines()
-    assert [line.split()[0] for line in lines[2:8]] == [*AREAS]
+    assert [line.split()[0] for line in lines[2:9]] == [*AREAS]
     assert lines[2].split()[-11:] == ["160", "2.000", "10.0", *"1.500 +- 0.010".split(),
                                       *"1.000 +- 0.020".split(), "yes", "yes"]
     text = "\n".join(lines)
     assert losses["command"] in text
-    assert "; arrays of 1 column of 32 MACs." in text
+    assert "; arrays of 1 column of 32 MACs, of 64 for Sg-special64." in text
 
 
 def test_stored_evaluation():
@@ -64,8 +66,9 @@ def test_stored_evaluation():
     # What the command that measured them printed.
     assert {format: f"{one['kl']:.3f} +- {one['kl_error']:.3f}"
             for format, one in kept["formats"].items()} == {
-        "MXFP4": "1.592 +- 0.065", "NVFP4": "0.478 +- 0.014", "M2XFP": "0.546 +- 0.016",
-        "Sg-EM": "0.462 +- 0.013", "Sg-special": "0.303 +- 0.008", "RaZeR": "0.330 +- 0.012"}
+        "MXFP4": "1.597 +- 0.063", "NVFP4": "0.476 +- 0.015", "M2XFP": "0.546 +- 0.016",
+        "Sg-EM": "0.466 +- 0.015", "Sg-special": "0.304 +- 0.008",
+        "Sg-special64": "0.272 +- 0.009", "RaZeR": "0.332 +- 0.010"}
     assert kept["command"].startswith("python -m golden accuracy")
     assert len(kept["digest"]) == 64 and kept["model"] and kept["text"] and kept["date"]
 
@@ -89,7 +92,7 @@ def test_command(measured, losses, tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "front of area" in out and "Left out: " in out
     written = json.loads(figures.read_text())
-    assert written["accuracy"] == losses and len(written["points"]) == 6
+    assert written["accuracy"] == losses and len(written["points"]) == 7
     # Matplotlib writes each text as a comment, too.
     drawn = plot.read_text()
     assert all(f"<!-- {format} -->" in drawn for format in AREAS)
