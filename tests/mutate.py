@@ -102,7 +102,15 @@ TESTS = {
 """Tests of each module besides those that have its name."""
 
 _WHOLE = "tests/hw/accelerator/test_accelerator.py::"
+# The short tests of the engine take 16 cycles for a group; with fewer there are other paths.
+_ENGINE = [f"tests/hw/units/test_sg_engine.py::test_{test}" for test in (
+    "groups[sg-threshold-16-4]", "groups[sg-special-16-6]", "groups[sg-special64-16-24]", "stalls",
+    "groups[sg-threshold-4-4]", "groups[sg-special-1-4]", "handshake[sg-threshold-2]",
+    "values_that_are_withdrawn[sg-threshold-2]")]
 LONGER = {
+    "hw/lib/group_choice.py": _ENGINE,
+    "hw/lib/group_scale.py": _ENGINE,
+    "hw/units/sg_engine.py": _ENGINE,
     "hw/accelerator/accelerator.py": [
         f"{_WHOLE}test_own_configuration_without_engine",
         f"{_WHOLE}test_marks_of_the_last_transfer[2]", "tests/hw/accelerator/test_sequences.py"],
@@ -122,9 +130,12 @@ COMPONENTS = {
     "hw/lib/float_adder.py": ["GroupAccumulator()", "GroupAccumulator(depth=8)"],
     "hw/lib/formats.py": ["Decoder()", "QuantizationEngine()"],
     "hw/lib/group_choice.py": ['SgEngine(cycles=16, encoding="sg-em")',
-                               'SgEngine(cycles=16, encoding="sg-special")'],
+                               'SgEngine(cycles=16, encoding="sg-special")',
+                               'SgEngine(cycles=1, encoding="sg-special")',
+                               'SgEngine(cycles=16, encoding="sg-special64")'],
     "hw/lib/group_scale.py": ["SgEngine(cycles=16)", 'SgEngine(cycles=16, encoding="sg-em")',
                               'SgEngine(cycles=16, encoding="sg-special")',
+                              'SgEngine(cycles=1, encoding="sg-special")',
                               'SgEngine(cycles=16, encoding="sg-special64")'],
     "hw/lib/magnitude.py": ["SgEngine(cycles=16)", 'SgEngine(cycles=16, encoding="sg-em")',
                             'SgEngine(cycles=16, encoding="sg-special")',
@@ -156,7 +167,9 @@ COMPONENTS = {
         "QuantizationEngine(depth=3)", "QuantizationEngine(metadata=False)"],
     "hw/units/sg_engine.py": ["SgEngine(cycles=16)", "SgEngine(cycles=2)",
                               'SgEngine(cycles=16, encoding="sg-em")',
-                              'SgEngine(cycles=16, encoding="sg-special")'],
+                              'SgEngine(cycles=16, encoding="sg-special")',
+                              'SgEngine(cycles=1, encoding="sg-special")',
+                              'SgEngine(cycles=16, encoding="sg-special64")'],
     "hw/units/sg_group_dot.py": [
         f"MacArray(columns=1, depth={depth}, encoding='{encoding}')"
         for depth in (5, 13, 17) for encoding in ("sg-em", "sg-special")],
