@@ -163,13 +163,13 @@ def mac_array(inputs: Ports, *, columns: int, weight_width: int, metadata: bool,
     return {"o": acc.view(np.uint32)}
 
 
-def nvfp4_array(inputs: Ports, *, columns: int, weight_width: int,
-                encoding: str = "nvfp4") -> Ports:
+def nvfp4_array(inputs: Ports, *, columns: int, weight_width: int, encoding: str = "nvfp4",
+                groups: int = 2) -> Ports:
     """Gives the float32 bits of the accumulators of all columns for every row of activations."""
     activations, weights = inputs["i_activation"], inputs["i_weight"]
     record = activations["record"]
-    acc = _nvfp4_array(record["elements"], weights["elements"].reshape(-1, columns, 32),
-                       record["scales"], weights["scales"].reshape(-1, columns, 2),
+    acc = _nvfp4_array(record["elements"], weights["elements"].reshape(-1, columns, 16 * groups),
+                       record["scales"], weights["scales"].reshape(-1, columns, groups),
                        activations["last"], inputs["i_acc"].view(np.float32), encoding)
     return {"o": acc.view(np.uint32)}
 

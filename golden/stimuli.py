@@ -310,13 +310,16 @@ def mac_array(rng: Generator, count: int, *, columns: int, weight_width: int, me
             "i_acc": acc.reshape(count, columns)}
 
 
-def nvfp4_rows(rng: Generator, count: int, *, bits: int = 7,
+def nvfp4_rows(rng: Generator, count: int, *, groups: int = 2, bits: int = 7,
                selectors: int = 0) -> dict[str, np.ndarray]:
-    """Makes rows of two groups of NVFP4: subnormal, zero and NaN scales, far or near each other.
+    """Makes rows of groups of NVFP4: subnormal, zero and NaN scales, far or near each other.
 
-    In a third of the rows the second group has the first one's scale and magnitudes. Scales have
+    In a third of the pairs the second group has the first one's scale and magnitudes. Scales have
     ``bits`` bits, and a selector of ``selectors`` bits above them.
     """
+    if groups > 2:
+        pairs = nvfp4_rows(rng, count * groups // 2, bits=bits, selectors=selectors)
+        return {name: plane.reshape(count, -1) for name, plane in pairs.items()}
     # NaN is the uppermost code.
     nan = 2**bits - 1
     elements = rng.integers(0, 16, (count, 32), np.uint8)
@@ -347,19 +350,19 @@ def nvfp4_operands(encoding: str) -> list[dict[str, int]]:
 
 
 def nvfp4_array(rng: Generator, count: int, *, columns: int, weight_width: int,
-                encoding: str = "nvfp4") -> dict[str, Any]:
+                encoding: str = "nvfp4", groups: int = 2) -> dict[str, Any]:
     """Makes tiles of NVFP4 or RaZeR weights, activations and accumulators."""
     of_activations, of_weights = nvfp4_operands(encoding)
     last = (rng.random(count) < rng.choice([0.02, 0.3, 1], count)).astype(np.uint8)
-    activation = nvfp4_rows(rng, count, **of_activations)
+    activation = nvfp4_rows(rng, count, groups=groups, **of_activations)
     tiles = int(last[:-1].sum()) + 1
-    weight = nvfp4_rows(rng, tiles * columns, **of_weights)
+    weight = nvfp4_rows(rng, tiles * columns, groups=groups, **of_weights)
     # Accumulators near the row's sum of each column, of which some cancel all but a few bits.
     of = np.cumsum(last) - last
     total, _ = row_sums(activation["elements"][:, None],
-                        weight["elements"].reshape(tiles, columns, 32)[of],
+                        weight["elements"].reshape(tiles, columns, 16 * groups)[of],
                         activation["scales"][:, None],
-                        weight["scales"].reshape(tiles, columns, 2)[of], encoding)
+                        weight["scales"].reshape(tiles, columns, groups)[of], encoding)
     unit = np.full(count * columns, 240, np.uint8), np.zeros(count * columns, np.uint8)
     acc = accumulators(rng, total.reshape(-1), *unit)
     transfers = {name: plane.reshape(-1, weight_width, *plane.shape[1:])

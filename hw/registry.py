@@ -171,13 +171,13 @@ UNITS = {
     ),
     "nvfp4_array": Unit(
         component=Nvfp4Array,
-        summary="Weight-stationary array for NVFP4 or RaZeR: two groups times a tile per "
+        summary="Weight-stationary array for NVFP4 or RaZeR: two or four groups times a tile per "
                 "cycle, for comparison",
         reference=reference.nvfp4_array,
         stimuli=stimuli.nvfp4_array,
         parameters={"columns": (32, 1, 4, 16), "weight_width": (1, 8),
-                    "encoding": ("nvfp4", "razer")},
-        tiles=lambda columns, **_: SUBGROUPS * columns,
+                    "encoding": ("nvfp4", "razer"), "groups": (2, 4)},
+        tiles=lambda columns, groups=2, **_: SUBGROUPS * groups // 2 * columns,
         hierarchical=True,
     ),
     "accelerator": Unit(

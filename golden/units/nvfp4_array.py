@@ -16,9 +16,6 @@ from ..codec.numbers import FLOAT32_NAN, e2m1_integers
 from .nvfp4_pe_tile import nvfp4_pe_tile
 from .nvfp4_quantizer import GROUP
 
-ROW = 2 * GROUP
-"""Elements of a row: two groups."""
-
 _KEPT = 24
 """Bits to which a row's sum is rounded."""
 
@@ -30,13 +27,13 @@ SPECIALS = np.array([10, -10, 16, -16], np.int32)
 
 def row_sums(activations: UInt8Array, weights: UInt8Array, activation_scales: UInt8Array,
              weight_scales: UInt8Array, encoding: str = "nvfp4") -> tuple[Int64Array, BoolArray]:
-    """Dot products of rows of two groups, exact.
+    """Dot products of rows of several groups, exact.
 
     Parameters
     ----------
-    activations, weights : uint8 array, shape (..., 32)
+    activations, weights : uint8 array, shape (..., 16 * groups)
         FP4 codes.
-    activation_scales, weight_scales : uint8 array, shape (..., 2)
+    activation_scales, weight_scales : uint8 array, shape (..., groups)
         Scale bytes: E4M3 codes without sign, in RaZeR a bit above them in activations; its weights
         have E3M3 codes and two bits above them.
     encoding : str
@@ -51,13 +48,13 @@ def row_sums(activations: UInt8Array, weights: UInt8Array, activation_scales: UI
     """
     tile = nvfp4_pe_tile if encoding == "nvfp4" else _razer_tile
     totals, bad = [], []
-    for group in range(2):
+    for group in range(weight_scales.shape[-1]):
         part = slice(GROUP * group, GROUP * (group + 1))
         sums, shift, nan = tile(activations[..., part], weights[..., part],
                                 activation_scales[..., group], weight_scales[..., group])
         totals.append(sums.astype(np.int64) << shift.astype(np.int64))
         bad.append(nan)
-    return totals[0] + totals[1], bad[0] | bad[1]
+    return np.sum(totals, axis=0), np.any(bad, axis=0)
 
 
 def _razer_tile(activations, weights, activation_scale, weight_scale):
@@ -113,13 +110,13 @@ def nvfp4_array(activations: UInt8Array, weights: UInt8Array, activation_scales:
 
     Parameters
     ----------
-    activations : uint8 array, shape (n, 32)
-        FP4 codes, one row of two groups each.
-    weights : uint8 array, shape (tiles, columns, 32)
+    activations : uint8 array, shape (n, 16 * groups)
+        FP4 codes, one row of two or four groups each.
+    weights : uint8 array, shape (tiles, columns, 16 * groups)
         FP4 codes likewise.
-    activation_scales : uint8 array, shape (n, 2)
+    activation_scales : uint8 array, shape (n, groups)
         Scale bytes, see `row_sums`.
-    weight_scales : uint8 array, shape (tiles, columns, 2)
+    weight_scales : uint8 array, shape (tiles, columns, groups)
         Scale bytes likewise.
     last : int array, shape (n,)
         1 where an activation is the last one of its tile, else 0.

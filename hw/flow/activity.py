@@ -343,31 +343,32 @@ def _array_runs(kind, *, columns, weight_width, metadata, encoding, **_):
                  columns=columns, weight_width=weight_width)
 
 
-def _nvfp4_array_runs(kind, *, columns, weight_width, encoding):
+def _nvfp4_array_runs(kind, *, columns, weight_width, encoding, groups):
     """Runs of `_runs`, of the array for NVFP4."""
-    activation, weight = ({"elements": q.elements.reshape(len(q.elements), -1, 32),
-                           "scales": q.scales.reshape(len(q.elements), -1, 2)}
+    activation, weight = ({"elements": q.elements.reshape(len(q.elements), -1, 16 * groups),
+                           "scales": q.scales.reshape(len(q.elements), -1, groups)}
                           for q in _nvfp4(encoding))
 
     def random(rng, rows, tiles, tokens):
-        found = stimuli.nvfp4_array(rng, rows, columns=columns, weight_width=1, encoding=encoding)
+        found = stimuli.nvfp4_array(rng, rows, columns=columns, weight_width=1, encoding=encoding,
+                                    groups=groups)
         _, of_weights = stimuli.nvfp4_operands(encoding)
         weights = {name: plane.reshape(tiles, columns, *plane.shape[1:]) for name, plane in
-                   stimuli.nvfp4_rows(rng, tiles * columns, **of_weights).items()}
+                   stimuli.nvfp4_rows(rng, tiles * columns, groups=groups, **of_weights).items()}
         return found["i_activation"]["record"], weights, found["i_acc"]
 
-    return _runs(kind, activation, weight, lambda: _nvfp4_accumulators(encoding), random,
+    return _runs(kind, activation, weight, lambda: _nvfp4_accumulators(encoding, groups), random,
                  columns=columns, weight_width=weight_width)
 
 
 @functools.cache
-def _nvfp4_accumulators(encoding):
-    """Accumulators before each row of two groups, of shape (rows, tokens, weight rows)."""
+def _nvfp4_accumulators(encoding, groups):
+    """Accumulators before each row of so many groups, of shape (rows, tokens, weight rows)."""
     x, w = _nvfp4(encoding)
     tokens, outputs = len(x.elements), len(w.elements)
     acc = [np.zeros((tokens, outputs), np.float32)]
-    for k in range(x.scales.shape[1] // 2 - 1):
-        part, scales = slice(32 * k, 32 * k + 32), slice(2 * k, 2 * k + 2)
+    for k in range(x.scales.shape[1] // groups - 1):
+        part, scales = (slice(size * k, size * k + size) for size in (16 * groups, groups))
         acc.append(nvfp4_array(x.elements[:, part], w.elements[None, :, part],
                                x.scales[:, scales], w.scales[None, :, scales],
                                np.zeros(tokens, np.uint8), acc[-1], encoding))

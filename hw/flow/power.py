@@ -56,7 +56,7 @@ _OPERATIONS = {
     "group_mac": ("MAC", lambda encoding="elem-em", **_: default_group(encoding)),
     "mac_array": ("MAC",
                   lambda columns, encoding="elem-em", **_: default_group(encoding) * columns),
-    "nvfp4_array": ("MAC", lambda columns, **_: 32 * columns),
+    "nvfp4_array": ("MAC", lambda columns, groups=2, **_: 16 * groups * columns),
 }
 
 # Largest number of cells evaluated together, which bounds the memory needed.

@@ -101,14 +101,18 @@ NVFP4_SCALE_NAN = 0x7F
 Nvfp4Record = data.StructLayout({"elements": data.ArrayLayout(4, NVFP4_GROUP), "scale": 8})
 """A group of NVFP4: 72 bits. The scale is an E4M3 code whose sign bit is 0."""
 
-NVFP4_GROUPS = GROUP // NVFP4_GROUP
-"""Groups of NVFP4 in a row of 32 elements."""
 
-Nvfp4Row = data.StructLayout({
-    "elements": data.ArrayLayout(4, GROUP),
-    "scales": data.ArrayLayout(8, NVFP4_GROUPS),
-})
-"""Two neighbouring groups of NVFP4: 144 bits. Scales are E4M3 codes whose sign bit is 0."""
+
+def nvfp4_row(groups):
+    """Layout of neighbouring groups of NVFP4. Scales are E4M3 codes whose sign bit is 0."""
+    return data.StructLayout({
+        "elements": data.ArrayLayout(4, NVFP4_GROUP * groups),
+        "scales": data.ArrayLayout(8, groups),
+    })
+
+
+Nvfp4Row = nvfp4_row(GROUP // NVFP4_GROUP)
+"""Two neighbouring groups of NVFP4: 144 bits."""
 
 ENCODINGS = ("elem-em", "sg-em", "sg-special")
 """Meanings of activations' metadata, see `golden.Quantized`: a refined element per subgroup, a
