@@ -79,10 +79,12 @@ def units(columns: str) -> list[Row]:
         (PART, "MXFP4", "mac_array", (array, "metadata=False"), 1),
         (PART, "NVFP4", "nvfp4_array", (array,), 1),
         (PART, "RaZeR", "nvfp4_array", (array, "encoding=razer"), 1),
+        # A column has 64 multipliers, here and in Sg-special64.
+        (PART, "NVFP4-64", "nvfp4_array", (array, "groups=4"), 1 / 2),
+        (PART, "RaZeR-64", "nvfp4_array", (array, "encoding=razer", "groups=4"), 1 / 2),
         (PART, "M2XFP", "mac_array", (array,), 1),
         (PART, "Sg-EM", "mac_array", (array, "encoding=sg-em"), 1),
         (PART, "Sg-special", "mac_array", (array, "encoding=sg-special"), 1),
-        # A column has 64 multipliers.
         (PART, "Sg-special64", "mac_array", (array, "encoding=sg-special64"), 1 / 2),
     ]
 
@@ -107,6 +109,8 @@ def accuracy() -> dict[str, Any]:
               for row in content["summary"] if "kl" in row}
     if RAZER in losses:
         losses["RaZeR"] = losses.pop(RAZER)
+    # An array with longer rows multiplies the same operands.
+    losses |= {f"{name}-64": losses[name] for name in ("NVFP4", "RaZeR") if name in losses}
     formats = {}
     for format, values in losses.items():
         kl, kl_error = _mean(values)
@@ -159,7 +163,7 @@ def fronts(found: list[Point]) -> tuple[list[bool], list[bool]]:
 def caption(losses: Mapping[str, Any], columns: int) -> str:
     """What the losses and the silicon are of, in one line."""
     return (f"{losses['model']} on {losses['text']}; arrays of {columns} column"
-            f"{'s' * (columns > 1)} of 32 MACs, of 64 for Sg-special64")
+            f"{'s' * (columns > 1)} of 32 MACs, of 64 for Sg-special64, NVFP4-64 and RaZeR-64")
 
 
 def table(found: list[Point], columns: int, results: dict[str, Any],

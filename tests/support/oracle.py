@@ -513,8 +513,9 @@ def nvfp4_array(inputs, columns, encoding="nvfp4"):
     """Outputs of the array for NVFP4 or RaZeR, lists of float32 bits (section 9.5)."""
     row_of = {"nvfp4": nvfp4_row, "razer": razer_row}[encoding]
     record, last = inputs["i_activation"]["record"], inputs["i_activation"]["last"]
-    elements, scales = (inputs["i_weight"][name].reshape(-1, columns, size).tolist()
-                        for name, size in (("elements", 32), ("scales", 2)))
+    elements, scales = (
+        inputs["i_weight"][name].reshape(-1, columns, record[name].shape[1]).tolist()
+        for name in ("elements", "scales"))
     rows, tile = [], 0
     for x, x_scales, end, accs in zip(record["elements"].tolist(), record["scales"].tolist(), last,
                                       inputs["i_acc"].tolist(), strict=True):

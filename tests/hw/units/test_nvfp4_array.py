@@ -20,16 +20,19 @@ from hw.units.nvfp4_array import Nvfp4Array
 from tests.hw.units.test_mac_array import cycles
 from tests.support import oracle
 from tests.support.compare import check
+from tests.support.marks import longer
 from tests.support.testbench import shared, simulate
 
 
-@pytest.mark.parametrize("encoding, columns, weight_width, stalls, count", [
-    ("nvfp4", 1, 1, 0.4, 40), ("razer", 1, 1, 0.4, 40),
-    *(pytest.param(*case, marks=pytest.mark.long) for case in [
-        ("nvfp4", 1, 1, 0.0, 400), ("nvfp4", 3, 1, 0.4, 60), ("nvfp4", 4, 2, 0.3, 40),
-        ("nvfp4", 4, 4, 0.0, 40), ("razer", 1, 1, 0.0, 400), ("razer", 4, 2, 0.3, 40)])])
-def test_golden(encoding, columns, weight_width, stalls, count):
-    parameters = {"columns": columns, "weight_width": weight_width, "encoding": encoding}
+@pytest.mark.parametrize("encoding, groups, columns, weight_width, stalls, count", [
+    ("nvfp4", 2, 1, 1, 0.4, 40), ("razer", 2, 1, 1, 0.4, 40), ("nvfp4", 4, 1, 1, 0.4, 12),
+    *(longer(*case) for case in [
+        ("nvfp4", 2, 1, 1, 0.0, 400), ("nvfp4", 2, 3, 1, 0.4, 60), ("nvfp4", 2, 4, 2, 0.3, 40),
+        ("nvfp4", 2, 4, 4, 0.0, 40), ("razer", 2, 1, 1, 0.0, 400), ("razer", 2, 4, 2, 0.3, 40),
+        ("nvfp4", 4, 1, 1, 0.0, 200), ("nvfp4", 4, 4, 2, 0.3, 20), ("razer", 4, 1, 1, 0.3, 200)])])
+def test_golden(encoding, groups, columns, weight_width, stalls, count):
+    parameters = {"columns": columns, "weight_width": weight_width, "encoding": encoding,
+                  "groups": groups}
     inputs = stimuli.nvfp4_array(np.random.default_rng(columns), count, **parameters)
     expected = reference.nvfp4_array(inputs, **parameters)
     check(shared(Nvfp4Array, **parameters), inputs, expected, stalls=stalls, outputs=count)
@@ -150,6 +153,27 @@ def test_corner_cases_of_razer():
           outputs=len(RAZER_CASES))
 
 
+def in_rows_of_four(cases):
+    """Corner cases by two and two: all with the next one's groups behind, and before."""
+    return [(*((a[0] + b[0], a[1] + b[1]) for a, b in zip(one[:2], other[:2], strict=True)),
+             one[2]) for n in (1, 5) for one, other in zip(cases, cases[n:] + cases[:n],
+                                                           strict=True)]
+
+
+@pytest.mark.parametrize("encoding", ["nvfp4", longer("razer")])
+def test_corner_cases_in_rows_of_four_groups(encoding):
+    cases = in_rows_of_four({"nvfp4": CASES, "razer": RAZER_CASES}[encoding])
+    largest = ([7] * 64, [LARGEST] * 4)
+    if encoding == "nvfp4":
+        cases += [(largest, largest, 0), (([15] * 64, [LARGEST] * 4), largest, 0)]
+    else:
+        cases += [(largest, ([8] * 64, [128 + RAZER_LARGEST] * 4), 0)]
+    inputs = corner_inputs(cases)
+    expected = np.array(oracle.nvfp4_array(inputs, 1, encoding), np.uint32)
+    check(shared(Nvfp4Array, columns=1, encoding=encoding, groups=4), inputs, {"o": expected},
+          outputs=len(cases))
+
+
 @pytest.mark.long
 def test_razer_is_the_format():
     """The product of tensors that the format quantized, under tensor scales of 1."""
@@ -247,9 +271,10 @@ def test_sums_where_one_rounding_would_do():
 
 
 @pytest.mark.long
-def test_reset_in_flight():
+@pytest.mark.parametrize("groups", [2, 4])
+def test_reset_in_flight(groups):
     """After a reset the array waits for weights again and computes as if new."""
-    parameters = {"columns": 1, "weight_width": 1}
+    parameters = {"columns": 1, "weight_width": 1, "groups": groups}
     inputs = stimuli.nvfp4_array(np.random.default_rng(1), 6, **parameters)
     inputs["i_activation"]["last"][:] = 0
     inputs["i_weight"] = {name: plane[:1] for name, plane in inputs["i_weight"].items()}
@@ -297,18 +322,20 @@ def test_reset_in_flight():
 
 
 @pytest.mark.long
-def test_no_stall_in_steady_state():
+@pytest.mark.parametrize("groups", [2, 4])
+def test_no_stall_in_steady_state(groups):
     """Tiles as long as loading one takes: after the first, an output leaves every cycle."""
     columns, tiles = 3, 4
     inputs = stimuli.nvfp4_array(np.random.default_rng(0), columns * tiles, columns=columns,
-                                 weight_width=1)
+                                 weight_width=1, groups=groups)
     inputs["i_activation"]["last"][:] = np.tile([0, 0, 1], tiles)
     inputs["i_weight"] = {name: plane[:, None] for name, plane in stimuli.nvfp4_rows(
-        np.random.default_rng(1), columns * tiles).items()}
-    found = cycles(Nvfp4Array(columns=columns), inputs, columns * tiles)
+        np.random.default_rng(1), columns * tiles, groups=groups).items()}
+    array = Nvfp4Array(columns=columns, groups=groups)
+    found = cycles(array, inputs, columns * tiles)
     assert np.diff(found).tolist() == [1] * (columns * tiles - 1)
     # The first tile takes its load and one cycle for the swap.
-    assert found[0] == columns + 1 + Nvfp4Array.latency
+    assert found[0] == columns + 1 + array.latency
 
 
 def test_a_row_has_the_bits_of_a_record():
@@ -319,6 +346,12 @@ def test_a_row_has_the_bits_of_a_record():
 def test_wrong_columns(columns):
     with pytest.raises(ValueError, match=f"Columns must be a positive integer, not {columns!r}"):
         Nvfp4Array(columns=columns)
+
+
+@pytest.mark.parametrize("groups", [1, 3, 8, 2.0, True])
+def test_wrong_groups(groups):
+    with pytest.raises(ValueError, match=f"Groups must be 2 or 4, not {groups!r}"):
+        Nvfp4Array(groups=groups)
 
 
 def test_wrong_encoding():
