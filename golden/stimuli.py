@@ -408,7 +408,8 @@ def products(rng: Generator, count: int, config: planner.Config, *,
             if source == planner.RECORDS:
                 command["a"] = _matrix(rng, "activation", config.encoding, m, k)
             elif source == planner.VALUES and config.input:
-                values = groups(rng, -(-m * k // 32)).reshape(-1)[: m * k].reshape(m, k)
+                values = groups(rng, -(-m * k // config.group), config.group)
+                values = values.reshape(-1)[: m * k].reshape(m, k)
                 with np.errstate(over="ignore", invalid="ignore"):
                     command["x"] = values.astype(FLOATS[config.input])
             kept = (m, n) if result == planner.KEEP else None
@@ -438,23 +439,24 @@ def edges(rng: Generator, config: planner.Config) -> list[dict[str, Any]]:
     # one row too many: two bundles then take the activations twice.
     groups = config.activations * config.weight_width // config.columns + 1
     rows = config.activations // groups + 1
-    for m, k, n in ((config.rows, 32, 1), (config.rows + 1, 33, config.columns),
+    group = config.group
+    for m, k, n in ((config.rows, group, 1), (config.rows + 1, group + 1, config.columns),
                     (2 * config.rows + 1, 1, config.columns + 1),
-                    (min(config.rows, config.activations), 32, 2 * config.columns),
-                    (rows, 32 * groups, config.columns * planner.interleave(rows) + 1),
-                    (1, 32 * 3, 17 * config.columns)):
+                    (min(config.rows, config.activations), group, 2 * config.columns),
+                    (rows, group * groups, config.columns * planner.interleave(rows) + 1),
+                    (1, group * 3, 17 * config.columns)):
         add(m, k, n, planner.RECORDS, planner.VALUES_OUT)
     # The third group takes the first away again and leaves the second, 17 bits below.
-    add(2, 96, 3, planner.RECORDS, planner.VALUES_OUT)
-    elements = np.zeros((2, 96), np.uint8)
-    elements[:, :32], elements[:, 40], elements[:, 64:] = 7, 4, 15
+    add(2, 3 * group, 3, planner.RECORDS, planner.VALUES_OUT)
+    elements = np.zeros((2, 3 * group), np.uint8)
+    elements[:, :group], elements[:, group + 8], elements[:, 2 * group :] = 7, 4, 15
     commands[-1] |= {
-        name: Quantized(kind=kind, encoding=encoding, shape=(len(codes), 96), elements=codes,
-                        metadata=np.zeros((len(codes), 12), np.uint8),
+        name: Quantized(kind=kind, encoding=encoding, shape=codes.shape, elements=codes,
+                        metadata=np.zeros((len(codes), 3 * group // 8), np.uint8), group=group,
                         scales=np.tile(np.array(scales, np.uint8), (len(codes), 1)))
         for name, kind, encoding, codes, scales in (
             ("a", "activation", config.encoding, elements, (139, 127, 139)),
-            ("w", "weight", config.weight_encoding, np.full((3, 96), 2, np.uint8),
+            ("w", "weight", config.weight_encoding, np.full((3, 3 * group), 2, np.uint8),
              (127, 127, 127)))}
     for _ in range(5):
         m, k, n = (int(value) for value in rng.integers(1, 1 << 20, 3))
@@ -471,8 +473,9 @@ def edges(rng: Generator, config: planner.Config) -> list[dict[str, Any]]:
 
 def _matrix(rng, kind, encoding, rows, k):
     """Random records as a matrix."""
-    planes = records(rng, rows * -(-k // 32))
-    return Quantized(kind=kind, encoding=encoding, shape=(rows, k),
+    group = default_group(encoding)
+    planes = records(rng, rows * -(-k // group), wide=encoding == "sg-special64")
+    return Quantized(kind=kind, encoding=encoding, shape=(rows, k), group=group,
                      elements=planes["elements"].reshape(rows, -1),
                      metadata=planes["metadata"].reshape(rows, -1),
                      scales=planes["scale"].reshape(rows, -1))

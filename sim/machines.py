@@ -87,7 +87,7 @@ class Compiled:
             records = golden_accelerator.activation_records(plan, command["a"])
             sent["i_activation"] = self._operand("i_activation", "record", records)
         elif command["source"] == planner.VALUES:
-            groups = golden_accelerator.value_groups(plan, command["x"])
+            groups = golden_accelerator.value_groups(self._sizes, plan, command["x"])
             sent["i_value"] = self._operand("i_value", "values",
                                             groups.view(f"u{groups.itemsize}"))
         return sent

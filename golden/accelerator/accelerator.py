@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..codec.numbers import FLOATS
+from ..codec.numbers import FLOATS, default_group
 from ..codec.quantized import Quantized, check_quantized
 from ..units.group_mac import Decoded, matmul
 from ..units.quantization_engine import quantize_activations
@@ -58,22 +58,23 @@ def activation_records(plan, a):
     return {name: plane[order] for name, plane in records(a).items()}
 
 
-def value_groups(plan, x):
+def value_groups(config, plan, x):
     """Groups of values in the order in which a plan takes them (specification section 14.7).
 
     Parameters
     ----------
+    config : Config
     plan : Plan
     x : array, shape (M, K)
 
     Returns
     -------
-    array of the same type, shape (groups, 32)
+    array of the same type, shape (groups, config.group)
         K is filled up with +0 to whole groups.
     """
-    padded = np.zeros((len(x), plan.groups * 32), x.dtype)
+    padded = np.zeros((len(x), plan.groups * config.group), x.dtype)
     padded[:, : x.shape[1]] = x
-    return padded.reshape(len(x), plan.groups, 32)[plan.activation_order()]
+    return padded.reshape(len(x), plan.groups, config.group)[plan.activation_order()]
 
 
 def result_rows(config, plan, y):
@@ -131,8 +132,8 @@ def _placed(config, given, order, groups, shape):
 
 
 def values_of(plan, groups, m):
-    """The values that these groups carry, with their padding: shape (M, 32 * groups)."""
-    x = np.zeros((m, plan.groups, 32), groups.dtype)
+    """The values that these groups carry, with their padding: shape (M, groups * group)."""
+    x = np.zeros((m, plan.groups, groups.shape[1]), groups.dtype)
     x[plan.activation_order()] = groups
     return x.reshape(m, -1)
 
@@ -249,12 +250,12 @@ def _inputs(config, commands, executed):
     """Commands and their operands by port. Commands that do not run have no operands."""
     inputs = {
         "i_command": [{name: np.zeros(0, np.int64) for name in _FIELDS}],
-        "i_weight": [_no_records(config.weight_width)],
-        "i_activation": [_no_records()],
+        "i_weight": [_no_records(config, config.weight_width)],
+        "i_activation": [_no_records(config)],
     }
     if config.input is not None:
         size = np.dtype(FLOATS[config.input]).itemsize
-        inputs["i_value"] = [np.zeros((0, 32), f"u{size}")]
+        inputs["i_value"] = [np.zeros((0, config.group), f"u{size}")]
     for command, (status, plan, _) in zip(commands, executed, strict=True):
         inputs["i_command"].append({name: np.array([command[name]]) for name in _FIELDS})
         if status != planner.DONE:
@@ -263,7 +264,7 @@ def _inputs(config, commands, executed):
         if command["source"] == planner.RECORDS:
             inputs["i_activation"].append(activation_records(plan, command["a"]))
         elif command["source"] == planner.VALUES:
-            groups = value_groups(plan, command["x"])
+            groups = value_groups(config, plan, command["x"])
             inputs["i_value"].append(groups.view(f"u{groups.itemsize}"))
     joined = {name: _joined(parts) for name, parts in inputs.items()}
     if config.framed:
@@ -294,7 +295,7 @@ def answers(config, commands, executed):
     flags = np.zeros(0, np.uint8)
     outputs = {"o": [{"values": np.zeros((0, config.columns), np.uint32), "last": flags}]}
     if config.quantizes:
-        outputs["o_record"] = [{"record": _no_records(), "last": flags}]
+        outputs["o_record"] = [{"record": _no_records(config), "last": flags}]
     outputs["o_status"] = [flags]
     if config.framed:
         outputs["o_misframed"] = [{"weight": flags, "activation": flags}]
@@ -369,10 +370,10 @@ def accelerator(config, inputs):
     return answers(config, commands, executed)
 
 
-def _no_records(*axes):
+def _no_records(config, *axes):
     """Planes of a stream of records without any transfer."""
-    return {"elements": np.zeros((0, *axes, 32), np.uint8),
-            "metadata": np.zeros((0, *axes, 4), np.uint8),
+    return {"elements": np.zeros((0, *axes, config.group), np.uint8),
+            "metadata": np.zeros((0, *axes, config.group // 8), np.uint8),
             "scale": np.zeros((0, *axes), np.uint8)}
 
 
@@ -391,7 +392,7 @@ def _rows(stream, rows):
 def _quantized(planes, kind, encoding, shape):
     """A quantized matrix from its planes by group."""
     rows = len(planes["scale"])
-    return Quantized(kind=kind, encoding=encoding, shape=shape,
+    return Quantized(kind=kind, encoding=encoding, shape=shape, group=default_group(encoding),
                      elements=planes["elements"].reshape(rows, -1),
                      metadata=planes["metadata"].reshape(rows, -1), scales=planes["scale"])
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ..codec.numbers import SPECIAL_ENCODINGS, default_group
+
 SOURCES = RECORDS, VALUES, KEPT = range(3)
 RESULTS = VALUES_OUT, RECORDS_OUT, KEEP = range(3)
 STATUSES = DONE, BAD_SIZE, BAD_SOURCE, BAD_RESULT, NOT_KEPT, TOO_LARGE = range(6)
@@ -22,7 +24,7 @@ class Config:
     Attributes
     ----------
     columns : int
-        Columns of the array.
+        Columns of the array. Results can be quantized only if a row of them is a group.
     activations : int
         Records that the activation buffer holds.
     rows : int
@@ -35,11 +37,11 @@ class Config:
     framed : bool
         Whether the operand streams mark the last transfer of a command.
     encoding : str
-        That of the activations: "elem-em", "sg-em" or "sg-special". Weights are in Sg-special
-        with the last, else in Sg-EM.
+        That of the activations: "elem-em", "sg-em", "sg-special" or "sg-special64". Weights are
+        in the same encoding with the last two, else in Sg-EM.
     engine : str or None
-        What quantizes values and results in the latter two, as `golden.units.sg_engine` takes it:
-        "sg-threshold", "sg-em" or "sg-special". None if nothing does.
+        What quantizes values and results in the latter three, as `golden.units.sg_engine` takes it:
+        "sg-threshold", "sg-em", "sg-special" or "sg-special64". None if nothing does.
     """
 
     columns: int = 32
@@ -52,14 +54,20 @@ class Config:
     engine: str | None = None
 
     @property
+    def group(self):
+        """Elements per group."""
+        return default_group(self.encoding)
+
+    @property
     def quantizes(self):
         """Whether results can be quantized: a row is a group, and there is an engine."""
-        return self.columns == 32 and (self.encoding == "elem-em" or self.engine is not None)
+        return self.columns == self.group and (self.encoding == "elem-em"
+                                               or self.engine is not None)
 
     @property
     def weight_encoding(self):
         """That of the weights."""
-        return "sg-special" if self.encoding == "sg-special" else "sg-em"
+        return self.encoding if self.encoding in SPECIAL_ENCODINGS else "sg-em"
 
 
 CONFIGS = {
@@ -172,7 +180,7 @@ def plan(config, m, k, n):
     -------
     Plan
     """
-    groups, tiles = -(-k // 32), -(-n // config.columns)
+    groups, tiles = -(-k // config.group), -(-n // config.columns)
     fit = config.activations // groups
     transfers = config.columns // config.weight_width
     resident = m <= fit or fit >= transfers
@@ -212,7 +220,7 @@ def check(config, m, k, n, source, result, kept):
         return BAD_RESULT
     if source == KEPT and kept != (m, k):
         return NOT_KEPT
-    together = -(-k // 32) + -(-n // 32)
+    together = -(-k // config.group) + -(-n // config.group)
     if result == KEEP and (m > config.rows or m * together > config.activations):
         return TOO_LARGE
     return DONE

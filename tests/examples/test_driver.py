@@ -108,7 +108,7 @@ def case(rng, config, m, k, n, source, result, kept, chunk):
               result_rows(config, plan, y).tobytes()]
     expected += [packed(weight_transfers(config, plan, w)), packed(activation_records(plan, a))]
     if config.input:
-        expected.append(value_groups(plan, x.astype(FLOATS[config.input])).tobytes())
+        expected.append(value_groups(config, plan, x.astype(FLOATS[config.input])).tobytes())
     expected.append(y.tobytes())
     if config.columns == 32:
         given.append(packed(result_records(config, plan, y)))

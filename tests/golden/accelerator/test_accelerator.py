@@ -10,20 +10,28 @@ import sim
 from golden import Quantized, matmul, quantize_activations, quantize_weights, stimuli
 from golden.accelerator import planner
 from golden.accelerator.accelerator import accelerator, execute, result_matrix, streams
+from golden.units.sg_engine import sg_engine
 
 
-def command(rng, m, k, n, source=0, result=0):
+def command(rng, m, k, n, source=0, result=0, wide=False):
     x = rng.standard_normal((m, k)).astype(np.float32)
+    encoding = {"encoding": "sg-special64"} if wide else {}
     return {"m": m, "k": k, "n": n, "source": source, "result": result,
-            "w": quantize_weights(rng.standard_normal((n, k)).astype(np.float32)),
-            "x": x, "a": quantize_activations(x)}
+            "w": quantize_weights(rng.standard_normal((n, k)).astype(np.float32),
+                                  **encoding),
+            "x": x, "a": quantize_activations(x, **encoding)}
+
+
+# Groups of 64, and what encodes them.
+WIDE = planner.Config(columns=64, activations=64, rows=16, weight_width=8,
+                      encoding="sg-special64", engine="sg-special64")
 
 
 def filled(rng, inputs, k):
     """Input streams whose operands, of one group along K, hold anything in the lanes beyond K."""
     def lanes(codes):
         return np.concatenate([codes[..., :k], rng.integers(
-            0, 16, (*codes.shape[:-1], 32 - k), np.uint8)], axis=-1)
+            0, 16, (*codes.shape[:-1], codes.shape[-1] - k), np.uint8)], axis=-1)
 
     values = inputs["i_value"].copy()
     values[:, k:] = rng.standard_normal(values[:, k:].shape).astype(np.float32).view(np.uint32)
@@ -33,10 +41,10 @@ def filled(rng, inputs, k):
         for name in ("i_weight", "i_activation")}
 
 
-@pytest.mark.parametrize("config", planner.CONFIGS)
+@pytest.mark.parametrize("config", [*planner.CONFIGS, "wide"])
 def test_streams_hold_all_that_the_results_need(config):
     """Reading the streams back gives the operands, and so the same results again."""
-    config = planner.CONFIGS[config]
+    config = planner.CONFIGS.get(config, WIDE)
     commands = stimuli.products(np.random.default_rng(1), 40, config)
     with np.errstate(all="ignore"):
         executed = execute(config, commands)
@@ -81,6 +89,27 @@ def test_chain_is_two_products_with_a_quantization_between():
     assert np.array_equal(y, matmul(quantize_activations(hidden), down["w"]))
     rows = streams(config, [up, down], execute(config, [up, down]))[1]["o"]["values"]
     assert np.array_equal(result_matrix(config, division, rows.view(np.float32), 50), y)
+
+
+def test_chain_in_groups_of_64():
+    """The engine encodes the values, which are filled up to 64, and what is kept."""
+    rng = np.random.default_rng(2)
+    up = command(rng, 3, 70, 40, source=planner.VALUES, result=planner.KEEP, wide=True)
+    down = command(rng, 3, 40, 65, source=planner.KEPT, wide=True)
+    executed = execute(WIDE, [up, down])
+    (_, _, hidden), (_, division, y) = executed
+    assert np.array_equal(hidden, matmul(sg_engine(up["x"], encoding="sg-special64"), up["w"]))
+    assert np.array_equal(y, matmul(sg_engine(hidden, encoding="sg-special64"), down["w"]))
+    inputs, outputs = streams(WIDE, [up, down], executed)
+    values = np.zeros((3, 128), np.float32)
+    values[:, :70] = up["x"]
+    assert np.array_equal(inputs["i_value"].view(np.float32),
+                          values.reshape(3, 2, 64).swapaxes(0, 1).reshape(6, 64))
+    # Two groups of 40 weights, one of 65: transfers of eight records.
+    assert {name: plane.shape for name, plane in inputs["i_weight"].items()} == {
+        "elements": (19, 8, 64), "metadata": (19, 8, 8), "scale": (19, 8)}
+    rows = outputs["o"]["values"]
+    assert np.array_equal(result_matrix(WIDE, division, rows.view(np.float32), 65), y)
 
 
 def test_only_what_was_kept_just_before_is_there():
