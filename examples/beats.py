@@ -53,7 +53,7 @@ def accesses(m, k, n):
     """What the driver does with the registers: access, name, address, data, why."""
     return [
         ("read", "ID", 0x00, 0x4D325846, "M2XF: it is this machine"),
-        ("read", "VERSION", 0x04, 0x00010004, "1.4: the driver knows these registers"),
+        ("read", "VERSION", 0x04, 0x00010005, "1.5: the driver knows these registers"),
         ("read", "CONFIG", 0x08, 0x00050420,
          "32 columns, 4 weight records per beat, takes float32, quantizes results, no `tlast` on "
          "operands"),

@@ -186,7 +186,8 @@ UNITS = {
         reference=reference.accelerator,
         stimuli=stimuli.accelerator,
         parameters={"config": tuple(CONFIGS)},
-        tiles=lambda config: SUBGROUPS * configuration(config).columns,
+        tiles=lambda config: (configuration(config).record["metadata"].shape.length
+                              * configuration(config).columns),
         hierarchical=True,
     ),
 }

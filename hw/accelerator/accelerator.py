@@ -8,7 +8,7 @@ from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..lib.formats import Record, values_layout
+from ..lib.formats import values_layout
 from ..lib.stream import chain
 from ..lib.stream_queue import StreamQueue
 from ..lib.stream_register import StreamRegister
@@ -22,11 +22,13 @@ from .partial_sums import PartialSums, result_layout
 from .planner import Command, Planner, Result, Source, Status, plan_layout
 from .weight_feeder import WeightFeeder, weights_layout
 
-ResultRecord = data.StructLayout({"record": Record, "last": 1})
-"""A group record of results, and whether it is the last one of the command."""
-
 Misframed = data.StructLayout({"weight": 1, "activation": 1})
 """Operands whose marks are not those of their command: weights; activations or values."""
+
+
+def result_record_layout(config):
+    """A group record of results, and whether it is the last one of the command."""
+    return data.StructLayout({"record": config.record, "last": 1})
 
 
 def data_streams(config):
@@ -36,12 +38,12 @@ def data_streams(config):
         "i_activation": In(stream.Signature(activation_layout(config))),
     }
     if config.input is not None:
-        values = values_layout(config.input)
+        values = values_layout(config.input, config.group)
         members["i_value"] = In(stream.Signature(
             data.StructLayout({"values": values, "last": 1}) if config.framed else values))
     members["o"] = Out(stream.Signature(result_layout(config)))
     if config.quantizes:
-        members["o_record"] = Out(stream.Signature(ResultRecord))
+        members["o_record"] = Out(stream.Signature(result_record_layout(config)))
     return members
 
 
@@ -88,13 +90,13 @@ class Accelerator(wiring.Component):
         records of the matrix are sent; records beyond these fill the last one and are ignored.
     i_activation : In(stream.Signature(activation_layout(config)))
         For source RECORDS.
-    i_value : In(stream.Signature(data.ArrayLayout(width, 32)))
+    i_value : In(stream.Signature(data.ArrayLayout(width, config.group)))
         For source VALUES: bits of the values of a group, of type ``config.input``. There is no
         such port if that is None.
     o : Out(stream.Signature(result_layout(config)))
         Result VALUES: float32 bits of one row of results of one tile, rows innermost. Columns
         that a partial tile does not have are +0.
-    o_record : Out(stream.Signature(ResultRecord))
+    o_record : Out(stream.Signature(result_record_layout(config)))
         Result RECORDS: the same rows as group records. Only where ``config.quantizes``.
     o_status : Out(stream.Signature(Status))
         One per command, in order.

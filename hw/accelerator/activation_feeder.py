@@ -9,7 +9,6 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..lib.buffer import Buffer
-from ..lib.formats import Record
 from ..lib.skid_buffer import SkidBuffer
 from ..lib.stream_register import StreamRegister
 from .loop_nest import LoopNest
@@ -35,7 +34,7 @@ def sum_layout(config):
 def product_layout(config):
     """An activation on its way into the array."""
     return data.StructLayout({
-        "record": Record,
+        "record": config.record,
         # The last activation that meets the present tile of weights.
         "last": 1,
         "sum": sum_layout(config),
@@ -44,7 +43,8 @@ def product_layout(config):
 
 def activation_layout(config):
     """Payload of a stream of activations: a record, in a framed configuration with a mark."""
-    return data.StructLayout({"record": Record, "last": 1}) if config.framed else Record
+    record = config.record
+    return data.StructLayout({"record": record, "last": 1}) if config.framed else record
 
 
 class ActivationFeeder(wiring.Component):
@@ -82,7 +82,7 @@ class ActivationFeeder(wiring.Component):
         empties the ring.
     i : In(stream.Signature(activation_layout(config)))
         Activations of sources RECORDS and VALUES.
-    i_kept : In(stream.Signature(Record))
+    i_kept : In(stream.Signature(config.record))
         Results to be kept. They wait until all activations of the command have arrived.
     retired : In(1)
         A product was added to its sum, which can be read again.
@@ -100,7 +100,7 @@ class ActivationFeeder(wiring.Component):
         super().__init__({
             "i_plan": In(stream.Signature(plan_layout(config))),
             "i": In(stream.Signature(activation_layout(config))),
-            "i_kept": In(stream.Signature(Record)),
+            "i_kept": In(stream.Signature(config.record)),
             "retired": In(1),
             "o": Out(stream.Signature(product_layout(config))),
         } | ({"misframed": Out(1)} if config.framed else {}))
@@ -111,7 +111,7 @@ class ActivationFeeder(wiring.Component):
 
         m.submodules.arrivals = arrivals = LoopNest(config, loops="activations")
         m.submodules.products = products = LoopNest(config, loops="products")
-        m.submodules.buffer = buffer = Buffer(Record, depth=config.activations,
+        m.submodules.buffer = buffer = Buffer(config.record, depth=config.activations,
                                               banks=config.activation_banks)
         # Records in the ring, and those of them that have never been given.
         level = Signal(range(config.activations + 1))

@@ -6,15 +6,19 @@ Specification section 8.14.
 
 from dataclasses import dataclass
 
-from ..lib.formats import ENCODINGS, GROUP, check_encoding
+from ..lib.formats import ENCODINGS, GROUP, check_encoding, group_of, record_of
 from ..units.mac_array import ENTRIES, LATENCIES, MacArray
 from ..units.sg_engine import CYCLES
 
 SIZE = 20
 """Bits of M, K and N, and of all that the planner divides."""
 
-ENGINES = {"elem-em": (), "sg-em": ("sg-threshold", "sg-em"), "sg-special": ("sg-special",)}
+ENGINES = {"elem-em": (), "sg-em": ("sg-threshold", "sg-em"), "sg-special": ("sg-special",),
+           "sg-special64": ("sg-special64",)}
 """By encoding, what `hw.units.SgEngine` offers for it."""
+
+LEAST_ACTIVATIONS = 64
+"""Records of the smallest activation buffer."""
 
 MOST_WEIGHTS = 1 << 31
 """Records of the largest weight buffer: the register WEIGHTS has 32 bits."""
@@ -26,11 +30,12 @@ class Config:
 
     Attributes
     ----------
-    columns : int, power of two, at most 32
-        Columns of the array. With 32 columns a row of results is a group, so results can be
-        quantized, and kept as the activations of the next command. With fewer they cannot.
+    columns : int, power of two, at most 32; at most 64 in "sg-special64"
+        Columns of the array. With as many as a group has elements a row of results is a group, so
+        results can be quantized, and kept as the activations of the next command. With fewer they
+        cannot.
     activations : int, power of two, 64 to 2^19
-        Group records (18 bytes) that the activation buffer holds.
+        Group records (18 bytes; 36 in "sg-special64") that the activation buffer holds.
     weights : int, power of two, at most 2^31
         Group records that the weight buffer holds.
     rows : int, 16 to 2^20 - 1
@@ -50,15 +55,16 @@ class Config:
     engine_depth : int
         Pipeline registers of the quantization engines, see `hw.units.QuantizationEngine`.
     encoding : str
-        That of the activations, see `hw.units.MacArray`: "elem-em", "sg-em" or "sg-special".
+        That of the activations, see `hw.units.MacArray`: "elem-em", "sg-em", "sg-special" or
+        "sg-special64", in which groups have 64 elements.
     engine : str or None
-        What encodes values and results in the latter two, see `hw.units.SgEngine`: "sg-threshold"
-        or "sg-em" in the encoding "sg-em", "sg-special" in "sg-special". Without it ``input`` is
-        None, and results are float32. In "elem-em" it is None, and `hw.units.QuantizationEngine`
-        does it.
+        What encodes values and results in the latter three, see `hw.units.SgEngine`: "sg-threshold"
+        or "sg-em" in the encoding "sg-em", "sg-special" in "sg-special", "sg-special64" in
+        "sg-special64". Without it ``input`` is None, and results are float32. In "elem-em" it is
+        None, and `hw.units.QuantizationEngine` does it.
     engine_cycles : int, 1, 2, 4 or 8
-        Cycles that such an engine takes for a group. An engine of results takes a row of each tile
-        in turn, so the last products of a tile wait for it.
+        Cycles that such an engine takes for a group; that of "sg-special64" not 1. An engine of
+        results takes a row of each tile in turn, so the last products of a tile wait for it.
 
     Raises
     ------
@@ -83,18 +89,20 @@ class Config:
     engine_cycles: int = 4
 
     def __post_init__(self):
+        check_encoding(self.encoding)
         for name in ("columns", "activations", "weights", "weight_width", "activation_banks",
                      "weight_banks", "output_banks"):
             value = getattr(self, name)
             if type(value) is not int or value < 1 or value.bit_count() != 1:
                 raise ValueError(f"{name} must be a power of two, not {value!r}")
-        if self.columns > GROUP:
-            raise ValueError(f"columns must be at most {GROUP}, not {self.columns}")
+        if self.columns > self.group:
+            raise ValueError(f"columns must be at most {self.group}, not {self.columns}")
         if self.weight_width > self.columns:
             raise ValueError(f"weight_width must be at most the {self.columns} columns, "
                              f"not {self.weight_width}")
-        if self.activations < 2 * GROUP:
-            raise ValueError(f"activations must be at least {2 * GROUP}, not {self.activations}")
+        if self.activations < LEAST_ACTIVATIONS:
+            raise ValueError(f"activations must be at least {LEAST_ACTIVATIONS}, "
+                             f"not {self.activations}")
         # The planner divides the activations by a number of groups.
         if self.activations >= 1 << SIZE:
             raise ValueError(f"activations must be at most {1 << SIZE - 1}, "
@@ -123,14 +131,26 @@ class Config:
                 raise ValueError(f"{name} must be one of {', '.join(map(str, offered))}, "
                                  f"not {value!r}")
 
-        check_encoding(self.encoding, ENCODINGS)
         engines = (None, *ENGINES[self.encoding])
         if self.engine not in engines:
             raise ValueError(f"engine must be {' or '.join(map(repr, engines))} with the encoding "
                              f"{self.encoding!r}, not {self.engine!r}")
+        if self.engine == "sg-special64" and self.engine_cycles < 2:
+            raise ValueError("engine_cycles must be at least 2 with the engine 'sg-special64', "
+                             f"not {self.engine_cycles}")
         if self.input is not None and not self.encodes:
             raise ValueError(f"input must be None with the encoding {self.encoding!r} and without "
                              f"an engine, not {self.input!r}")
+
+    @property
+    def group(self):
+        """Elements per group, of activations and of weights."""
+        return group_of(self.encoding)
+
+    @property
+    def record(self):
+        """Layout of a group's record, of activations and of weights."""
+        return record_of(self.encoding)
 
     @property
     def array_latency(self):
@@ -179,12 +199,13 @@ class Config:
     @property
     def quantizes(self):
         """Whether results can be quantized: a row is a group, and there is an engine."""
-        return self.columns == GROUP and self.encodes
+        return self.columns == self.group and self.encodes
 
     @property
     def memory_bits(self):
         """Bits of all three buffers together."""
-        return 144 * (self.activations + self.weights) + 32 * self.columns * self.rows
+        return (self.record.size * (self.activations + self.weights)
+                + 32 * self.columns * self.rows)
 
 
 def configuration(config):

@@ -10,7 +10,6 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.enum import Enum
 from amaranth.lib.wiring import In, Out
 
-from ..lib.formats import GROUP
 from .config import SIZE
 
 INTERLEAVE = 8
@@ -77,7 +76,7 @@ def plan_layout(config):
         "source": Source,
         "result": Result,
         # Groups along K; tiles along N, of as many weight rows as the array has columns.
-        "groups": range((1 << SIZE) // GROUP + 1),
+        "groups": range((1 << SIZE) // config.group + 1),
         "tiles": range((1 << SIZE) // config.columns + 1),
         # Columns of the last tile, which may be a partial tile.
         "columns": range(config.columns + 1),
@@ -100,8 +99,8 @@ class Planner(wiring.Component):
     condition                                                                status
     ======================================================================== ==============
     M, K or N is 0                                                           ``BAD_SIZE``
-    source above KEPT; VALUES without input type; KEPT without 32 columns    ``BAD_SOURCE``
-    result above KEEP; RECORDS or KEEP without 32 columns                    ``BAD_RESULT``
+    source above KEPT; VALUES without input type; KEPT where not quantized   ``BAD_SOURCE``
+    result above KEEP; RECORDS or KEEP where results are not quantized       ``BAD_RESULT``
     source KEPT, and no M x K result is kept                                 ``NOT_KEPT``
     result KEEP, and M > room or M > rows of the output buffer               ``TOO_LARGE``
     otherwise                                                                ``DONE``
@@ -193,11 +192,11 @@ class Planner(wiring.Component):
 
     def _sizes(self, m, command):
         """Groups along K and tiles along N, each rounded up."""
-        columns = self.config.columns
-        groups = Signal(range((1 << SIZE) // GROUP + 1))
+        columns, group = self.config.columns, self.config.group
+        groups = Signal(range((1 << SIZE) // group + 1))
         tiles = Signal(range((1 << SIZE) // columns + 1))
         m.d.comb += [
-            groups.eq((command.k + GROUP - 1) >> (GROUP - 1).bit_length()),
+            groups.eq((command.k + group - 1) >> (group - 1).bit_length()),
             tiles.eq((command.n + columns - 1) >> (columns - 1).bit_length()),
         ]
         return groups, tiles

@@ -6,7 +6,6 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..lib.buffer import Buffer
-from ..lib.formats import Record
 from ..lib.stream_register import StreamRegister
 from .loop_nest import LoopNest
 from .planner import plan_layout
@@ -14,7 +13,7 @@ from .planner import plan_layout
 
 def weights_layout(config):
     """Payload of a stream of weights: records, in a framed configuration with a mark."""
-    records = data.ArrayLayout(Record, config.weight_width)
+    records = data.ArrayLayout(config.record, config.weight_width)
     return data.StructLayout({"records": records, "last": 1}) if config.framed else records
 
 
@@ -41,7 +40,7 @@ class WeightFeeder(wiring.Component):
     i_plan : In(stream.Signature(plan_layout(config)))
     i : In(stream.Signature(weights_layout(config)))
         Records of a tile, column 0 first; whole transfers, also for a partial tile.
-    o : Out(stream.Signature(data.ArrayLayout(Record, config.weight_width)))
+    o : Out(stream.Signature(data.ArrayLayout(config.record, config.weight_width)))
         Records of whole tiles, column 0 first.
     misframed : Out(1)
         A mark is missing or too early. Only in a framed configuration.
@@ -52,7 +51,7 @@ class WeightFeeder(wiring.Component):
 
     def __init__(self, config):
         self.config = config
-        transfer = data.ArrayLayout(Record, config.weight_width)
+        transfer = data.ArrayLayout(config.record, config.weight_width)
         super().__init__({
             "i_plan": In(stream.Signature(plan_layout(config))),
             "i": In(stream.Signature(weights_layout(config))),

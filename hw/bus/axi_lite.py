@@ -63,9 +63,10 @@ class Encoding(Enum, shape=2):
     ELEM_EM = 0
     SG_EM = 1
     SG_SPECIAL = 2
+    SG_SPECIAL64 = 3
 
 
-class Engine(Enum, shape=2):
+class Engine(Enum, shape=3):
     """What quantizes values and results, in the register CONFIG.
 
     NONE is the quantization engine of Elem-EM, or, in other encodings, nothing.
@@ -75,6 +76,7 @@ class Engine(Enum, shape=2):
     SG_THRESHOLD = 1
     SG_EM = 2
     SG_SPECIAL = 3
+    SG_SPECIAL64 = 4
 
 
 AddressChannel = data.StructLayout({"addr": ADDRESS, "prot": 3})
@@ -217,7 +219,7 @@ def _constants(config):
     return (
         _constant("ID", 0x00, "letters", int.from_bytes(b"M2XF", "big"), "M2XF in ASCII"),
         _word("VERSION", 0x04, "ro",
-              Field(name="minor", lsb=0, width=16, reset=4,
+              Field(name="minor", lsb=0, width=16, reset=5,
                     description="Counts additions to this table"),
               Field(name="major", lsb=16, width=16, reset=1,
                     description="Counts changes that old drivers do not survive")),
@@ -234,7 +236,7 @@ def _constants(config):
                     description="Whether operand streams mark the last transfer of a command"),
               Field(name="encoding", lsb=20, width=2, reset=ENCODINGS.index(config.encoding),
                     values=Encoding, description="Encoding of the activations"),
-              Field(name="engine", lsb=22, width=2, reset=engine.value,
+              Field(name="engine", lsb=22, width=3, reset=engine.value,
                     values=Engine, description="What encodes values and results in factors")),
         _constant("ACTIVATIONS", 0x0C, "size", config.activations,
                   "Group records that the activation buffer holds"),

@@ -114,12 +114,10 @@ def nvfp4_row(groups):
 Nvfp4Row = nvfp4_row(GROUP // NVFP4_GROUP)
 """Two neighbouring groups of NVFP4: 144 bits."""
 
-ENCODINGS = ("elem-em", "sg-em", "sg-special")
+ENCODINGS = ("elem-em", "sg-em", "sg-special", "sg-special64")
 """Meanings of activations' metadata, see `golden.Quantized`: a refined element per subgroup, a
-factor per subgroup, and that with special values. Weights have factors in all of them."""
-
-ARRAY_ENCODINGS = (*ENCODINGS, "sg-special64")
-"""Those of the array and its parts: also groups of 64 with wider factors, of either operand."""
+factor per subgroup, that with special values, and that in groups of 64 with wider factors. Weights
+have factors in all of them, and are as activations in the last two."""
 
 
 def has_specials(encoding):
@@ -130,6 +128,11 @@ def has_specials(encoding):
 def is_wide(encoding):
     """Whether an encoding has groups of 64."""
     return encoding == "sg-special64"
+
+
+def group_of(encoding):
+    """Elements per group of an encoding."""
+    return WIDE_GROUP if is_wide(encoding) else GROUP
 
 
 def record_of(encoding):
@@ -213,10 +216,10 @@ def special_scale(byte):
     return Mux(byte == SCALE_NAN, SCALE_NAN, Cat(byte[2:7], ~first, ~first, first))
 
 
-def check_encoding(encoding, offered=ARRAY_ENCODINGS):
-    """Raises ValueError unless a unit's parameter ``encoding`` is one of those offered."""
-    if encoding not in offered:
-        allowed = f"{', '.join(map(repr, offered[:-1]))} or {offered[-1]!r}"
+def check_encoding(encoding):
+    """Raises ValueError unless a unit's parameter ``encoding`` is one of `ENCODINGS`."""
+    if encoding not in ENCODINGS:
+        allowed = f"{', '.join(map(repr, ENCODINGS[:-1]))} or {ENCODINGS[-1]!r}"
         raise ValueError(f"Encoding must be {allowed}, not {encoding!r}")
 
 

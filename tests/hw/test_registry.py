@@ -413,8 +413,11 @@ def test_golden_takes_configurations_that_are_not_offered():
      "config.engine: engine must be None with the encoding 'elem-em', not 'sg-em'"),
     (("config.engine_cycles=16",),
      "config.engine_cycles: engine_cycles must be one of 1, 2, 4, 8, not 16"),
-    (("config.encoding=mixed",), "config.encoding: Encoding must be 'elem-em', 'sg-em' or "
-                                 "'sg-special', not 'mixed'"),
+    (("config.encoding=mixed",), "config.encoding: Encoding must be 'elem-em', 'sg-em', "
+                                 "'sg-special' or 'sg-special64', not 'mixed'"),
+    (("config.encoding=sg-special64", "config.engine=sg-special64", "config.engine_cycles=1"),
+     "config.encoding, config.engine, config.engine_cycles: engine_cycles must be at least 2 with "
+     "the engine 'sg-special64', not 1"),
     (("config.array_depth=6",), "config.array_depth: array_depth must be one of 5, 13, 17, not 6"),
     (("config.engine_depth=0",), "config.engine_depth: engine_depth must be one of 2, 3, 8, not 0"),
     (("config.rows=32", "config.rows=64"), "accelerator's config.rows must be set once, not again "

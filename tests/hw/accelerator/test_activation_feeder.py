@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The activation buffer: order of products, kept results, sums in flight, timing."""
 
+import dataclasses
 from collections import deque
 
 import numpy as np
@@ -40,8 +41,9 @@ def products(plan):
 class Bench:
     """Gives plans and records, takes products and retires them, at random."""
 
-    def __init__(self, plans, *, stalls, seed=0):
-        self.feeder = ActivationFeeder(CONFIG)
+    def __init__(self, plans, *, stalls, seed=0, config=CONFIG):
+        self.feeder = ActivationFeeder(config)
+        self.wide = config.encoding == "sg-special64"
         self.plans = plans
         self.stalls = stalls
         self.rng = np.random.default_rng(seed)
@@ -58,8 +60,9 @@ class Bench:
             self.kept.append([])
 
     def record(self):
-        return {"elements": self.rng.integers(0, 16, 32).tolist(),
-                "metadata": self.rng.integers(0, 4, 4).tolist(),
+        return {"elements": self.rng.integers(0, 16, 64 if self.wide else 32).tolist(),
+                "metadata": (self.rng.integers(0, 8, 8) if self.wide else
+                             self.rng.integers(0, 4, 4)).tolist(),
                 "scale": int(self.rng.integers(0, 256))}
 
     def pauses(self):
@@ -141,6 +144,15 @@ def test_products(stalls):
              plan(groups=3, tiles=2, blocks=2, rows=4, larger=1, resident=1, source=KEPT),
              plan(groups=1, tiles=1, blocks=1, rows=5)]
     Bench(plans, stalls=stalls).simulate()
+
+
+@pytest.mark.parametrize("stalls", [0.2, longer(0.6)])
+def test_records_of_64_elements(stalls):
+    """They come in, stay for the next command, and leave as the others do."""
+    plans = [plan(groups=2, tiles=2, blocks=1, rows=9, resident=1),
+             plan(groups=1, tiles=2, blocks=1, rows=9, resident=1, source=KEPT)]
+    config = dataclasses.replace(CONFIG, encoding="sg-special64")
+    Bench(plans, stalls=stalls, config=config).simulate()
 
 
 def test_one_product_per_cycle():

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Plans and statuses of commands against golden, and wrong configurations."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from amaranth import ResetInserter, Signal
@@ -11,6 +13,7 @@ from golden.accelerator import planner
 from hw.accelerator.config import CONFIGS, Config
 from hw.accelerator.planner import SIZE, Planner, Result, Source, Status, plan_layout
 from hw.bus.axi_lite import register_map
+from tests.support.marks import longer
 from tests.support.testbench import simulate
 
 
@@ -23,8 +26,10 @@ def commands(rng, count, config):
     m, k, n = sizes(), sizes(), sizes()
     # As many rows as just fit, or one more.
     near = rng.random(count) < 0.3
-    k = np.where(near, 32 * rng.integers(1, 40, count), k)
-    m = np.where(near, config.activations // np.maximum(k // 32, 1) + rng.integers(0, 2, count), m)
+    group = config.group
+    k = np.where(near, group * rng.integers(1, 40, count), k)
+    m = np.where(near, config.activations // np.maximum(k // group, 1) + rng.integers(0, 2, count),
+                 m)
     source, result = rng.integers(0, 4, count), rng.integers(0, 4, count)
     for i in range(1, count):
         if rng.random() < 0.5:
@@ -38,16 +43,24 @@ def commands(rng, count, config):
     return {"m": m, "k": k, "n": n, "source": source, "result": result}
 
 
+# Groups of 64: with an engine and a row of results that is a group, or without.
+WIDE = {"encoding": "sg-special64", "activations": 64, "weights": 64, "rows": 16}
+MACHINES = CONFIGS | {
+    "wide": Config(columns=64, weight_width=8, engine="sg-special64", **WIDE),
+    "wide of 32 columns": Config(columns=32, engine="sg-special64", **WIDE)}
+
+
 @pytest.mark.parametrize("config", [
-    "tiny", "lite", *(pytest.param(config, marks=pytest.mark.long)
-                      for config in ("paper", "decode"))])
+    "tiny", "lite", "wide", *map(longer, ("paper", "decode", "wide of 32 columns"))])
 def test_golden(config):
-    chosen = planner.CONFIGS[config]
+    machine = MACHINES[config]
+    chosen = sim.golden_config(machine)
     given = commands(np.random.default_rng(0), 60, chosen)
-    plans = sim.run(Planner(CONFIGS[config]), {"i": given}, stalls=0.3)["o"]
+    plans = sim.run(Planner(machine), {"i": given}, stalls=0.3)["o"]
     codes = {*expected_codes(chosen, given, plans)}
-    # Without 32 columns nothing is kept; there is no machine without an engine here.
-    assert codes == ({*planner.STATUSES} if chosen.columns == 32 else {0, 1, 2, 3})
+    # Nothing is kept unless a row is a group; there is no machine without an engine here.
+    assert codes == ({0, 1, 2, 3} if config in ("lite", "wide of 32 columns")
+                     else {*planner.STATUSES})
 
 
 def expected_codes(chosen, given, plans):
@@ -112,6 +125,21 @@ def test_edges():
 
 
 MOST = (1 << SIZE) - 1
+
+
+def test_edges_in_groups_of_64():
+    """Each limit met and missed by one where a group has 64 elements: 64 records, 16 rows."""
+    records, kept, keep = Source.RECORDS.value, Source.KEPT.value, Result.KEEP.value
+    given = {"m": [12, 13, 12, 12, 12, 1], "k": [64 * 4, 64 * 4, 64 * 4 + 1, 64, 65, MOST],
+             "n": [64, 64, 64, 65, 64, MOST],
+             "source": [records, records, records, kept, kept, records],
+             "result": [keep, keep, keep, keep, 0, 0]}
+    given = {name: np.array(values) for name, values in given.items()}
+    plans = sim.run(Planner(MACHINES["wide"]), {"i": given})["o"]
+    codes = expected_codes(sim.golden_config(MACHINES["wide"]), given, plans)
+    assert codes == [code.value for code in (
+        Status.DONE, Status.TOO_LARGE, Status.TOO_LARGE, Status.DONE, Status.DONE, Status.DONE)]
+    assert plans["groups"].tolist()[3:] == [1, 2, 1 << SIZE - 6]
 
 
 def test_largest_buffers():
@@ -182,8 +210,10 @@ def test_both_sides_agree():
 
 
 def test_memory_of_the_paper():
-    """144 KB, 144 KB and 36 KB."""
+    """144 KB, 144 KB and 36 KB; with records of 36 bytes the first two are twice as large."""
     assert CONFIGS["paper"].memory_bits == (144 + 144 + 36) * 1024 * 8
+    wide = dataclasses.replace(CONFIGS["paper"], encoding="sg-special64", input=None)
+    assert wide.memory_bits == (288 + 288 + 36) * 1024 * 8
 
 
 def test_rows_of_a_plan_fit():
@@ -194,6 +224,20 @@ def test_rows_of_a_plan_fit():
 @pytest.mark.parametrize("setting, text", [
     ({"columns": 3}, "columns must be a power of two, not 3"),
     ({"columns": 64}, "columns must be at most 32, not 64"),
+    ({"columns": 64, "encoding": "sg-special", "input": None},
+     "columns must be at most 32, not 64"),
+    ({"columns": 128, "encoding": "sg-special64", "input": None},
+     "columns must be at most 64, not 128"),
+    ({"encoding": "mixed"}, "Encoding must be 'elem-em', 'sg-em', 'sg-special' or 'sg-special64', "
+                            "not 'mixed'"),
+    ({"encoding": "sg-special64"}, "input must be None with the encoding 'sg-special64' and "
+                                   "without an engine, not 'float32'"),
+    ({"encoding": "sg-special64", "engine": "sg-special"},
+     "engine must be None or 'sg-special64' with the encoding 'sg-special64', not 'sg-special'"),
+    ({"encoding": "sg-special64", "engine": "sg-special64", "engine_cycles": 1},
+     "engine_cycles must be at least 2 with the engine 'sg-special64', not 1"),
+    ({"encoding": "sg-special64", "engine": "sg-special64", "engine_cycles": 16},
+     "engine_cycles must be one of 1, 2, 4, 8, not 16"),
     ({"activations": 96}, "activations must be a power of two, not 96"),
     ({"activations": 32}, "activations must be at least 64, not 32"),
     ({"weights": 0}, "weights must be a power of two, not 0"),
@@ -218,6 +262,8 @@ def test_wrong_config(setting, text):
     {"columns": 1}, {"columns": 32}, {"activations": 1 << 19}, {"activations": 64}, {"weights": 2},
     {"weights": 1 << 31}, {"weight_width": 32}, {"rows": 16}, {"rows": (1 << 20) - 1},
     {"activation_banks": 32}, {"weight_banks": 32}, {"rows": 16, "output_banks": 8},
+    WIDE | {"input": None, "columns": 64, "weight_width": 32},
+    WIDE | {"engine": "sg-special64", "columns": 1, "engine_cycles": 2},
 ])
 def test_bounds_of_a_config(setting):
     config = Config(**({"activations": 64, "weights": 64, "rows": 16} | setting))

@@ -16,10 +16,13 @@ from tests.support.testbench import simulate
 PARTIAL = [each | {"columns": 1 + i % 4} for i, each in enumerate(PLANS)]
 
 
-def transfers(rng, count):
+WIDE = dataclasses.replace(CONFIG, encoding="sg-special64")
+
+
+def transfers(rng, count, wide=False):
     """Records by twos."""
-    return {"elements": rng.integers(0, 16, (count, 2, 32)),
-            "metadata": rng.integers(0, 4, (count, 2, 4)),
+    return {"elements": rng.integers(0, 16, (count, 2, 64 if wide else 32)),
+            "metadata": rng.integers(0, 8 if wide else 4, (count, 2, 8 if wide else 4)),
             "scale": rng.integers(0, 256, (count, 2))}
 
 
@@ -30,14 +33,14 @@ def wanted(plans):
             for each in plans for step in steps(each, "weights")]
 
 
-@pytest.mark.parametrize("stalls", [0, 0.5])
-def test_tiles_are_filled_up(stalls):
+@pytest.mark.parametrize("stalls, config", [(0, CONFIG), (0.5, CONFIG), (0.5, WIDE)])
+def test_tiles_are_filled_up(stalls, config):
     needed = wanted(PARTIAL)
     assert {*needed} == {0, 1, 2}
     taken = sum(columns > 0 for columns in needed)
-    given = transfers(np.random.default_rng(0), taken)
+    given = transfers(np.random.default_rng(0), taken, config is WIDE)
     times = {}
-    found = sim.run(WeightFeeder(CONFIG), {"i_plan": stack(PARTIAL), "i": given},
+    found = sim.run(WeightFeeder(config), {"i_plan": stack(PARTIAL), "i": given},
                     outputs={"o": len(needed)}, stalls=stalls, times=times)["o"]
     assert len(times["i"]) == taken
     source = iter(range(taken))

@@ -36,7 +36,7 @@ ALL = (ID, VERSION, CONFIG, ACTIVATIONS, WEIGHTS, ROWS, M, K, N, COMMAND, STATUS
 HALTING, HALTED = 1 << 24, 1 << 25
 FAILED_HALTS, MARK_HALTS = 1, 2
 ABORTED, TIMEOUT, BAD_MARK = 6, 7, 14
-CONSTANTS = {ID: 0x4D325846, VERSION: 0x00010004,
+CONSTANTS = {ID: 0x4D325846, VERSION: 0x00010005,
              CONFIG: 32 | 4 << 8 | 1 << 16 | 1 << 18, ACTIVATIONS: 64, WEIGHTS: 64, ROWS: 16}
 
 
@@ -422,7 +422,8 @@ def test_interrupt():
     simulate_with_line(component, bench)
 
 
-@pytest.mark.parametrize("number, encoding", [(0, "elem-em"), (1, "sg-em"), (2, "sg-special")])
+@pytest.mark.parametrize("number, encoding", [*enumerate(("elem-em", "sg-em", "sg-special",
+                                                          "sg-special64"))])
 def test_encoding(number, encoding):
     """CONFIG says it, and that there is no engine for it."""
     config = dataclasses.replace(CONFIGS["tiny"], encoding=encoding, input=None)
@@ -431,14 +432,17 @@ def test_encoding(number, encoding):
     assert (reset["encoding"], reset["input"], reset["quantizes"]) == (number, 0, number == 0)
 
 
-@pytest.mark.parametrize("number, engine", [(1, "sg-threshold"), (2, "sg-em"), (3, "sg-special")])
-def test_engine(number, engine):
-    """CONFIG says which engine there is."""
-    encoding = "sg-special" if engine == "sg-special" else "sg-em"
-    config = dataclasses.replace(CONFIGS["tiny"], encoding=encoding, engine=engine)
+@pytest.mark.parametrize("number, engine, columns", [
+    (1, "sg-threshold", 32), (2, "sg-em", 32), (3, "sg-special", 32), (4, "sg-special64", 64)])
+def test_engine(number, engine, columns):
+    """CONFIG says which engine there is, and that it quantizes rows of a group."""
+    encoding = engine if engine in ("sg-special", "sg-special64") else "sg-em"
+    config = dataclasses.replace(CONFIGS["tiny"], encoding=encoding, engine=engine,
+                                 columns=columns)
     register, = (one for one in register_map(config).registers if one.name == "CONFIG")
     reset = {field.name: field.reset for field in register.fields}
     assert (reset["engine"], reset["input"], reset["quantizes"]) == (number, 1, 1)
+    assert reset["columns"] == columns
 
 
 def test_misframed():
