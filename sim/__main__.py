@@ -299,9 +299,9 @@ def _layer(options):
 def _measure(commands, options):
     """Runs commands and shows the outputs received in a progress bar."""
     if options.vcd:
-        columns = golden_config(options.config).columns
+        chosen = golden_config(options.config)
         _announce(sum(closed_form(options.config, command) or 0 for command in commands),
-                  "cycles", _CYCLES_PER_SECOND / columns)
+                  "cycles", 32 * _CYCLES_PER_SECOND / (chosen.group * chosen.columns))
     with counting(options.command, "output") as progress:
         return gemm.measure(commands, config=options.config, trace=bool(options.plot),
                             engine=options.engine, stalls=options.stalls, seed=options.seed,
@@ -352,14 +352,15 @@ def _cycles(options):
         if not 1 <= size <= _LARGEST:
             raise ValueError(f"--{name} must be within 1 and {_LARGEST}, not {size}")
     chosen = golden_config(options.config)
-    peak = 32 * chosen.columns
+    peak = chosen.group * chosen.columns
     found = {
         "ideal": -(-options.m * options.k * options.n // peak),
         f"this accelerator, {options.config_name}": cycles(options.config, **sizes),
         **{f"SCALE-Sim, {dataflow}": count for dataflow, count
-           in scale_sim(**sizes, columns=chosen.columns).items()},
+           in scale_sim(**sizes, columns=chosen.columns, rows=chosen.group).items()},
     }
-    print(f"M x K x N = {options.m} x {options.k} x {options.n} on 32 x {chosen.columns}")
+    print(f"M x K x N = {options.m} x {options.k} x {options.n} on "
+          f"{chosen.group} x {chosen.columns}")
     width = max(30, *map(len, found)) + 2
     for name, count in found.items():
         share = options.m * options.k * options.n / (peak * count)

@@ -3,8 +3,8 @@
 
 Keys and values are the weights of the products. Groups of keys lie along a head's elements, so
 each token's keys are encoded once, when they come. Groups of values lie along the tokens, as their
-product sums over the tokens: a group of 32 tokens is encoded for good when it is full. Until then
-its values are kept as they are, and `TAILS` says what becomes of them.
+product sums over the tokens: a group of 32 or 64 tokens is encoded for good when it is full. Until
+then its values are kept as they are, and `TAILS` says what becomes of them.
 """
 
 from dataclasses import replace
@@ -22,8 +22,6 @@ TAILS = ("again", "host")
 """What becomes of the values of a group that is not full: it is filled up with zeros and encoded
 again for each pass; or the host multiplies it in float32 and adds the product."""
 
-GROUP = 32
-
 
 def encoded(x: np.ndarray, encoding: str) -> Quantized:
     """Keys or values as weights, as engines on chip encode them.
@@ -32,7 +30,7 @@ def encoded(x: np.ndarray, encoding: str) -> Quantized:
     ----------
     x : float32 array, shape (rows, K)
     encoding : str
-        That of the machine's weights. Sg-EM is what `sg_engine` gives; Sg-special is exact.
+        That of the machine's weights. Sg-EM is what `sg_engine` gives; the others are exact.
 
     Returns
     -------
@@ -125,7 +123,8 @@ class ChipAttention:
     def _add_values(self, head, values, encoding):
         """Encodes the groups that are full now; the rest is the tail."""
         tail = values if head.tail is None else np.concatenate([head.tail, values])
-        full = len(tail) // GROUP * GROUP
+        group = self._driver.config.group
+        full = len(tail) // group * group
         if full:
             head.values.add(encoded(np.ascontiguousarray(tail[:full].T), encoding))
             head.full += full
@@ -143,11 +142,12 @@ class ChipAttention:
         return self._driver.product(Layer(head.values.with_more(None)), shares[:, :full]) + rest
 
 
-def bytes_per_token(sizes: Sizes) -> tuple[float, int]:
+def bytes_per_token(sizes: Sizes, group: int = 32) -> tuple[float, int]:
     """Bytes of a token's keys and values in planes, and in bfloat16, in all blocks.
 
-    Records have 18 bytes for 32 elements. Heads are padded to whole groups.
+    Records have 18 bytes for 32 elements, or 36 for 64. Heads are padded to whole groups.
     """
     elements = sizes.layers * sizes.kv_heads * sizes.head
-    keys = sizes.layers * sizes.kv_heads * -(-sizes.head // GROUP) * 18
-    return keys + elements * 18 / GROUP, 4 * elements
+    record = 18 * group // 32
+    keys = sizes.layers * sizes.kv_heads * -(-sizes.head // group) * record
+    return keys + elements * record / group, 4 * elements

@@ -93,8 +93,13 @@ def cycles(config: Config | str, m: int, k: int, n: int, *, source: str = "value
     load = divided.transfers
     # Behind each loop nest, and behind the activation buffer.
     queue = int(machine.queued)
+    present = _WEIGHTS + queue + load + _PRESENT
     start = total = max((_KEPT if source == "kept" else _ARRIVED) + 2 * queue + machine.entry,
-                        _WEIGHTS + queue + load + _PRESENT)
+                        present)
+    if divided.tiles > 1 and (divided.groups == 1 or divided.tiles <= interleave(sizes[0])):
+        # While the first tile waits for an activation, the second one loads. A second bundle waits
+        # for its weights in any case, unless there is a single group.
+        total -= max(sizes[0], load) - max(sizes[0], load - (start - present))
     for rows in {*sizes}:
         width = interleave(rows)
         whole, rest = divmod(divided.tiles, width)
@@ -159,11 +164,12 @@ def utilisation(config: Config | str, m: int, k: int, n: int, cycles: int) -> fl
     """
     if cycles < 1:
         raise ValueError(f"cycles must be at least 1, not {cycles!r}")
-    return m * k * n / (32 * golden_config(config).columns * cycles)
+    chosen = golden_config(config)
+    return m * k * n / (chosen.group * chosen.columns * cycles)
 
 
-def scale_sim(m: int, k: int, n: int, *, columns: int = 32) -> dict[str, int]:
-    """Cycles of an array of 32 x ``columns`` by the closed forms of SCALE-Sim 3.0.0.
+def scale_sim(m: int, k: int, n: int, *, columns: int = 32, rows: int = 32) -> dict[str, int]:
+    """Cycles of an array of ``rows`` x ``columns`` by the closed forms of SCALE-Sim 3.0.0.
 
     The closed forms agree with the traces that SCALE-Sim writes. Its array loads, computes and
     drains one tile after the other.
@@ -171,7 +177,7 @@ def scale_sim(m: int, k: int, n: int, *, columns: int = 32) -> dict[str, int]:
     Parameters
     ----------
     m, k, n : int
-    columns : int
+    columns, rows : int
 
     Returns
     -------
@@ -183,9 +189,9 @@ def scale_sim(m: int, k: int, n: int, *, columns: int = 32) -> dict[str, int]:
     ValueError
         If a size is not an integer of at least 1.
     """
-    for name, size in (("m", m), ("k", k), ("n", n), ("columns", columns)):
+    for name, size in (("m", m), ("k", k), ("n", n), ("columns", columns), ("rows", rows)):
         if type(size) is not int or size < 1:
             raise ValueError(f"{name} must be an integer of at least 1, not {size!r}")
-    rows, groups, tiles = -(-m // 32), -(-k // 32), -(-n // columns)
-    return {"output-stationary": rows * tiles * (k + 30 + columns) - 1,
-            "weight-stationary": groups * tiles * (m + 62 + columns) - 1}
+    blocks, groups, tiles = -(-m // rows), -(-k // rows), -(-n // columns)
+    return {"output-stationary": blocks * tiles * (k + rows + columns - 2) - 1,
+            "weight-stationary": groups * tiles * (m + 2 * rows + columns - 2) - 1}

@@ -53,7 +53,7 @@ class Measured:
     @property
     def peak(self) -> int:
         """Multiplications per cycle of the whole array."""
-        return 32 * self.config.columns
+        return self.config.group * self.config.columns
 
     @property
     def utilisation(self) -> float:
@@ -108,7 +108,7 @@ def measure(commands: Sequence[dict[str, Any]], *, config: Config | str,
 def utilisation(config: planner.Config, commands: Sequence[dict[str, Any]], cycles: int) -> float:
     """Useful multiplications, M * N * K, over those that the array could do in the cycles."""
     useful = sum(command["m"] * command["k"] * command["n"] for command in commands)
-    return useful / (32 * config.columns * cycles)
+    return useful / (config.group * config.columns * cycles)
 
 
 def tiles(config: planner.Config,
@@ -133,7 +133,7 @@ def tiles(config: planner.Config,
         tile, group = plan.weight_order()
         own = np.repeat([len(block) for block in plan.blocks], plan.tiles * plan.groups)
         columns = np.minimum(command["n"] - tile * config.columns, config.columns)
-        elements = np.minimum(command["k"] - group * 32, 32)
+        elements = np.minimum(command["k"] - group * config.group, config.group)
         rows.append(own)
         macs.append(own * columns * elements)
     return np.concatenate(rows), np.concatenate(macs)
@@ -177,9 +177,11 @@ def memory(config: planner.Config, m: int, k: int, n: int, source: int, result: 
         for block in plan.blocks)
     # Codes are a byte each and are copied on the way to the simulator. Random numbers take twelve
     # bytes. The results are there three times: golden's, those expected and those received.
-    return (170 * weights + (700 if source == planner.VALUES else 170) * activations
-            + 12 * (m + n) * k + 24 * m * n
-            + m * plan.tiles * (24 * config.columns if result == planner.VALUES_OUT else 200))
+    of_group = config.group / 32
+    return int(of_group * (170 * weights + (700 if source == planner.VALUES else 170) * activations)
+               + 12 * (m + n) * k + 24 * m * n
+               + m * plan.tiles * (24 * config.columns if result == planner.VALUES_OUT
+                                   else 200 * of_group))
 
 
 def physical_memory() -> int | None:
@@ -212,4 +214,5 @@ def _quantized(quantize, x):
     parts = [quantize(x[start : start + count]) for start in range(0, len(x), count)]
     planes = {name: np.concatenate([getattr(part, name) for part in parts])
               for name in ("elements", "metadata", "scales")}
-    return Quantized(kind=parts[0].kind, encoding=parts[0].encoding, shape=x.shape, **planes)
+    return Quantized(kind=parts[0].kind, encoding=parts[0].encoding, group=parts[0].group,
+                     shape=x.shape, **planes)

@@ -52,7 +52,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
                          help="where attention's two products are computed: by the host in "
                               "float32, or in RTL with keys and values in planes (default: host)")
     command.add_argument("--tail", choices=TAILS, default=TAILS[0],
-                         help="values of a group of 32 tokens that is not full, with --attention "
+                         help="values of a group of tokens that is not full, with --attention "
                               "chip: encoded again for each pass, or multiplied by the host "
                               f"(default: {TAILS[0]})")
     where = command.add_mutually_exclusive_group()
@@ -280,9 +280,9 @@ class _Run:
             if whole.unknown:
                 same += f", but {unknown}"
             print(f"  {whole.cycles:,} cycles, {same}; utilisation {100 * share:.1f} % of "
-                  f"{32 * self.driver.config.columns} MACs per cycle")
+                  f"{self.driver.config.group * self.driver.config.columns} MACs per cycle")
         if self.options.attention == "chip":
-            planes, plain = bytes_per_token(self.model.sizes)
+            planes, plain = bytes_per_token(self.model.sizes, self.driver.config.group)
             print(f"  keys and values: {planes:,.0f} bytes per token in planes, {plain:,} in "
                   "bfloat16")
         self._speed(tallies, counts)

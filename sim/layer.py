@@ -41,10 +41,10 @@ def commands(mlp: Mlp, *, tokens: int, config: Config | str) -> list[dict[str, A
     """
     chosen = golden_config(config)
     hidden, width = mlp.up.shape
-    if chosen.columns != 32 or chosen.input is None:
-        raise ValueError(f"--config must be one that quantizes values and keeps results, with 32 "
-                         f"columns, not {config}")
-    records = -(-width // 32) + -(-hidden // 32)
+    if not chosen.quantizes or chosen.input is None:
+        raise ValueError(f"--config must be one that quantizes values and keeps results, with "
+                         f"{chosen.group} columns, not {config}")
+    records = -(-width // chosen.group) + -(-hidden // chosen.group)
     most = min(chosen.rows, chosen.activations // records, len(mlp.activations))
     if not most:
         raise ValueError(f"--config must be one whose activation buffer holds the {records} "

@@ -98,7 +98,7 @@ class Compiled:
         if not self.config.framed:
             return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
         marked = np.concatenate(blocks)
-        bit = 144 * self.config.weight_width
+        bit = self.config.record.size * self.config.weight_width
         marked[-1, bit // 32] |= np.uint32(1 << bit % 32)
         return marked
 

@@ -222,10 +222,11 @@ def job_of(unit: str, parameters: Mapping[str, Any], *, tokens: int, rows: int, 
                    inputs=inputs, expected=reference(inputs, **parameters), values=groups.size)
     if unit == "accelerator":
         config = golden_config(parameters["config"])
-        command = {"m": tokens, "k": x.shape[1], "n": rows, "w": quantize_weights(w),
-                   "result": planner.VALUES_OUT}
+        command = {"m": tokens, "k": x.shape[1], "n": rows, "result": planner.VALUES_OUT,
+                   "w": quantize_weights(w, encoding=config.weight_encoding)}
         if config.input is None:
-            command |= {"source": planner.RECORDS, "a": quantize_activations(x)}
+            command |= {"source": planner.RECORDS,
+                        "a": quantize_activations(x, encoding=config.encoding)}
         else:
             command |= {"source": planner.VALUES, "x": x.astype(FLOATS[config.input])}
         executed = execute(config, [command])

@@ -13,6 +13,7 @@ from hw.accelerator.config import CONFIGS
 from sim import attention
 from sim.attention import ChipAttention, bytes_per_token
 from sim.driver import Driver, Golden
+from tests.support.marks import longer
 from tests.support.speakers import SIZES
 
 # A head of a group and a half.
@@ -48,7 +49,8 @@ def by_definition(parts, sizes, tail, encoding, activations):
     outputs, end = [], 0
     for size in sizes:
         start, end = end, end + size
-        full = end if tail == "again" else end // 32 * 32
+        group = 64 if encoding == "sg-special64" else 32
+        full = end if tail == "again" else end // group * group
         rows = np.empty((size, WIDE.heads, WIDE.head), np.float32)
         for head in range(WIDE.heads):
             keys = decoded(np.ascontiguousarray(k[:end, head // HEADS]), encoding)
@@ -68,7 +70,7 @@ def by_definition(parts, sizes, tail, encoding, activations):
 
 
 @pytest.mark.parametrize("tail", attention.TAILS)
-@pytest.mark.parametrize("encoding", ["sg-em", "sg-special"])
+@pytest.mark.parametrize("encoding", ["sg-em", "sg-special", longer("sg-special64")])
 def test_attention_is_its_definition(tail, encoding):
     """The tail grows, fills a group, and two at once; products in float32 but for the operands."""
     config = dataclasses.replace(CONFIGS["paper"], encoding=encoding, input=None)
@@ -112,8 +114,10 @@ def test_streams_have_their_own_planes():
 
 
 def test_bytes():
-    """Keys of 48 elements fill two groups, of 18 bytes each; values share theirs."""
+    """Keys of 48 elements fill two groups of 18 bytes, or one of 36; values share theirs."""
     assert bytes_per_token(WIDE) == (2 * 2 * (2 * 18 + 48 * 18 / 32), 2 * 2 * 2 * 48 * 2)
+    wider = dataclasses.replace(WIDE, head=80)
+    assert bytes_per_token(wider, 64)[0] == 2 * 2 * (2 * 36 + 80 * 36 / 64)
 
 
 def test_other_tails_are_refused():

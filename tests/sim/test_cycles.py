@@ -39,8 +39,8 @@ def measured(component, m, k, n, source, result):
     rng = np.random.default_rng(0)
 
     def records(*shape):
-        return {"elements": rng.integers(0, 16, (*shape, 32)),
-                "metadata": rng.integers(0, 4, (*shape, 4)),
+        return {"elements": rng.integers(0, 16, (*shape, config.group)),
+                "metadata": rng.integers(0, 4, (*shape, config.group // 8)),
                 "scale": rng.integers(110, 140, shape)}
 
     statistics = {}
@@ -48,13 +48,17 @@ def measured(component, m, k, n, source, result):
     outputs = {"o": rows if result == "values" else 0, "o_status": 1}
     if "o_record" in component.signature.members:
         outputs["o_record"] = rows if result == "records" else 0
-    sim.run(component, {
+    inputs = {
         "i_command": {"m": [m], "k": [k], "n": [n], "source": [SOURCES[source]],
                       "result": [RESULTS[result]]},
         "i_weight": records(weights, config.weight_width),
         "i_activation": records(arriving if source == "records" else 0),
-        "i_value": rng.integers(0, 1 << 16, (arriving if source == "values" else 0, 32)),
-    }, outputs=outputs, engine=fastest(), patience=10_000, statistics=statistics)
+    }
+    if config.input:
+        inputs["i_value"] = rng.integers(0, 1 << 16, (arriving if source == "values" else 0,
+                                                      config.group))
+    sim.run(component, inputs, outputs=outputs, engine=fastest(), patience=10_000,
+            statistics=statistics)
     return statistics["cycles"]
 
 
@@ -81,6 +85,31 @@ def test_closed_form_is_exact(config):
             if code == planner.DONE:
                 assert (measured(component, m, k, n, source, result)
                         == sim.cycles(config, m, k, n, source=source, result=result)), (m, k, n)
+
+
+@needs_compiler
+@pytest.mark.long
+@pytest.mark.parametrize("array_depth", [5, 17])
+def test_closed_form_in_groups_of_64(array_depth):
+    config = dataclasses.replace(CONFIGS["lite"], columns=2, activations=64, input=None,
+                                 encoding="sg-special64", array_depth=array_depth)
+    component = Accelerator(config=config)
+    for m, k, n in SHAPES[::2]:
+        assert measured(component, m, k, n, "records", "values") \
+            == sim.cycles(config, m, k, n, source="records"), (m, k, n)
+
+
+@needs_compiler
+@pytest.mark.long
+def test_tiles_that_load_while_the_first_one_waits():
+    """A tile of two transfers is there before the activations are, in the deepest pipeline."""
+    config = dataclasses.replace(CONFIGS["lite"], columns=2, activations=64, input=None,
+                                 array_depth=17)
+    component = Accelerator(config=config)
+    for m, k, n in ((1, 1, 2), (1, 32, 3), (1, 32, 33), (2, 32, 9), (1, 33, 2), (1, 33, 9),
+                    (1, 33, 16), (1, 33, 17), (1, 65, 9), (1, 65, 33), (1, 200, 7)):
+        assert measured(component, m, k, n, "records", "values") \
+            == sim.cycles(config, m, k, n, source="records"), (m, k, n)
 
 
 # Blocks of 8 rows and more: one group and several, one tile and several, one block and several.
@@ -136,6 +165,18 @@ def test_scale_sim():
     """What the tool itself gave for S = 2048, K = N = 4096."""
     assert sim.scale_sim(2048, 4096, 4096) == {"output-stationary": 34_062_335,
                                                "weight-stationary": 35_094_527}
+    # 64 rows and columns: twice as many of both, so about a quarter of the cycles.
+    assert sim.scale_sim(2048, 4096, 4096, rows=64, columns=64) == {
+        "output-stationary": 32 * 64 * (4096 + 126) - 1,
+        "weight-stationary": 64 * 64 * (2048 + 190) - 1}
+
+
+def test_groups_of_64():
+    """An array of 64 x 64 takes a quarter of the cycles of 32 x 32."""
+    config = dataclasses.replace(CONFIGS["paper"], columns=64, encoding="sg-special64", input=None)
+    cycles = sim.cycles(config, 2048, 4096, 4096, source="records")
+    assert 0 < cycles - 2048 * 4096 * 4096 // 4096 < 256
+    assert sim.utilisation(config, 2048, 4096, 4096, cycles) > 0.9999
 
 
 def test_command(capsys):

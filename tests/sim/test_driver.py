@@ -73,14 +73,28 @@ def test_values_are_rounded_to_the_machine_s_type():
                  quantize_weights(weights()[0])))
 
 
-@pytest.mark.parametrize("encoding", ["sg-em", "sg-special"])
+@pytest.mark.parametrize("encoding", ["sg-em", "sg-special", "sg-special64"])
 def test_the_host_encodes_where_there_is_no_engine(encoding):
     driver = Driver(Golden(dataclasses.replace(TINY, encoding=encoding, input=None)))
     a = sg_engine(values(3), encoding="sg-em") if encoding == "sg-em" \
-        else quantize_activations(values(3), encoding="sg-special")
+        else quantize_activations(values(3), encoding=encoding)
     w = quantize_weights(weights()[0], encoding=encoding)
     equal(driver.product(driver.load(weights()[0]), values(3)), matmul(a, w))
     equal(driver.product(driver.load(w), values(3)), matmul(a, w))
+
+
+def test_chain_in_groups_of_64():
+    """Results stay on chip where rows of 64 columns are groups."""
+    config = dataclasses.replace(TINY, columns=64, encoding="sg-special64", engine="sg-special64")
+    driver = Driver(Golden(config))
+    layers = [driver.load(weight) for weight in weights()]
+    given = values(16)
+    y = driver.chain(layers, given)
+    for weight in weights():
+        a = sg_engine(given, encoding="sg-special64")
+        given = matmul(a, quantize_weights(weight, encoding="sg-special64"))
+    equal(y, given)
+    assert (driver.tally.kept, driver.tally.mismatches) == (2, 0)
 
 
 def test_weights_in_another_encoding():
@@ -129,6 +143,8 @@ MACHINES = {
         NARROW, framed=True, input="bfloat16")),
     "sg-special": lambda: Compiled(dataclasses.replace(
         NARROW, encoding="sg-special", input=None)),
+    "sg-special64, framed": lambda: Compiled(dataclasses.replace(
+        NARROW, framed=True, encoding="sg-special64", input=None)),
     "AXI": lambda: Axi(dataclasses.replace(TINY, framed=True)),
 }
 
