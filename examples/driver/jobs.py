@@ -14,7 +14,7 @@ import numpy as np
 from golden import command as command_line
 from golden import quantize_activations, quantize_weights, stimuli
 from golden.accelerator import planner
-from golden.accelerator.accelerator import execute
+from golden.accelerator.accelerator import execute, quantized
 from golden.codec.numbers import FLOATS
 
 
@@ -29,8 +29,10 @@ def command(rng, config, m, k, n, source=planner.RECORDS, result=planner.VALUES_
     if not (m and k and n):
         return fields
     x = rng.standard_normal((m, k)).astype(np.float32)
-    w = quantize_weights(rng.standard_normal((n, k)).astype(np.float32), adaptive=False)
-    return fields | {"w": w, "x": x.astype(FLOATS[config.input]), "a": quantize_activations(x)}
+    w = quantize_weights(rng.standard_normal((n, k)).astype(np.float32), adaptive=False,
+                         encoding=config.weight_encoding)
+    return fields | {"w": w, "x": x.astype(FLOATS[config.input]),
+                     "a": quantize_activations(x, encoding=config.encoding)}
 
 
 def word(*numbers):
@@ -66,7 +68,7 @@ def script(config, runs):
                     expected.append(y.tobytes())
                 elif status == planner.DONE and command["result"] == planner.RECORDS_OUT:
                     with np.errstate(over="ignore", invalid="ignore"):
-                        expected.append(planes(quantize_activations(y)))
+                        expected.append(planes(quantized(config, y)))
         jobs += [word(2, cycles)] if cycles is not None else [word(1), word(2)]
     return jobs, expected, statuses
 

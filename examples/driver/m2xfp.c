@@ -21,11 +21,28 @@ static uint32_t least(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
+uint32_t m2xfp_group(const struct m2xfp_machine *machine)
+{
+    return machine->encoding == M2XFP_ENCODING_SG_SPECIAL64 ? 64 : 32;
+}
+
+/* Bytes of a group's metadata: of four subgroups with two bits, or of eight with three. */
+static uint32_t metadata_bytes(uint32_t group)
+{
+    return group == 64 ? 3 : 1;
+}
+
+static size_t record_bytes(uint32_t group)
+{
+    return group / 2 + metadata_bytes(group) + 1;
+}
+
 /* ---- Plans ---- */
 
 int m2xfp_check(const struct m2xfp_machine *machine, const struct m2xfp_command *command,
                 const struct m2xfp_kept *kept)
 {
+    uint32_t group = m2xfp_group(machine);
     uint64_t records;
 
     if (command->m == 0 || command->k == 0 || command->n == 0)
@@ -41,8 +58,7 @@ int m2xfp_check(const struct m2xfp_machine *machine, const struct m2xfp_command 
         && (kept == NULL || kept->m != command->m || kept->n != command->k))
         return M2XFP_NOT_KEPT;
     /* The activations and the kept result lie side by side in the buffer. */
-    records = (uint64_t)command->m
-              * (ceil_div(command->k, M2XFP_GROUP) + ceil_div(command->n, M2XFP_GROUP));
+    records = (uint64_t)command->m * (ceil_div(command->k, group) + ceil_div(command->n, group));
     if (command->result == M2XFP_TO_KEEP
         && (command->m > machine->rows || records > machine->activations))
         return M2XFP_TOO_LARGE;
@@ -87,9 +103,10 @@ void m2xfp_make_plan(struct m2xfp_plan *plan, const struct m2xfp_machine *machin
     plan->m = command->m;
     plan->n = command->n;
     plan->k = command->k;
+    plan->group = m2xfp_group(machine);
     plan->columns = machine->columns;
     plan->weight_width = machine->weight_width;
-    plan->groups = ceil_div(command->k, M2XFP_GROUP);
+    plan->groups = ceil_div(command->k, plan->group);
     plan->tiles = ceil_div(command->n, machine->columns);
     fit = machine->activations / plan->groups;
     plan->resident = command->m <= fit || fit >= whole;
@@ -236,9 +253,14 @@ int m2xfp_walk_next(struct m2xfp_walk *walk, struct m2xfp_beat *beat)
 
 /* ---- Packing ---- */
 
+size_t m2xfp_record_bytes(const struct m2xfp_machine *machine)
+{
+    return record_bytes(m2xfp_group(machine));
+}
+
 size_t m2xfp_weight_bytes(const struct m2xfp_machine *machine)
 {
-    return (size_t)machine->weight_width * M2XFP_RECORD_BYTES;
+    return machine->weight_width * m2xfp_record_bytes(machine);
 }
 
 static size_t element_bytes(const struct m2xfp_machine *machine)
@@ -248,7 +270,7 @@ static size_t element_bytes(const struct m2xfp_machine *machine)
 
 size_t m2xfp_value_bytes(const struct m2xfp_machine *machine)
 {
-    return M2XFP_GROUP * element_bytes(machine);
+    return m2xfp_group(machine) * element_bytes(machine);
 }
 
 size_t m2xfp_result_bytes(const struct m2xfp_machine *machine)
@@ -257,32 +279,33 @@ size_t m2xfp_result_bytes(const struct m2xfp_machine *machine)
 }
 
 /* Writes the record of a row and a group. */
-static void pack_record(const struct m2xfp_planes *planes, uint32_t groups, uint32_t row,
-                        uint32_t group, uint8_t *record)
+static void pack_record(const struct m2xfp_planes *planes, const struct m2xfp_plan *plan,
+                        uint32_t row, uint32_t group, uint8_t *record)
 {
-    size_t at = (size_t)row * groups + group;
-    size_t byte;
+    size_t at = (size_t)row * plan->groups + group;
+    size_t elements = plan->group / 2, metadata = metadata_bytes(plan->group), byte;
 
-    for (byte = 0; byte < 16; byte++)
-        record[byte] = planes->elements[16 * at + byte];
-    record[16] = planes->metadata[at];
-    record[17] = planes->scales[at];
+    for (byte = 0; byte < elements; byte++)
+        *record++ = planes->elements[elements * at + byte];
+    for (byte = 0; byte < metadata; byte++)
+        *record++ = planes->metadata[metadata * at + byte];
+    *record = planes->scales[at];
 }
 
 size_t m2xfp_pack_weights(struct m2xfp_walk *walk, const struct m2xfp_planes *w, uint8_t *buffer,
                           size_t size)
 {
     uint32_t width = walk->plan->weight_width, column;
-    size_t bytes = (size_t)width * M2XFP_RECORD_BYTES, beats = 0, byte;
+    size_t one = record_bytes(walk->plan->group), bytes = width * one, beats = 0, byte;
     struct m2xfp_beat beat;
 
     while (size / bytes > beats && m2xfp_walk_next(walk, &beat)) {
         uint8_t *record = buffer + beats * bytes;
 
-        for (column = 0; column < beat.count; column++, record += M2XFP_RECORD_BYTES)
-            pack_record(w, walk->plan->groups, beat.row + column, beat.group, record);
+        for (column = 0; column < beat.count; column++, record += one)
+            pack_record(w, walk->plan, beat.row + column, beat.group, record);
         for (; column < width; column++)
-            for (byte = 0; byte < M2XFP_RECORD_BYTES; byte++)
+            for (byte = 0; byte < one; byte++)
                 *record++ = 0;
         beats++;
     }
@@ -292,12 +315,11 @@ size_t m2xfp_pack_weights(struct m2xfp_walk *walk, const struct m2xfp_planes *w,
 size_t m2xfp_pack_activations(struct m2xfp_walk *walk, const struct m2xfp_planes *a,
                               uint8_t *buffer, size_t size)
 {
-    size_t beats = 0;
+    size_t bytes = record_bytes(walk->plan->group), beats = 0;
     struct m2xfp_beat beat;
 
-    while (size / M2XFP_RECORD_BYTES > beats && m2xfp_walk_next(walk, &beat)) {
-        pack_record(a, walk->plan->groups, beat.row, beat.group,
-                    buffer + beats * M2XFP_RECORD_BYTES);
+    while (size / bytes > beats && m2xfp_walk_next(walk, &beat)) {
+        pack_record(a, walk->plan, beat.row, beat.group, buffer + beats * bytes);
         beats++;
     }
     return beats;
@@ -372,8 +394,8 @@ size_t m2xfp_pack_values(struct m2xfp_walk *walk, const struct m2xfp_machine *ma
     while (bytes && size / bytes > beats && m2xfp_walk_next(walk, &beat)) {
         uint8_t *at = buffer + beats * bytes;
 
-        for (lane = 0; lane < M2XFP_GROUP; lane++) {
-            uint32_t column = beat.group * M2XFP_GROUP + lane, bits = 0;
+        for (lane = 0; lane < walk->plan->group; lane++) {
+            uint32_t column = beat.group * walk->plan->group + lane, bits = 0;
 
             if (column < walk->plan->k)
                 bits = convert(machine->input, x[beat.row * stride + column]);
@@ -408,18 +430,21 @@ size_t m2xfp_unpack_values(struct m2xfp_walk *walk, const uint8_t *buffer, size_
 size_t m2xfp_unpack_records(struct m2xfp_walk *walk, const uint8_t *buffer, size_t size,
                             const struct m2xfp_result_planes *y)
 {
+    uint32_t group = walk->plan->group;
+    size_t elements = group / 2, metadata = metadata_bytes(group), bytes = record_bytes(group);
     size_t beats = 0, byte;
     struct m2xfp_beat beat;
 
-    while (size / M2XFP_RECORD_BYTES > beats && m2xfp_walk_next(walk, &beat)) {
-        const uint8_t *record = buffer + beats * M2XFP_RECORD_BYTES;
-        /* With 32 columns a tile is a group. */
+    while (size / bytes > beats && m2xfp_walk_next(walk, &beat)) {
+        const uint8_t *record = buffer + beats * bytes;
+        /* A machine that gives records has as many columns as a group elements: a tile is a group. */
         size_t at = (size_t)beat.row * walk->plan->tiles + beat.tile;
 
-        for (byte = 0; byte < 16; byte++)
-            y->elements[16 * at + byte] = record[byte];
-        y->metadata[at] = record[16];
-        y->scales[at] = record[17];
+        for (byte = 0; byte < elements; byte++)
+            y->elements[elements * at + byte] = *record++;
+        for (byte = 0; byte < metadata; byte++)
+            y->metadata[metadata * at + byte] = *record++;
+        y->scales[at] = *record;
         beats++;
     }
     return beats;

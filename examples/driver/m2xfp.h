@@ -17,10 +17,8 @@
 extern "C" {
 #endif
 
-#define M2XFP_GROUP 32u        /* elements of a group */
-#define M2XFP_RECORD_BYTES 18u /* 16 of elements, one of metadata, one scale (section 13.3) */
 #define M2XFP_SIZE_LIMIT 0xfffffu
-#define M2XFP_QUEUE 4u         /* commands that can be on their way */
+#define M2XFP_QUEUE 4u /* commands that can be on their way */
 
 /* Sources and results of a command (section 14.2). */
 enum m2xfp_source { M2XFP_FROM_RECORDS = 0, M2XFP_FROM_VALUES = 1, M2XFP_FROM_KEPT = 2 };
@@ -38,7 +36,8 @@ enum m2xfp_input {
 enum m2xfp_encoding {
     M2XFP_ENCODING_ELEM_EM = 0,
     M2XFP_ENCODING_SG_EM = 1,
-    M2XFP_ENCODING_SG_SPECIAL = 2
+    M2XFP_ENCODING_SG_SPECIAL = 2,
+    M2XFP_ENCODING_SG_SPECIAL64 = 3
 };
 
 /*
@@ -90,6 +89,9 @@ struct m2xfp_machine {
     uint32_t encoding;  /* enum m2xfp_encoding */
 };
 
+/* Elements of a group: 64 in Sg-special64, else 32. */
+uint32_t m2xfp_group(const struct m2xfp_machine *machine);
+
 /* A product of M x K activations and N x K weights. */
 struct m2xfp_command {
     uint32_t m, k, n;
@@ -108,6 +110,7 @@ struct m2xfp_kept {
 struct m2xfp_plan {
     uint32_t m, n, k;
     uint32_t groups, tiles;
+    uint32_t group;                 /* elements of a group */
     uint32_t columns, weight_width; /* of the machine */
     uint32_t resident;
     uint32_t blocks, rows, larger; /* blocks of rows; the first `larger` have one row more */
@@ -157,7 +160,8 @@ int m2xfp_walk_next(struct m2xfp_walk *walk, struct m2xfp_beat *beat);
 
 /*
  * A quantized matrix as three planes (section 13.1), with ceil(K / 32) groups to a row: per group
- * 16 bytes of elements, one of metadata and one scale.
+ * 16 bytes of elements, one of metadata and one scale. In Sg-special64 there are ceil(K / 64)
+ * groups, of 32 bytes, three and one.
  */
 struct m2xfp_planes {
     const uint8_t *elements, *metadata, *scales;
@@ -166,7 +170,11 @@ struct m2xfp_result_planes {
     uint8_t *elements, *metadata, *scales;
 };
 
-/* Bytes of a beat: tdata of s_axis_weight, s_axis_value, m_axis. Records have 18 bytes. */
+/*
+ * Bytes of a beat: tdata of s_axis_activation and m_axis_record, which carry a record of 18 bytes, or
+ * 36 in Sg-special64 (sections 13.3 and 18.1); of s_axis_weight, s_axis_value and m_axis.
+ */
+size_t m2xfp_record_bytes(const struct m2xfp_machine *machine);
 size_t m2xfp_weight_bytes(const struct m2xfp_machine *machine);
 size_t m2xfp_value_bytes(const struct m2xfp_machine *machine);
 size_t m2xfp_result_bytes(const struct m2xfp_machine *machine);
@@ -190,8 +198,8 @@ size_t m2xfp_pack_values(struct m2xfp_walk *walk, const struct m2xfp_machine *ma
 
 /*
  * Takes beats of results from a buffer and puts them where they belong, and returns how many it
- * took. `y` has M rows of N floats, one row every `stride` floats. Records become planes with
- * ceil(N / 32) groups to a row.
+ * took. `y` has M rows of N floats, one row every `stride` floats. Records become planes, with
+ * ceil(N / group) groups to a row.
  */
 size_t m2xfp_unpack_values(struct m2xfp_walk *walk, const uint8_t *buffer, size_t size, float *y,
                            size_t stride);

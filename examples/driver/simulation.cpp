@@ -106,7 +106,7 @@ struct Beat {
 struct Machine {
     std::unique_ptr<MODEL> top{new MODEL};
     std::deque<Beat> weight, activation, value, rows, records;
-    size_t result_bytes = 0;
+    size_t result_bytes = 0, record_bytes = 0;
     uint64_t cycles = 0;
 
     // An end that offers beats; it holds each one until it is taken.
@@ -169,7 +169,7 @@ struct Machine {
         take("m_axis", rows, top->m_axis_tdata, result_bytes, top->m_axis_tvalid,
              top->m_axis_tready, top->m_axis_tlast);
 #ifdef QUANTIZES
-        take("m_axis_record", records, top->m_axis_record_tdata, M2XFP_RECORD_BYTES,
+        take("m_axis_record", records, top->m_axis_record_tdata, record_bytes,
              top->m_axis_record_tvalid, top->m_axis_record_tready, top->m_axis_record_tlast);
 #endif
         top->aclk = 1;
@@ -289,6 +289,8 @@ struct Session {
     std::deque<Started> started;
     uint32_t seen = 0;
     bool mismark = false, halting = false;
+    // Bytes of a group.
+    size_t elements = 0, metadata = 0;
 
     Bytes operands(size_t size)
     {
@@ -316,6 +318,9 @@ struct Session {
             std::exit(1);
         }
         machine.result_bytes = m2xfp_result_bytes(&device.machine);
+        machine.record_bytes = m2xfp_record_bytes(&device.machine);
+        elements = m2xfp_group(&device.machine) / 2;
+        metadata = machine.record_bytes - elements - 1;
         if (m2xfp_set_interrupts(&device, M2XFP_EVENT_DONE | M2XFP_EVENT_FAILED))
             fail("cannot set interrupts");
         started.clear();
@@ -352,7 +357,7 @@ struct Session {
         if (one.status == M2XFP_DONE) {
             m2xfp_make_plan(&one.plan, &device.machine, &one.command);
             size_t groups = one.plan.groups, w = one.command.n * groups, a = one.command.m * groups;
-            Bytes plane[6] = {operands(16 * w), operands(w), operands(w)};
+            Bytes plane[6] = {operands(elements * w), operands(metadata * w), operands(w)};
             m2xfp_planes weights = {plane[0].data(), plane[1].data(), plane[2].data()};
             m2xfp_walk walk;
             m2xfp_walk_weights(&walk, &one.plan);
@@ -365,10 +370,11 @@ struct Session {
             mismark = false;
             m2xfp_walk_activations(&walk, &one.plan);
             if (one.command.source == M2XFP_FROM_RECORDS) {
-                for (int i = 0; i < 3; i++)
-                    plane[3 + i] = operands(i ? a : 16 * a);
+                plane[3] = operands(elements * a);
+                plane[4] = operands(metadata * a);
+                plane[5] = operands(a);
                 m2xfp_planes given = {plane[3].data(), plane[4].data(), plane[5].data()};
-                send(machine.activation, walk, M2XFP_RECORD_BYTES,
+                send(machine.activation, walk, machine.record_bytes,
                      [&](m2xfp_walk *at, uint8_t *buffer, size_t size) {
                          return m2xfp_pack_activations(at, &given, buffer, size);
                      });
@@ -424,14 +430,13 @@ struct Session {
             });
             give(y.data(), 4 * y.size());
         } else if (one.command.result == M2XFP_TO_RECORDS) {
-            Bytes elements(16 * count), metadata(count), scales(count);
-            m2xfp_result_planes y = {elements.data(), metadata.data(), scales.data()};
+            Bytes planes[3] = {Bytes(elements * count), Bytes(metadata * count), Bytes(count)};
+            m2xfp_result_planes y = {planes[0].data(), planes[1].data(), planes[2].data()};
             drain(machine.records, count, [&](const Bytes &beat) {
                 return m2xfp_unpack_records(&walk, beat.data(), beat.size(), &y);
             });
-            give(elements.data(), elements.size());
-            give(metadata.data(), metadata.size());
-            give(scales.data(), scales.size());
+            for (const Bytes &plane : planes)
+                give(plane.data(), plane.size());
         }
     }
 

@@ -7,10 +7,8 @@ from typing import Any
 
 from amaranth.lib import wiring
 
-from ..lib.formats import GROUP, SUBGROUP
-
-RECORD_BYTES = 18
-"""Bytes of a group record in memory: elements, metadata and scale, the first in the lowest."""
+from ..accelerator.config import Config
+from ..lib.formats import SUBGROUP
 
 _ORDERS = {
     "i_weight": "Per block of rows, bundle of tiles, group along K and tile: the records of the "
@@ -19,8 +17,8 @@ _ORDERS = {
     "i_activation": "Source RECORDS. Per block of rows, and again per bundle of tiles unless the "
                     "block is resident: per group along K, the rows of the block in ascending "
                     "order",
-    "i_value": "Source VALUES. As i_activation, with 32 values in place of each record, filled up "
-               "with +0 beyond K",
+    "i_value": "Source VALUES. As i_activation, with {group} values in place of each record, "
+               "filled up with +0 beyond K",
     "o": "Result VALUES. Per block of rows and tile: the rows of the block in ascending order. "
          "Columns beyond N are +0. last is 1 in the last row of the command",
     "o_record": "Result RECORDS. As o, with a record in place of each row",
@@ -44,15 +42,17 @@ def machine(component: wiring.Component) -> dict[str, Any] | None:
         has a text for each stream, and where there is a function that computes the order.
     """
     config = getattr(component, "config", None)
-    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+    if not isinstance(config, Config):
         return None
     streams = component.signature.members
     marked = _MARKED if dataclasses.asdict(config)["framed"] else ()
     return {
         "sizes": dataclasses.asdict(config) | {
-            "group": GROUP, "subgroup": SUBGROUP, "record_bytes": RECORD_BYTES},
+            "group": config.group, "subgroup": SUBGROUP,
+            # In memory: elements, metadata and scale, the first in the lowest byte.
+            "record_bytes": config.record.size // 8},
         "order": {
-            "streams": {name: text + _MARK * (name in marked)
+            "streams": {name: text.format(group=config.group) + _MARK * (name in marked)
                         for name, text in _ORDERS.items() if name in streams},
             "function": "m2xfp_order",
             "where": "docs/driving.md, The order of operands (C99)",

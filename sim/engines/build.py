@@ -169,9 +169,9 @@ class _Verilator:
         shared = self.shared((folder / "unit.v").read_text())
         (folder / "unit.vlt").write_text("`verilator_config\n" + "".join(
             f'no_inline -module "{name}"\n' for name in shared))
-        # These two optimizations look beyond a module's ports, so that no two instances of it
-        # would have the same code.
-        private = ["-fno-dfg", "-fno-gate"] if shared else []
+        # The first two optimizations look beyond a module's ports, and the third one numbers its
+        # tables, so that no two instances of it would have the same code.
+        private = ["-fno-dfg", "-fno-gate", "-fno-table"] if shared else []
         program = "verilator_bin.exe" if sys.platform == "win32" else "verilator_bin"
         _tool([self.root / "bin" / program, "--cc", "--Mdir", ".", "--prefix", "Unit",
                "--top-module", "unit", *self.options,

@@ -80,7 +80,7 @@ static void job(const uint32_t *head)
     struct m2xfp_result_planes records;
     struct m2xfp_walk walk;
     uint32_t status, chunk = head[13];
-    size_t groups, bytes, done, count;
+    size_t groups, bytes, done, count, record, elements, metadata;
     float *x, *y;
     uint8_t *beats;
 
@@ -90,6 +90,10 @@ static void job(const uint32_t *head)
     machine.rows = head[3];
     machine.input = head[4];
     machine.quantizes = head[5];
+    machine.encoding = head[15];
+    record = m2xfp_record_bytes(&machine);
+    elements = m2xfp_group(&machine) / 2;
+    metadata = record - elements - 1;
     command.m = head[6];
     command.k = head[7];
     command.n = head[8];
@@ -106,15 +110,15 @@ static void job(const uint32_t *head)
     command.result = M2XFP_TO_VALUES;
     m2xfp_make_plan(&plan, &machine, &command);
     groups = plan.groups;
-    w.elements = given(command.n * groups * 16);
-    w.metadata = given(command.n * groups);
+    w.elements = given(command.n * groups * elements);
+    w.metadata = given(command.n * groups * metadata);
     w.scales = given(command.n * groups);
-    a.elements = given(command.m * groups * 16);
-    a.metadata = given(command.m * groups);
+    a.elements = given(command.m * groups * elements);
+    a.metadata = given(command.m * groups * metadata);
     a.scales = given(command.m * groups);
     x = given((size_t)command.m * command.k * 4);
     pack(WEIGHTS, &machine, &plan, &w, NULL, m2xfp_weight_bytes(&machine), chunk);
-    pack(ACTIVATIONS, &machine, &plan, &a, NULL, M2XFP_RECORD_BYTES, chunk);
+    pack(ACTIVATIONS, &machine, &plan, &a, NULL, record, chunk);
     if (machine.input)
         pack(VALUES, &machine, &plan, NULL, x, m2xfp_value_bytes(&machine), chunk);
 
@@ -130,16 +134,16 @@ static void job(const uint32_t *head)
     }
     give(y, (size_t)command.m * command.n * 4);
     if (machine.quantizes) {
-        records.elements = allocate((size_t)plan.result_beats * 16);
-        records.metadata = allocate((size_t)plan.result_beats);
+        records.elements = allocate((size_t)plan.result_beats * elements);
+        records.metadata = allocate((size_t)plan.result_beats * metadata);
         records.scales = allocate((size_t)plan.result_beats);
-        beats = given((size_t)plan.result_beats * M2XFP_RECORD_BYTES);
+        beats = given((size_t)plan.result_beats * record);
         m2xfp_walk_results(&walk, &plan);
-        if (m2xfp_unpack_records(&walk, beats, (size_t)plan.result_beats * M2XFP_RECORD_BYTES,
-                                 &records) != plan.result_beats)
+        if (m2xfp_unpack_records(&walk, beats, (size_t)plan.result_beats * record, &records)
+            != plan.result_beats)
             exit(8);
-        give(records.elements, (size_t)plan.result_beats * 16);
-        give(records.metadata, (size_t)plan.result_beats);
+        give(records.elements, (size_t)plan.result_beats * elements);
+        give(records.metadata, (size_t)plan.result_beats * metadata);
         give(records.scales, (size_t)plan.result_beats);
         free(beats);
         free(records.elements);
@@ -158,11 +162,11 @@ static void job(const uint32_t *head)
 
 int main(int argc, char **argv)
 {
-    uint32_t head[15];
+    uint32_t head[16];
 
     if (argc != 3 || !(input = fopen(argv[1], "rb")) || !(output = fopen(argv[2], "wb")))
         return 1;
-    while (fread(head, 4, 15, input) == 15)
+    while (fread(head, 4, 16, input) == 16)
         job(head);
     fclose(input);
     return fclose(output) != 0;

@@ -16,10 +16,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from golden import Quantized, quantize_activations
+from golden import Quantized
 from golden.accelerator import planner
 from golden.accelerator.accelerator import (
     activation_records,
+    quantized,
     result_records,
     result_rows,
     value_groups,
@@ -71,23 +72,30 @@ def test_the_function_of_the_page(tmp_path):
 SIZES = planner.Config(columns=8, activations=64, rows=16, weight_width=2, input="bfloat16")
 MACHINES = [planner.CONFIGS["tiny"], planner.CONFIGS["lite"], planner.CONFIGS["decode"], SIZES,
             dataclasses.replace(SIZES, columns=1, weight_width=1, input="float16"),
-            dataclasses.replace(SIZES, input=None)]
+            dataclasses.replace(SIZES, input=None),
+            dataclasses.replace(SIZES, encoding="sg-special64", engine="sg-special64"),
+            dataclasses.replace(SIZES, columns=64, encoding="sg-special64", engine="sg-special64")]
 
 
 def packed(records):
-    """Records of a stream, planes of shape (transfers, ..., 32), as bytes."""
+    """Records of a stream, planes of shape (transfers, ..., 32 or 64), as bytes."""
     elements, metadata = records["elements"], records["metadata"]
     low = elements[..., ::2] | elements[..., 1::2] << 4
-    meta = (metadata << np.array([0, 2, 4, 6], np.uint8)).sum(-1, dtype=np.uint8)
-    return np.concatenate([low, meta[..., None], records["scale"][..., None]], -1).tobytes()
+    bits = 3 if metadata.shape[-1] == 8 else 2
+    meta = (metadata.astype(np.uint32) << bits * np.arange(metadata.shape[-1])).sum(-1)
+    meta = np.stack([meta >> 8 * byte & 255 for byte in range(3 if bits == 3 else 1)], -1)
+    return np.concatenate([low, meta.astype(np.uint8), records["scale"][..., None]], -1).tobytes()
 
 
-def quantized(rng, kind, rows, k):
+def matrix(rng, kind, rows, k, wide):
     """A matrix of any codes."""
-    groups = -(-k // 32)
-    return Quantized(kind=kind, shape=(rows, k),
-                     elements=rng.integers(0, 16, (rows, 32 * groups), np.uint8),
-                     metadata=rng.integers(0, 4, (rows, 4 * groups), np.uint8),
+    group = 64 if wide else 32
+    groups = -(-k // group)
+    return Quantized(kind=kind, shape=(rows, k), group=group,
+                     encoding="sg-special64" if wide else None,
+                     elements=rng.integers(0, 16, (rows, group * groups), np.uint8),
+                     metadata=rng.integers(0, 8 if wide else 4, (rows, group // 8 * groups),
+                                           np.uint8),
                      scales=rng.integers(0, 256, (rows, groups), np.uint8))
 
 
@@ -95,24 +103,25 @@ def case(rng, config, m, k, n, source, result, kept, chunk):
     """What the program reads for a command, and what it must write."""
     legal = bool(m and k and n)
     head = [config.columns, config.weight_width, config.activations, config.rows,
-            INPUTS.index(config.input), config.columns == 32, m, k, n, source, result,
-            *(kept or (0, 0)), chunk, legal]
+            INPUTS.index(config.input), config.quantizes, m, k, n, source, result,
+            *(kept or (0, 0)), chunk, legal, 3 * (config.encoding == "sg-special64")]
     given = [np.array(head, "<u4").tobytes()]
     expected = [struct.pack("<i", planner.check(config, m, k, n, source, result, kept))]
     if not legal:
         return given, expected
     plan = planner.plan(config, m, k, n)
     x, y = (rng.standard_normal(shape).astype(np.float32) for shape in ((m, k), (m, n)))
-    a, w = quantized(rng, "activation", m, k), quantized(rng, "weight", n, k)
+    wide = config.encoding == "sg-special64"
+    a, w = matrix(rng, "activation", m, k, wide), matrix(rng, "weight", n, k, wide)
     given += [example.planes(w), example.planes(a), x.tobytes(),
               result_rows(config, plan, y).tobytes()]
     expected += [packed(weight_transfers(config, plan, w)), packed(activation_records(plan, a))]
     if config.input:
         expected.append(value_groups(config, plan, x.astype(FLOATS[config.input])).tobytes())
     expected.append(y.tobytes())
-    if config.columns == 32:
+    if config.quantizes:
         given.append(packed(result_records(config, plan, y)))
-        expected.append(example.planes(quantize_activations(y)))
+        expected.append(example.planes(quantized(config, y)))
     return given, expected
 
 
@@ -128,6 +137,9 @@ def cases(rng, count):
     # Just too large to keep, and just not: records, and rows.
     for m, n in ((8, 256), (8, 224), (17, 32), (16, 32)):
         yield MACHINES[0], m, 32, n, 0, planner.KEEP, None, 1
+    # The same in groups of 64, and a group of which one element is there.
+    for m, k, n in ((8, 64, 448), (8, 64, 449), (9, 65, 5), (1, 129, 70)):
+        yield MACHINES[-1], m, k, n, 0, planner.KEEP, None, 2
     # What is kept: the right size, other rows, other columns, nothing.
     for kept in ((4, 64), (5, 64), (4, 63), None):
         yield MACHINES[0], 4, 64, 8, planner.KEPT, 0, kept, 1
