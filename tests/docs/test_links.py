@@ -225,8 +225,8 @@ def c_order(tmp_path_factory):
     def order(config, m, k, n):
         given = [], [], []
         calls = [callback(lambda *pair, to=to: to.append(pair)) for to in given]
-        sizes = (ctypes.c_uint32 * 4)(config.columns, config.weight_width, config.activations,
-                                      config.rows)
+        sizes = (ctypes.c_uint32 * 5)(config.columns, config.weight_width, config.activations,
+                                      config.rows, 64 if config == WIDE else 32)
         function(sizes, *(ctypes.c_uint32(size) for size in (m, k, n)), *calls)
         return given
 
@@ -236,9 +236,13 @@ def c_order(tmp_path_factory):
 CASES = np.random.default_rng(0).integers(1, (90, 1200, 200), (40, 3)).tolist()
 
 
-@pytest.mark.parametrize("config", CONFIGS)
+WIDE = Config(columns=64, activations=64, rows=16, weight_width=8, encoding="sg-special64",
+              engine="sg-special64")
+
+
+@pytest.mark.parametrize("config", [*CONFIGS, "wide"])
 def test_order_in_c(config, c_order):
-    config, resident = CONFIGS[config], set()
+    config, resident = CONFIGS.get(config, WIDE), set()
     for m, k, n in [(1, 1, 1), (3, 40, 6), (300, 64, 40), (40, 32 * 70, 70), *CASES]:
         divided = plan(config, m, k, n)
         resident.add(divided.resident)

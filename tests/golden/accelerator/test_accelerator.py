@@ -33,12 +33,15 @@ def filled(rng, inputs, k):
         return np.concatenate([codes[..., :k], rng.integers(
             0, 16, (*codes.shape[:-1], codes.shape[-1] - k), np.uint8)], axis=-1)
 
-    values = inputs["i_value"].copy()
-    values[:, k:] = rng.standard_normal(values[:, k:].shape).astype(np.float32).view(np.uint32)
-    return inputs | {"i_value": values} | {
+    largest = 7 if inputs["i_weight"]["elements"].shape[-1] == 64 else 3
+    changed = {
         name: inputs[name] | {"elements": lanes(inputs[name]["elements"]), "metadata": rng.integers(
-            0, 4, inputs[name]["metadata"].shape, np.uint8)}
+            0, largest + 1, inputs[name]["metadata"].shape, np.uint8)}
         for name in ("i_weight", "i_activation")}
+    if "i_value" in inputs:
+        values = changed["i_value"] = inputs["i_value"].copy()
+        values[:, k:] = rng.standard_normal(values[:, k:].shape).astype(np.float32).view(np.uint32)
+    return inputs | changed
 
 
 @pytest.mark.parametrize("config", [*planner.CONFIGS, "wide"])
@@ -124,19 +127,20 @@ def test_only_what_was_kept_just_before_is_there():
                      planner.NOT_KEPT]
 
 
-@pytest.mark.parametrize("k", [1, 31])
-def test_lanes_beyond_k_are_multiplied(k):
-    """Values and records with padding other than +0 give the product of all 32 lanes."""
+@pytest.mark.parametrize("k, wide", [(1, False), (31, False), (33, True), (63, True)])
+def test_lanes_beyond_k_are_multiplied(k, wide):
+    """Values and records with padding other than +0 give the product of all lanes of a group."""
     rng = np.random.default_rng(4)
-    config = planner.CONFIGS["lite"]
-    commands = [command(rng, 3, k, 4, source=source)
+    config = replace(WIDE, columns=4, weight_width=1) if wide else planner.CONFIGS["lite"]
+    commands = [command(rng, 3, k, 4, source=source, wide=wide)
                 for source in (planner.VALUES, planner.RECORDS)]
     inputs, plain = streams(config, commands, execute(config, commands))
     assert not sim.mismatches(accelerator(config, inputs), plain).any()
     inputs = filled(rng, inputs, k)
     found = accelerator(config, inputs)["o"]["values"].view(np.float32)
 
-    values = quantize_activations(inputs["i_value"].view(np.float32))
+    values = inputs["i_value"].view(np.float32)
+    values = sg_engine(values, encoding="sg-special64") if wide else quantize_activations(values)
     for number, a in enumerate((values, quantized("activation", inputs["i_activation"]))):
         rows = slice(3 * number, 3 * number + 3)
         w = quantized("weight", {name: plane[4 * number : 4 * number + 4, 0]
@@ -147,8 +151,10 @@ def test_lanes_beyond_k_are_multiplied(k):
 
 def quantized(kind, record):
     """A matrix of one group along K from its records."""
+    group = record["elements"].shape[1]
     return Quantized(kind=kind, shape=record["elements"].shape, elements=record["elements"],
-                     metadata=record["metadata"], scales=record["scale"][:, None])
+                     metadata=record["metadata"], scales=record["scale"][:, None], group=group,
+                     encoding="sg-special64" if group == 64 else None)
 
 
 def test_weights_beyond_n_are_ignored():

@@ -43,6 +43,15 @@ def normal(rng, kind, rows, k):
     return quantize(rng.standard_normal((rows, k)).astype(np.float32))
 
 
+# Sizes of machines with groups of 64.
+WIDE = {"encoding": "sg-special64", "activations": 64, "weights": 64, "rows": 16}
+
+
+def wide(rng, kind, rows, k):
+    quantize = quantize_weights if kind == "weight" else quantize_activations
+    return quantize(rng.standard_normal((rows, k)).astype(np.float32), encoding="sg-special64")
+
+
 def directed():
     """Extreme scales, NaN groups, cancellation, and real data through a chain."""
     rng = np.random.default_rng(0)
@@ -137,6 +146,22 @@ def test_lite_on_amaranths_simulator():
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("k", [33, 63])
+def test_lanes_beyond_k_of_64_are_multiplied(k):
+    """The same in records of 64 elements."""
+    rng = np.random.default_rng(6)
+    machine = Config(columns=2, input=None, **WIDE)
+    config = sim.golden_config(machine)
+    commands = [command(2, k, 2, a=wide(rng, "activation", 2, k), w=wide(rng, "weight", 2, k))]
+    inputs, plain = streams(config, commands, execute(config, commands))
+    inputs = filled(rng, inputs, k)
+    expected = accelerator(config, inputs)
+    assert sim.mismatches({"o": expected["o"]}, {"o": plain["o"]}).all()
+    found = sim.run(Accelerator(config=machine), inputs, outputs={"o": 2, "o_status": 1})
+    assert not sim.mismatches(found, expected).any()
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("k", [1, 31])
 def test_lanes_beyond_k_are_multiplied(k):
     """Golden and RTL agree on padding other than +0, in values, activations and weights."""
@@ -167,7 +192,7 @@ def test_own_configuration_without_engine():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("encoding", ["sg-em", "sg-special"])
+@pytest.mark.parametrize("encoding", ["sg-em", "sg-special", "sg-special64"])
 @pytest.mark.parametrize("columns, array_depth", [(4, 5), (2, 17)])
 def test_encodings_with_factors(encoding, columns, array_depth):
     """Any record may come, in the other encodings, too; there is no engine for results."""
@@ -186,7 +211,8 @@ def test_encodings_with_factors(encoding, columns, array_depth):
                      w=normal(rng, "weight", 1, 32))], component)
 
 
-ENGINES = ("sg-em", "sg-threshold", 1), ("sg-em", "sg-em", 2), ("sg-special", "sg-special", 8)
+ENGINES = (("sg-em", "sg-threshold", 1), ("sg-em", "sg-em", 2), ("sg-special", "sg-special", 8),
+           ("sg-special64", "sg-special64", 8))
 
 
 @pytest.mark.long
@@ -209,9 +235,13 @@ def test_engines_of_factors_on_the_way_in(encoding, engine, cycles):
 
 @needs_compiler
 @pytest.mark.long
-def test_engines_of_factors_on_the_way_out():
+@pytest.mark.parametrize("sizes", [
+    {"encoding": "sg-special", "engine": "sg-special"},
+    WIDE | {"columns": 64, "weight_width": 8, "engine": "sg-special64", "engine_cycles": 8}],
+    ids=["sg-special", "sg-special64"])
+def test_engines_of_factors_on_the_way_out(sizes):
     """Results leave, or stay for the next command, as records of the array's encoding."""
-    config = dataclasses.replace(CONFIGS["tiny"], encoding="sg-special", engine="sg-special")
+    config = dataclasses.replace(CONFIGS["tiny"], **sizes)
     sizes = sim.golden_config(config)
     rng = np.random.default_rng(0)
     commands = stimuli.products(rng, 30, sizes, largest=2**12) + stimuli.edges(rng, sizes)

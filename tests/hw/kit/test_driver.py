@@ -65,7 +65,13 @@ def test_machine(name):
     assert machine["sizes"] | {"columns": 4, "activations": 1024, "weights": 256, "rows": 256,
                                "weight_width": 1, "input": "float32", "group": 32, "subgroup": 8,
                                "record_bytes": 18} == machine["sizes"]
+    wide = registry.build(name, ["config=lite", "config.encoding=sg-special64",
+                                 "config.engine=sg-special64"], units=registry.offered())
+    wide = driver.machine(wide)
+    assert (wide["sizes"]["group"], wide["sizes"]["record_bytes"]) == (64, 36)
+    assert "with 64 values in place" in wide["order"]["streams"]["i_value"]
     order = machine["order"]
+    assert "with 32 values in place" in order["streams"]["i_value"]
     assert {"i_weight", "i_activation", "i_value", "o"} <= {*order["streams"]} <= {
         *component.signature.members}
     file, _, section = order["where"].removesuffix(" (C99)").partition(", ")

@@ -156,6 +156,7 @@ UNITS = [(name, tuple(SMALL.get(name, ())), {}) for name in registry.UNITS if na
     ("group_accumulator", (), {"style": Style(level="low")}),
     ("accelerator", ("config=lite", "config.framed=true"), {"style": Style(sram=True)}),
     ("accelerator", ("config=lite", "config.encoding=sg-special", "config.input=none"), {}),
+    ("accelerator", ("config=lite", "config.encoding=sg-special64", "config.input=none"), {}),
     ("mac_array", ("columns=1",), {"axi": True, "split": True})]
 
 
