@@ -2,10 +2,13 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The host of a board: jobs, lines, and the command."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from amaranth.lib import data
 
+from hw.accelerator.config import CONFIGS
 from hw.bus.uart_link import UartLink
 from sim import uart
 from sim.engines import build
@@ -103,6 +106,16 @@ def test_real_layer(words, capsys):
     told = capsys.readouterr().out
     assert "  o: " in told and ", 0 mismatches against golden" in told
     assert ("--noise" in words) == ("line: 0 bytes sent again" not in told)
+
+
+@pytest.mark.parametrize("encoding, group", [("sg-special", 32), ("sg-special64", 64)])
+def test_operands_are_in_the_machine_s_encoding(encoding, group):
+    config = dataclasses.replace(CONFIGS["lite"], encoding=encoding, input=None)
+    job = uart.job_of("accelerator", {"config": config}, tokens=2, rows=3, count=0, seed=0)
+    for name, rows in (("i_weight", 3), ("i_activation", 2)):
+        planes = job.inputs[name]
+        assert planes["elements"].shape[-1] == group
+        assert planes["scale"].size == rows * 576 // group
 
 
 @pytest.mark.long
