@@ -26,7 +26,7 @@ from tests.support.testbench import simulate
 
 # Transfers per run, for a second or less each: corner cases are in the tests of each unit. The
 # longer checks have as many times more.
-MORE = 3
+MORE = 2
 ROWS = {
     "top1": 800,
     "top1_decode": 400,
@@ -110,6 +110,8 @@ TILES = [c for c in CLOCKED if c[0] in ("pe_tile", "sg_pe_tile")]
 def check_reference(component, name, parameters, stalls, times=1):
     unit = registry.UNITS[name]
     rows = ROWS[name] * times
+    if parameters.get("encoding") == "sg-special64":
+        rows = max(rows // 2, 2)
     if parameters.get("lanes", 0) > 8:
         # As many gates more, and they are evaluated more often.
         rows = rows * 4 // parameters["lanes"]

@@ -100,7 +100,7 @@ compiled = pytest.mark.skipif(not build.compiler(), reason="needs a C++ compiler
 @compiled
 @pytest.mark.parametrize("words", [
     ["--tokens", "2", "--noise", "0.002", "--seed", "4"],
-    ["--unit", "accelerator", "--config", "lite", "--tokens", "3", "--rows", "6"]])
+    ["--unit", "accelerator", "--config", "lite", "--tokens", "2", "--rows", "3"]])
 def test_real_layer(words, capsys):
     assert uart.main(["--simulate", *words]) == 0
     told = capsys.readouterr().out

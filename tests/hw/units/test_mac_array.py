@@ -9,7 +9,7 @@ from amaranth.sim import Simulator
 
 import sim
 from golden import matmul, quantize_activations, quantize_weights, reference, stimuli
-from hw.lib.formats import has_specials
+from hw.lib.formats import has_specials, is_wide
 from hw.tools import packing
 from hw.units.mac_array import ENTRIES, MacArray
 from tests.support import oracle
@@ -76,7 +76,7 @@ def test_golden(columns, weight_width, stalls, count, metadata, depth):
 @pytest.mark.parametrize("encoding, depth, columns, stalls, count", [
     ("sg-em", 5, 1, 0.3, 40), longer("sg-special", 5, 1, 0.3, 40), ("sg-special", 13, 1, 0.3, 20),
     ("sg-special64", 5, 1, 0.3, 12), longer("sg-special64", 13, 1, 0.3, 20),
-    *(longer(encoding, depth, columns, stalls, 40 if encoding == "sg-special64" else 100)
+    *(longer(encoding, depth, columns, stalls, 80 // columns // (1 + is_wide(encoding)))
       for encoding in ("sg-em", "sg-special", "sg-special64") for depth in (5, 13, 17)
       for columns, stalls in ((1, 0), (3, 0.4)))])
 def test_encodings(encoding, depth, columns, stalls, count):

@@ -158,7 +158,7 @@ def groups(encoding="sg-threshold"):
 def often(encoding, cycles):
     """Every how many groups: the simulator takes a fifth of a second for a group of 64."""
     if encoding == "sg-special64":
-        return 4 if cycles == 16 else 12
+        return 6 if cycles == 16 else 24
     return 1 if cycles == 16 else 4
 
 
@@ -188,8 +188,8 @@ def test_stalls():
     ("sg-special64", 16, "float16")])
 def test_inputs_and_stalls(encoding, cycles, input):
     settings = {"input": input, "encoding": encoding, "cycles": cycles}
-    inputs = stimuli.sg_engine(np.random.default_rng(3), 24, **settings)
-    check(SgEngine(**settings), inputs, reference.sg_engine(inputs, **settings), outputs=24,
+    inputs = stimuli.sg_engine(np.random.default_rng(3), 12, **settings)
+    check(SgEngine(**settings), inputs, reference.sg_engine(inputs, **settings), outputs=12,
           stalls=0.4)
 
 
