@@ -56,7 +56,7 @@ TESTS = {
     "hw/lib/factor_trial.py": ["tests/hw/units/test_sg_engine.py"],
     "hw/lib/float_adder.py": ["tests/hw/units/test_group_accumulator.py"],
     "hw/lib/formats.py": ["tests/hw/units/test_decoder.py", *_ENGINES],
-    "hw/lib/group_choice.py": ["tests/hw/units/test_sg_engine.py"],
+    "hw/lib/group_choice.py": [],
     "hw/lib/group_scale.py": ["tests/hw/units/test_sg_engine.py"],
     "hw/lib/magnitude.py": ["tests/hw/units/test_sg_engine.py"],
     "hw/lib/pipeline.py": _ENGINES,
@@ -108,7 +108,6 @@ _ENGINE = [f"tests/hw/units/test_sg_engine.py::test_{test}" for test in (
     "groups[sg-threshold-4-4]", "groups[sg-special-1-4]", "handshake[sg-threshold-2]",
     "values_that_are_withdrawn[sg-threshold-2]")]
 LONGER = {
-    "hw/lib/group_choice.py": _ENGINE,
     "hw/lib/group_scale.py": _ENGINE,
     "hw/units/sg_engine.py": _ENGINE,
     "hw/accelerator/accelerator.py": [
