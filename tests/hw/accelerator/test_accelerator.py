@@ -17,7 +17,9 @@ from golden.models import smollm2
 from hw.accelerator.accelerator import Accelerator
 from hw.accelerator.config import CONFIGS, Config
 from hw.tools.packing import to_bits, to_integers
+from sim.cycles import RESULTS, SOURCES
 from sim.engines.build import compiler
+from sim.gemm import random_product
 from tests.golden.accelerator.test_accelerator import filled
 from tests.support import oracle
 from tests.support.testbench import simulate
@@ -240,7 +242,10 @@ def test_engines_of_factors_on_the_way_in(encoding, engine, cycles):
     WIDE | {"columns": 64, "weight_width": 8, "engine": "sg-special64", "engine_cycles": 8}],
     ids=["sg-special", "sg-special64"])
 def test_engines_of_factors_on_the_way_out(sizes):
-    """Results leave, or stay for the next command, as records of the array's encoding."""
+    """Results leave, or stay for the next command, as records of the array's encoding.
+
+    Cycles are those of the closed form. The build takes minutes, so there is one for all of this.
+    """
     config = dataclasses.replace(CONFIGS["tiny"], **sizes)
     sizes = sim.golden_config(config)
     rng = np.random.default_rng(0)
@@ -249,6 +254,16 @@ def test_engines_of_factors_on_the_way_out(sizes):
     for stalls in (0, 0.3):
         codes = {product.code for product in run(commands, component, stalls=stalls, seed=1)}
         assert codes == set(planner.STATUSES)
+    groups = sizes.group // 32
+    for m, k, n, source, result in ((8, 32, 32, "values", "keep"), (9, 33, 70, "values", "records"),
+                                    (9, 150, 33, "records", "keep"),
+                                    (10, 170, 32, "values", "values"),
+                                    (31, 70, 65, "records", "records")):
+        k, n, statistics = k * groups, n * groups, {}
+        run([random_product(m, k, n, config=config, source=SOURCES.index(source),
+                            result=RESULTS.index(result), seed=m)], component,
+            statistics=statistics)
+        assert statistics["cycles"] == sim.cycles(config, m, k, n, source=source, result=result)
 
 
 @pytest.mark.long
