@@ -11,7 +11,6 @@ from ..accelerator.config import CONFIGS, SIZE, Config
 from ..accelerator.loop_nest import LOOPS, LoopNest
 from ..accelerator.planner import INTERLEAVE, Command, Planner, Result, Source, Status
 from ..accelerator.weight_feeder import WeightFeeder
-from ..lib.formats import GROUP
 from .dependence import apart, originates
 from .faults import Fault
 from .harness import Harness
@@ -111,8 +110,8 @@ def _planner(name):
     plan = component.o.payload
     groups, tiles = unit.signal("groups"), unit.signal("tiles")
     valid_size = (command.m != 0) & (command.k != 0) & (command.n != 0)
-    harness.claim("groups", ~busy | ((GROUP * groups >= command.k)
-                                     & (GROUP * groups < command.k + GROUP)))
+    harness.claim("groups", ~busy | ((config.group * groups >= command.k)
+                                     & (config.group * groups < command.k + config.group)))
     harness.claim("tiles", ~busy | ((config.columns * tiles >= command.n)
                                     & (config.columns * tiles < command.n + config.columns)))
 

@@ -99,6 +99,14 @@ def test_errors_of_gemm_are_one_line(arguments, text, capsys):
     # The activation buffer of 2048 records holds 31 times 18 + 48.
     (["--config", "decode"], "--tokens must be within 1 and 31 with config decode, not 32"),
     (["--config", "lite"], "--config must be one that .* keeps results, with 32 columns, not lite"),
+    (["--set", "config.encoding=sg-special64", "--set", "config.engine=sg-special64"],
+     "--config must be one that .* keeps results, with 64 columns, not "),
+    (["--config", "tiny", "--set", "config.encoding=sg-special64", "--set", "config.columns=64",
+      "--set", "config.engine=sg-special64", "--set", "config.activations=32"],
+     "activations must be at least 64, not 32"),
+    (["--config", "tiny", "--set", "config.encoding=sg-special64", "--set", "config.columns=64",
+      "--set", "config.engine=sg-special64", "--tokens", "2"],
+     "--tokens must be within 1 and 1 with config "),
     (["--config", "tiny"],
      "--config must be one whose activation buffer holds the 66 records of a token, not tiny, "
      "which holds 64"),
@@ -137,17 +145,21 @@ def test_utilisation():
     assert gemm.utilisation(config, commands, 4) == (2 * 33 * 31 + 2) / (32 * 32 * 4)
 
 
-@pytest.mark.parametrize("config", planner.CONFIGS)
+WIDE = planner.Config(columns=64, activations=64, rows=16, encoding="sg-special64",
+                      engine="sg-special64")
+
+
+@pytest.mark.parametrize("config", [*planner.CONFIGS, "wide"])
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 33, 70), (3, 40, 300), (17, 64, 33),
                                    (300, 3000, 65)])
 def test_tiles_make_up_the_product(config, sizes):
     m, k, n = sizes
-    config = planner.CONFIGS[config]
+    config, group = planner.CONFIGS.get(config, WIDE), 64 if config == "wide" else 32
     one = {"m": m, "k": k, "n": n}
     rows, macs = gemm.tiles(config, [one])
     assert macs.sum() == m * k * n
-    assert (macs <= rows * 32 * config.columns).all() and (macs > 0).all()
-    assert rows.sum() == m * -(-k // 32) * -(-n // config.columns)
+    assert (macs <= rows * group * config.columns).all() and (macs > 0).all()
+    assert rows.sum() == m * -(-k // group) * -(-n // config.columns)
     both = gemm.tiles(config, [one, {"m": 1, "k": 1, "n": 1}])
     assert both[1].tolist() == [*macs, 1]
 
