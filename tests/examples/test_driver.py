@@ -330,3 +330,24 @@ def test_products_on_lite_with_marks(tmp_path):
     check(program, tmp_path, jobs, expected, DONE | FAILED)
     # A mark that is missing is seen, and changes nothing.
     check(program, tmp_path, [example.word(3), *jobs], expected, DONE | FAILED | MISFRAMED)
+
+
+@needs_model
+@pytest.mark.long
+def test_products_in_groups_of_64(tmp_path):
+    """Records of 36 bytes, values that an engine encodes; 64 along K met and missed by one."""
+    config = dataclasses.replace(planner.CONFIGS["lite"], columns=2, encoding="sg-special64",
+                                 engine="sg-special64")
+    rng = np.random.default_rng(4)
+
+    def c(*arguments):
+        return example.command(rng, config, *arguments)
+
+    runs = [(None, [c(3, 65, 5), c(9, 64, 3, V), c(1, 129, 4), c(2, 64, 4, K), c(2, 63, 4, V),
+                    c(2, 64, 4, R, KEEP)])]
+    program = axi_model.simulation(tmp_path, [
+        "config=lite", "config.columns=2", "config.encoding=sg-special64",
+        "config.engine=sg-special64", "config.engine_cycles=8"])
+    jobs, expected, statuses = example.script(config, runs)
+    assert statuses == [0, 0, 0, planner.BAD_SOURCE, 0, planner.BAD_RESULT]
+    check(program, tmp_path, jobs, expected, DONE | FAILED)

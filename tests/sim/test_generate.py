@@ -217,7 +217,8 @@ def test_speed(model, capsys, monkeypatch):
 @pytest.mark.skipif(not build.compiler(), reason="needs a C++ compiler")
 @pytest.mark.parametrize("words", [
     ["--axi"], ["--encoding", "sg-special", "--attention", "chip", "--tail", "host"],
-    ["--attention", "chip"]], ids=["axi", "sg-special", "attention"])
+    ["--encoding", "sg-special64", "--attention", "chip", "--tail", "host"],
+    ["--attention", "chip"]], ids=["axi", "sg-special", "sg-special64", "attention"])
 def test_rtl_says_what_golden_says(model, capsys, words):
     """On an array of one column, which is built in seconds."""
     words = ["--model", model, *NARROW, *words]
