@@ -246,6 +246,9 @@ class SgEngine(wiring.Component):
         kept = reduced["mantissa"].shape
         parts = []
         for n, (exponent, mantissa) in enumerate(values):
+            if len(mantissa) < kept:
+                # That of bfloat16 has seven bits.
+                mantissa = Cat(C(0, kept - len(mantissa)), mantissa)
             part = Signal(reduced, name=f"reduced{n}")
             m.d.comb += [
                 part.exponent.eq(exponent),

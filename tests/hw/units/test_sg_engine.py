@@ -185,7 +185,7 @@ def test_stalls():
 @pytest.mark.parametrize("encoding, cycles, input", [
     *(("sg-threshold", 16, input) for input in FLOATS), ("sg-threshold", 2, "bfloat16"),
     ("sg-em", 16, "float16"), ("sg-special", 16, "bfloat16"), ("sg-special", 4, "float16"),
-    ("sg-special64", 16, "float16")])
+    ("sg-special64", 16, "float16"), ("sg-special64", 16, "bfloat16")])
 def test_inputs_and_stalls(encoding, cycles, input):
     settings = {"input": input, "encoding": encoding, "cycles": cycles}
     inputs = stimuli.sg_engine(np.random.default_rng(3), 12, **settings)
