@@ -57,7 +57,7 @@ TESTS = {
     "hw/lib/float_adder.py": ["tests/hw/units/test_group_accumulator.py"],
     "hw/lib/formats.py": ["tests/hw/units/test_decoder.py", *_ENGINES],
     "hw/lib/group_choice.py": [],
-    "hw/lib/group_scale.py": ["tests/hw/units/test_sg_engine.py"],
+    "hw/lib/group_scale.py": [],
     "hw/lib/magnitude.py": ["tests/hw/units/test_sg_engine.py"],
     "hw/lib/pipeline.py": _ENGINES,
     "hw/lib/shadow_tile.py": ["tests/hw/units/test_mac_array.py"],
@@ -80,8 +80,7 @@ TESTS = {
     "hw/units/sg_engine.py": [],
     "hw/units/sg_group_dot.py": ["tests/hw/units/test_mac_array.py",
                                   "tests/hw/test_ports.py::test_all_dot_products_take_as_long"],
-    "hw/units/wide_group_dot.py": ["tests/hw/units/test_mac_array.py",
-                                   "tests/hw/test_ports.py::test_all_dot_products_take_as_long"],
+    "hw/units/wide_group_dot.py": [],
     "hw/units/sg_pe_tile.py": [],
     "hw/units/top1.py": [],
     "hw/units/top1_decode.py": [],
@@ -108,8 +107,11 @@ _ENGINE = [f"tests/hw/units/test_sg_engine.py::test_{test}" for test in (
     "groups[sg-threshold-4-4]", "groups[sg-special-1-4]", "handshake[sg-threshold-2]",
     "values_that_are_withdrawn[sg-threshold-2]")]
 LONGER = {
-    "hw/lib/group_scale.py": _ENGINE,
     "hw/units/sg_engine.py": _ENGINE,
+    "hw/units/wide_group_dot.py": [
+        "tests/hw/test_ports.py::test_all_dot_products_take_as_long",
+        *(f"tests/hw/units/test_mac_array.py::test_encodings[sg-special64-{case}]"
+          for case in ("5-1-0.3-12", "13-1-0.3-20", "17-1-0-40"))],
     "hw/accelerator/accelerator.py": [
         f"{_WHOLE}test_own_configuration_without_engine",
         f"{_WHOLE}test_marks_of_the_last_transfer[2]", "tests/hw/accelerator/test_sequences.py"],

@@ -37,12 +37,13 @@ def format_units(columns: str) -> list[Row]:
         ("quantizer, 32 values", "M2XFP Sg-EM", "sg_engine", ("cycles=1",), 1),
         (f"array, columns: {columns}", "MXFP4", "mac_array", (array, plain), 1),
         (f"array, columns: {columns}", "NVFP4", "nvfp4_array", (array,), 1),
+        # A column has 64 multipliers, here and in Sg-special64.
+        (f"array, columns: {columns}", "NVFP4", "nvfp4_array", (array, "groups=4"), 1 / 2),
         (f"array, columns: {columns}", "RaZeR", "nvfp4_array", (array, "encoding=razer"), 1),
         (f"array, columns: {columns}", "M2XFP", "mac_array", (array,), 1),
         (f"array, columns: {columns}", "M2XFP Sg-EM", "mac_array", (array, "encoding=sg-em"), 1),
         (f"array, columns: {columns}", "M2XFP Sg-special", "mac_array",
          (array, "encoding=sg-special"), 1),
-        # A column has 64 multipliers.
         (f"array, columns: {columns}", "M2XFP Sg-special64", "mac_array",
          (array, "encoding=sg-special64"), 1 / 2),
     ]

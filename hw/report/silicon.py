@@ -81,7 +81,6 @@ def units(columns: str) -> list[Row]:
         (PART, "RaZeR", "nvfp4_array", (array, "encoding=razer"), 1),
         # A column has 64 multipliers, here and in Sg-special64.
         (PART, "NVFP4-64", "nvfp4_array", (array, "groups=4"), 1 / 2),
-        (PART, "RaZeR-64", "nvfp4_array", (array, "encoding=razer", "groups=4"), 1 / 2),
         (PART, "M2XFP", "mac_array", (array,), 1),
         (PART, "Sg-EM", "mac_array", (array, "encoding=sg-em"), 1),
         (PART, "Sg-special", "mac_array", (array, "encoding=sg-special"), 1),
@@ -110,7 +109,7 @@ def accuracy() -> dict[str, Any]:
     if RAZER in losses:
         losses["RaZeR"] = losses.pop(RAZER)
     # An array with longer rows multiplies the same operands.
-    losses |= {f"{name}-64": losses[name] for name in ("NVFP4", "RaZeR") if name in losses}
+    losses["NVFP4-64"] = losses["NVFP4"]
     formats = {}
     for format, values in losses.items():
         kl, kl_error = _mean(values)
@@ -163,7 +162,7 @@ def fronts(found: list[Point]) -> tuple[list[bool], list[bool]]:
 def caption(losses: Mapping[str, Any], columns: int) -> str:
     """What the losses and the silicon are of, in one line."""
     return (f"{losses['model']} on {losses['text']}; arrays of {columns} column"
-            f"{'s' * (columns > 1)} of 32 MACs, of 64 for Sg-special64, NVFP4-64 and RaZeR-64")
+            f"{'s' * (columns > 1)} of 32 MACs, of 64 for Sg-special64 and NVFP4-64")
 
 
 def table(found: list[Point], columns: int, results: dict[str, Any],
@@ -197,7 +196,7 @@ def draw(path: Path, found: list[Point], columns: int, results: Mapping[str, Any
 
     figure = Figure(figsize=(11, 5.6), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(f"Accuracy over silicon: {caption(losses, columns)}", fontsize=11)
+    figure.suptitle(f"Accuracy over silicon\n{caption(losses, columns)}", fontsize=11)
     panels = figure.subplots(1, 2, sharey=True)
     quantities = "area_um2", "energy_fj"
     titles = ("area of the array per 8 MACs (\N{MICRO SIGN}m\N{SUPERSCRIPT TWO})",

@@ -10,11 +10,11 @@ from hw import registry, synth
 from hw.report import silicon
 
 AREAS = {"MXFP4": 160, "NVFP4": 240, "RaZeR": 260, "M2XFP": 200, "Sg-EM": 190, "Sg-special": 250,
-         "Sg-special64": 230, "NVFP4-64": 235, "RaZeR-64": 255}
+         "Sg-special64": 230, "NVFP4-64": 235}
 ENERGIES = {"MXFP4": 10, "NVFP4": 15, "RaZeR": 16, "M2XFP": 12, "Sg-EM": 13, "Sg-special": 14,
-            "Sg-special64": 15, "NVFP4-64": 14, "RaZeR-64": 16}
+            "Sg-special64": 15, "NVFP4-64": 14}
 DIVERGENCES = {"MXFP4": 1.5, "NVFP4": 0.5, "RaZeR": 0.35, "M2XFP": 0.6, "Sg-EM": 0.4,
-               "Sg-special": 0.3, "Sg-special64": 0.29, "NVFP4-64": 0.5, "RaZeR-64": 0.35}
+               "Sg-special": 0.3, "Sg-special64": 0.29, "NVFP4-64": 0.5}
 
 
 @pytest.fixture
@@ -47,13 +47,13 @@ def test_points(measured, losses):
     assert by_area == ["MXFP4", "Sg-EM", "Sg-special64"]
     assert by_energy == ["MXFP4", "M2XFP", "Sg-EM", "Sg-special", "Sg-special64"]
     lines = silicon.table(found, 1, measured, losses).splitlines()
-    assert [line.split()[0] for line in lines[2:11]] == [
+    assert [line.split()[0] for line in lines[2:10]] == [
         format for _, format, *_ in silicon.units("1")]
     assert lines[2].split()[-11:] == ["160", "2.000", "10.0", *"1.500 +- 0.010".split(),
                                       *"1.000 +- 0.020".split(), "yes", "yes"]
     text = "\n".join(lines)
     assert losses["command"] in text
-    assert "; arrays of 1 column of 32 MACs, of 64 for Sg-special64, NVFP4-64 and RaZeR-64." in text
+    assert "; arrays of 1 column of 32 MACs, of 64 for Sg-special64 and NVFP4-64." in text
 
 
 def test_stored_evaluation():
@@ -70,7 +70,7 @@ def test_stored_evaluation():
         "MXFP4": "1.597 +- 0.063", "NVFP4": "0.476 +- 0.015", "M2XFP": "0.546 +- 0.016",
         "Sg-EM": "0.466 +- 0.015", "Sg-special": "0.304 +- 0.008",
         "Sg-special64": "0.272 +- 0.009", "RaZeR": "0.332 +- 0.010",
-        "NVFP4-64": "0.476 +- 0.015", "RaZeR-64": "0.332 +- 0.010"}
+        "NVFP4-64": "0.476 +- 0.015"}
     assert kept["command"].startswith("python -m golden accuracy")
     assert len(kept["digest"]) == 64 and kept["model"] and kept["text"] and kept["date"]
 
@@ -94,7 +94,7 @@ def test_command(measured, losses, tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "front of area" in out and "Left out: " in out
     written = json.loads(figures.read_text())
-    assert written["accuracy"] == losses and len(written["points"]) == 9
+    assert written["accuracy"] == losses and len(written["points"]) == 8
     # Matplotlib writes each text as a comment, too.
     drawn = plot.read_text()
     assert all(f"<!-- {format} -->" in drawn for format in AREAS)
