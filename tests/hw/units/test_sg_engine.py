@@ -181,6 +181,16 @@ def test_stalls():
           outputs=len(x), stalls=0.4)
 
 
+@pytest.mark.parametrize("encoding", ["sg-em", "sg-special"])
+def test_largest_sums_of_errors(encoding):
+    """All values as far as can be from what the lower scales reach: sums have all their bits."""
+    x = np.repeat(np.array([2 - 2.0**-20, 1.875 - 2.0**-20, 1.75, 1.375, 1.375 - 2.0**-20],
+                           np.float32)[:, None], 32, axis=1)
+    x[:, 1::2] *= -1
+    check(SgEngine(cycles=16, encoding=encoding), {"i": x.view(np.uint32)}, expected(x, encoding),
+          outputs=len(x))
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("encoding, cycles, input", [
     *(("sg-threshold", 16, input) for input in FLOATS), ("sg-threshold", 2, "bfloat16"),
