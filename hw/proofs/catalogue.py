@@ -31,11 +31,10 @@ HOLES: dict[str, str] = {
                       "of values, what a factor gains, the choice of factors and of scales, the "
                       "encoding sg-threshold and the sequence of steps are tested.",
     "nvfp4_quantizer": "Its rounding is tested.",
-    "nvfp4_pe_tile": "It is tested.",
     "nvfp4_array": "It is tested.",
-    "sg_engine": "It is tested.",
+    "sg_engine": "Its scales, errors and choices are tested.",
     "group_dot": "It is tested.",
-    "sg_pe_tile": "The tile with a register, special values and exponents are tested.",
+    "sg_pe_tile": "The tile with a register and special values are tested.",
     "group_accumulator": "Operands more than 32 binades apart are compared with the larger one, "
                          "not with their exact sum; the wider sums of Sg-special and Sg-special64 "
                          "are tested.",
