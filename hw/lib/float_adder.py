@@ -76,11 +76,12 @@ RowTerm = data.StructLayout({
     # The leading one is in the top bit; only zero has none. Rounded to odd.
     "significand": 24,
     "negative": 1,
-    # Exponent of the top bit, biased as in float32: 107 to 154, or less if the row is zero.
+    # Exponent of the top bit, biased as in float32: 107 to 154, of four groups to 155, or less if
+    # the row is zero.
     "exponent": 8,
     "nan": 1,
 })
-"""A row of NVFP4, two groups under their scales, as a float. Specification section 9.5."""
+"""A row of NVFP4, two or four groups under their scales, as a float. Specification section 9.5."""
 
 _MANTISSA = 24
 """Bits of a float32 significand, with the leading one."""

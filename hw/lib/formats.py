@@ -111,9 +111,6 @@ def nvfp4_row(groups):
     })
 
 
-Nvfp4Row = nvfp4_row(GROUP // NVFP4_GROUP)
-"""Two neighbouring groups of NVFP4: 144 bits."""
-
 ENCODINGS = ("elem-em", "sg-em", "sg-special", "sg-special64")
 """Meanings of activations' metadata, see `golden.Quantized`: a refined element per subgroup, a
 factor per subgroup, that with special values, and that in groups of 64 with wider factors. Weights

@@ -27,13 +27,9 @@ from ..lib.stream import gate, join, link
 from ..lib.stream_register import StreamRegister
 
 
-def activation_layout(groups):
+def nvfp4_activation(groups):
     """A row of activations, and whether it is the last that meets the present weights."""
     return data.StructLayout({"record": nvfp4_row(groups), "last": 1})
-
-
-Nvfp4Activation = activation_layout(2)
-"""That of a row of two groups."""
 
 _Digits = data.ArrayLayout(3, 2)
 """A significand of four bits as two digits, the lower one first: whether it is 1, 2 or 3."""
@@ -154,7 +150,7 @@ class Nvfp4Array(wiring.Component):
     -------
     i_weight : In(stream.Signature(data.ArrayLayout(nvfp4_row(groups), W)))
         Rows of weights, column 0 first; the first of the next tile may follow at once.
-    i_activation : In(stream.Signature(activation_layout(groups)))
+    i_activation : In(stream.Signature(nvfp4_activation(groups)))
         A row of activations, which all columns multiply, and ``last``, which ends the use of the
         tile.
     i_acc : In(stream.Signature(data.ArrayLayout(32, columns)))
@@ -187,7 +183,7 @@ class Nvfp4Array(wiring.Component):
         accs = data.ArrayLayout(32, columns)
         super().__init__({
             "i_weight": In(stream.Signature(data.ArrayLayout(nvfp4_row(groups), weight_width))),
-            "i_activation": In(stream.Signature(activation_layout(groups))),
+            "i_activation": In(stream.Signature(nvfp4_activation(groups))),
             "i_acc": In(stream.Signature(accs)),
             "o": Out(stream.Signature(accs)),
         })

@@ -14,7 +14,7 @@ from golden.formats.catalogue import FORMATS
 from golden.formats.nvfp4 import dequantize_nvfp4, tensor_scale_of
 from golden.units.nvfp4_array import row_terms
 from golden.units.nvfp4_quantizer import quantize_nvfp4
-from hw.lib.formats import Nvfp4Row, Record
+from hw.lib.formats import Record, WideRecord, nvfp4_row
 from hw.tools import packing
 from hw.units.nvfp4_array import Nvfp4Array
 from tests.hw.units.test_mac_array import cycles
@@ -339,7 +339,8 @@ def test_no_stall_in_steady_state(groups):
 
 
 def test_a_row_has_the_bits_of_a_record():
-    assert Nvfp4Row.size == Record.size == 144
+    assert nvfp4_row(2).size == Record.size == 144
+    assert nvfp4_row(4).size == WideRecord.size == 288
 
 
 @pytest.mark.parametrize("columns", [0, -1, 2.0, True])

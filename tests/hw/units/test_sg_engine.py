@@ -183,7 +183,7 @@ def test_stalls():
 
 @pytest.mark.parametrize("encoding", ["sg-em", "sg-special"])
 def test_largest_sums_of_errors(encoding):
-    """All values as far as can be from what the lower scales reach: sums have all their bits."""
+    """All values as far as can be from what the lower scales reach."""
     x = np.repeat(np.array([2 - 2.0**-20, 1.875 - 2.0**-20, 1.75, 1.375, 1.375 - 2.0**-20],
                            np.float32)[:, None], 32, axis=1)
     x[:, 1::2] *= -1
